@@ -1,0 +1,113 @@
+"""Layers that several networks share, where PyTorch's own differ from Paddle's in numerics or in names."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Size = int | tuple[int, int]
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """`torch.nn.BatchNorm2d` with Paddle's running statistics.
+
+    Paddle moves the running variance by the biased batch variance, PyTorch by the unbiased one; Paddle counts no
+    batches, so there is no `num_batches_tracked`. Evaluation and the gradient are the same in both.
+    """
+
+    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        super().__init__(num_features, eps, momentum)
+        self.num_batches_tracked = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: float (N, C, H, W); returns the same shape."""
+        if not self.training:
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+        assert self.running_var is not None
+        assert self.momentum is not None
+        kept = self.running_var.detach() * (1 - self.momentum)
+        out = F.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias, True, self.momentum, self.eps
+        )
+        count = x.numel() // x.shape[1]
+        with torch.no_grad():
+            self.running_var.sub_(kept).mul_((count - 1) / count).add_(kept)
+        return out
+
+    def _load_from_state_dict(self, *args: object) -> None:
+        # BatchNorm's own version adds num_batches_tracked to state dicts that have none.
+        nn.Module._load_from_state_dict(self, *args)
+
+
+class Embedding(nn.Embedding):
+    """`torch.nn.Embedding` whose padding id gives zeros, whatever its row holds, as Paddle's does.
+
+    PyTorch only zeroes that row at initialisation; official checkpoints have values there.
+    """
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """ids: int64 (…); returns float (…, embedding_dim)."""
+        out = super().forward(ids)
+        if self.padding_idx is not None:
+            out = out.masked_fill((ids == self.padding_idx).unsqueeze(-1), 0.0)
+        return out
+
+
+class ConvBN(nn.Module):
+    """Convolution without bias, then batch normalisation: Paddle's `ConvBNLayer` of the LCNet family."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, *, stride: Size = 1, groups: int = 1
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(
+            in_channels, out_channels, kernel_size, stride, (kernel_size - 1) // 2, groups=groups, bias=False
+        )
+        self.bn = BatchNorm2d(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: float (N, in_channels, H, W); returns (N, out_channels, H', W')."""
+        return self.bn(self.conv(x))
+
+
+class ConvNormAct(nn.Module):
+    """Convolution, batch normalisation, SiLU: Paddle's `ConvBNLayer` of the SVTR family (its attribute is `norm`)."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: Size, *, stride: Size = 1, padding: Size = 0
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False)
+        self.norm = BatchNorm2d(out_channels)
+        self.act = nn.SiLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: float (N, in_channels, H, W); returns (N, out_channels, H', W')."""
+        return self.act(self.norm(self.conv(x)))
+
+
+class Mlp(nn.Module):
+    """Two linear layers with an activation between, dropout after each: Paddle's `Mlp` of rec_svtrnet.py."""
+
+    def __init__(self, features: int, hidden: int, activation: nn.Module, dropout: float) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(features, hidden)
+        self.act = activation
+        self.fc2 = nn.Linear(hidden, features)
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: float (…, features); returns the same shape."""
+        return self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
+
+
+def fold_batch_norm(weight: Tensor, bn: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Kernel and bias of the convolution `weight` followed by `bn` in evaluation, both float64.
+
+    Folding in float64 keeps the rounding of the sum over branches out of the fused weights.
+    """
+    assert bn.running_mean is not None
+    assert bn.running_var is not None
+    gain = bn.weight.double() / torch.sqrt(bn.running_var.double() + bn.eps)
+    return weight.double() * gain.view(-1, 1, 1, 1), bn.bias.double() - bn.running_mean.double() * gain

@@ -1,0 +1,249 @@
+"""PPLCNetV3, the backbone of PP-OCRv4 and v5 mobile models.
+
+Source: PaddleOCR `ppocr/modeling/backbones/rec_lcnetv3.py` (Apache-2.0); re-parameterisation after RepVGG
+(arXiv:2101.03697). Depthwise-separable blocks whose every convolution is, in training, a sum of branches, and in
+the fused form one convolution.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from paddle2torch.model_zoo.layers import BatchNorm2d, ConvBN, Size, fold_batch_norm
+
+# Per stage: kernel size, input and output channels at scale 1, stride, squeeze-and-excitation.
+Stage = tuple[tuple[int, int, int, Size, bool], ...]
+
+REC_STAGES: dict[str, Stage] = {
+    "blocks2": ((3, 16, 32, 1, False),),
+    "blocks3": ((3, 32, 64, 1, False), (3, 64, 64, 1, False)),
+    "blocks4": ((3, 64, 128, (2, 1), False), (3, 128, 128, 1, False)),
+    "blocks5": ((3, 128, 256, (1, 2), False), *((5, 256, 256, 1, False),) * 4),
+    "blocks6": (
+        (5, 256, 512, (2, 1), True),
+        (5, 512, 512, 1, True),
+        (5, 512, 512, (2, 1), False),
+        (5, 512, 512, 1, False),
+    ),
+}
+DET_STAGES: dict[str, Stage] = {
+    "blocks2": ((3, 16, 32, 1, False),),
+    "blocks3": ((3, 32, 64, 2, False), (3, 64, 64, 1, False)),
+    "blocks4": ((3, 64, 128, 2, False), (3, 128, 128, 1, False)),
+    "blocks5": ((3, 128, 256, 2, False), *((5, 256, 256, 1, False),) * 4),
+    "blocks6": ((5, 256, 512, 2, True), (5, 512, 512, 1, True), (5, 512, 512, 1, False), (5, 512, 512, 1, False)),
+}
+# Channels of the detector's four outputs at scale 1, before truncation to int.
+DET_OUTPUT_CHANNELS = (16, 24, 56, 480)
+
+
+def make_divisible(value: float, divisor: int = 16) -> int:
+    """The multiple of `divisor` nearest to `value`, at least one of them and never below 90 % of `value`."""
+    rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * value else rounded
+
+
+class LearnableAffineBlock(nn.Module):
+    """y = scale * x + bias with one learnable number each; trained at a tenth of the learning rate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+        self.bias = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: float of any shape; returns the same shape."""
+        return self.scale * x + self.bias
+
+
+class Act(nn.Module):
+    """Hardswish, then an affine."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.act = nn.Hardswish()
+        self.lab = LearnableAffineBlock()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: float of any shape; returns the same shape."""
+        return self.lab(self.act(x))
+
+
+class LearnableRepLayer(nn.Module):
+    """A convolution that trains as a sum of branches: identity, 1x1, and `branches` of the full kernel.
+
+    Each branch ends in its own batch normalisation. `fused=True` has one convolution with bias (`reparam_conv`)
+    instead; the affines stay.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        stride: Size = 1,
+        groups: int = 1,
+        branches: int = 4,
+        fused: bool = False,
+    ) -> None:
+        super().__init__()
+        # Paddle compares the stride with the int 1 and the int 2: a tuple is neither, so the recogniser's tuple
+        # strides have no identity branch and keep the activation. The detector's stride 2 has no activation.
+        self.use_act = stride != 2
+        self.fused = fused
+        if fused:
+            self.reparam_conv = nn.Conv2d(
+                in_channels, out_channels, kernel_size, stride, (kernel_size - 1) // 2, groups=groups
+            )
+        else:
+            self.identity = BatchNorm2d(in_channels) if in_channels == out_channels and stride == 1 else None
+            self.conv_kxk = nn.ModuleList(
+                ConvBN(in_channels, out_channels, kernel_size, stride=stride, groups=groups) for _ in range(branches)
+            )
+            self.conv_1x1 = (
+                ConvBN(in_channels, out_channels, 1, stride=stride, groups=groups) if kernel_size > 1 else None
+            )
+        self.lab = LearnableAffineBlock()
+        # A checkpoint has the affine of an activation that stride 2 never runs; an exported program has not.
+        self.act = Act() if self.use_act or not fused else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: float (N, in_channels, H, W); returns (N, out_channels, H', W')."""
+        if self.fused:
+            out = self.reparam_conv(x)
+        else:
+            # In Paddle's order of addition, so that rounding is the same.
+            branches = [branch for branch in (self.identity, self.conv_1x1, *self.conv_kxk) if branch is not None]
+            out = branches[0](x)
+            for branch in branches[1:]:
+                out = out + branch(x)
+        out = self.lab(out)
+        return self.act(out) if self.use_act and self.act is not None else out
+
+    def fold(self) -> tuple[Tensor, Tensor]:
+        """Kernel and bias of the one convolution that equals the sum of the branches in evaluation, float64."""
+        size = self.conv_kxk[0].conv.kernel_size[0]
+        folded = [fold_batch_norm(branch.conv.weight, branch.bn) for branch in self.conv_kxk]
+        if self.conv_1x1 is not None:
+            kernel, bias = fold_batch_norm(self.conv_1x1.conv.weight, self.conv_1x1.bn)
+            folded.append((F.pad(kernel, [size // 2] * 4), bias))
+        if self.identity is not None:
+            delta = torch.zeros_like(self.conv_kxk[0].conv.weight, dtype=torch.float64)
+            outputs = torch.arange(delta.shape[0])
+            delta[outputs, outputs % delta.shape[1], size // 2, size // 2] = 1.0
+            folded.append(fold_batch_norm(delta, self.identity))
+        return torch.stack([kernel for kernel, _ in folded]).sum(0), torch.stack([bias for _, bias in folded]).sum(0)
+
+
+class SELayer(nn.Module):
+    """Squeeze and excitation: a gate per channel from the image's mean. Its Hardsigmoid has the slope 1/6."""
+
+    def __init__(self, channels: int, reduction: int = 4) -> None:
+        super().__init__()
+        self.avg_pool = nn.AdaptiveAvgPool2d(1)
+        self.conv1 = nn.Conv2d(channels, channels // reduction, 1)
+        self.relu = nn.ReLU()
+        self.conv2 = nn.Conv2d(channels // reduction, channels, 1)
+        self.hardsigmoid = nn.Hardsigmoid()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: float (N, channels, H, W); returns the same shape."""
+        return x * self.hardsigmoid(self.conv2(self.relu(self.conv1(self.avg_pool(x)))))
+
+
+class LCNetV3Block(nn.Module):
+    """Depthwise convolution, optional squeeze and excitation, pointwise convolution. No residual around it."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        stride: Size,
+        se: bool,
+        branches: int,
+        fused: bool,
+    ) -> None:
+        super().__init__()
+        self.dw_conv = LearnableRepLayer(
+            in_channels, in_channels, kernel_size, stride=stride, groups=in_channels, branches=branches, fused=fused
+        )
+        self.se = SELayer(in_channels) if se else None
+        self.pw_conv = LearnableRepLayer(in_channels, out_channels, 1, branches=branches, fused=fused)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: float (N, in_channels, H, W); returns (N, out_channels, H', W')."""
+        x = self.dw_conv(x)
+        if self.se is not None:
+            x = self.se(x)
+        return self.pw_conv(x)
+
+
+class PPLCNetV3(nn.Module):
+    """The backbone, for lines (`det=False`, one output) or pages (`det=True`, four outputs).
+
+    Args:
+        in_channels: channels of the image.
+        scale: width multiplier; 0.95 in the recognisers, 0.75 in the detectors.
+        det: the detector's strides and its four 1x1 output convolutions.
+        conv_kxk_num: full-kernel branches of each convolution in training.
+        fused: one convolution for each re-parameterised layer.
+    """
+
+    def __init__(
+        self, *, in_channels: int = 3, scale: float = 1.0, det: bool = False, conv_kxk_num: int = 4, fused: bool = False
+    ) -> None:
+        super().__init__()
+        stages = DET_STAGES if det else REC_STAGES
+        self.conv1 = ConvBN(in_channels, make_divisible(16 * scale), 3, stride=2)
+        for name, blocks in stages.items():
+            stage = nn.Sequential(
+                *(
+                    LCNetV3Block(
+                        make_divisible(c_in * scale),
+                        make_divisible(c_out * scale),
+                        kernel,
+                        stride=stride,
+                        se=se,
+                        branches=conv_kxk_num,
+                        fused=fused,
+                    )
+                    for kernel, c_in, c_out, stride, se in blocks
+                )
+            )
+            self.add_module(name, stage)
+        self.out_channels: int | tuple[int, ...] = make_divisible(512 * scale)
+        self.layer_list: nn.ModuleList | None = None
+        if det:
+            self.out_channels = tuple(int(channels * scale) for channels in DET_OUTPUT_CHANNELS)
+            ends = [stages[name][-1][2] for name in ("blocks3", "blocks4", "blocks5", "blocks6")]
+            self.layer_list = nn.ModuleList(
+                nn.Conv2d(make_divisible(end * scale), out, 1) for end, out in zip(ends, self.out_channels, strict=True)
+            )
+
+    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
+        """x: float (N, in_channels, H, W).
+
+        Lines: (N, C, 1, W / 8) in evaluation, where H must be 48; (N, C, 1, 40) in training, whatever the input.
+        Pages: four maps of strides 4, 8, 16, 32.
+        """
+        x = self.blocks2(self.conv1(x))
+        maps = []
+        for stage in (self.blocks3, self.blocks4, self.blocks5, self.blocks6):
+            x = stage(x)
+            maps.append(x)
+        if self.layer_list is not None:
+            return [conv(level) for conv, level in zip(self.layer_list, maps, strict=True)]
+        return pool_line(x, self.training)
+
+
+def pool_line(x: Tensor, training: bool) -> Tensor:
+    """The last pooling of the v4 and v5 recognisers: x float (N, C, H, W) to (N, C, 1, T).
+
+    Training pools to T = 40 for every input size, evaluation by 3x2: only a 48x320 image gives the same in both.
+    """
+    return F.adaptive_avg_pool2d(x, (1, 40)) if training else F.avg_pool2d(x, (3, 2))

@@ -1,0 +1,142 @@
+"""The SVTR neck of the v3, v4 and v5 recognisers: two global attention blocks between convolutions.
+
+Source: PaddleOCR `ppocr/modeling/necks/rnn.py` and `backbones/rec_svtrnet.py` (Apache-2.0); SVTR, arXiv:2205.00159.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from paddle2torch.model_zoo.layers import ConvNormAct, Mlp
+
+
+class Attention(nn.Module):
+    """Global self-attention over the time steps."""
+
+    def __init__(self, dim: int, *, num_heads: int, dropout: float, attention_dropout: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.scale = (dim // num_heads) ** -0.5
+        self.qkv = nn.Linear(dim, dim * 3)
+        self.attn_drop = nn.Dropout(attention_dropout)
+        self.proj = nn.Linear(dim, dim)
+        self.proj_drop = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: float (N, T, dim); returns the same shape."""
+        n, t, dim = x.shape
+        q, k, v = self.qkv(x).view(n, t, 3, self.num_heads, dim // self.num_heads).permute(2, 0, 3, 1, 4)
+        # attn_drop is a module of its own in every form because Paddle's reference holds its output.
+        attention = self.attn_drop(((q * self.scale) @ k.transpose(-2, -1)).softmax(-1))
+        return self.proj_drop(self.proj((attention @ v).transpose(1, 2).reshape(n, t, dim)))
+
+
+class Block(nn.Module):
+    """Attention and MLP, each normalised before and added to its input (Paddle's flag `prenorm=False` means this)."""
+
+    def __init__(self, dim: int, *, num_heads: int, mlp_ratio: float, dropout: float, attention_dropout: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=1e-5)
+        self.mixer = Attention(dim, num_heads=num_heads, dropout=dropout, attention_dropout=attention_dropout)
+        self.drop_path = nn.Identity()  # every official model has the rate 0; the name is in Paddle's references
+        self.norm2 = nn.LayerNorm(dim, eps=1e-5)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio), nn.SiLU(), dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: float (N, T, dim); returns the same shape."""
+        x = x + self.drop_path(self.mixer(self.norm1(x)))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+class EncoderWithSVTR(nn.Module):
+    """The neck on (N, C, 1, T) features.
+
+    Args:
+        in_channels: C.
+        dims: channels of the output.
+        depth: attention blocks.
+        hidden_dims: width of the attention blocks.
+        kernel_size: of the first wide convolution, `conv1`; (1, 3) since v4, (3, 3) before.
+        last_kernel_size: of the last one, `conv4`, where it is not the same (checkpoints with 3x3 are about).
+        use_guide: take no gradient back into the backbone, which another head then trains ("guided training of
+            CTC"). Training without that other head leaves the backbone as it is.
+        num_heads, mlp_ratio, drop_rate, attn_drop_rate: of the attention blocks.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        dims: int = 64,
+        depth: int = 2,
+        hidden_dims: int = 120,
+        kernel_size: Sequence[int] = (3, 3),
+        last_kernel_size: Sequence[int] | None = None,
+        use_guide: bool = False,
+        num_heads: int = 8,
+        mlp_ratio: float = 2.0,
+        drop_rate: float = 0.1,
+        attn_drop_rate: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.use_guide = use_guide
+        self.out_channels = dims
+        self.conv1 = _same_size(in_channels, in_channels // 8, kernel_size)
+        self.conv2 = ConvNormAct(in_channels // 8, hidden_dims, 1)
+        self.svtr_block = nn.ModuleList(
+            Block(
+                hidden_dims,
+                num_heads=num_heads,
+                mlp_ratio=mlp_ratio,
+                dropout=drop_rate,
+                attention_dropout=attn_drop_rate,
+            )
+            for _ in range(depth)
+        )
+        self.norm = nn.LayerNorm(hidden_dims, eps=1e-6)
+        self.conv3 = ConvNormAct(hidden_dims, in_channels, 1)
+        self.conv4 = _same_size(2 * in_channels, in_channels // 8, last_kernel_size or kernel_size)
+        self.conv1x1 = ConvNormAct(in_channels // 8, dims, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: float (N, in_channels, H, T); returns (N, dims, H, T)."""
+        if self.use_guide:
+            x = x.detach()
+        z = self.conv2(self.conv1(x))
+        n, channels, height, width = z.shape
+        z = z.flatten(2).transpose(1, 2)
+        for block in self.svtr_block:
+            z = block(z)
+        z = self.norm(z).view(n, height, width, channels).permute(0, 3, 1, 2)
+        z = torch.cat((x, self.conv3(z)), dim=1)
+        return self.conv1x1(self.conv4(z))
+
+
+def _same_size(in_channels: int, out_channels: int, kernel_size: Sequence[int]) -> ConvNormAct:
+    height, width = kernel_size
+    return ConvNormAct(in_channels, out_channels, (height, width), padding=(height // 2, width // 2))
+
+
+class Im2Seq(nn.Module):
+    """(N, C, 1, T) to (N, T, C)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: float (N, C, 1, T); returns (N, T, C)."""
+        return x.squeeze(2).transpose(1, 2)
+
+
+class SequenceEncoder(nn.Module):
+    """The neck and the step to a sequence, under Paddle's names."""
+
+    def __init__(self, encoder: EncoderWithSVTR) -> None:
+        super().__init__()
+        self.encoder_reshape = Im2Seq()
+        self.encoder = encoder
+        self.out_channels = encoder.out_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: float (N, C, 1, T); returns (N, T, out_channels)."""
+        return self.encoder_reshape(self.encoder(x))
