@@ -1,0 +1,409 @@
+"""Every kind of image file that people have becomes the BGR pixels that PaddleOCR would see."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from paddle2torch.images import MAX_PIXELS, ImageError, load_image
+
+SHARED = Path(__file__).parents[3] / "shared" / "images"
+ORIENTATION = 0x0112
+
+# Pillow warns of what it skips in broken files, a TIFF tag for example.
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+
+RGB = np.stack(np.meshgrid(np.arange(0, 240, 2), np.arange(0, 200, 5)), -1).astype(np.uint8)  # (40, 120, 2)
+RGB = np.concatenate([RGB, 255 - RGB[..., :1]], axis=2)
+BGR = np.ascontiguousarray(RGB[..., ::-1])
+PIL_RGB = Image.fromarray(RGB)
+GREY = np.asarray(PIL_RGB.convert("L"))
+
+
+def encode(image: Image.Image, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def opencv(data: bytes, flags: int = cv2.IMREAD_COLOR) -> np.ndarray:
+    return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+
+
+def exif(orientation: int) -> Image.Exif:
+    tags = Image.Exif()
+    tags[ORIENTATION] = orientation
+    return tags
+
+
+def with_alpha(levels: int = 256) -> Image.Image:
+    image = PIL_RGB.copy()
+    image.putalpha(Image.fromarray((np.add.outer(np.arange(40), np.arange(120)) * 3 % levels).astype(np.uint8)))
+    return image
+
+
+def blurred() -> Image.Image:
+    return Image.fromarray(cv2.GaussianBlur(RGB, (5, 5), 1))
+
+
+def on_white(bgra: np.ndarray) -> np.ndarray:
+    expected = np.empty((*bgra.shape[:2], 3), np.uint8)
+    for channel in range(3):
+        alpha = bgra[..., 3] / 255
+        expected[..., channel] = (255 * (1 - alpha) + bgra[..., channel] * alpha).astype(np.uint8)
+    return expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("JPEG", {"quality": 40, "subsampling": 2}),
+        ("JPEG", {"quality": 90, "subsampling": 1}),
+        ("JPEG", {"quality": 95, "subsampling": 0, "progressive": True}),
+        ("PNG", {}),
+        ("BMP", {}),
+        ("PPM", {}),
+        ("WEBP", {"lossless": True}),
+        ("WEBP", {"quality": 60}),
+        ("TIFF", {}),
+        ("TIFF", {"compression": "tiff_lzw"}),
+    ],
+)
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_ordinary_files_are_opencv_bit_for_bit(kind: str, options: dict[str, object], mode: str) -> None:
+    data = encode(blurred().convert(mode), kind, **options)
+    image = load_image(data)
+    assert image.dtype == np.uint8
+    assert image.flags["C_CONTIGUOUS"]
+    np.testing.assert_array_equal(image, opencv(data))
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared images are not here")
+def test_real_images_are_opencv_bit_for_bit() -> None:
+    paths = sorted(SHARED.glob("*/*.*"))
+    assert len(paths) >= 12
+    for path in paths:
+        np.testing.assert_array_equal(load_image(path), opencv(path.read_bytes()), err_msg=path.name)
+
+
+def test_path_text_path_object_and_bytes_are_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "línea 1.png"
+    path.write_bytes(encode(PIL_RGB, "PNG"))
+    for source in (path, str(path), path.read_bytes(), bytearray(path.read_bytes()), memoryview(path.read_bytes())):
+        np.testing.assert_array_equal(load_image(source), BGR)
+
+
+@pytest.mark.parametrize("mode", ["1", "P", "L"])
+@pytest.mark.parametrize("kind", ["PNG", "GIF", "BMP", "TIFF"])
+def test_palette_grey_and_one_bit(mode: str, kind: str) -> None:
+    image = PIL_RGB.quantize(9) if mode == "P" else PIL_RGB.convert(mode)
+    np.testing.assert_array_equal(load_image(encode(image, kind)), np.asarray(image.convert("RGB"))[..., ::-1])
+
+
+def test_fax_tiff_of_which_white_is_zero() -> None:
+    image = PIL_RGB.convert("1")
+    data = encode(image, "TIFF", compression="group4", tiffinfo={262: 0})
+    np.testing.assert_array_equal(load_image(data)[..., 0], np.asarray(image).astype(np.uint8) * 255)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparent_png_is_composed_as_paddleocr_does(mode: str) -> None:
+    image = with_alpha().quantize() if mode == "P" else with_alpha().convert(mode)
+    data = encode(image, "PNG")
+    bgra = opencv(data, cv2.IMREAD_UNCHANGED)
+    assert bgra.shape == (40, 120, 4)
+    np.testing.assert_array_equal(load_image(data), on_white(bgra))
+
+
+def test_alpha_of_more_rows_than_are_composed_at_once() -> None:
+    bgra = np.random.default_rng(0).integers(0, 256, (600, 7, 4)).astype(np.uint8)
+    np.testing.assert_array_equal(load_image(bgra), on_white(bgra))
+
+
+def test_fully_transparent_is_white_whatever_lies_under_it() -> None:
+    image = PIL_RGB.copy()
+    image.putalpha(0)
+    for kind in ("PNG", "WEBP", "TIFF"):
+        assert (load_image(encode(image, kind)) == 255).all(), kind
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "1"])
+def test_png_with_one_transparent_colour(mode: str) -> None:
+    image = Image.new(mode, (6, 4), 1 if mode == "P" else 0)
+    if mode == "P":
+        image.putpalette([9, 9, 9, 0, 0, 0])
+    image.paste(0 if mode == "P" else (255, 255, 255) if mode == "RGB" else 255, (0, 0, 3, 4))
+    black = {"RGB": (0, 0, 0), "P": 1}.get(mode, 0)
+    result = load_image(encode(image, "PNG", transparency=black))
+    assert (result[:, 3:] == 255).all()
+    assert (result[:, :3] == (9 if mode == "P" else 255)).all()
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tiff", ".pgm"])
+def test_sixteen_bit_grey_keeps_its_upper_bits(suffix: str) -> None:
+    values = (np.arange(40 * 120).reshape(40, 120) * 13).astype(np.uint16)
+    data = cv2.imencode(suffix, values)[1].tobytes()
+    assert opencv(data, cv2.IMREAD_UNCHANGED).dtype == np.uint16
+    np.testing.assert_array_equal(load_image(data), np.repeat((values >> 8).astype(np.uint8)[..., None], 3, axis=2))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tiff"])
+def test_sixteen_bit_colour_keeps_its_upper_bits(suffix: str) -> None:
+    values = (np.arange(40 * 120 * 3).reshape(40, 120, 3) * 13 % 65536).astype(np.uint16)
+    data = cv2.imencode(suffix, values)[1].tobytes()
+    assert opencv(data, cv2.IMREAD_UNCHANGED).dtype == np.uint16
+    np.testing.assert_array_equal(load_image(data), (values >> 8).astype(np.uint8))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
+def test_cmyk_is_the_colour_that_was_meant(kind: str) -> None:
+    data = encode(blurred().convert("CMYK"), kind, quality=100)
+    difference = np.abs(load_image(data).astype(int) - np.asarray(blurred())[..., ::-1])
+    assert difference.max() <= 6  # inverted inks would be off by up to 255
+    np.testing.assert_array_equal(load_image(data), opencv(data))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_undone(kind: str, orientation: int) -> None:
+    upright = blurred()
+    # How a camera held so would store the picture: the inverse of what a reader has to do.
+    stored = {
+        1: upright,
+        2: upright.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+        3: upright.transpose(Image.Transpose.ROTATE_180),
+        4: upright.transpose(Image.Transpose.FLIP_TOP_BOTTOM),
+        5: upright.transpose(Image.Transpose.TRANSPOSE),
+        6: upright.transpose(Image.Transpose.ROTATE_90),
+        7: upright.transpose(Image.Transpose.TRANSVERSE),
+        8: upright.transpose(Image.Transpose.ROTATE_270),
+    }[orientation]
+    options = {"JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True}}.get(kind, {})
+    image = load_image(encode(stored, kind, exif=exif(orientation), **options))
+    assert image.shape == (40, 120, 3)
+    assert np.abs(image.astype(int) - np.asarray(upright)[..., ::-1]).max() <= (6 if kind == "JPEG" else 0)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_first_frame_or_page(kind: str) -> None:
+    first, second = Image.new("RGB", (30, 20), (200, 40, 10)), Image.new("RGB", (30, 20), (0, 0, 255))
+    data = encode(first, kind, save_all=True, append_images=[second], **({"lossless": True} if kind == "WEBP" else {}))
+    assert Image.open(io.BytesIO(data)).n_frames == 2
+    assert (load_image(data) == (10, 40, 200)).all()
+
+
+def test_transparent_gif_is_on_white() -> None:
+    image = Image.new("P", (30, 20), 1)
+    image.putpalette([10, 20, 30, 0, 0, 0])
+    image.paste(0, (0, 0, 15, 20))
+    result = load_image(encode(image, "GIF", transparency=1))
+    assert (result[:, :15] == (30, 20, 10)).all()
+    assert (result[:, 15:] == 255).all()
+
+
+def test_jpeg_with_pictures_behind_it_gives_the_first() -> None:
+    second = Image.new("RGB", (50, 50), (0, 0, 255))
+    data = encode(blurred(), "MPO", save_all=True, append_images=[second], quality=90)
+    assert load_image(data).shape == (40, 120, 3)
+    assert np.abs(load_image(data).astype(int) - np.asarray(blurred())[..., ::-1]).mean() < 4
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "1", "P", "CMYK", "YCbCr", "HSV"])
+def test_pil_images_of_every_mode(mode: str) -> None:
+    image = PIL_RGB.quantize(16) if mode == "P" else PIL_RGB.convert(mode)
+    np.testing.assert_array_equal(load_image(image), np.asarray(image.convert("RGB"))[..., ::-1])
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_pil_images_with_alpha(mode: str) -> None:
+    image = with_alpha().convert(mode)
+    bgra = np.asarray(image.convert("RGBA"))[..., [2, 1, 0, 3]]
+    np.testing.assert_array_equal(load_image(image), on_white(bgra))
+
+
+def test_opened_pil_image_is_turned_and_a_processed_one_is_not() -> None:
+    data = encode(PIL_RGB, "PNG", exif=exif(6))
+    assert load_image(Image.open(io.BytesIO(data))).shape == (120, 40, 3)
+    # It keeps its EXIF block, so that turning by it would turn it a second time.
+    by_hand = Image.open(io.BytesIO(data)).rotate(-90, expand=True)
+    assert by_hand.getexif().get(ORIENTATION) == 6
+    np.testing.assert_array_equal(load_image(by_hand), load_image(data))
+
+
+def test_pil_image_from_a_truncated_file() -> None:
+    data = encode(PIL_RGB, "PNG")
+    with pytest.raises(ImageError, match="truncated"):
+        load_image(Image.open(io.BytesIO(data[: len(data) // 2])))
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_pixels_without_a_known_white_are_refused(mode: str, tmp_path: Path) -> None:
+    scan = tmp_path / "scan.tif"
+    scan.write_bytes(encode(PIL_RGB.convert("L").convert(mode), "TIFF"))
+    with pytest.raises(ImageError, match="convert it to 8 bits"):
+        load_image(PIL_RGB.convert("L").convert(mode))
+    with pytest.raises(ImageError, match=r"scan\.tif.*convert it to 8 bits"):
+        load_image(scan)
+
+
+def test_arrays_are_bgr() -> None:
+    assert load_image(BGR) is not None
+    np.testing.assert_array_equal(load_image(BGR), BGR)
+    np.testing.assert_array_equal(load_image(BGR[:, ::-1]), BGR[:, ::-1])  # a view with strides of its own
+    assert load_image(BGR[:, ::-1]).flags["C_CONTIGUOUS"]
+    for grey in (GREY, GREY[..., None]):
+        np.testing.assert_array_equal(load_image(grey), np.repeat(GREY[..., None], 3, axis=2))
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (BGR.astype(np.float32) / 255, r"uint8 \(0 to 255\), not float32"),
+        (BGR.astype(np.uint16), "not uint16"),
+        (GREY > 100, "not bool"),
+        (BGR.transpose(2, 0, 1), "3 x 40 x 120; move its channels to the end"),
+        (BGR[None], r"\(H, W\) grey.*not 1 x 40 x 120 x 3"),
+        (BGR[..., :2], "not 40 x 120 x 2"),
+        (BGR[:0], "no pixels: 120 x 0"),
+        (BGR[:, :0], "no pixels: 0 x 40"),
+    ],
+)
+def test_arrays_that_are_no_images(array: np.ndarray, message: str) -> None:
+    with pytest.raises(ImageError, match=message):
+        load_image(array)
+
+
+def test_other_things_are_no_images() -> None:
+    with pytest.raises(ImageError, match="not list"):
+        load_image([1, 2])  # type: ignore[arg-type]
+    with pytest.raises(ImageError, match="no pixels: 0 x 3"):
+        load_image(Image.new("RGB", (0, 3)))
+
+
+def test_path_errors_name_the_path(tmp_path: Path) -> None:
+    missing, empty, text, pdf = (tmp_path / name for name in ("missing.png", "empty.png", "text.png", "scan.jpg"))
+    empty.touch()
+    text.write_text("P, and no image")
+    pdf.write_bytes(b"%PDF-1.7\n")
+    os.mkfifo(tmp_path / "pipe")
+    for path, message in (
+        (missing, "missing.png: there is no such file"),
+        (tmp_path, "is a directory"),
+        (empty, r"empty.png is empty \(0 bytes\)"),
+        (text, "text.png is not an image; images are read in PNG, JPEG"),
+        (pdf, "scan.jpg is a PDF"),
+        (tmp_path / "pipe", "not a regular file"),
+        (Path("a\0b"), "cannot be read"),
+    ):
+        with pytest.raises(ImageError, match=message):
+            load_image(path)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"P", b"\xff", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"II*\0", b"GIF89a", b"BM"]
+)
+def test_a_few_bytes_are_no_image(data: bytes) -> None:
+    with pytest.raises(ImageError):
+        load_image(data)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("JPEG", {}),
+        ("JPEG", {"progressive": True}),
+        ("JPEG", {"exif": "thumbnail"}),
+        ("PNG", {}),
+        ("GIF", {}),
+        ("BMP", {}),
+        ("WEBP", {}),
+        ("TIFF", {}),
+        ("TIFF", {"compression": "tiff_lzw"}),
+        ("PPM", {}),
+        ("JPEG2000", {}),
+    ],
+)
+def test_truncated_files_give_an_error_and_never_half_an_image(kind: str, options: dict[str, object]) -> None:
+    image = Image.fromarray(np.random.default_rng(1).integers(0, 256, (20, 30, 3)).astype(np.uint8))
+    if options.get("exif") == "thumbnail":  # its own end marker is not the image's
+        tags = Image.Exif()
+        tags[0x927C] = encode(image.resize((8, 8)), "JPEG")
+        options = {"exif": tags}
+    data = encode(image, kind, **options)
+    whole = load_image(data)
+    messages = set()
+    for length in range(0, len(data), max(1, len(data) // 200)):
+        try:
+            # Check sums and closing marks can miss while all pixels are there.
+            np.testing.assert_array_equal(load_image(data[:length]), whole)
+            assert length > 0.9 * len(data)
+        except ImageError as error:
+            messages.add(str(error))
+    if kind in ("JPEG", "PNG", "BMP", "GIF"):
+        assert any("truncated" in message for message in messages)
+
+
+def test_truncated_jpeg_says_truncated(tmp_path: Path) -> None:
+    path = tmp_path / "photo.jpg"
+    data = encode(PIL_RGB, "JPEG")
+    path.write_bytes(data[: len(data) * 2 // 3])
+    with pytest.raises(ImageError, match=r"photo\.jpg is truncated"):
+        load_image(path)
+
+
+def png_of(width: int, height: int) -> bytes:
+    """A header that claims a size, and no pixels worth the name."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    pixels = zlib.compress(b"\0" * 1000)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("size", [(100_000, 100_000), (2**31 - 1, 2**31 - 1), (2**28 + 1, 1), (16_385, 16_384)])
+def test_absurd_sizes_are_refused_from_the_header(size: tuple[int, int]) -> None:
+    with pytest.raises(ImageError, match=f"{size[0]} x {size[1]} pixels, more than the {MAX_PIXELS:,}"):
+        load_image(png_of(*size))
+
+
+def test_the_limit_of_pixels_can_be_set() -> None:
+    for kind in ("PNG", "JPEG"):
+        data = encode(PIL_RGB, kind)
+        assert load_image(data, max_pixels=40 * 120).shape == (40, 120, 3)
+        with pytest.raises(ImageError, match="120 x 40 pixels, more than the 4,799"):
+            load_image(data, max_pixels=40 * 120 - 1)
+
+
+def test_long_and_thin_images_are_read() -> None:
+    for size in ((20_000, 50), (1, 3_000), (1, 1)):
+        assert load_image(encode(Image.new("L", size, 7), "PNG")).shape == (size[1], size[0], 3)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP"])
+def test_broken_files_raise_image_errors_only(kind: str) -> None:
+    data = encode(blurred(), kind)
+    rng = np.random.default_rng(7)
+    refused = 0
+    for _ in range(150):
+        broken = bytearray(data)
+        for position in rng.integers(0, min(len(data), 400), 4):
+            broken[position] = rng.integers(256)
+        try:
+            image = load_image(bytes(broken), max_pixels=2**22)
+        except ImageError:
+            refused += 1
+        else:
+            assert image.dtype == np.uint8
+            assert image.ndim == 3
+            assert image.shape[2] == 3
+    assert refused > 0
