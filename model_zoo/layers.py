@@ -40,11 +40,24 @@ class BatchNorm2d(nn.BatchNorm2d):
         nn.Module._load_from_state_dict(self, *args)
 
 
+class BatchNormReLU(BatchNorm2d):
+    """Batch normalisation, then ReLU, in one module: Paddle's `nn.BatchNorm(act="relu")`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: float (N, C, H, W); returns the same shape."""
+        return F.relu(super().forward(x))
+
+
 class Embedding(nn.Embedding):
     """`torch.nn.Embedding` whose padding id gives zeros, whatever its row holds, as Paddle's does.
 
     PyTorch only zeroes that row at initialisation; official checkpoints have values there.
     """
+
+    def reset_parameters(self) -> None:
+        """Normal with a standard deviation of `embedding_dim ** -0.5`, as Paddle's NRTR head starts."""
+        if not self.weight.is_meta:  # there are no values, and normal_ would load the compiler (2 s) to find that out
+            nn.init.normal_(self.weight, std=self.embedding_dim**-0.5)
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids: int64 (…); returns float (…, embedding_dim)."""
@@ -85,6 +98,39 @@ class ConvNormAct(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x: float (N, in_channels, H, W); returns (N, out_channels, H', W')."""
         return self.act(self.norm(self.conv(x)))
+
+
+class Hardsigmoid(nn.Module):
+    """min(max(slope * x + offset, 0), 1). `torch.nn.Hardsigmoid` is the one with the slope 1/6."""
+
+    def __init__(self, slope: float, offset: float = 0.5) -> None:
+        super().__init__()
+        self.slope = slope
+        self.offset = offset
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: float of any shape; returns the same shape."""
+        return (self.slope * x + self.offset).clamp(0.0, 1.0)
+
+    def extra_repr(self) -> str:
+        """The two constants."""
+        return f"slope={self.slope}, offset={self.offset}"
+
+
+class SEModule(nn.Module):
+    """Squeeze and excitation as the detectors and MobileNetV3 have it: the gate's Hardsigmoid has the slope 0.2."""
+
+    def __init__(self, channels: int, reduction: int = 4) -> None:
+        super().__init__()
+        self.avg_pool = nn.AdaptiveAvgPool2d(1)
+        self.conv1 = nn.Conv2d(channels, channels // reduction, 1)
+        self.relu = nn.ReLU()
+        self.conv2 = nn.Conv2d(channels // reduction, channels, 1)
+        self.hardsigmoid = Hardsigmoid(slope=0.2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: float (N, channels, H, W); returns the same shape."""
+        return x * self.hardsigmoid(self.conv2(self.relu(self.conv1(self.avg_pool(x)))))
 
 
 class Mlp(nn.Module):
