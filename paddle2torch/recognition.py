@@ -123,7 +123,9 @@ def resize_norm(
 def _normalised(config: RecPreprocess) -> npt.NDArray[np.float32]:
     """What becomes of each of the 256 values in each of the channels: float32 (1, 256, 3)."""
     values = (np.arange(256) * config.scale).astype(np.float32)[None, :, None]
-    return (values - np.asarray(config.mean, np.float32)) / np.asarray(config.std, np.float32)
+    mean: npt.NDArray[np.float32] = np.array(config.mean, np.float32)
+    std: npt.NDArray[np.float32] = np.array(config.std, np.float32)
+    return (values - mean) / std
 
 
 class Recognizer:
@@ -269,8 +271,9 @@ def decode_ctc(
 def _spread(centres: npt.NDArray[np.float64], width: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """From the characters' centres to their left and right ends, which meet halfway and lie in the image.
 
-    Across a gap that holds no character an end goes no further than the line's usual distance between characters; the
-    outer sides of a line are made as wide as the inner sides of the same characters. A single character fills the line.
+    Across a gap that holds no character an end goes no further than the line's usual distance between characters. The
+    outer sides of a line are as wide as the inner sides of the same characters, and at least half that distance. A
+    single character fills the line.
     """
     if len(centres) < 2:
         return np.zeros(len(centres)), np.full(len(centres), float(width))
@@ -279,8 +282,8 @@ def _spread(centres: npt.NDArray[np.float64], width: int) -> tuple[npt.NDArray[n
     left, right = np.empty_like(centres), np.empty_like(centres)
     left[1:] = np.maximum(middle, centres[1:] - usual)
     right[:-1] = np.minimum(middle, centres[:-1] + usual)
-    left[0] = 2 * centres[0] - right[0]
-    right[-1] = 2 * centres[-1] - left[-1]
+    left[0] = centres[0] - max(right[0] - centres[0], usual / 2)
+    right[-1] = centres[-1] + max(centres[-1] - left[-1], usual / 2)
     return np.clip(left, 0, width), np.clip(right, 0, width)
 
 

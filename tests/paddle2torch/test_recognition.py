@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,7 +13,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from paddle2torch.images import ImageError
+from paddle2torch.converters.convert import convert_checkpoint, convert_export
+from paddle2torch.converters.templates import from_card
+from paddle2torch.images import ImageError, load_image
+from paddle2torch.model_zoo.cards import load_card
 from paddle2torch.model_zoo.config import (
     ClsPostprocess,
     ClsPreprocess,
@@ -21,6 +26,7 @@ from paddle2torch.model_zoo.config import (
     RecPreprocess,
 )
 from paddle2torch.model_zoo.errors import ConfigError
+from paddle2torch.model_zoo.network import build_model
 from paddle2torch.recognition import (
     Char,
     Extent,
@@ -33,6 +39,8 @@ from paddle2torch.recognition import (
     resize_norm,
     words,
 )
+
+SHARED = Path(__file__).parents[3] / "shared"
 
 LETTERS = tuple("abcdefghij")
 EXTENT = Extent(width=320, resized=320, padded=320)
@@ -198,6 +206,14 @@ def test_a_wide_gap_is_no_part_of_its_characters() -> None:
     assert starts_ends[1] == (20, 36)
     assert starts_ends[2] == (36, 44 + 16)  # no further than the usual distance of 16
     assert starts_ends[3] == (252 - 16, 260)
+
+
+def test_the_first_character_is_not_cut_where_the_second_is_near() -> None:
+    ids = np.zeros(40, int)
+    ids[[5, 6, 10, 14, 15]] = [1, 2, 3, 4, 5]  # centres at 44, 52, 84, 116, 124; the usual distance is 20
+    first, *_, last = decode(ids.tolist()).chars
+    assert (first.start, first.end) == (34, 48)
+    assert (last.start, last.end) == (120, 134)
 
 
 def test_extents_are_clipped_and_in_order() -> None:
@@ -473,3 +489,28 @@ def test_settings_that_cannot_be() -> None:
         Recognizer(BarReader(), config(), batch_size=0)
     with pytest.raises(ConfigError, match="padding is"):
         Recognizer(BarReader(), config(), padding="page")  # type: ignore[arg-type]
+
+
+# The official networks
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared models and PaddleOCR's results for them are not here")
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    [
+        ("en_PP-OCRv4_rec", "en_PP-OCRv4_rec_train/best_accuracy.pdparams"),
+        ("ch_PP-OCRv4_rec", "ch_PP-OCRv4_rec_infer"),
+    ],
+)
+def test_real_lines_read_as_paddleocr_reads_them(name: str, weights: str) -> None:
+    path = SHARED / "models" / weights
+    convert = convert_checkpoint if path.is_file() else convert_export
+    converted = convert(path, from_card(load_card(name)), name=name)
+    model = build_model(converted.config).eval()
+    model.load_state_dict(converted.state, strict=False)
+    expected = json.loads((SHARED / f"reference/lines.{name}.json").read_text(encoding="utf-8"))["lines"]
+    images = [load_image(SHARED / "images/lines" / image) for image in expected]
+    lines = Recognizer(model, converted.config)(images)
+    assert [line.text for line in lines] == [line["text"] for line in expected.values()]
+    for line, official in zip(lines, expected.values(), strict=True):
+        assert line.score == pytest.approx(official["score"], abs=1e-5)
