@@ -25,7 +25,8 @@ ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryvie
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "PPM", "WEBP", "TIFF", "JPEG2000", "AVIF")
 
-# 16384 x 16384: A0 at 300 dpi twice over. Decoded it takes 0.8 GB, while the file can be a few kilobytes.
+# 16384 x 16384, nearly twice an A0 sheet at 300 dpi. A file of 32 KB can hold as many; decoded they are 0.8 GB, and
+# reading takes up to 3 GB.
 MAX_PIXELS = 2**28
 
 # A marker of JPEG is 0xFF and a code; in compressed data 0xFF is followed by 0 or by a restart code (0xD0 to 0xD7).
@@ -200,11 +201,13 @@ def _from_pil(image: Image.Image, name: str) -> BGRImage:
             )
         if turned.has_transparency_data:
             pixels = cv2.cvtColor(np.asarray(turned.convert("RGBA")), cv2.COLOR_RGBA2BGRA)
+        elif turned.mode in ("1", "L"):
+            pixels = np.asarray(turned.convert("L"))
         else:
             pixels = cv2.cvtColor(np.asarray(turned.convert("RGB")), cv2.COLOR_RGB2BGR)
     except _BROKEN as error:
-        problem = "truncated" if "truncated" in str(error).lower() else "broken"
-        raise ImageError(f"{name} is {problem}: {error}") from None
+        problem = "is truncated" if "truncated" in str(error).lower() else "cannot be decoded"
+        raise ImageError(f"{name} {problem}: {error}") from None
     return _from_array(np.asarray(pixels))
 
 
@@ -225,7 +228,7 @@ def _from_array(array: npt.NDArray[np.generic]) -> BGRImage:
         raise ImageError(f"an image array has no pixels: {array.shape[1]} x {array.shape[0]}")
     pixels: BGRImage = np.ascontiguousarray(array, np.uint8)
     if pixels.shape[2] == 1:
-        return np.repeat(pixels, 3, axis=2)
+        return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR), np.uint8)
     return _on_white(pixels) if pixels.shape[2] == 4 else pixels
 
 
