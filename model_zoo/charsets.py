@@ -1,0 +1,61 @@
+"""Character sets: one character a line, as PaddleOCR publishes them and as users bring them.
+
+The bundled ones lie in `charsets/` beside this module, byte for byte PaddleOCR's (see the LICENSE there).
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from paddle2torch.model_zoo.errors import ConfigError, FileFormatError
+
+CHARSETS = Path(__file__).parent / "charsets"
+
+
+def read_charset(path: Path) -> tuple[str, ...]:
+    """The characters of a file, one a line, in the order of the classes they stand for.
+
+    Only the line's end is removed: the last line of `en_dict.txt` is a space, and stripping it moves every class
+    after it by one. An empty line is kept too (PaddleOCR makes a class of it). The space that `use_space_char`
+    appends is not in the file and not added here.
+
+    Raises `ConfigError` where there is no such file, `FileFormatError` where it is not UTF-8 or has no line.
+    """
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path}: the character set cannot be read: {error.strerror}") from None
+    try:
+        # Split at \n alone, as PaddleOCR does: str.splitlines also splits at characters that sets contain.
+        lines = content.decode("utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise FileFormatError(
+            f"{path}: byte {error.start} is not UTF-8; a character set is a UTF-8 text file with one character a line"
+        ) from None
+    if lines[-1] == "":
+        lines.pop()
+    if not lines:
+        raise FileFormatError(f"{path}: the character set is empty; it needs one character a line")
+    return tuple(line.rstrip("\r") for line in lines)
+
+
+def charset_path(name: str) -> Path:
+    """Where a bundled character set lies, by its file name (`en_dict.txt`, or `en_dict`); unknown: `ConfigError`."""
+    bundled = {path.name: path for path in CHARSETS.glob("*.txt")}
+    found = bundled.get(name) or bundled.get(f"{name}.txt")
+    if found is None:
+        near = difflib.get_close_matches(name, bundled, n=3)
+        hint = f"did you mean {', '.join(near)}?" if near else f"there are {', '.join(sorted(bundled))}"
+        raise ConfigError(f"no character set {name!r} is bundled; {hint}")
+    return found
+
+
+def load_charset(name: str) -> tuple[str, ...]:
+    """The characters of a bundled set, by its file name.
+
+    >>> load_charset("en_dict.txt")[0], len(load_charset("en_dict.txt"))
+    ('0', 95)
+    """
+    return read_charset(charset_path(name))
