@@ -19,6 +19,7 @@ CONFIG_NAME = "model_config.json"
 
 Form = Literal["training", "fused"]
 Task = Literal["rec", "det", "cls"]
+OriginKind = Literal["training checkpoint", "legacy export", "PIR export", "fused here", "trained here"]
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ class Origin:
     version, and `notes` what the conversion left out or decided.
     """
 
-    kind: Literal["training checkpoint", "legacy export", "PIR export", "fused here", "trained here"]
+    kind: OriginKind
     files: Mapping[str, str] = field(default_factory=dict)
     source: str = ""
     converter: str = ""

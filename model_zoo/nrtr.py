@@ -108,9 +108,12 @@ class PositionalEncoding(nn.Module):
     def __init__(self, dim: int, dropout: float, max_len: int = 5000) -> None:
         super().__init__()
         self.dropout = nn.Dropout(dropout)
-        angles = torch.arange(max_len).unsqueeze(1) * torch.exp(torch.arange(0, dim, 2) * (-math.log(10000.0) / dim))
-        pe = torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1)
-        self.register_buffer("pe", pe.unsqueeze(1))
+        pe = torch.empty(max_len, 1, dim)
+        if not pe.is_meta:  # there it comes from a checkpoint, and arithmetic would load the compiler (2 s)
+            steps = torch.arange(max_len).view(-1, 1, 1)
+            angles = steps * torch.exp(torch.arange(0, dim, 2) * (-math.log(10000.0) / dim))
+            pe[..., 0::2], pe[..., 1::2] = angles.sin(), angles.cos()
+        self.register_buffer("pe", pe)
 
     def forward(self, x: Tensor, start: int = 0) -> Tensor:
         """x: float (N, L, dim), whose first step is at position `start`; returns the same shape."""

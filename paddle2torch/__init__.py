@@ -1,1 +1,37 @@
-"""PaddleOCR models in PyTorch."""
+"""PaddleOCR's PP-OCR models in PyTorch: convert any checkpoint, prove it equal, read, fine-tune.
+
+>>> from paddle2torch import load_pretrained
+>>> model = load_pretrained("en_PP-OCRv4_rec", fused=True)
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from paddle2torch._version import __version__
+
+if TYPE_CHECKING:
+    from paddle2torch.api import convert, list_models, load_pretrained
+    from paddle2torch.model_zoo.errors import Paddle2TorchError
+    from paddle2torch.verification import verify
+
+__all__ = ["Paddle2TorchError", "__version__", "convert", "list_models", "load_pretrained", "verify"]
+
+# Loaded when first used: `import paddle2torch` and `paddle2torch --help` need not wait for torch.
+_HOMES = {
+    "convert": "paddle2torch.api",
+    "list_models": "paddle2torch.api",
+    "load_pretrained": "paddle2torch.api",
+    "Paddle2TorchError": "paddle2torch.model_zoo.errors",
+    "verify": "paddle2torch.verification",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,265 @@
+"""Which parameter of an exported program is which tensor of the fused network.
+
+An export has lost the structured names. But it runs the same layers in the same order: each layer of the program, in
+order of execution, must be the next layer of the network, of the same kind, shapes and attributes. What has no
+counterpart is an error that names the place.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from paddle2torch.converters.layout import Row, layout_of
+from paddle2torch.converters.program import Operation, Program
+from paddle2torch.model_zoo.config import ClsPreprocess, ModelConfig, RecPreprocess
+from paddle2torch.model_zoo.errors import ConversionError
+from paddle2torch.model_zoo.network import Network, build_model
+from paddle2torch.model_zoo.pplcnetv3 import LearnableAffineBlock
+
+# Layers with parameters, by the torch type that computes them. Order matters where one type derives from another.
+LAYER_KINDS: tuple[tuple[type[nn.Module], str], ...] = (
+    (nn.Conv2d, "conv"),
+    (nn.ConvTranspose2d, "conv_transpose"),
+    (nn.Linear, "linear"),
+    (nn.modules.batchnorm._BatchNorm, "batch_norm"),
+    (nn.LayerNorm, "layer_norm"),
+    (LearnableAffineBlock, "affine"),
+)
+# Activations are aligned as well, so that a wrong slope shows at the activation and not three layers later.
+ACTIVATION_KINDS: tuple[tuple[type[nn.Module], str], ...] = (
+    (nn.Hardswish, "hardswish"),
+    (nn.Hardsigmoid, "hardsigmoid"),
+    (nn.ReLU, "relu"),
+    (nn.SiLU, "swish"),
+    (nn.Sigmoid, "sigmoid"),
+    (nn.GELU, "gelu"),
+)
+ACTIVATIONS = frozenset(kind for _, kind in ACTIVATION_KINDS)
+CONVOLUTIONS = {"conv2d": "conv", "depthwise_conv2d": "conv", "conv2d_transpose": "conv_transpose"}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One layer of a program.
+
+    `parameters` maps torch's name of a tensor ("weight", "running_mean") to the program's parameter. `reads` and
+    `writes` are the values before and after the layer, its bias included.
+    """
+
+    kind: str
+    parameters: Mapping[str, str]
+    reads: str
+    writes: str
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """A layer of the network (its module path) and the step of the program that computes the same."""
+
+    path: str
+    step: Step
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """All layers of a network against a program, in order of execution."""
+
+    layers: tuple[Aligned, ...]
+    rows: tuple[Row, ...]
+
+
+def steps_of(program: Program) -> tuple[Step, ...]:
+    """The layers and activations of `program` in order of execution, biases joined to their layer.
+
+    Raises `ConversionError` where a parameter is used by no layer that is known here.
+    """
+    parameters = set(program.parameters)
+    # PIR reshapes a bias to (1, C, 1, 1) before it adds it.
+    alias = {name: name for name in parameters}
+    readers: dict[str, list[int]] = defaultdict(list)
+    for index, operation in enumerate(program.operations):
+        for name in operation.inputs:
+            readers[name].append(index)
+        if operation.kind == "reshape" and operation.inputs and operation.inputs[0] in alias:
+            alias[operation.outputs[0]] = alias[operation.inputs[0]]
+    steps: list[Step] = []
+    absorbed: set[int] = set()
+
+    def following_add(value: str) -> tuple[str | None, str]:
+        """The parameter that the only reader of `value` adds to it, and the sum; (None, value) where there is none."""
+        if len(readers[value]) == 1:
+            index = readers[value][0]
+            reader = program.operations[index]
+            if reader.kind == "add":
+                other = [name for name in reader.inputs if name != value]
+                if len(other) == 1 and other[0] in alias:
+                    absorbed.add(index)
+                    return alias[other[0]], reader.outputs[0]
+        return None, value
+
+    for index, operation in enumerate(program.operations):
+        if index in absorbed:
+            continue
+        step = _step(operation, alias, following_add)
+        if step is not None:
+            steps.append(step)
+    used = {name for step in steps for name in step.parameters.values()}
+    if unused := [name for name in program.parameters if name not in used]:
+        raise ConversionError(
+            f"the program uses parameters in a way that no supported network does: {', '.join(unused[:8])}"
+            + (f" and {len(unused) - 8} more" if len(unused) > 8 else "")
+        )
+    return tuple(steps)
+
+
+def _step(operation: Operation, alias: Mapping[str, str], following_add: Any) -> Step | None:
+    kind, inputs, output = operation.kind, operation.inputs, operation.outputs[0] if operation.outputs else ""
+    if kind in CONVOLUTIONS:
+        bias, writes = following_add(output)
+        parameters = {"weight": alias[inputs[1]]} | ({"bias": bias} if bias else {})
+        return Step(CONVOLUTIONS[kind], parameters, inputs[0], writes, operation.attributes)
+    if kind == "matmul" and inputs[1] in alias:
+        bias, writes = following_add(output)
+        parameters = {"weight": alias[inputs[1]]} | ({"bias": bias} if bias else {})
+        return Step("linear", parameters, inputs[0], writes, operation.attributes)
+    if kind == "batch_norm":
+        names = dict(
+            zip(("running_mean", "running_var", "weight", "bias"), (alias[n] for n in inputs[1:5]), strict=True)
+        )
+        return Step("batch_norm", names, inputs[0], output, operation.attributes)
+    if kind == "layer_norm":
+        names = dict(zip(("weight", "bias"), (alias[n] for n in inputs[1:3]), strict=True))
+        return Step("layer_norm", names, inputs[0], output, operation.attributes)
+    if kind == "multiply" and any(name in alias for name in inputs):
+        scale = next(name for name in inputs if name in alias)
+        reads = next(name for name in inputs if name != scale)
+        bias, writes = following_add(output)
+        parameters = {"scale": alias[scale]} | ({"bias": bias} if bias else {})
+        return Step("affine", parameters, reads, writes)
+    if kind in ACTIVATIONS:
+        return Step(kind, {}, inputs[0], output, operation.attributes)
+    return None
+
+
+def layers_of(model: Network) -> tuple[tuple[str, str, nn.Module], ...]:
+    """(path, kind, module) of every layer and activation of `model`, in order of execution.
+
+    The model is run once, on zeros of the smallest size that it takes; what its tensors hold does not matter.
+    """
+    order: list[tuple[str, str, nn.Module]] = []
+    handles = []
+    for path, module in model.named_modules():
+        kind = next((kind for type_, kind in (*LAYER_KINDS, *ACTIVATION_KINDS) if isinstance(module, type_)), None)
+        if kind is not None:
+            handles.append(
+                module.register_forward_hook(lambda m, i, o, path=path, kind=kind: order.append((path, kind, m)))
+            )
+    try:
+        with torch.inference_mode():
+            model(torch.zeros(1, *example_shape(model.config)))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return tuple(order)
+
+
+def example_shape(config: ModelConfig) -> tuple[int, int, int]:
+    """(3, H, W) of a small input that the network accepts."""
+    if isinstance(config.preprocess, RecPreprocess):
+        channels, height, _ = config.preprocess.image_shape
+        return channels, height, 64
+    if isinstance(config.preprocess, ClsPreprocess):
+        return config.preprocess.image_shape
+    return 3, 64, 64
+
+
+def align(program: Program, config: ModelConfig, source: str) -> Alignment:
+    """Match the layers of `program` with those of the fused network that `config` describes.
+
+    Raises `ConversionError`, led by `source`, at the first layer that differs in kind, shape or attribute.
+    """
+    with torch.device("meta"):
+        model = build_model(config.with_form("fused")).eval()
+    # Run on the CPU: on the meta device the first run would load PyTorch's decompositions (1.5 s).
+    model.to_empty(device="cpu")
+    network, steps = layers_of(model), steps_of(program)
+    layers: list[Aligned] = []
+    rows: list[Row] = []
+    position = 0
+    for path, kind, module in network:
+        # An activation that the network computes inside a function has a step here and no module.
+        while position < len(steps) and steps[position].kind in ACTIVATIONS and steps[position].kind != kind:
+            position += 1
+        where = f"{source}: layer {len(layers) + 1} of the network, {path} ({kind})"
+        if position == len(steps):
+            raise ConversionError(f"{where}, has no counterpart: the program ends after {len(steps)} layers")
+        step = steps[position]
+        if step.kind != kind:
+            raise ConversionError(f"{where}, stands where the program has {_say(step, program)}")
+        rows.extend(_rows(path, module, step, program, where))
+        _check_attributes(module, step, where)
+        layers.append(Aligned(path, step))
+        position += 1
+    left = [step for step in steps[position:] if step.kind not in ACTIVATIONS]
+    if left:
+        raise ConversionError(f"{source}: the network ends before the program's {_say(left[0], program)}")
+    expected, filled = set(model.state_dict()), {row.torch_key for row in rows}
+    if expected != filled:
+        raise ConversionError(f"{source}: no layer of the program fills {', '.join(sorted(expected - filled)[:8])}")
+    return Alignment(tuple(layers), tuple(rows))
+
+
+def _say(step: Step, program: Program) -> str:
+    shapes = ", ".join(f"{name} {list(program.values[name].shape)}" for name in step.parameters.values())
+    return f"{step.kind} ({shapes or 'no parameters'})"
+
+
+def _rows(path: str, module: nn.Module, step: Step, program: Program, where: str) -> list[Row]:
+    own = {
+        **dict(module.named_parameters(recurse=False)),
+        **{name: buffer for name, buffer in module.named_buffers(recurse=False) if buffer is not None},
+    }
+    if set(own) != set(step.parameters):
+        raise ConversionError(f"{where}, has {sorted(own)} where the program has {_say(step, program)}")
+    rows = []
+    for name, tensor in own.items():
+        parameter = step.parameters[name]
+        _, op = layout_of(module, name)
+        if op == "transpose" and step.attributes.get("transpose_y"):
+            op = "same"
+        found = program.values[parameter].shape
+        if (found[::-1] if op == "transpose" else found) != tuple(tensor.shape):
+            raise ConversionError(
+                f"{where}, {name} is {list(tensor.shape)} where the program has {_say(step, program)}"
+            )
+        rows.append(Row(f"{path}.{name}", parameter, op))
+    return rows
+
+
+def _check_attributes(module: nn.Module, step: Step, where: str) -> None:
+    expected: dict[str, Any] = {}
+    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+        expected = {"strides": module.stride, "dilations": module.dilation, "groups": module.groups}
+        if not isinstance(module.padding, str) and step.attributes.get("padding_algorithm", "EXPLICIT") == "EXPLICIT":
+            expected["paddings"] = module.padding
+    elif isinstance(module, (nn.modules.batchnorm._BatchNorm, nn.LayerNorm)):
+        expected = {"epsilon": module.eps}
+    for name, value in expected.items():
+        if name in step.attributes and not _same(step.attributes[name], value):
+            raise ConversionError(f"{where}: {name} is {value}, in the program {step.attributes[name]}")
+
+
+def _same(found: Any, expected: Any) -> bool:
+    if isinstance(expected, float):
+        return math.isclose(found, expected, rel_tol=1e-6)  # the file holds a float32
+    if isinstance(expected, Sequence):
+        return list(found) == list(expected)
+    return bool(found == expected)

@@ -1,0 +1,302 @@
+"""Paddle files to a PyTorch model: which network, which tensor is which, which character set."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from paddle2torch.converters.align import Step, align, steps_of
+from paddle2torch.converters.architecture import Architecture, Shapes, infer, pplcnetv3_scale, svtr_options
+from paddle2torch.converters.exports import find_export, read_program
+from paddle2torch.converters.layout import Row, check_table, layout_table, to_torch
+from paddle2torch.converters.pdiparams import read_parameters
+from paddle2torch.converters.pdparams import read_pdparams
+from paddle2torch.converters.templates import Charset, Template, from_card
+from paddle2torch.model_zoo.cards import list_cards
+from paddle2torch.model_zoo.config import (
+    ClsPostprocess,
+    ClsPreprocess,
+    Component,
+    CTCDecode,
+    DBPostprocess,
+    DetPreprocess,
+    Form,
+    ModelConfig,
+    Origin,
+    OriginKind,
+    RecPreprocess,
+    Task,
+)
+from paddle2torch.model_zoo.errors import ConversionError, Paddle2TorchError
+from paddle2torch.model_zoo.network import build_model
+from paddle2torch.model_zoo.pplcnetv3 import DET_STAGES, REC_STAGES
+
+# Tensors that are left out on purpose, and why. Whatever else has no place in the network is an error.
+DROPPED: tuple[tuple[str, str], ...] = (
+    (r"backbone\.conv1\.hardswish\.", "the stem's affine, which no official code runs"),
+)
+# Distillation checkpoints hold several networks side by side; the student is the one that is released.
+PREFIXES = ("Student.", "Student2.", "Teacher.")
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A converted model in memory: settings, tensors under torch keys, the table that made them, and notes."""
+
+    config: ModelConfig
+    state: Mapping[str, Tensor]
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...]
+
+
+def convert_checkpoint(path: Path, template: Template | None = None, *, name: str, source: str = "") -> Converted:
+    """Convert a training checkpoint (`.pdparams`); the result is in training form.
+
+    `template` says what tensors cannot show. Raises `FileFormatError` for a file that is no checkpoint and
+    `ConversionError` where a tensor is missing, left over or of another shape.
+    """
+    path = Path(path)
+    checkpoint = read_pdparams(path)
+    chosen, notes = _student({key: tuple(array.shape) for key, array in checkpoint.tensors.items()}, path)
+    kept, dropped = _drop(chosen)
+    architecture, overruled = infer({key: s for key, (s, _) in kept.items()}, _hint(template), str(path))
+    config = _config(name, architecture, template, path, "training checkpoint", source)
+    with torch.device("meta"):
+        model = build_model(config)
+    table = layout_table(model)
+    check_table(table, {key: shape for key, (shape, _) in kept.items()}, model, str(path))
+    tensors = {key: checkpoint.tensors[original] for key, (_, original) in kept.items()}
+    bfloat16 = frozenset(key for key, (_, original) in kept.items() if original in checkpoint.bfloat16)
+    notes = (*notes, *dropped, *overruled)
+    return Converted(_noted(config, notes), to_torch(table, tensors, bfloat16), table, notes)
+
+
+def convert_export(path: Path, template: Template | None = None, *, name: str, source: str = "") -> Converted:
+    """Convert an exported inference program (a folder or its program file); the result is in fused form.
+
+    Raises as `convert_checkpoint`; a program that no known network aligns with is a `ConversionError` that names the
+    layer where the nearest one parts from it.
+    """
+    program_path, parameters_path = find_export(path)
+    program, _ = read_program(program_path)
+    steps = steps_of(program)
+    shapes = {name: program.values[name].shape for name in program.parameters}
+    kind: OriginKind = "legacy export" if program.format == "legacy" else "PIR export"
+    failures: list[str] = []
+    for hint in _candidates(template):
+        try:
+            architecture = _refine(hint, steps, shapes)
+            config = _config(name, architecture, template, program_path, kind, source, "fused")
+            alignment = align(program, config, str(program_path))
+        except ConversionError as error:
+            failures.append(f"as {hint.backbone.name} with {hint.head.name}: {error}")
+            continue
+        parameters = read_parameters(program, parameters_path)
+        state = to_torch(alignment.rows, parameters.tensors, parameters.bfloat16)
+        notes = ("an export has no training branches" + (" and no NRTR head" if config.task == "rec" else ""),)
+        return Converted(_noted(config, notes), state, alignment.rows, notes)
+    raise ConversionError("\n".join(failures) or f"{path}: no network to compare with")
+
+
+def _hint(template: Template | None) -> Architecture | None:
+    return None if template is None else template.architecture
+
+
+def _candidates(template: Template | None) -> list[Architecture]:
+    """The template's network, or else every network that a card has."""
+    if template is not None and template.architecture is not None:
+        return [template.architecture]
+    found: list[Architecture] = []
+    for card in list_cards():
+        if template is None or template.task in (None, card.task):
+            architecture = from_card(card).architecture
+            if architecture is not None and architecture not in found:
+                found.append(architecture)
+    return found
+
+
+def _student(shapes: Shapes, path: Path) -> tuple[dict[str, tuple[tuple[int, ...], str]], tuple[str, ...]]:
+    """{key without prefix: (shape, key in the file)} of the network to convert, and what was left out."""
+    present = [prefix for prefix in PREFIXES if any(key.startswith(prefix) for key in shapes)]
+    if not present:
+        return {key: (shape, key) for key, shape in shapes.items()}, ()
+    if "Student." not in present:
+        raise ConversionError(f"{path} is a distillation checkpoint without a Student: it has {', '.join(present)}")
+    chosen = {k.removeprefix("Student."): (s, k) for k, s in shapes.items() if k.startswith("Student.")}
+    left = [f"{sum(key.startswith(p) for key in shapes)} tensors of {p[:-1]}" for p in present if p != "Student."]
+    strange = [key for key in shapes if not key.startswith(PREFIXES)]
+    if strange:
+        raise ConversionError(
+            f"{path} is a distillation checkpoint with tensors of no network: {', '.join(strange[:8])}"
+        )
+    note = f"distillation checkpoint: took Student, left out {' and '.join(left)}" if left else "took Student"
+    return chosen, (note,)
+
+
+def _drop(
+    tensors: Mapping[str, tuple[tuple[int, ...], str]],
+) -> tuple[dict[str, tuple[tuple[int, ...], str]], tuple[str, ...]]:
+    kept, notes = dict(tensors), []
+    for pattern, reason in DROPPED:
+        matching = [key for key in kept if re.match(pattern, key)]
+        if matching:
+            notes.append(f"left out {', '.join(matching)}: {reason}")
+            for key in matching:
+                del kept[key]
+    return kept, tuple(notes)
+
+
+def _config(
+    name: str,
+    architecture: Architecture,
+    template: Template | None,
+    path: Path,
+    kind: OriginKind,
+    source: str,
+    form: Form = "training",
+) -> ModelConfig:
+    task = _task(architecture)
+    if template is not None and template.task not in (None, task):
+        raise ConversionError(f"{path} is a model for {task!r}, {template.source} one for {template.task!r}")
+    defaults: dict[Task, tuple[Any, Any]] = {
+        "rec": (RecPreprocess(), CTCDecode()),
+        "det": (DetPreprocess(), DBPostprocess()),
+        "cls": (ClsPreprocess(), ClsPostprocess()),
+    }
+    preprocess, postprocess = defaults[task]
+    charset = None
+    if template is not None:
+        preprocess = template.preprocess or preprocess
+        postprocess = template.postprocess or postprocess
+    if task == "rec":
+        charset = settle_charset(template.charset if template else None, architecture.head, name)
+    return ModelConfig(
+        name=name,
+        task=task,
+        form=form,
+        backbone=architecture.backbone,
+        neck=architecture.neck,
+        head=architecture.head,
+        preprocess=preprocess,
+        postprocess=postprocess,
+        charset=charset,
+        origin=Origin(kind, source=source or str(path)),
+    )
+
+
+def _noted(config: ModelConfig, notes: tuple[str, ...]) -> ModelConfig:
+    assert config.origin is not None
+    return replace(config, origin=replace(config.origin, notes=notes))
+
+
+def _task(architecture: Architecture) -> Task:
+    tasks: dict[str, Task] = {"MultiHead": "rec", "DBHead": "det", "ClsHead": "cls"}
+    return tasks[architecture.head.name]
+
+
+def settle_charset(charset: Charset | None, head: Component, name: str) -> tuple[str, ...]:
+    """The characters of the classes 1, 2, …, with the space that PaddleOCR appends where it does.
+
+    The head's class count decides; raises `ConversionError` where the set does not fit it, or where it would only fit
+    by guessing at the space.
+    """
+    classes = head.options["classes"]
+    if charset is None:
+        raise ConversionError(
+            f"{name}: the head has {classes} classes, and nothing says for which characters: give the set the model was "
+            f"trained with (--charset FILE, one character a line) or its settings (--config YML)"
+        )
+    count = len(charset.characters)
+    with_space = (*charset.characters, " ")
+    if charset.use_space_char is not None:
+        characters = with_space if charset.use_space_char else charset.characters
+        if len(characters) + 1 == classes:
+            return characters
+    elif count + 1 == classes:
+        return charset.characters
+    raise ConversionError(
+        f"{name}: {charset.source} has {count} characters: {count + 1} classes with the blank"
+        + (f", {count + 2} with the blank and an appended space" if charset.use_space_char is not False else "")
+        + f"; but the head has {classes}. Is it the set this model was trained with, whole?"
+        + (
+            " If it was trained with use_space_char: true, say --use-space-char."
+            if charset.use_space_char is None and count + 2 == classes
+            else ""
+        )
+    )
+
+
+def _refine(hint: Architecture, steps: Sequence[Step], shapes: Shapes) -> Architecture:
+    """`hint` with the widths, kernels and classes that the program's layers have.
+
+    Only what can be read off safely is changed; the alignment proves or refutes the result.
+    """
+    convolutions = [shapes[step.parameters["weight"]] for step in steps if step.kind == "conv"]
+    linears = [shapes[step.parameters["weight"]] for step in steps if step.kind == "linear"]
+    try:
+        backbone, rest = hint.backbone, convolutions
+        if backbone.name == "PPLCNetV3":
+            backbone, rest = _refine_pplcnetv3(backbone, convolutions)
+        head = hint.head
+        if head.name == "MultiHead":
+            norms = [shapes[step.parameters["weight"]][0] for step in steps if step.kind == "layer_norm"]
+            head = _refine_multi_head(head, rest, linears, norms)
+        elif "classes" in head.options:
+            head = replace(head, options={**head.options, "classes": linears[-1][1]})
+    except (IndexError, KeyError, ValueError) as error:
+        raise ConversionError(f"the program's layers are not those of this network: {error}") from None
+    return replace(hint, backbone=backbone, head=head)
+
+
+def _refine_pplcnetv3(
+    backbone: Component, convolutions: Sequence[tuple[int, ...]]
+) -> tuple[Component, Sequence[tuple[int, ...]]]:
+    """The backbone at the scale of the first convolutions, and the convolutions after its blocks."""
+    stages = DET_STAGES if backbone.options.get("det") else REC_STAGES
+    widths, expected, position = [convolutions[0][0]], [16], 1
+    for blocks in stages.values():
+        for _, _, channels, _, se in blocks:
+            position += 3 if se else 1  # the depthwise convolution, and the two of squeeze and excitation
+            widths.append(convolutions[position][0])
+            expected.append(channels)
+            position += 1
+    scale = pplcnetv3_scale(widths, expected, backbone.options.get("scale"))
+    return replace(backbone, options={**backbone.options, "scale": scale}), convolutions[position:]
+
+
+def _refine_multi_head(
+    head: Component,
+    convolutions: Sequence[tuple[int, ...]],
+    linears: Sequence[tuple[int, ...]],
+    norms: Sequence[int],
+) -> Component:
+    if len(convolutions) != 5:
+        raise ValueError(f"the SVTR neck has 5 convolutions, here are {len(convolutions)}")
+    conv1, conv2, _, conv4, conv1x1 = convolutions
+    depth = (len(norms) - 1) // 2
+    ctc = svtr_options(
+        conv1=conv1[2:],
+        conv4=conv4[2:],
+        hidden=conv2[0],
+        depth=depth,
+        mlp=linears[2][1] if depth else 2 * conv2[0],
+        dims=conv1x1[0],
+        hint=head.options.get("ctc", {}),
+    )
+    return Component("MultiHead", {"classes": linears[-1][1], "ctc": ctc, "nrtr": None})
+
+
+def convert_files(path: Path, template: Template | None = None, *, name: str, source: str = "") -> Converted:
+    """Convert whatever `path` is: a `.pdparams` file, an exported program's file, or the folder of an export."""
+    path = Path(path)
+    if not path.exists():
+        raise Paddle2TorchError(f"{path} does not exist")
+    if path.suffix == ".pdparams":
+        return convert_checkpoint(path, template, name=name, source=source)
+    return convert_export(path, template, name=name, source=source)

@@ -1,0 +1,237 @@
+"""What is known of a model before its tensors are read: from its card, a PaddleOCR training yml, or an `inference.yml`.
+
+A template leaves open what its source does not say; the checkpoint fills it in and overrules it (`convert.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from paddle2torch.converters.architecture import Architecture, from_paddleocr
+from paddle2torch.model_zoo.cards import Card
+from paddle2torch.model_zoo.charsets import charset_path, read_charset
+from paddle2torch.model_zoo.config import (
+    ClsPostprocess,
+    ClsPreprocess,
+    CTCDecode,
+    DBPostprocess,
+    DetPreprocess,
+    RecPreprocess,
+    Task,
+)
+from paddle2torch.model_zoo.errors import ConfigError, FileFormatError, Paddle2TorchError
+
+# A yml with the largest official character set has 0.3 MB. Parsing costs memory, so there is a limit.
+MAX_YML_BYTES = 8 * 2**20
+
+
+@dataclass(frozen=True)
+class Charset:
+    """Characters before it is settled whether a space follows: `use_space_char` None where nobody says."""
+
+    characters: tuple[str, ...]
+    use_space_char: bool | None
+    source: str
+
+
+@dataclass(frozen=True)
+class Template:
+    """A model as far as its settings tell. None: not said there."""
+
+    name: str
+    source: str
+    task: Task | None = None
+    architecture: Architecture | None = None
+    charset: Charset | None = None
+    preprocess: RecPreprocess | DetPreprocess | ClsPreprocess | None = None
+    postprocess: CTCDecode | DBPostprocess | ClsPostprocess | None = None
+
+    def over(self, other: Template) -> Template:
+        """This template, with what it leaves open taken from `other`."""
+        known = {name: value for name, value in vars(self).items() if value is not None}
+        return replace(other, **known)
+
+
+def from_card(card: Card) -> Template:
+    """The template of a released model."""
+    charset = None
+    if card.charset is not None:
+        charset = Charset(card.characters()[: card.charset.characters], card.charset.use_space_char, card.charset.file)
+    architecture = None if card.architecture is None else from_paddleocr(card.architecture, f"card {card.name}")
+    return Template(card.name, f"card {card.name}", card.task, architecture, charset, card.preprocess, card.postprocess)
+
+
+def from_yml(path: Path, *, charset_given: bool = False) -> Template:
+    """The template in a PaddleOCR training yml (it has an `Architecture`) or in an export's `inference.yml`.
+
+    With `charset_given` the character set that the yml names need not be there: another one takes its place, and
+    only the yml's `use_space_char` is used. Raises `FileFormatError` for a file that is neither.
+    """
+    path = Path(path)
+    data = _load_yml(path)
+    if "Architecture" in data:
+        return _from_training_yml(data, path, charset_given)
+    if "PostProcess" in data and "PreProcess" in data:
+        return _from_inference_yml(data, path)
+    raise FileFormatError(
+        f"{path} is no PaddleOCR settings file: it has neither an Architecture section (training) "
+        f"nor PreProcess and PostProcess (inference.yml)"
+    )
+
+
+def _load_yml(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_YML_BYTES + 1)
+    except OSError as error:
+        raise FileFormatError(f"{path} cannot be read: {error.strerror}") from None
+    if len(text) > MAX_YML_BYTES:
+        raise FileFormatError(f"{path} is larger than {MAX_YML_BYTES} bytes: no PaddleOCR settings file is")
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        data = yaml.load(text, Loader=loader)
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise FileFormatError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(data, dict):
+        raise FileFormatError(f"{path} is not a settings file: it holds no sections")
+    return data
+
+
+def _section(data: Mapping[str, Any], name: str, path: Path) -> Mapping[str, Any]:
+    section = data.get(name)
+    if section is None:
+        return {}
+    if not isinstance(section, dict):
+        raise FileFormatError(f"{path}: {name} is not a section")
+    return section
+
+
+def _transforms(items: Any, path: Path) -> dict[str, Mapping[str, Any]]:
+    """The transforms of a data set or of PreProcess by name; a transform without options has none."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for item in items or ():
+        if not isinstance(item, dict):
+            raise FileFormatError(f"{path}: {item!r} is not a transform")
+        for name, options in item.items():
+            found[str(name)] = options if isinstance(options, dict) else {}
+    return found
+
+
+def _from_training_yml(data: Mapping[str, Any], path: Path, charset_given: bool) -> Template:
+    settings, section = _section(data, "Global", path), _section(data, "Architecture", path)
+    architecture = from_paddleocr(section, str(path))
+    task = section.get("model_type")
+    if task not in ("rec", "det", "cls"):
+        raise ConfigError(f"{path}: Architecture.model_type is {task!r}; rec, det and cls can be converted")
+    evaluation = _section(_section(data, "Eval", path), "dataset", path)
+    transforms = _transforms(evaluation.get("transforms"), path)
+    charset = None
+    dictionary = settings.get("character_dict_path")
+    if task == "rec" and isinstance(dictionary, str):
+        characters = () if charset_given else _dictionary(dictionary, path)
+        charset = Charset(characters, bool(settings.get("use_space_char", False)), dictionary)
+    labels = settings.get("label_list")
+    return Template(
+        str(settings.get("model_name") or path.parent.name),
+        str(path),
+        task,
+        architecture,
+        charset,
+        _preprocess(task, transforms, path),
+        _postprocess(task, _section(data, "PostProcess", path), labels, path),
+    )
+
+
+def _from_inference_yml(data: Mapping[str, Any], path: Path) -> Template:
+    post = _section(data, "PostProcess", path)
+    tasks: dict[str, Task] = {"CTCLabelDecode": "rec", "DBPostProcess": "det", "Topk": "cls", "ClsPostProcess": "cls"}
+    kind = str(post.get("name", next(iter(post), "")))
+    if kind not in tasks:
+        raise FileFormatError(f"{path}: the post-processing {kind!r} belongs to no model that can be converted")
+    task = tasks[kind]
+    charset = None
+    if task == "rec" and "character_dict" in post:
+        characters = post["character_dict"]
+        if not isinstance(characters, list) or not all(isinstance(item, str) for item in characters):
+            raise FileFormatError(f"{path}: PostProcess.character_dict is not a list of strings")
+        # PaddleX appends a space to what it reads here, always.
+        charset = Charset(tuple(characters), True, f"{path.name}: character_dict")
+    transforms = _transforms(_section(data, "PreProcess", path).get("transform_ops"), path)
+    name = _section(data, "Global", path).get("model_name") or path.parent.name
+    labels = _section(post, kind, path).get("label_list") if kind in post else None
+    return Template(
+        str(name),
+        str(path),
+        task,
+        None,
+        charset,
+        _preprocess(task, transforms, path),
+        _postprocess(task, post, labels, path),
+    )
+
+
+def _dictionary(name: str, yml: Path) -> tuple[str, ...]:
+    """The character set that a yml names: beside it, below the working folder, or the bundled one of that name."""
+    for candidate in (Path(name), yml.parent / name, yml.parent / Path(name).name):
+        if candidate.is_file():
+            return read_charset(candidate)
+    try:
+        return read_charset(charset_path(Path(name).name))
+    except Paddle2TorchError:
+        raise ConfigError(
+            f"{yml} names the character set {name!r}, which is neither beside it nor bundled: give it with --charset"
+        ) from None
+
+
+def _preprocess(
+    task: str, transforms: Mapping[str, Mapping[str, Any]], path: Path
+) -> RecPreprocess | DetPreprocess | ClsPreprocess | None:
+    try:
+        if task == "rec" and "RecResizeImg" in transforms:
+            channels, height, width = (int(size) for size in transforms["RecResizeImg"]["image_shape"])
+            return RecPreprocess(image_shape=(channels, height, width))
+        if task == "cls" and "ClsResizeImg" in transforms:
+            channels, height, width = (int(size) for size in transforms["ClsResizeImg"]["image_shape"])
+            return ClsPreprocess(image_shape=(channels, height, width))
+        if task == "det":
+            return _det_preprocess(transforms)
+    except (KeyError, TypeError, ValueError) as error:
+        raise FileFormatError(f"{path}: the transforms cannot be read: {error!r}") from None
+    return None
+
+
+def _det_preprocess(transforms: Mapping[str, Mapping[str, Any]]) -> DetPreprocess:
+    settings = DetPreprocess()
+    resize = transforms.get("DetResizeForTest", {})
+    # `resize_long` is how newer exports write the default of the pipeline, the longest side at most that.
+    side = resize.get("limit_side_len", resize.get("resize_long"))
+    if side is not None:
+        limit = "min" if resize.get("limit_type") == "min" else "max"
+        settings = replace(settings, limit_side_len=int(side), limit_type=limit)
+    normalise = transforms.get("NormalizeImage", {})
+    if "mean" in normalise:
+        mean, std = (tuple(float(value) for value in normalise[key]) for key in ("mean", "std"))
+        if len(mean) != 3 or len(std) != 3:
+            raise ValueError("mean and std need three values")
+        settings = replace(settings, mean=mean, std=std)
+    return settings
+
+
+def _postprocess(
+    task: str, section: Mapping[str, Any], labels: Any, path: Path
+) -> CTCDecode | DBPostprocess | ClsPostprocess | None:
+    try:
+        if task == "det":
+            defaults = DBPostprocess()
+            known = {key: type(getattr(defaults, key))(section[key]) for key in vars(defaults) if key in section}
+            return replace(defaults, **known)
+        if task == "cls":
+            return ClsPostprocess(labels=tuple(str(label) for label in labels)) if labels else ClsPostprocess()
+    except (TypeError, ValueError) as error:
+        raise FileFormatError(f"{path}: PostProcess cannot be read: {error}") from None
+    return None

@@ -1,0 +1,255 @@
+"""The command line: each command a thin skin over one function of the library.
+
+Nothing heavy is imported before a command runs, so that `--help` is instant. Results go to stdout; what happens on
+the way goes to stderr. With `--json` stdout is one JSON document and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from paddle2torch._version import __version__
+from paddle2torch.model_zoo.errors import Paddle2TorchError
+
+PATH = click.Path(path_type=Path)
+
+
+class Commands(click.Group):
+    """Ends every command on a user's error with its message alone, and in the order they were written down."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in order of definition, which is the order of use."""
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except Paddle2TorchError as error:
+            raise click.ClickException(str(error)) from None
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="paddle2torch")
+def main() -> None:
+    """PaddleOCR's PP-OCR models in PyTorch: convert, verify, read."""
+
+
+@main.command("list")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def list_command(as_json: bool) -> None:
+    """Show the released models that can be had by name."""
+    from paddle2torch.api import list_models
+
+    models = list_models()
+    if as_json:
+        _print_json(
+            [
+                {
+                    "name": model.card.name,
+                    "aliases": list(model.card.aliases),
+                    "task": model.card.task,
+                    "version": model.card.version,
+                    "languages": list(model.card.languages),
+                    "licence": model.card.licence,
+                    "converted": None if model.folder is None else str(model.folder),
+                    "form": model.form,
+                }
+                for model in models
+            ]
+        )
+        return
+    rows = [(m.card.name, m.card.task, m.card.version, ", ".join(m.card.languages), m.form or "-") for m in models]
+    _print_table(("name", "task", "version", "languages", "converted here"), rows)
+
+
+@main.command()
+@click.argument("name")
+@click.option("--weights", type=PATH, help="A .pdparams file, an export's folder or program file, or a tar of either.")
+@click.option("--config", type=PATH, help="The PaddleOCR yml the model was trained or exported with.")
+@click.option("--charset", type=PATH, help="The character set it was trained with, one character a line.")
+@click.option("--use-space-char/--no-use-space-char", default=None, help="Whether a space follows the character set.")
+@click.option("-o", "--output", type=PATH, help="Folder to write; without it the local zoo.")
+@click.option("--fused", is_flag=True, help="The form for reading only; takes the inference release.")
+@click.option("--overwrite", is_flag=True, help="Replace the converted model that is in the folder.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def convert(name: str, as_json: bool, **options: Any) -> None:
+    """Convert Paddle files to PyTorch (safetensors).
+
+    NAME is a name of the zoo (`paddle2torch list`), or with --weights any name for a model of your own.
+    """
+    from paddle2torch.api import convert as run
+
+    conversion = run(name, progress=not as_json, **options)
+    config = conversion.config
+    for note in conversion.notes:
+        click.echo(f"note: {note}", err=True)
+    if as_json:
+        _print_json(
+            {
+                "name": config.name,
+                "folder": str(conversion.folder),
+                "form": config.form,
+                "tensors": conversion.tensors,
+                "origin": config.origin.kind if config.origin else None,
+                "notes": list(conversion.notes),
+            }
+        )
+        return
+    assert config.origin is not None
+    click.echo(
+        f"{config.name}: {config.origin.kind} -> {config.form} form, {conversion.tensors} tensors, "
+        f"read back bit for bit\n{conversion.folder}"
+    )
+
+
+@main.command()
+@click.argument("model", required=False)
+@click.option("--reference", type=PATH, help="An exported program that Paddle runs, or a stored golden.")
+@click.option("--image", "images", type=PATH, multiple=True, help="A line image to compare on; may be repeated.")
+@click.option("--report", type=PATH, help="Write one self-contained HTML page.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.option("--all-layers", is_flag=True, help="Print every layer, not the worst ones only.")
+def verify(
+    model: str | None,
+    reference: Path | None,
+    images: tuple[Path, ...],
+    report: Path | None,
+    as_json: bool,
+    all_layers: bool,
+) -> None:
+    """Compare a converted model with Paddle, layer by layer.
+
+    MODEL is a name of the zoo or the folder of a converted model; without it every converted model of the local zoo
+    is verified. The exit status is 0 only if all hold.
+    """
+    from paddle2torch.api import list_models
+    from paddle2torch.verification import verify as run
+
+    names = [model] if model else [found.card.name for found in list_models() if found.folder]
+    if not names:
+        raise Paddle2TorchError("no model is converted here yet: paddle2torch convert NAME")
+    if report is not None and len(names) > 1:
+        raise Paddle2TorchError("a report is of one model: name it")
+    results = []
+    for name in names:
+        with _status(f"verifying {name}", quiet=as_json):
+            results.append(run(name, reference=reference, images=images))
+        if not as_json:
+            _print_verification(results[-1], all_layers)
+    if report is not None:
+        from paddle2torch.report import write_report
+
+        write_report(results[0], report)
+        click.echo(f"report: {report}", err=True)
+    if as_json:
+        from paddle2torch.report import as_data
+
+        _print_json([as_data(result) for result in results])
+    sys.exit(0 if all(result.holds for result in results) else 1)
+
+
+@main.command()
+@click.argument("model")
+@click.argument("images", nargs=-1, required=True, type=PATH, metavar="IMAGE...")
+@click.option("--batch-size", type=click.IntRange(min=1), default=6, show_default=True, help="Lines run at once.")
+@click.option("--device", default="cpu", show_default=True, help="Where to run, as PyTorch names it.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def read(model: str, images: tuple[Path, ...], batch_size: int, device: str, as_json: bool) -> None:
+    """Read line images: text and confidence of each.
+
+    MODEL is a name of the zoo or the folder of a converted recogniser.
+    """
+    from paddle2torch.api import load_pretrained
+    from paddle2torch.images import load_image
+    from paddle2torch.recognition import Recognizer
+
+    network = load_pretrained(model, fused=True, device=device)
+    lines = Recognizer(network, network.config, batch_size=batch_size)([load_image(image) for image in images])
+    if as_json:
+        _print_json(
+            [
+                {
+                    "image": str(image),
+                    "text": line.text,
+                    "score": line.score,
+                    "chars": [{"char": char.char, "score": char.score} for char in line.chars],
+                }
+                for image, line in zip(images, lines, strict=True)
+            ]
+        )
+        return
+    _print_table(
+        ("image", "text", "score"), [(str(i), x.text, f"{x.score:.4f}") for i, x in zip(images, lines, strict=True)]
+    )
+
+
+def _print_verification(result: Any, all_layers: bool) -> None:
+    """The table of one verification: all layers, or those that fail and the worst."""
+    layers = result.layers
+    if not all_layers:
+        chosen = {id(layer) for layer in (result.worst_local, result.worst_accumulated, result.first_failure) if layer}
+        layers = [layer for layer in layers if id(layer) in chosen or not layer.holds][:40]
+    rows = [
+        (
+            layer.path,
+            layer.kind,
+            "x".join(map(str, layer.shape)),
+            *(
+                text
+                for difference in (layer.local, layer.accumulated)
+                for text in (
+                    ("-", "-") if difference is None else (f"{difference.absolute:.1e}", f"{difference.relative:.1e}")
+                )
+            ),
+            "ok" if layer.holds else "FAILS",
+        )
+        for layer in layers
+    ]
+    click.echo(f"{result.model} ({result.form} form) against {result.reference}, Paddle {result.paddle_version}")
+    _print_table(("layer", "kind", "shape", "local abs", "rel", "accumulated abs", "rel", ""), rows)
+    for line in result.lines:
+        mark = "ok" if line.holds else "FAILS"
+        click.echo(f"  {line.image}: {line.torch_text!r} {line.torch_score:.4f}, Paddle {line.paddle_text!r}  {mark}")
+    for gap in result.not_covered:
+        click.echo(f"  not covered: {gap}")
+    holding = sum(layer.holds for layer in result.layers)
+    verdict = f"{holding} of {len(result.layers)} layers hold; output differs by {result.output.absolute:.1e}"
+    if result.first_failure is not None:
+        verdict += f"; look at {result.first_failure.path}"
+    click.secho(f"{'EQUAL' if result.holds else 'NOT EQUAL'}: {verdict}", bold=True)
+
+
+def _print_table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    """Columns as wide as they need: no line is cut, so that the output can be searched and piped."""
+    widths = [max(len(str(row[i])) for row in (header, *rows)) for i in range(len(header))]
+    for index, row in enumerate((header, *rows)):
+        text = "  ".join(str(cell).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        click.secho(text, bold=index == 0)
+
+
+def _print_json(data: Any) -> None:
+    click.echo(json.dumps(data, ensure_ascii=False, indent=2))
+
+
+@contextmanager
+def _status(message: str, *, quiet: bool) -> Iterator[None]:
+    """A spinner on stderr while something takes its time, where that is a terminal."""
+    if quiet or not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(message):
+        yield
+
+
+if __name__ == "__main__":
+    main()
