@@ -1,0 +1,22 @@
+"""Head of the text direction classifier.
+
+Source: PaddleOCR `ppocr/modeling/heads/cls_head.py` (Apache-2.0).
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+class ClsHead(nn.Module):
+    """Mean over the image, then a linear layer to the classes (Paddle's option is called `class_dim`)."""
+
+    def __init__(self, in_channels: int, *, classes: int) -> None:
+        super().__init__()
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(in_channels, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: float (N, in_channels, H, W); returns (N, classes): logits in training, else probabilities."""
+        logits = self.fc(self.pool(x).flatten(1))
+        return logits if self.training else logits.softmax(-1)
