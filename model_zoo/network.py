@@ -9,15 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from paddle2torch.model_zoo.cls_head import ClsHead
 from paddle2torch.model_zoo.config import Component, ModelConfig
+from paddle2torch.model_zoo.db import RSEFPN, DBHead
 from paddle2torch.model_zoo.errors import ConfigError
+from paddle2torch.model_zoo.mobilenetv3 import MobileNetV3
 from paddle2torch.model_zoo.pplcnetv3 import LearnableRepLayer, PPLCNetV3
 from paddle2torch.model_zoo.rec_heads import MultiHead, Targets
 from paddle2torch.model_zoo.strict_json import unknown_key
 
-BACKBONES: Mapping[str, Callable[..., nn.Module]] = {"PPLCNetV3": PPLCNetV3}
-NECKS: Mapping[str, Callable[..., nn.Module]] = {}
-HEADS: Mapping[str, Callable[..., nn.Module]] = {"MultiHead": MultiHead}
+BACKBONES: Mapping[str, Callable[..., nn.Module]] = {"MobileNetV3": MobileNetV3, "PPLCNetV3": PPLCNetV3}
+NECKS: Mapping[str, Callable[..., nn.Module]] = {"RSEFPN": RSEFPN}
+HEADS: Mapping[str, Callable[..., nn.Module]] = {"ClsHead": ClsHead, "DBHead": DBHead, "MultiHead": MultiHead}
 
 
 class Network(nn.Module):
