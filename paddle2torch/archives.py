@@ -149,6 +149,10 @@ def _tar_entries(file: IO[bytes], magic: bytes, archive: Path) -> Iterator[tuple
             content = tar.extractfile(info)
             if content is not None:  # None is for what is not a regular file
                 yield Member(name, info.size), content
+    if not plain:
+        # gzip's checksum stands at its very end, which the tar's end may come before.
+        while bounded.read(_CHUNK):
+            pass
 
 
 def _zip_entries(file: IO[bytes], archive: Path) -> Iterator[tuple[Member, IO[bytes]]]:

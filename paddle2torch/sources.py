@@ -331,7 +331,11 @@ def _from_hub(source: HubSource, staging: Path, progress: bool) -> str:
             # The folder it lies in is called like the commit: the other files are to be of the same one.
             revision = paths[-1].parent.name
     except failures as error:
-        raise SourceError(_one_line(str(unreachable or error))) from error
+        # What went wrong stands behind the library's "an error happened".
+        reason = (
+            unreachable or (error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) else None) or error
+        )
+        raise SourceError(_one_line(str(reason))) from error
     finally:
         if quiet:
             enable_progress_bars()

@@ -1,0 +1,75 @@
+"""Character sets are read as PaddleOCR reads them."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from paddle2torch.model_zoo.charsets import CHARSETS, load_charset, read_charset
+from paddle2torch.model_zoo.errors import ConfigError, FileFormatError
+
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "charsets"
+
+
+def test_the_english_set_ends_with_its_space() -> None:
+    characters = load_charset("en_dict.txt")
+    assert len(characters) == 95
+    assert characters[:3] == ("0", "1", "2")
+    assert characters[-3:] == (".", "/", " ")
+    assert load_charset("en_dict") == characters
+
+
+def test_the_chinese_set() -> None:
+    characters = load_charset("ppocr_keys_v1.txt")
+    assert len(characters) == 6623
+    assert all(len(character) == 1 for character in characters)
+    # U+3000 is a character of the set, and a space to str.strip.
+    assert "\u3000" in characters
+    assert (characters[0], characters[-1]) == ("'", "懮")
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="../shared is not here")
+@pytest.mark.parametrize("name", sorted(path.name for path in CHARSETS.glob("*.txt")))
+def test_bundled_sets_are_the_published_ones(name: str) -> None:
+    published = hashlib.sha256((SHARED / name).read_bytes()).hexdigest()
+    assert hashlib.sha256((CHARSETS / name).read_bytes()).hexdigest() == published
+
+
+@pytest.mark.parametrize(
+    ("content", "characters"),
+    [
+        (b"a\nb\n", ("a", "b")),
+        (b"a\nb", ("a", "b")),
+        (b"a\r\n \r\n\t\r\n", ("a", " ", "\t")),
+        (b" \n\n  \n", (" ", "", "  ")),
+        ("\u2028\n\x0b\n\u3000\n\x85\n".encode(), ("\u2028", "\x0b", "\u3000", "\x85")),
+        ("ä\nक्ष\n".encode(), ("ä", "क्ष")),
+    ],
+    ids=["lines", "no last newline", "windows", "spaces", "what splits lines elsewhere", "several code points"],
+)
+def test_only_the_ends_of_lines_are_removed(tmp_path: Path, content: bytes, characters: tuple[str, ...]) -> None:
+    path = tmp_path / "set.txt"
+    path.write_bytes(content)
+    assert read_charset(path) == characters
+
+
+def test_what_is_no_character_set(tmp_path: Path) -> None:
+    path = tmp_path / "set.txt"
+    with pytest.raises(ConfigError, match=r"set\.txt: the character set cannot be read: No such file"):
+        read_charset(path)
+    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+        read_charset(tmp_path)
+    path.write_bytes(b"")
+    with pytest.raises(FileFormatError, match="is empty"):
+        read_charset(path)
+    path.write_bytes(b"a\nb\n" + b"\xff\xfe")
+    with pytest.raises(FileFormatError, match="byte 4 is not UTF-8"):
+        read_charset(path)
+
+
+@pytest.mark.parametrize("name", ["en_dic.txt", "../charsets/en_dict.txt", "en"])
+def test_an_unknown_set_names_the_nearest(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"en_dict\.txt"):
+        load_charset(name)
