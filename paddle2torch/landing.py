@@ -67,6 +67,8 @@ def land_folder(path: Path, *, overwrite: bool = False, size: int | None = None)
     if target.exists() and Path.cwd().is_relative_to(target):
         # Replacing it would leave this process, and the user's shell, in a folder that is gone.
         raise ConfigError(f"{target} is the working folder or holds it; choose a folder of its own")
+    if os.path.ismount(target):
+        raise ConfigError(f"{target} is where a file system is mounted, and cannot be renamed; choose a folder in it")
     repair_folder(target)
     _refuse_existing(target, overwrite)
     with _temporary(target, folder=True, size=size) as temporary:

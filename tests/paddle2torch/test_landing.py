@@ -268,6 +268,14 @@ def test_a_disk_that_fills_up(small_disk: Path) -> None:
     assert (target / "weights").read_bytes() == b"old" * 1000
 
 
+def test_a_mounted_file_system_is_not_replaced(small_disk: Path) -> None:
+    with pytest.raises(ConfigError, match="choose a folder in it"), land_folder(small_disk):
+        pytest.fail("the renaming would fail at the end")
+    with land_folder(small_disk / "model") as folder:
+        (folder / "weights").write_text("x")
+    assert [entry.name for entry in small_disk.iterdir()] == ["model"]
+
+
 def test_a_disk_that_fills_up_under_safetensors(small_disk: Path) -> None:
     """Its errors are not OSErrors: the system's number stands in their text only."""
     numpy = pytest.importorskip("numpy")
