@@ -13,6 +13,8 @@ from pathlib import Path
 
 from paddle2torch.model_zoo.errors import FileFormatError, Paddle2TorchError
 
+_NAME_AT_MOST = 1000
+
 
 def map_file(path: str | os.PathLike[str]) -> memoryview:
     """The file at `path` as one read-only view, mapped, not read.
@@ -43,6 +45,11 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
     """The sha256 of the file at `path`, in hexadecimal. Raises as `map_file` does."""
     with map_file(path) as data:
         return hashlib.sha256(data).hexdigest()
+
+
+def is_name(text: str) -> bool:
+    """Whether `text` can be the name of something. Names are shown in messages and tables: no control characters."""
+    return len(text) <= _NAME_AT_MOST and text.isprintable()
 
 
 class ByteReader:

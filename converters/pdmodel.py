@@ -24,10 +24,10 @@ from typing import Any
 from paddle2torch.converters import protobuf
 from paddle2torch.converters.files import map_file
 from paddle2torch.converters.pdiparams import DTYPES, read_tensor_desc
-from paddle2torch.converters.program import INPUT_ORDER, Operation, Program, Value
+from paddle2torch.converters.program import INPUT_ORDER, REQUIRED_INPUTS, Operation, Program, Value
 from paddle2torch.model_zoo.errors import FileFormatError
 
-_SIZE_AT_MOST = 64 << 20  # the largest PP-OCR programs, with call stacks inside, have 2 MB
+_SIZE_AT_MOST = 16 << 20  # the largest PP-OCR programs, with call stacks inside, have 2 MB
 
 _KINDS = {
     "arg_max": "argmax",
@@ -181,7 +181,7 @@ def read_pdmodel(path: str | os.PathLike[str]) -> Program:
 
 def _add_end(ends: dict[int, str], operation: Operation, names: tuple[str, ...], where: str) -> None:
     column = operation.attributes.get("col", 0)
-    if len(names) != 1 or column in ends:
+    if len(names) != 1 or type(column) is not int or column in ends:
         raise FileFormatError(f"{where}: does not {operation.kind} one value of its own; the file is corrupt")
     ends[column] = names[0]
 
@@ -239,7 +239,11 @@ def _read_operation(description: memoryview, position: int, where: str) -> Opera
     attributes = {renamed.get(name, name): value for name, value in attributes.items()}
     if kind == "full":
         _name_constant(attributes, where)
-    return Operation(kind, _order(kind, inputs), _main_first(outputs, _MAIN_OUTPUTS), attributes, position)
+    ordered = _order(kind, inputs)
+    required = REQUIRED_INPUTS.get(kind, 0)
+    if len(ordered) < required or not all(ordered[:required]):
+        raise FileFormatError(f"{where} ({kind}): lacks one of its {required} inputs; the file is corrupt")
+    return Operation(kind, ordered, _main_first(outputs, _MAIN_OUTPUTS), attributes, position)
 
 
 def _name_constant(attributes: dict[str, Any], where: str) -> None:

@@ -9,6 +9,7 @@ describes them under `UnpackBigParamInfor@@`.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from paddle2torch.converters.files import map_file
+from paddle2torch.converters.files import is_name, map_file
 from paddle2torch.converters.unpickler import Unpickler
 from paddle2torch.model_zoo.errors import FileFormatError
 
@@ -62,8 +63,8 @@ def read_pdparams(path: str | os.PathLike[str]) -> Checkpoint:
     tensors: dict[str, Array] = {}
     extras: dict[str, Any] = {}
     for name, value in saved.items():
-        if not isinstance(name, str) or not name.isprintable():
-            raise FileFormatError(f"{path}: {name!r} is not a name of a tensor")
+        if not isinstance(name, str) or not is_name(name):
+            raise FileFormatError(f"{path}: {name!r:.80} is not a name of a tensor")
         match value:
             case np.ndarray():
                 tensors[name] = value
@@ -95,7 +96,7 @@ def _refuse_other_formats(data: memoryview, path: str | os.PathLike[str]) -> Non
 
 def _static_names(table: object, path: str | os.PathLike[str]) -> dict[str, str]:
     if not isinstance(table, dict) or not all(
-        isinstance(item, str) and item.isprintable() for pair in table.items() for item in pair
+        isinstance(item, str) and is_name(item) for pair in table.items() for item in pair
     ):
         raise FileFormatError(f"{path}: its table {_STATIC_NAMES} does not map names to names")
     return dict(table)
@@ -108,10 +109,12 @@ def _join_slices(tensors: dict[str, Array], slices: object, path: str | os.PathL
     joined_bytes = 0
     for name, description in slices.items():
         match description:
-            case {"OriginShape": tuple(shape), "slices": [*names]} if isinstance(name, str) and name not in tensors:
+            case {"OriginShape": tuple(shape), "slices": [*names]} if (
+                isinstance(name, str) and is_name(name) and name not in tensors and len(shape) <= 32
+            ):
                 parts = [tensors.pop(part, None) if isinstance(part, str) else None for part in names]
             case _:
-                raise FileFormatError(f"{path}: {_BIG_TENSORS} describes {name!r} in an unknown way")
+                raise FileFormatError(f"{path}: {_BIG_TENSORS} describes {name!r:.80} in an unknown way")
         if not parts or any(part is None for part in parts):
             raise FileFormatError(f"{path}: slices of the tensor {name!r} are missing")
         # What the slices view may be one and the same bytes of the file: count before joining.
@@ -119,10 +122,9 @@ def _join_slices(tensors: dict[str, Array], slices: object, path: str | os.PathL
         if joined_bytes > file_size:
             raise FileFormatError(f"{path}: the slices of its big tensors are larger than the file")
         whole: Array = np.concatenate([part.reshape(-1) for part in parts if part is not None])
-        try:
-            whole = whole.reshape(shape)
-        except (TypeError, ValueError) as error:
-            raise FileFormatError(f"{path}: the slices of {name!r} do not make up its shape {shape}") from error
+        if not all(type(size) is int and size > 0 for size in shape) or math.prod(shape) != whole.size:
+            raise FileFormatError(f"{path}: the slices of {name!r} do not make up its shape {shape!s:.80}")
+        whole = whole.reshape(shape)
         whole.setflags(write=False)
         tensors[name] = whole
 
@@ -133,4 +135,4 @@ def _describe(value: object) -> str:
 
 def _some(names: Iterable[str]) -> str:
     names = list(names)
-    return ", ".join(repr(name) for name in names[:5]) + ("…" if len(names) > 5 else "") if names else "nothing"
+    return ", ".join(f"{name!r:.80}" for name in names[:5]) + ("…" if len(names) > 5 else "") if names else "nothing"

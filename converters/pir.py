@@ -29,8 +29,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
-from paddle2torch.converters.files import map_file
-from paddle2torch.converters.program import INPUT_ORDER, Operation, Program, Value
+from paddle2torch.converters.files import is_name, map_file
+from paddle2torch.converters.program import REQUIRED_INPUTS, Operation, Program, Value
 from paddle2torch.model_zoo.errors import FileFormatError
 
 # Kind -> index of an operand -> the attribute it is, where it is a constant. Legacy programs have it as an attribute.
@@ -97,6 +97,11 @@ def read_pir(path: str | os.PathLike[str]) -> Program:
 T = TypeVar("T")
 
 
+def _show(value: object) -> str:
+    """A value of the file for a message; of lists and dictionaries, which may be large and deep, only the type."""
+    return f"{value!r:.80}" if isinstance(value, str | int | float) else f"a {type(value).__name__}"
+
+
 @dataclass(frozen=True)
 class _Constant:
     """A `full` or `full_int_array`: its operation, and what it is worth as an attribute."""
@@ -147,13 +152,12 @@ class _Reader:
 
     def _integer(self, value: object) -> int:
         if type(value) is not int or not -(1 << 63) <= value < 1 << 63:
-            self._fail(f"{str(value)[:40]!r} stands where an integer belongs; the file is corrupt")
+            self._fail(f"{_show(value)} stands where an integer belongs; the file is corrupt")
         return value
 
     def _name(self, value: object) -> str:
-        # Names are shown in messages and tables: no control characters, no halves of surrogate pairs.
-        if not isinstance(value, str) or not value.isprintable():
-            self._fail(f"{str(value)[:80]!r} is not a name; the file is corrupt")
+        if not isinstance(value, str) or not is_name(value):
+            self._fail(f"{_show(value)} is not a name; the file is corrupt")
         return value
 
     def _load(self) -> list[Any]:
@@ -207,9 +211,9 @@ class _Reader:
                 self._fail("does not fetch one value of its own; the file is corrupt")
             self.fetches[column] = inputs[0]
             return
-        needed = len(INPUT_ORDER[kind]) if kind in INPUT_ORDER and not kind.endswith("_norm") else 0
-        if len(inputs) < needed or not all(inputs[:needed]):
-            self._fail(f"reads {len(inputs)} values where {needed} belong; the file is corrupt")
+        required = REQUIRED_INPUTS.get(kind, 0)
+        if len(inputs) < required or not all(inputs[:required]):
+            self._fail(f"lacks one of its {required} inputs; the file is corrupt")
         operation = Operation(kind, inputs, tuple(self._results(item)), attributes, position)
         value = self._constant(operation)
         if value is not None:
@@ -329,7 +333,8 @@ class _Reader:
         if code == "NULL":
             return None
         if isinstance(item, dict) and "VD" in item:
-            if (void := item["VD"]) not in _NO_NUMBERS:
+            void = self._field(item, "VD", str)
+            if void not in _NO_NUMBERS:
                 self._fail("an attribute is neither a number nor one of NaN, INF, -INF; the file is corrupt")
             return _NO_NUMBERS[void]
         kind = code.partition(".")[2]

@@ -22,6 +22,11 @@ INPUT_ORDER: Mapping[str, tuple[str, ...]] = {
     "add": ("x", "y"),
     "multiply": ("x", "y"),
 }
+# How many of them every program has: the scale and bias of a normalisation may be absent ("" in their place).
+REQUIRED_INPUTS: Mapping[str, int] = {kind: len(names) for kind, names in INPUT_ORDER.items()} | {
+    "batch_norm": 3,
+    "layer_norm": 1,
+}
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
+from paddle2torch.converters.files import is_name
 from paddle2torch.model_zoo.errors import FileFormatError
 
 Field = int | memoryview
@@ -87,9 +88,9 @@ def text(value: Field, where: str) -> str:
 
 
 def name(value: Field, where: str) -> str:
-    """A string field that names something: printable, because names are shown in messages and tables."""
+    """A string field that names something."""
     decoded = text(value, where)
-    if not decoded.isprintable():
+    if not is_name(decoded):
         raise FileFormatError(f"{where}: {decoded[:80]!r} is not a name; the file is corrupt")
     return decoded
 

@@ -310,7 +310,7 @@ class Unpickler:
             if not isinstance(key, str) and not (type(key) is int and abs(key) < 1 << 31):
                 raise self._reader.error(f"a dictionary has a {type(key).__name__} for a key, not a name")
             if key in target:
-                raise self._reader.error(f"a dictionary has {key!r} twice; the file is corrupt")
+                raise self._reader.error(f"a dictionary has {key!r:.80} twice; the file is corrupt")
             target[key] = value
 
     # The memo.
