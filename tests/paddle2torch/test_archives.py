@@ -25,7 +25,8 @@ def tar_of(*members: tuple[str, bytes] | tarfile.TarInfo, form: int = tarfile.GN
     with tarfile.open(fileobj=out, mode="w", format=form) as tar:
         for member in members:
             if isinstance(member, tarfile.TarInfo):
-                tar.addfile(member)
+                # Not addfile: it asks for the content that the header claims.
+                tar.offset += out.write(member.tobuf(form))
             else:
                 info = tarfile.TarInfo(member[0])
                 info.size = len(member[1])
@@ -138,7 +139,7 @@ def test_hostile_and_broken_archives(tmp_path: Path, case: str) -> None:
 
 
 @pytest.mark.parametrize("compression", ["tar", "tar.gz", "wheel"])
-def test_a_thousand_damaged_archives(tmp_path: Path, compression: str) -> None:
+def test_damaged_archives(tmp_path: Path, compression: str) -> None:
     """Whatever bits flip: the wanted bytes or a clear error."""
     files = (("d/inference.pdmodel", CONTENT), ("d/inference.pdiparams", CONTENT[::-1]))
     whole = zip_of(*files) if compression == "wheel" else tar_of(*files, form=tarfile.PAX_FORMAT)
@@ -147,7 +148,7 @@ def test_a_thousand_damaged_archives(tmp_path: Path, compression: str) -> None:
     chance = random.Random(3)
     archive, out = tmp_path / "archive", tmp_path / "out"
     refused = 0
-    for _ in range(1000):
+    for _ in range(300):
         damaged = bytearray(whole)
         # Mostly where the structure is: the contents of a tar have no check of their own.
         position = (
@@ -162,7 +163,7 @@ def test_a_thousand_damaged_archives(tmp_path: Path, compression: str) -> None:
             refused += 1
         else:
             assert out.read_bytes() == CONTENT
-    assert refused > 100
+    assert refused > 30
 
 
 @pytest.mark.parametrize(
