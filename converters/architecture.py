@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from paddle2torch.model_zoo.config import Component
+from paddle2torch.model_zoo.config import Component, Task
 from paddle2torch.model_zoo.errors import ConfigError, ConversionError
+from paddle2torch.model_zoo.mobilenetv3 import BLOCKS
 from paddle2torch.model_zoo.pplcnetv3 import DET_OUTPUT_CHANNELS, DET_STAGES, REC_STAGES, make_divisible
 from paddle2torch.model_zoo.rec_heads import NRTR_EXTRA_SYMBOLS
 
@@ -30,8 +31,8 @@ class Architecture:
 TRAINING_ONLY = frozenset({"lr_mult_list", "lab_lr", "pretrained", "fc_decay", "return_feats"})
 
 
-def from_paddleocr(architecture: Mapping[str, Any], where: str) -> Architecture:
-    """Translate the `Architecture` section of a PaddleOCR yml.
+def from_paddleocr(architecture: Mapping[str, Any], task: Task, where: str) -> Architecture:
+    """Translate the `Architecture` section of a PaddleOCR yml for a model of `task`.
 
     A MultiHead's class count is not in that section: it comes from the character set or the checkpoint.
     Raises `ConfigError`, led by `where`, for a section that describes no network.
@@ -44,6 +45,11 @@ def from_paddleocr(architecture: Mapping[str, Any], where: str) -> Architecture:
     neck = architecture.get("Neck")
     if head.name == "MultiHead":
         head = _multi_head(head, where)
+    elif head.name == "ClsHead":
+        head = Component("ClsHead", {"classes": head.options.get("class_dim")})
+    if backbone.name == "MobileNetV3" and task == "det":
+        # Paddle has two classes of this name, and picks one by the task.
+        backbone = replace(backbone, options={**backbone.options, "det": True})
     return Architecture(backbone, None if neck is None else _component(neck, where), head)
 
 
@@ -77,28 +83,35 @@ SIGNATURES: tuple[tuple[str, str], ...] = (
     ("backbone.block_list.", "MobileNetV1Enhance (PP-OCRv2/v3 recogniser)"),
     ("backbone.stem.stem1.", "PPHGNetV2_B4 (PP-OCRv5 server)"),
     ("backbone.stem.0.", "PPHGNet_small (PP-OCRv4 server)"),
-    ("backbone.stage0.", "MobileNetV3 detector (PP-OCRv2/v3)"),
+    ("backbone.stage0.", "MobileNetV3"),
     ("backbone.bb_0_0.", "ResNet_vd (v2.0 server)"),
     ("backbone.blocks_s1.", "PPLCNetV4 (PP-OCRv6)"),
     ("backbone.blocks2.0.token_mixer.", "PPLCNetV4 (PP-OCRv6)"),
     ("backbone.blocks.0.expand_conv.", "MobileNetV3"),
     ("blocks2.0.dw_conv.conv.", "PPLCNet classifier"),
 )
+NECK_SIGNATURES: tuple[tuple[str, str], ...] = (
+    ("neck.ins_conv.0.in_conv.", "RSEFPN"),
+    ("neck.ins_conv.0.weight", "LKPAN (server detector)"),
+    ("neck.in2_conv.", "DBFPN (v2.0 detector)"),
+    ("neck.encoder.lstm.", "BiLSTM (CRNN)"),
+)
 HEAD_SIGNATURES: tuple[tuple[str, str], ...] = (
     ("head.ctc_encoder.encoder.", "MultiHead"),
+    ("head.cbn_layer.", "PFHeadLocal (server detector)"),
     ("head.binarize.", "DBHead"),
-    ("head.fc.", "a single linear head"),
+    ("head.fc.", "ClsHead"),
 )
 
 
 def describe(shapes: Shapes) -> str:
     """What a checkpoint looks like, in words: for errors."""
-    backbone = _first(SIGNATURES, shapes)
-    head = _first(HEAD_SIGNATURES, shapes)
-    if backbone is None and head is None:
+    parts = [_first(table, shapes) for table in (SIGNATURES, NECK_SIGNATURES, HEAD_SIGNATURES)]
+    if not any(parts):
         sample = ", ".join(list(shapes)[:3]) or "none"
         return f"no PP-OCR model that is known here (its first tensors: {sample})"
-    return f"{backbone or 'an unknown backbone'} with {head or 'an unknown head'}"
+    backbone, neck, head = parts
+    return f"{backbone or 'an unknown backbone'} with {f'{neck} and ' if neck else ''}{head or 'an unknown head'}"
 
 
 def _first(signatures: Sequence[tuple[str, str]], shapes: Shapes) -> str | None:
@@ -112,25 +125,31 @@ def infer(shapes: Shapes, hint: Architecture | None, source: str) -> tuple[Archi
     checkpoint overruled the hint. Raises `ConversionError` for a checkpoint of another network: it says which one the
     file looks like.
     """
-    backbone, head = _first(SIGNATURES, shapes), _first(HEAD_SIGNATURES, shapes)
-    if backbone not in BACKBONES_BY_SHAPE or head not in HEADS_BY_SHAPE:
+    backbone, neck, head = (_first(table, shapes) for table in (SIGNATURES, NECK_SIGNATURES, HEAD_SIGNATURES))
+    if backbone not in BACKBONES or (neck is not None and neck not in NECKS) or head not in HEADS:
         raise ConversionError(f"{source} cannot be converted: it looks like {describe(shapes)}")
-    if hint is not None and (hint.backbone.name, hint.head.name) != (backbone, head):
-        raise ConversionError(
-            f"{source} is not of the architecture asked for: it looks like {describe(shapes)}, "
-            f"not {hint.backbone.name} with {hint.head.name}"
-        )
+    if hint is not None:
+        asked = (hint.backbone.name, hint.neck.name if hint.neck else None, hint.head.name)
+        if asked != (backbone, neck, head):
+            names = ", ".join(name for name in asked if name)
+            raise ConversionError(
+                f"{source} is not of the architecture asked for ({names}): it looks like {describe(shapes)}"
+            )
     try:
         found = Architecture(
-            Component(backbone, BACKBONES_BY_SHAPE[backbone](shapes, hint.backbone.options if hint else {})),
-            None,
-            Component(head, HEADS_BY_SHAPE[head](shapes, hint.head.options if hint else {})),
+            Component(backbone, BACKBONES[backbone](shapes, hint.backbone.options if hint else {})),
+            None if neck is None else Component(neck, NECKS[neck](shapes, _options(hint.neck if hint else None))),
+            Component(head, HEADS[head](shapes, hint.head.options if hint else {})),
         )
     except KeyError as key:
         raise ConversionError(f"{source} looks like {describe(shapes)}, but the tensor {key} is missing") from None
     except (IndexError, ValueError) as error:
         raise ConversionError(f"{source} looks like {describe(shapes)}, but {error}") from None
     return found, _differences(hint, found) if hint else ()
+
+
+def _options(component: Component | None) -> Mapping[str, Any]:
+    return {} if component is None else component.options
 
 
 def _differences(hint: Architecture, found: Architecture) -> tuple[str, ...]:
@@ -143,8 +162,6 @@ def _differences(hint: Architecture, found: Architecture) -> tuple[str, ...]:
         for key in sorted(after.keys() - before.keys()):
             if key.endswith("last_kernel_size"):
                 notes.append(f"{part} {key}: the checkpoint has {after[key]}")
-        if before.get("nrtr", "") is None and "nrtr" in after:
-            continue
         if any(key.startswith("nrtr.") for key in before) and after.get("nrtr", "") is None:
             notes.append("the checkpoint has no NRTR head")
     return tuple(notes)
@@ -252,7 +269,45 @@ def _multi_head_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, An
     return options
 
 
-BACKBONES_BY_SHAPE: Mapping[str, Callable[[Shapes, Mapping[str, Any]], dict[str, Any]]] = {
-    "PPLCNetV3": _pplcnetv3_options
+def _mobilenetv3_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:
+    det = "backbone.conv.conv.weight" in shapes
+    projections = [
+        shape[0]
+        for key, shape in shapes.items()
+        if key.startswith("backbone.") and key.endswith("linear_conv.conv.weight")
+    ]
+    scales = (*((hint["scale"],) if "scale" in hint else ()), 0.35, 0.5, 0.75, 1.0, 1.25)
+    for name, blocks in BLOCKS.items():
+        for scale in scales:
+            if [make_divisible(block[2] * scale, 8) for block in blocks] == projections:
+                options: dict[str, Any] = {"scale": scale, "model_name": name}
+                # Strides leave no trace in the tensors.
+                options |= {key: hint[key] for key in ("small_stride", "large_stride") if key in hint}
+                if det:
+                    options["det"] = True
+                if not any(".mid_se." in key for key in shapes):
+                    options["disable_se"] = True
+                return options
+    raise ValueError(f"its channels {projections} are those of no MobileNetV3")
+
+
+def _rsefpn_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:
+    return {"out_channels": shapes["neck.ins_conv.0.in_conv.weight"][0], "shortcut": hint.get("shortcut", True)}
+
+
+def _db_head_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(hint)
+
+
+def _cls_head_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:
+    return {"classes": shapes["head.fc.bias"][0]}
+
+
+Reader = Callable[[Shapes, Mapping[str, Any]], dict[str, Any]]
+BACKBONES: Mapping[str, Reader] = {"MobileNetV3": _mobilenetv3_options, "PPLCNetV3": _pplcnetv3_options}
+NECKS: Mapping[str, Reader] = {"RSEFPN": _rsefpn_options}
+HEADS: Mapping[str, Reader] = {
+    "ClsHead": _cls_head_options,
+    "DBHead": _db_head_options,
+    "MultiHead": _multi_head_options,
 }
-HEADS_BY_SHAPE: Mapping[str, Callable[[Shapes, Mapping[str, Any]], dict[str, Any]]] = {"MultiHead": _multi_head_options}

@@ -62,7 +62,9 @@ def from_card(card: Card) -> Template:
     charset = None
     if card.charset is not None:
         charset = Charset(card.characters()[: card.charset.characters], card.charset.use_space_char, card.charset.file)
-    architecture = None if card.architecture is None else from_paddleocr(card.architecture, f"card {card.name}")
+    architecture = (
+        None if card.architecture is None else from_paddleocr(card.architecture, card.task, f"card {card.name}")
+    )
     return Template(card.name, f"card {card.name}", card.task, architecture, charset, card.preprocess, card.postprocess)
 
 
@@ -124,10 +126,10 @@ def _transforms(items: Any, path: Path) -> dict[str, Mapping[str, Any]]:
 
 def _from_training_yml(data: Mapping[str, Any], path: Path, charset_given: bool) -> Template:
     settings, section = _section(data, "Global", path), _section(data, "Architecture", path)
-    architecture = from_paddleocr(section, str(path))
     task = section.get("model_type")
     if task not in ("rec", "det", "cls"):
         raise ConfigError(f"{path}: Architecture.model_type is {task!r}; rec, det and cls can be converted")
+    architecture = from_paddleocr(section, task, str(path))
     evaluation = _section(_section(data, "Eval", path), "dataset", path)
     transforms = _transforms(evaluation.get("transforms"), path)
     charset = None

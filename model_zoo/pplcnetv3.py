@@ -228,7 +228,7 @@ class PPLCNetV3(nn.Module):
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
         """x: float (N, in_channels, H, W).
 
-        Lines: (N, C, 1, W / 8) in evaluation, where H must be 48; (N, C, 1, 40) in training, whatever the input.
+        Lines: (N, C, 1, T) in evaluation, T = max(1, ceil(W / 4) // 2), for H up to 80; (N, C, 1, 40) in training.
         Pages: four maps of strides 4, 8, 16, 32.
         """
         x = self.blocks2(self.conv1(x))
@@ -246,4 +246,10 @@ def pool_line(x: Tensor, training: bool) -> Tensor:
 
     Training pools to T = 40 for every input size, evaluation by 3x2: only a 48x320 image gives the same in both.
     """
-    return F.adaptive_avg_pool2d(x, (1, 40)) if training else F.avg_pool2d(x, (3, 2))
+    if training:
+        return F.adaptive_avg_pool2d(x, (1, 40))
+    height, width = x.shape[2:]
+    if height > 5:
+        raise ValueError("the image is too high for a line: this recogniser takes heights up to 80, it was made for 48")
+    # Where a map is smaller than the kernel Paddle still gives one cell, the mean of what there is.
+    return F.avg_pool2d(x, (min(3, height), min(2, width)), stride=(3, 2))

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from paddle2torch import detection, orientation
 from paddle2torch.api import model_folder
 from paddle2torch.converters.align import ACTIVATION_KINDS, LAYER_KINDS, align
 from paddle2torch.converters.exports import find_export, read_program
@@ -27,7 +28,7 @@ from paddle2torch.converters.files import sha256_of
 from paddle2torch.golden import OUTPUT, Golden, load_golden, sample, shipped_golden
 from paddle2torch.images import load_image
 from paddle2torch.model_zoo.cards import load_card
-from paddle2torch.model_zoo.config import CTCDecode, ModelConfig, RecPreprocess
+from paddle2torch.model_zoo.config import ClsPreprocess, CTCDecode, Form, ModelConfig, RecPreprocess, Task
 from paddle2torch.model_zoo.errors import ConfigError, SourceError, VerificationError
 from paddle2torch.model_zoo.network import Network, fuse
 from paddle2torch.recognition import Extent, decode_ctc, padded_width, resize_norm
@@ -53,7 +54,7 @@ class LayerResult:
     """One layer: its module path, kind and output shape, and how far it is from Paddle's.
 
     `local` is None where Paddle's own input to the layer is not known (a stored golden has none). `leaf` says that
-    the module computes one layer; a module of several is compared so that the glue between them is.
+    the module is one layer or activation of the program. Others are compared so that what lies between the layers is.
     """
 
     path: str
@@ -65,7 +66,7 @@ class LayerResult:
 
     @property
     def local_tolerance(self) -> float:
-        """Rounding piles up inside a module of several layers, even from Paddle's own input."""
+        """Rounding piles up inside a module of several layers, and in Paddle's pooling, even from Paddle's own input."""
         return LOCAL_TOLERANCE if self.leaf else ACCUMULATED_TOLERANCE
 
     @property
@@ -234,7 +235,8 @@ def verify_golden(network: Network, golden: Golden) -> Verification:
             result = difference
         else:
             module = network.get_submodule(path.split("#")[0])
-            layers.append(LayerResult(path, _kind(module), found.shape, _is_leaf(module), None, difference))
+            leaf = next(module.children(), None) is None
+            layers.append(LayerResult(path, _kind(module), found.shape, leaf, None, difference))
     return Verification(
         model=network.config.name,
         form=golden.form,
@@ -260,7 +262,7 @@ def verify_export(
     output = taps.run(torch.from_numpy(x)).numpy()
     expected, given = values.around(taps)
     layers = tuple(
-        _compare_module(path, network.get_submodule(path), taps.outputs[path], expected[path], given.get(path))
+        _compare_module(path, network, taps.outputs[path], expected[path], given.get(path), path in values.writes)
         for path in expected
     )
     return Verification(
@@ -406,20 +408,16 @@ class LayerValues:
 
 
 def _compare_module(
-    path: str, module: nn.Module, output: Tensor, expected: np.ndarray, given: np.ndarray | None
+    path: str, network: Network, output: Tensor, expected: np.ndarray, given: np.ndarray | None, leaf: bool
 ) -> LayerResult:
-    local = None
+    module, local = network.get_submodule(path), None
     if given is not None:
         with torch.inference_mode():
             # A copy: Paddle's values are mapped read-only, and a layer must not write into them.
             again = module(torch.from_numpy(np.array(given)))
         local = compare(output_tensor(again).numpy(), expected)
     accumulated = compare(output.numpy(), expected)
-    return LayerResult(path, _kind(module), tuple(output.shape), _is_leaf(module), local, accumulated)
-
-
-def _is_leaf(module: nn.Module) -> bool:
-    return next(module.children(), None) is None
+    return LayerResult(path, _kind(module), tuple(output.shape), leaf, local, accumulated)
 
 
 def _kind(module: nn.Module) -> str:
@@ -427,35 +425,45 @@ def _kind(module: nn.Module) -> str:
     return next((kind for type_, kind in kinds if isinstance(module, type_)), type(module).__name__)
 
 
-def _uncovered(config: ModelConfig, form: str) -> tuple[str, ...]:
+def _uncovered(config: ModelConfig, form: Form) -> tuple[str, ...]:
+    nrtr = bool(config.head.options.get("nrtr"))
     if form == "training":
-        return ("the NRTR head (it runs in training only)",) if config.head.options.get("nrtr") else ()
+        return ("the NRTR head (it runs in training only)",) if nrtr else ()
     notes = []
-    if config.form == "training":
+    if config.form == "training" and config.backbone.name == "PPLCNetV3":
         notes.append("the training branches one by one (their fused sum is)")
-    if config.head.options.get("nrtr"):
+    if config.form == "training" and config.head.name == "DBHead":
+        notes.append("the threshold branch (an export has none)")
+    if nrtr:
         notes.append("the NRTR head (an export has none)")
     return tuple(notes)
 
 
-def bundled_lines() -> list[Path]:
-    """The line images that the package ships, rendered for it."""
-    return sorted((Path(__file__).parent / "assets").glob("line_*.png"))
+def bundled_images(task: Task) -> list[Path]:
+    """The images that the package ships, rendered for it: lines, and a page for detectors."""
+    pattern = "page_*.png" if task == "det" else "line_*.png"
+    return sorted((Path(__file__).parent / "assets").glob(pattern))
 
 
 def example_input(config: ModelConfig, images: Sequence[str | Path] = ()) -> tuple[list[str], np.ndarray]:
-    """Names of line images (the bundled ones where none are given), and one batch of them, float32 (N, 3, 48, W).
+    """Names of images (the bundled ones where none are given), and one batch of them, float32 (N, 3, H, W).
 
-    All are as wide as the widest needs, and both sides see the same batch: the width changes the numbers.
+    Lines are as wide as the widest needs, pages as large as the first: both sides see the same batch, because its
+    size changes the numbers.
     """
-    settings = config.preprocess
-    if not isinstance(settings, RecPreprocess):
-        raise VerificationError(f"{config.name}: only recognisers are verified on line images")
-    paths = [Path(image) for image in images] or bundled_lines()
+    paths = [Path(image) for image in images] or bundled_images(config.task)
     pictures = [load_image(path) for path in paths]
-    height = settings.image_shape[1]
-    width = padded_width(max(picture.shape[1] / picture.shape[0] for picture in pictures), settings)
-    return [path.name for path in paths], np.stack([resize_norm(p, height, width, settings) for p in pictures])
+    settings = config.preprocess
+    if isinstance(settings, RecPreprocess):
+        height = settings.image_shape[1]
+        width = padded_width(max(picture.shape[1] / picture.shape[0] for picture in pictures), settings)
+        batch = [resize_norm(picture, height, width, settings) for picture in pictures]
+    elif isinstance(settings, ClsPreprocess):
+        batch = [orientation.preprocess(picture, settings) for picture in pictures]
+    else:
+        height, width = pictures[0].shape[:2]
+        batch = [detection.preprocess(cv2.resize(picture, (width, height)), settings)[0] for picture in pictures]
+    return [path.name for path in paths], np.stack(batch)
 
 
 def _lines(
