@@ -209,7 +209,7 @@ def settle_charset(charset: Charset | None, head: Component, name: str) -> tuple
     classes = head.options["classes"]
     if charset is None:
         raise ConversionError(
-            f"{name}: the head has {classes} classes, and nothing says for which characters: give the set the model was "
+            f"{name}: the head has {classes} classes, and nothing says for which characters: give the set it was "
             f"trained with (--charset FILE, one character a line) or its settings (--config YML)"
         )
     count = len(charset.characters)

@@ -1,0 +1,307 @@
+"""Checkpoints and exports become models: the right network, every tensor, the right character set, or a clear error."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from small_models import fill, small_config, write_pdparams
+
+from paddle2torch.converters.convert import Converted, convert_checkpoint, convert_export, convert_files, settle_charset
+from paddle2torch.converters.layout import layout_table, to_paddle
+from paddle2torch.converters.pdparams import read_pdparams
+from paddle2torch.converters.templates import Charset, Template, from_card, from_yml
+from paddle2torch.model_zoo.cards import load_card
+from paddle2torch.model_zoo.charsets import load_charset
+from paddle2torch.model_zoo.config import Component, DetPreprocess
+from paddle2torch.model_zoo.errors import ConfigError, ConversionError, FileFormatError, Paddle2TorchError
+from paddle2torch.model_zoo.network import Network, build_model, fuse
+
+LETTERS = Template("own", "test", charset=Charset(tuple("abcdefg"), False, "letters"))
+
+
+def tensors_of(model: Network) -> dict[str, np.ndarray]:
+    return to_paddle(layout_table(model), model.state_dict())
+
+
+def loaded(converted: Converted) -> Network:
+    model = build_model(converted.config)
+    model.load_state_dict(dict(converted.state))
+    return model.eval()
+
+
+def test_a_checkpoint_of_ones_own_needs_its_characters_only(small: Network, small_checkpoint: Path) -> None:
+    converted = convert_checkpoint(small_checkpoint, LETTERS, name="own")
+    assert converted.config.backbone == Component("PPLCNetV3", {"scale": 0.5})
+    options = small.config.head.options
+    # The longest text leaves no trace in the tensors: the official value is taken.
+    assert converted.config.head.options == {**options, "nrtr": {**options["nrtr"], "max_text_length": 25}}
+    assert converted.config.charset == tuple("abcdefg")
+    assert converted.notes == ()
+    assert all(torch.equal(converted.state[key], value) for key, value in small.state_dict().items())
+    x = torch.rand(1, 3, 48, 100)
+    with torch.inference_mode():
+        assert torch.equal(loaded(converted)(x), small(x))
+
+
+def test_the_inverse_table_gives_the_file_back(small_checkpoint: Path) -> None:
+    converted = convert_checkpoint(small_checkpoint, LETTERS, name="own")
+    original = read_pdparams(small_checkpoint).tensors
+    back = to_paddle(converted.rows, converted.state)
+    assert set(back) == set(original)
+    assert all(
+        back[key].tobytes() == array.tobytes() and back[key].shape == array.shape for key, array in original.items()
+    )
+
+
+def test_shapes_overrule_the_card(small_checkpoint: Path) -> None:
+    card = from_card(load_card("en_PP-OCRv4_rec"))
+    converted = convert_checkpoint(small_checkpoint, LETTERS.over(card), name="own")
+    assert converted.config.backbone.options["scale"] == 0.5
+    assert "backbone scale: the checkpoint has 0.5, not 0.95" in converted.notes
+    assert "head ctc.dims: the checkpoint has 32, not 120" in converted.notes
+    assert converted.config.origin is not None
+    assert converted.config.origin.notes == converted.notes
+
+
+def test_kernels_come_from_the_checkpoint(tmp_path: Path) -> None:
+    config = small_config(nrtr=False)
+    ctc = {**config.head.options["ctc"], "last_kernel_size": [3, 3]}
+    model = build_model(replace(config, head=Component("MultiHead", {**config.head.options, "ctc": ctc})))
+    fill(model)
+    path = write_pdparams(tmp_path / "a.pdparams", tensors_of(model))
+    found = convert_checkpoint(path, LETTERS, name="own").config.head.options
+    assert (found["ctc"]["kernel_size"], found["ctc"]["last_kernel_size"]) == ([1, 3], [3, 3])
+    assert found["nrtr"] is None
+
+
+def test_a_checkpoint_without_the_second_head_says_so(tmp_path: Path, small: Network) -> None:
+    tensors = {key: array for key, array in tensors_of(small).items() if "gtc" not in key}
+    path = write_pdparams(tmp_path / "a.pdparams", tensors)
+    card = from_card(load_card("en_PP-OCRv4_rec"))
+    assert "the checkpoint has no NRTR head" in convert_checkpoint(path, LETTERS.over(card), name="own").notes
+
+
+def test_the_student_of_a_distillation_is_taken(tmp_path: Path, small: Network) -> None:
+    student = tensors_of(small)
+    tensors = {f"Teacher.{key}": array + 1 for key, array in student.items()}
+    tensors |= {f"Student.{key}": array for key, array in student.items()}
+    tensors |= {"Student2.head.ctc_head.fc.bias": np.zeros(3, "float32")}
+    converted = convert_checkpoint(write_pdparams(tmp_path / "a.pdparams", tensors), LETTERS, name="own")
+    assert torch.equal(converted.state["head.ctc_head.fc.bias"], small.state_dict()["head.ctc_head.fc.bias"])
+    assert any("took Student, left out 1 tensors of Student2 and" in note for note in converted.notes)
+
+
+def test_a_distillation_without_a_student(tmp_path: Path, small: Network) -> None:
+    tensors = {f"Teacher.{key}": array for key, array in tensors_of(small).items()}
+    with pytest.raises(ConversionError, match="without a Student"):
+        convert_checkpoint(write_pdparams(tmp_path / "a.pdparams", tensors), LETTERS, name="own")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda t: t.pop("backbone.blocks3.0.pw_conv.conv_kxk.1.conv.weight"),
+            "1 missing: .*blocks3.0.pw_conv.conv_kxk.1",
+        ),
+        (lambda t: t.pop("head.ctc_encoder.encoder.conv1.conv.weight"), "the tensor .*conv1.conv.weight.* is missing"),
+        (
+            lambda t: t.update({"head.sar_head.w": np.zeros(2, "float32")}),
+            "1 that the network does not have: head.sar_head.w",
+        ),
+        (
+            lambda t: t.update({"backbone.conv1.conv.weight": np.zeros((17, 3, 3, 3), "float32")}),
+            "of no scale of PPLCNetV3",
+        ),
+        (
+            lambda t: t.update({"head.gtc_head.embedding.embedding.weight": np.zeros((9, 64), "float32")}),
+            "its NRTR head has 9 symbols, 8 CTC classes need 12",
+        ),
+    ],
+)
+def test_a_tensor_too_few_or_too_many(tmp_path: Path, small: Network, change: object, message: str) -> None:
+    tensors = tensors_of(small)
+    change(tensors)  # type: ignore[operator]
+    with pytest.raises(ConversionError, match=message):
+        convert_checkpoint(write_pdparams(tmp_path / "a.pdparams", tensors), LETTERS, name="own")
+
+
+@pytest.mark.parametrize(
+    ("key", "looks_like"),
+    [
+        ("backbone.block_list.0._depthwise_conv._conv.weight", "MobileNetV1Enhance"),
+        ("backbone.stages.0.downsample.conv.weight", "no PP-OCR model that is known"),
+        ("backbone.stem.stem1.conv.weight", "PPHGNetV2_B4"),
+        ("encoder.layer.0.weight", "its first tensors: encoder.layer.0.weight"),
+    ],
+)
+def test_another_architecture_is_named(tmp_path: Path, key: str, looks_like: str) -> None:
+    path = write_pdparams(tmp_path / "a.pdparams", {key: np.zeros((2, 2), "float32")})
+    with pytest.raises(ConversionError, match=looks_like):
+        convert_checkpoint(path, LETTERS, name="own")
+
+
+def test_another_task_than_the_card(small_checkpoint: Path) -> None:
+    template = replace(LETTERS, task="det", preprocess=DetPreprocess())
+    with pytest.raises(ConversionError, match="is a model for 'rec'"):
+        convert_checkpoint(small_checkpoint, template, name="own")
+
+
+HEAD = Component("MultiHead", {"classes": 5})
+
+
+@pytest.mark.parametrize(
+    ("characters", "space", "expected"),
+    [("abcd", None, "abcd"), ("abcd", False, "abcd"), ("abc", True, "abc ")],
+)
+def test_the_class_count_settles_the_characters(characters: str, space: bool | None, expected: str) -> None:
+    assert settle_charset(Charset(tuple(characters), space, "f"), HEAD, "m") == tuple(expected)
+
+
+@pytest.mark.parametrize(
+    ("characters", "space", "message"),
+    [
+        ("abc", None, "4 classes with the blank, 5 with the blank and an appended space; but .* say --use-space-char"),
+        ("abc", False, "f has 3 characters: 4 classes with the blank; but the head has 5"),
+        ("abcd", True, "6 with the blank and an appended space"),
+        ("ab", None, "Is it the set this model was trained with, whole"),
+    ],
+)
+def test_a_set_that_does_not_fit_is_never_guessed_at(characters: str, space: bool | None, message: str) -> None:
+    with pytest.raises(ConversionError, match=message):
+        settle_charset(Charset(tuple(characters), space, "f"), HEAD, "m")
+
+
+def test_no_character_set_at_all(small_checkpoint: Path) -> None:
+    with pytest.raises(ConversionError, match=r"--charset FILE.*--config YML"):
+        convert_checkpoint(small_checkpoint, None, name="own")
+
+
+OFFICIAL = {
+    "Global": {"model_name": "own", "character_dict_path": "dicts/letters.txt", "use_space_char": True},
+    "Architecture": {
+        "model_type": "rec",
+        "Backbone": {"name": "PPLCNetV3", "scale": 0.5, "lr_mult_list": [1, 1, 1, 1, 1, 1]},
+        "Head": {
+            "name": "MultiHead",
+            "head_list": [
+                {"CTCHead": {"Neck": {"name": "svtr", "dims": 32, "use_guide": False}, "Head": {"fc_decay": 1e-5}}},
+                {"NRTRHead": {"nrtr_dim": 64, "max_text_length": 12}},
+            ],
+        },
+    },
+    "Eval": {"dataset": {"transforms": [{"DecodeImage": None}, {"RecResizeImg": {"image_shape": [3, 48, 256]}}]}},
+    "PostProcess": {"name": "CTCLabelDecode"},
+}
+
+
+def test_a_training_yml_gives_what_shapes_cannot(tmp_path: Path, small_checkpoint: Path) -> None:
+    (tmp_path / "letters.txt").write_text("a\nb\nc\nd\ne\nf\n")
+    (tmp_path / "config.yml").write_text(yaml.safe_dump(OFFICIAL))
+    config = convert_checkpoint(small_checkpoint, from_yml(tmp_path / "config.yml"), name="own").config
+    assert config.charset == ("a", "b", "c", "d", "e", "f", " ")
+    assert config.head.options["ctc"]["use_guide"] is False
+    assert config.preprocess.image_shape == (3, 48, 256)  # type: ignore[union-attr]
+    assert config.head.options["nrtr"]["max_text_length"] == 12
+
+
+def test_a_bundled_set_is_found_by_the_name_in_the_yml(tmp_path: Path) -> None:
+    settings = {**OFFICIAL, "Global": {"character_dict_path": "ppocr/utils/en_dict.txt", "use_space_char": True}}
+    (tmp_path / "config.yml").write_text(yaml.safe_dump(settings))
+    charset = from_yml(tmp_path / "config.yml").charset
+    assert charset is not None
+    assert charset.characters == load_charset("en_dict.txt")
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        ("a: [", FileFormatError, "is not YAML"),
+        ("- 1", FileFormatError, "holds no sections"),
+        ("a: 1", FileFormatError, "neither an Architecture section"),
+        ("!!python/object/apply:os.system ['touch /tmp/owned']", FileFormatError, "is not YAML"),
+        (
+            "Architecture: {model_type: table, Backbone: {name: A}, Head: {name: B}}",
+            ConfigError,
+            "'table'; rec, det and cls",
+        ),
+        ("Architecture: {model_type: rec, Head: {name: B}}", ConfigError, "has no 'Backbone'"),
+        (
+            "Architecture: {model_type: rec, Backbone: {name: A}, Head: {name: MultiHead}}",
+            ConfigError,
+            "has no CTCHead",
+        ),
+    ],
+)
+def test_a_yml_that_is_none(tmp_path: Path, text: str, error: type[Exception], message: str) -> None:
+    (tmp_path / "a.yml").write_text(text)
+    with pytest.raises(error, match=message):
+        from_yml(tmp_path / "a.yml")
+
+
+def test_a_set_that_the_yml_names_and_nobody_has(tmp_path: Path) -> None:
+    settings = {**OFFICIAL, "Global": {"character_dict_path": "my/dict.txt"}}
+    (tmp_path / "a.yml").write_text(yaml.safe_dump(settings))
+    with pytest.raises(ConfigError, match=r"'my/dict.txt'.*--charset"):
+        from_yml(tmp_path / "a.yml")
+    assert from_yml(tmp_path / "a.yml", charset_given=True).charset == Charset((), False, "my/dict.txt")
+
+
+def test_the_official_export_aligns_whole(ch_export: Path) -> None:
+    template = from_card(load_card("ch_PP-OCRv4_rec"))
+    converted = convert_export(ch_export, template, name="ch_PP-OCRv4_rec")
+    assert len(converted.state) == len(converted.rows) == 234
+    assert converted.config.form == "fused"
+    assert converted.config.classes == 6625
+    assert set(converted.state) == set(build_model(converted.config).state_dict())
+
+
+def test_an_export_of_ones_own_finds_its_network(ch_export: Path) -> None:
+    characters = Charset(load_charset("ppocr_keys_v1.txt"), True, "keys")
+    converted = convert_files(ch_export, Template("own", "test", charset=characters), name="own")
+    assert converted.config.backbone == Component("PPLCNetV3", {"scale": 0.95})
+    assert converted.config.head.options["ctc"]["dims"] == 120
+
+
+def test_an_export_with_another_attribute_is_refused(shared: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "export"
+    shutil.copytree(shared / "models" / "en_PP-OCRv4_mobile_rec_infer", folder)
+    program = folder / "inference.json"
+    text = program.read_text()
+    changed = text.replace("9.9999997473787516e-06", "9.9999997473787516e-04", 1)
+    if changed == text:
+        data = json.loads(text)
+        operation = next(o for o in data["program"]["regions"][0]["blocks"][0]["ops"] if o["#"] == "1.batch_norm_")
+        next(a for a in operation["A"] if a["N"] == "epsilon")["AT"]["D"] = 1e-3
+        changed = json.dumps(data)
+    program.write_text(changed)
+    with pytest.raises(
+        ConversionError, match=r"backbone.conv1.bn \(batch_norm\): epsilon is 1e-05, in the program 0.001"
+    ):
+        convert_export(folder, from_card(load_card("en_PP-OCRv4_rec")), name="en")
+
+
+def test_three_conversions_of_one_model_agree(shared: Path) -> None:
+    card, models = from_card(load_card("en_PP-OCRv4_rec")), shared / "models"
+    x = torch.from_numpy(np.load(shared / "reference" / "en_PP-OCRv4_rec.eval.npz")["x"])
+    training = loaded(convert_files(models / "en_PP-OCRv4_rec_train" / "best_accuracy.pdparams", card, name="en"))
+    networks = [training, fuse(training)]
+    networks += [
+        loaded(convert_files(models / name, card, name="en"))
+        for name in ("en_PP-OCRv4_rec_infer", "en_PP-OCRv4_mobile_rec_infer")
+    ]
+    with torch.inference_mode():
+        outputs = [network(x) for network in networks]
+    assert max(float((output - outputs[0]).abs().max()) for output in outputs) < 1e-5
+
+
+def test_what_is_not_there() -> None:
+    with pytest.raises(Paddle2TorchError, match="does not exist"):
+        convert_files(Path("nowhere"), None, name="own")
