@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import struct
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-
-SHARED = Path(__file__).resolve().parents[3] / "shared"
 
 # `VarType.Type` of Paddle's framework.proto.
 TYPE_CODES = {"bool": 0, "int32": 2, "int64": 3, "float16": 4, "float32": 5, "float64": 6, "uint8": 20, "uint16": 22}
@@ -184,11 +181,3 @@ class PaddleFiles:
 def paddle_files() -> type[PaddleFiles]:
     """Encoders of Paddle's file formats."""
     return PaddleFiles
-
-
-@pytest.fixture(scope="session")
-def shared() -> Path:
-    """The folder with real models; the test is skipped where it is not."""
-    if not (SHARED / "models").is_dir():
-        pytest.skip("needs the real models of ../shared")
-    return SHARED

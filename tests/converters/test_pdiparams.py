@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import struct
 import subprocess
@@ -141,10 +140,9 @@ for index, prefix in enumerate(prefixes):
 """
 
 
+@pytest.mark.usefixtures("paddle")
 def test_real_parameters_equal_paddles(shared: Path, tmp_path: Path) -> None:
     """Every export with parameters; legacy and PIR in a Paddle process each, a flag at import decides the format."""
-    if importlib.util.find_spec("paddle") is None:
-        pytest.skip("needs paddlepaddle")
     exports = sorted([*(shared / "models").glob("*_infer"), *(shared / "reference/zoo").glob("*_infer")])
     exports = [folder for folder in exports if (folder / "inference.pdiparams").is_file()]
     assert len(exports) == 10

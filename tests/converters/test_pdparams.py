@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import pickle
 import struct
 import subprocess
@@ -275,9 +274,7 @@ np.savez(f"{folder}/names.npz", **{name: tensor.name for name, tensor in state.i
 
 
 @pytest.fixture(scope="module")
-def written_by_paddle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if importlib.util.find_spec("paddle") is None:
-        pytest.skip("needs paddlepaddle")
+def written_by_paddle(paddle: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("paddle")
     subprocess.run([sys.executable, "-c", WRITE_WITH_PADDLE, str(folder)], check=True, capture_output=True)
     return folder
