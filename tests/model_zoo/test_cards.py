@@ -11,11 +11,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from paddle2torch.converters.templates import from_card
 from paddle2torch.model_zoo import cards
 from paddle2torch.model_zoo.cards import CARDS, Card, UrlSource, WheelSource, list_cards, load_card, read_card
 from paddle2torch.model_zoo.charsets import CHARSETS, read_charset
+from paddle2torch.model_zoo.config import (
+    ClsPostprocess,
+    ClsPreprocess,
+    Component,
+    CTCDecode,
+    DBPostprocess,
+    DetPreprocess,
+    Form,
+    ModelConfig,
+    RecPreprocess,
+)
 from paddle2torch.model_zoo.errors import ConfigError, FileFormatError
+from paddle2torch.model_zoo.network import build_model
 from paddle2torch.model_zoo.strict_json import from_json, to_json
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
@@ -29,8 +43,7 @@ def raw(name: str) -> dict[str, Any]:
     return data
 
 
-def test_both_recognisers_have_cards() -> None:
-    assert {"ch_PP-OCRv4_rec", "en_PP-OCRv4_rec"} <= {card.name for card in list_cards()}
+def test_every_card_is_listed_once_in_order() -> None:
     assert [card.name for card in list_cards()] == NAMES
 
 
@@ -96,11 +109,49 @@ def test_the_facts_are_the_recorded_ones(name: str) -> None:
 
 
 @pytest.mark.skipif(not (SHARED / "models").is_dir(), reason="../shared is not here")
-def test_the_digests_of_the_wheel() -> None:
-    wheel = load_card("ch_PP-OCRv4_rec").sources.inference[-1]
+@pytest.mark.parametrize("name", ["ch_PP-OCRv4_det", "ch_PP-OCRv4_rec", "ch_ppocr_mobile_v2.0_cls"])
+def test_the_digests_of_the_wheel(name: str) -> None:
+    wheel = load_card(name).sources.inference[-1]
     assert isinstance(wheel, WheelSource)
-    folder = SHARED / "models" / "ch_PP-OCRv4_rec_infer"
+    folder = SHARED / "models" / f"{name}_infer"
     assert dict(wheel.sha256) == {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_parameters_are_counted(name: str) -> None:
+    """The card's network is built in both forms and its trainable values counted."""
+    card = load_card(name)
+    for form, recorded in (("training", card.parameters.training), ("fused", card.parameters.fused)):
+        with torch.device("meta"):
+            network = build_model(config_of(card, form))
+        assert sum(parameter.numel() for parameter in network.parameters()) == recorded
+
+
+def config_of(card: Card, form: Form) -> ModelConfig:
+    """Settings of a card's network; what a card leaves open takes the default."""
+    architecture = from_card(card).architecture
+    assert architecture is not None
+    head, charset = architecture.head, None
+    if card.task == "rec":
+        assert card.classes is not None
+        head = Component(head.name, {**head.options, "classes": card.classes})
+        charset = card.characters()
+    defaults = {
+        "rec": (RecPreprocess(), CTCDecode()),
+        "det": (DetPreprocess(), DBPostprocess()),
+        "cls": (ClsPreprocess(), ClsPostprocess()),
+    }[card.task]
+    return ModelConfig(
+        name=card.name,
+        task=card.task,
+        form=form,
+        backbone=architecture.backbone,
+        neck=architecture.neck,
+        head=head,
+        preprocess=card.preprocess or defaults[0],
+        postprocess=card.postprocess or defaults[1],
+        charset=charset,
+    )
 
 
 def card_of(entry: dict[str, Any]) -> dict[str, Any]:
