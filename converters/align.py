@@ -110,7 +110,12 @@ def steps_of(program: Program) -> tuple[Step, ...]:
     for index, operation in enumerate(program.operations):
         if index in absorbed:
             continue
-        step = _step(operation, alias, following_add)
+        try:
+            step = _step(operation, alias, following_add)
+        except KeyError as name:
+            raise ConversionError(
+                f"operation {operation.position} of the program ({operation.kind}) takes {name} for a parameter"
+            ) from None
         if step is not None:
             steps.append(step)
     used = {name for step in steps for name in step.parameters.values()}

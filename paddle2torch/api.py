@@ -199,10 +199,12 @@ def _template(
 
 
 def _source_notes(obtained: Obtained, fused: bool) -> tuple[str, ...]:
-    if obtained.source is None or fused or obtained.form == "training":
-        return ()
-    why = "; ".join(obtained.tried) or "the card has none"
-    return (f"no source of the training checkpoint answered ({why}): took the inference release, {obtained.origin}",)
+    """What came instead of what was asked for, and which sources did not answer."""
+    notes = []
+    if obtained.source is not None and (obtained.form == "inference") != fused:
+        kind = "inference release" if fused else "training checkpoint"
+        notes.append(f"no source of the {kind} answered: took {obtained.origin} instead")
+    return (*notes, *(f"did not answer: {reason}" for reason in obtained.tried))
 
 
 def _fused(converted: Converted) -> Converted:

@@ -16,7 +16,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from paddle2torch.landing import land_file
+from paddle2torch.landing import keep_mode, land_file
 from paddle2torch.model_zoo.config import ModelConfig
 from paddle2torch.model_zoo.errors import FileFormatError
 
@@ -62,7 +62,7 @@ def save_golden(golden: Golden, path: Path) -> None:
         "weights": dict(golden.weights),
         "layers": [[name, list(golden.shapes[name]), golden.largest[name]] for name in golden.layers],
     }
-    with land_file(Path(path)) as temporary:
+    with land_file(Path(path)) as temporary, keep_mode(temporary):
         save_file(tensors, temporary, {"golden": json.dumps(header)})
 
 

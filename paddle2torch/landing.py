@@ -85,6 +85,15 @@ def land_folder(path: Path, *, overwrite: bool = False, size: int | None = None)
             _flush_folder(target.parent)
 
 
+@contextlib.contextmanager
+def keep_mode(path: Path) -> Iterator[None]:
+    """Give the file at `path` the mode of a file that Python creates: safetensors writes for its owner alone."""
+    path.touch()
+    mode = path.stat().st_mode
+    yield
+    path.chmod(mode)
+
+
 def repair_folder(path: Path) -> None:
     """Bring back a folder whose replacement was cut off while neither the old nor the new one had its name.
 

@@ -31,6 +31,7 @@ from paddle2torch.archives import (
     extract_members,
     list_members,
 )
+from paddle2torch.converters.files import sha256_of
 from paddle2torch.landing import land_folder, repair_folder
 from paddle2torch.model_zoo.cards import Card, HubSource, Source, UrlSource, WheelSource
 from paddle2torch.model_zoo.errors import ConfigError, FileFormatError, Paddle2TorchError, SourceError
@@ -143,15 +144,6 @@ def obtain_local(path: Path) -> Obtained:
         raise ConfigError(f"{error.filename or path} cannot be read: permission denied") from error
 
 
-def file_sha256(path: Path) -> str:
-    """The sha256 of a file, as 64 hexadecimal digits."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1024 * 1024):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
 def _local(path: Path) -> Obtained:
     if path.is_dir():
         return _local_folder(path)
@@ -177,7 +169,7 @@ def _local_folder(folder: Path, form: SourceForm | None = None) -> Obtained:
 
 
 def _local_archive(archive: Path) -> Obtained:
-    digest = file_sha256(archive)
+    digest = sha256_of(archive)
     names = [member.name for member in list_members(archive)]
     form = _form_of(names, str(archive))
     folder = cache_dir() / "downloads" / "local" / digest / form
@@ -216,7 +208,7 @@ def _choose(names: Iterable[str], form: SourceForm, where: str) -> dict[str, str
 
 
 def _obtained(folder: Path, files: Mapping[str, str], form: SourceForm, origin: str) -> Obtained:
-    digests = {name: file_sha256(folder / path) for name, path in files.items()}
+    digests = {name: sha256_of(folder / path) for name, path in files.items()}
     return Obtained(_result_path(folder, form, digests), form, origin, None, digests)
 
 
@@ -235,7 +227,7 @@ def _cached(folder: Path, form: SourceForm, sources: tuple[Source, ...] | None, 
             tried.append(f"local cache: {record.origin} is not a source of this model any more")
             return None
         for name, digest in record.sha256.items():
-            if file_sha256(folder / name) != digest:
+            if sha256_of(folder / name) != digest:
                 tried.append(f"local cache: {folder / name} has changed since it came")
                 return None
     except (ConfigError, OSError, ValueError) as error:
@@ -257,7 +249,7 @@ def _read_record(folder: Path) -> _Record:
 
 
 def _write_record(folder: Path, origin: str, source: Source | None) -> None:
-    digests = {entry.name: file_sha256(entry) for entry in sorted(folder.iterdir())}
+    digests = {entry.name: sha256_of(entry) for entry in sorted(folder.iterdir())}
     record = _Record(origin, source, digests)
     (folder / _RECORD_NAME).write_text(json.dumps(to_json(record), indent=2) + "\n", encoding="utf-8")
 
@@ -407,7 +399,7 @@ def _unpack(archive: Path, form: SourceForm, staging: Path, where: str) -> None:
 
 
 def _check_digest(path: Path, expected: str) -> None:
-    digest = file_sha256(path)
+    digest = sha256_of(path)
     if digest != expected:
         raise SourceError(
             f"what came has the sha256 {digest}, not {expected} as the card says: damaged on the way, or not the "

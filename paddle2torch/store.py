@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from paddle2torch.landing import land_folder, repair_folder
+from paddle2torch.landing import keep_mode, land_folder, repair_folder
 from paddle2torch.model_zoo.config import CONFIG_NAME, ModelConfig
 from paddle2torch.model_zoo.errors import ConversionError, FileFormatError
 from paddle2torch.model_zoo.network import Network, build_model
@@ -40,7 +40,8 @@ def save_model(folder: Path, config: ModelConfig, state: Mapping[str, Tensor], *
 
 def write_state(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write tensors as safetensors, then compare every one bit for bit with what the file gives back."""
-    save_file({key: tensor.contiguous() for key, tensor in state.items()}, path, {"format": "pt", **metadata})
+    with keep_mode(path):
+        save_file({key: tensor.contiguous() for key, tensor in state.items()}, path, {"format": "pt", **metadata})
     with safe_open(path, framework="pt") as file:
         if set(file.keys()) != set(state):
             raise ConversionError(f"{path}: the tensors read back are not those that were written")
