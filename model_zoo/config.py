@@ -51,7 +51,7 @@ class RecPreprocess:
 
     `image_shape` is (channels, height, width): the line is resized to that height with its aspect ratio kept,
     normalised as `(v * scale - mean) / std` per channel in `channel_order`, and padded on the right with zeros to
-    at least that width; `max_width` is where the official pipeline stops growing (pixels).
+    at least that width; `max_width` is where the official pipeline stops growing (pixels), None where it does not.
     """
 
     image_shape: tuple[int, int, int] = (3, 48, 320)
@@ -59,7 +59,7 @@ class RecPreprocess:
     scale: float = 1 / 255
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    max_width: int = 3200
+    max_width: int | None = 3200
 
 
 @dataclass(frozen=True)
@@ -67,12 +67,13 @@ class DetPreprocess:
     """How a page becomes the detector's input.
 
     The side that `limit_type` names ("max": longest, "min": shortest) is brought to `limit_side_len` pixels where it
-    is beyond it, both sides are rounded to multiples of 32. The ImageNet constants stand in RGB order but are
-    applied to BGR, as in all official training.
+    is beyond it, both sides are rounded to multiples of 32. With "resize_long" the longest side is brought to
+    `limit_side_len` in any case, both sides are rounded up to multiples of 128. The ImageNet constants stand in RGB
+    order but are applied to BGR, as in all official training.
     """
 
     limit_side_len: int = 960
-    limit_type: Literal["max", "min"] = "max"
+    limit_type: Literal["max", "min", "resize_long"] = "max"
     channel_order: Literal["BGR", "RGB"] = "BGR"
     scale: float = 1 / 255
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
@@ -81,14 +82,26 @@ class DetPreprocess:
 
 @dataclass(frozen=True)
 class ClsPreprocess:
-    """How a crop becomes the classifier's input: `keep_ratio` pads on the right with zeros, else it is stretched."""
+    """How a crop or page becomes the classifier's input of `image_shape` (channels, height, width).
+
+    It is stretched, or with `keep_ratio` resized to that height, at most to that width, and padded on the right with
+    zeros. With `resize_short` its shortest side is brought to that many pixels and the centre is cut out.
+    """
 
     image_shape: tuple[int, int, int] = (3, 48, 192)
     keep_ratio: bool = True
+    resize_short: int | None = None
     channel_order: Literal["BGR", "RGB"] = "BGR"
     scale: float = 1 / 255
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+
+    def __post_init__(self) -> None:
+        if self.resize_short is not None and (not self.keep_ratio or self.resize_short < max(self.image_shape[1:])):
+            raise ConfigError(
+                f"resize_short keeps the aspect ratio and leaves enough to cut out {self.image_shape[1:]}: "
+                f"it cannot be {self.resize_short} with keep_ratio {self.keep_ratio}"
+            )
 
 
 @dataclass(frozen=True)
@@ -116,10 +129,10 @@ class DBPostprocess:
 
 @dataclass(frozen=True)
 class ClsPostprocess:
-    """Class labels, and the score from which on the pipeline believes the classifier."""
+    """Class labels, and the score from which on the pipeline believes the classifier (None: whatever the score)."""
 
     labels: tuple[str, ...] = ("0", "180")
-    thresh: float = 0.9
+    thresh: float | None = 0.9
 
 
 @dataclass(frozen=True)

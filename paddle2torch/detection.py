@@ -6,6 +6,7 @@ The steps and their roundings are PaddleOCR's (`ppocr/data/imaug/operators.py`, 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,6 +23,9 @@ from paddle2torch.model_zoo.errors import ConfigError, Paddle2TorchError
 
 STRIDE = 32
 """The network halves its input five times."""
+
+RESIZE_LONG_STRIDE = 128
+"""What PaddleOCR rounds the sides up to where its settings say `resize_long`."""
 
 MAX_SIDE = 4000
 """No side of the input grows beyond this: PaddleOCR 3's bound for `limit_type: min`, where 2.x has none."""
@@ -47,6 +51,11 @@ class Box:
 def input_size(height: int, width: int, config: DetPreprocess) -> tuple[int, int]:
     """Height and width to which a page is resized: multiples of 32, so the aspect ratio changes a little."""
     longest, shortest = max(height, width), min(height, width)
+    if config.limit_type == "resize_long":
+        ratio = config.limit_side_len / longest
+        blocks = (max(math.ceil(int(side * ratio) / RESIZE_LONG_STRIDE), 1) for side in (height, width))
+        height, width = (count * RESIZE_LONG_STRIDE for count in blocks)
+        return height, width
     ratio = 1.0
     if config.limit_type == "max" and longest > config.limit_side_len:
         ratio = config.limit_side_len / longest

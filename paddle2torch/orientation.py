@@ -16,6 +16,9 @@ from paddle2torch.model_zoo.config import ClsPostprocess, ClsPreprocess, ModelCo
 from paddle2torch.model_zoo.errors import ConfigError, Paddle2TorchError
 from paddle2torch.recognition import resize_norm
 
+MAX_RATIO = 64
+"""A page that is longer than this many times its width is cut before it is resized."""
+
 
 class OrientationError(Paddle2TorchError):
     """A model cannot be run as a direction classifier, or what it gives cannot be read."""
@@ -37,10 +40,13 @@ def preprocess(image: BGRImage, config: ClsPreprocess) -> NDArray[np.float32]:
     """A line as the classifier's input: float32 of `config.image_shape`.
 
     image: uint8 (height, width, 3), BGR. With `keep_ratio` it is resized to the input's height, at most to its width,
-    and padded on the right with zeros after normalisation; else it is stretched.
+    and padded on the right with zeros after normalisation; with `resize_short` the centre is cut out; else it is
+    stretched.
     """
     _, height, width = config.image_shape
-    if not config.keep_ratio:
+    if config.resize_short is not None:
+        image = _centre(image, config.resize_short, height, width)
+    elif not config.keep_ratio:
         image = np.asarray(cv2.resize(image, (width, height)), dtype=np.uint8)
     like_a_line = RecPreprocess(
         image_shape=config.image_shape,
@@ -50,6 +56,22 @@ def preprocess(image: BGRImage, config: ClsPreprocess) -> NDArray[np.float32]:
         std=config.std,
     )
     return resize_norm(image, height, width, like_a_line)
+
+
+def _centre(image: BGRImage, short: int, height: int, width: int) -> BGRImage:
+    """`height` x `width` pixels from the middle of the image at the size at which its shortest side is `short`."""
+    side = min(image.shape[:2])
+    # Of a strip only the middle is looked at, and the whole of it at that size could fill the memory.
+    image = _cut(image, MAX_RATIO * side, MAX_RATIO * side)
+    scale = short / side
+    size = round(image.shape[1] * scale), round(image.shape[0] * scale)
+    return _cut(np.asarray(cv2.resize(image, size), dtype=np.uint8), height, width)
+
+
+def _cut(image: BGRImage, height: int, width: int) -> BGRImage:
+    """The middle of the image, at most `height` x `width`."""
+    top, left = max(0, (image.shape[0] - height) // 2), max(0, (image.shape[1] - width) // 2)
+    return image[top : top + height, left : left + width]
 
 
 class Classifier:
@@ -98,4 +120,4 @@ class Classifier:
             )
         scores, indices = probabilities.max(dim=1)
         for score, index in zip(scores.tolist(), indices.tolist(), strict=True):
-            yield Direction(labels[index], score, "180" in labels[index] and score > thresh)
+            yield Direction(labels[index], score, "180" in labels[index] and (thresh is None or score > thresh))

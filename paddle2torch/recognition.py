@@ -87,7 +87,8 @@ class Extent:
 def padded_width(ratio: float, config: RecPreprocess) -> int:
     """Width of the input that PaddleOCR makes for lines of which the widest has this ratio of width to height."""
     _, height, width = config.image_shape
-    return min(config.max_width, int(height * max(width / height, ratio)))
+    width = int(height * max(width / height, ratio))
+    return width if config.max_width is None else min(config.max_width, width)
 
 
 def resized_width(image: BGRImage, height: int, width: int) -> int:

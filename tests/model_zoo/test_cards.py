@@ -174,7 +174,8 @@ def card_of(entry: dict[str, Any]) -> dict[str, Any]:
         postprocess = {key: value for key, value in post.items() if key != "name"} | {"use_dilation": False}
     else:
         if "crop" not in entry["input"]["resize_rule"]:
-            preprocess = {"image_shape": shape, "keep_ratio": "keep aspect up to" in entry["input"]["resize_rule"]}
+            keep_ratio = "keep aspect up to" in entry["input"]["resize_rule"]
+            preprocess = {"image_shape": shape, "keep_ratio": keep_ratio, "resize_short": None}
         postprocess = {"labels": entry["labels"], "thresh": post.get("cls_thresh", 0.0)}
     if preprocess is not None:
         preprocess |= order | {"mean": mean, "std": std}

@@ -11,11 +11,14 @@ from small_models import small_config
 
 from paddle2torch.model_zoo.config import (
     CONFIG_NAME,
+    ClsPostprocess,
+    ClsPreprocess,
     Component,
     DBPostprocess,
     DetPreprocess,
     ModelConfig,
     Origin,
+    RecPreprocess,
 )
 from paddle2torch.model_zoo.errors import ConfigError
 
@@ -38,6 +41,25 @@ def test_a_detector_has_other_settings(tmp_path: Path) -> None:
         "d", "det", "fused", Component("B"), Component("N"), Component("H"), DetPreprocess(), DBPostprocess(thresh=0.25)
     )
     assert ModelConfig.load(write(tmp_path, config)) == config
+
+
+def test_what_an_official_model_has_not_is_none(tmp_path: Path) -> None:
+    """The recognisers before v3 have no widest input, the newer classifiers no threshold."""
+    config = small_config()
+    assert isinstance(config.preprocess, RecPreprocess)
+    config = replace(config, preprocess=replace(config.preprocess, max_width=None))
+    assert ModelConfig.load(write(tmp_path, config)) == config
+    page = ClsPreprocess(image_shape=(3, 224, 224), resize_short=256)
+    config = ModelConfig(
+        "c", "cls", "fused", Component("B"), None, Component("H"), page, ClsPostprocess(("0", "90", "180", "270"), None)
+    )
+    assert ModelConfig.load(write(tmp_path, config)) == config
+
+
+@pytest.mark.parametrize(("short", "keep_ratio"), [(223, True), (256, False)])
+def test_a_centre_that_cannot_be_cut_out(short: int, keep_ratio: bool) -> None:
+    with pytest.raises(ConfigError, match=rf"cut out \(224, 224\): it cannot be {short} with keep_ratio {keep_ratio}"):
+        ClsPreprocess(image_shape=(3, 224, 224), keep_ratio=keep_ratio, resize_short=short)
 
 
 @pytest.mark.parametrize(
