@@ -103,7 +103,7 @@ class EncoderWithSVTR(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: float (N, in_channels, H, T); returns (N, dims, H, T)."""
-        if self.use_guide:
+        if self.use_guide and torch.is_grad_enabled():
             x = x.detach()
         z = self.conv2(self.conv1(x))
         n, channels, height, width = z.shape

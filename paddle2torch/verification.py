@@ -152,7 +152,7 @@ def compare(found: np.ndarray, expected: np.ndarray, largest: float | None = Non
         return Difference(math.inf, math.inf)
     if expected.size == 0:
         return Difference(0.0, 0.0)
-    absolute = float(np.abs(found.astype(np.float64) - expected.astype(np.float64)).max())
+    absolute = float(np.abs(found - expected).max())
     scale = float(np.abs(expected).max()) if largest is None else largest
     if not math.isfinite(absolute):
         return Difference(math.inf, math.inf)
@@ -324,6 +324,7 @@ def run_export(
     return run, LayerValues(
         reads={layer.path: values[layer.step.reads] for layer in alignment.layers},
         writes={layer.path: values[layer.step.writes] for layer in alignment.layers},
+        output=run.outputs[0],
     )
 
 
@@ -337,6 +338,7 @@ class _Taps:
         self.network = network
         self.outputs: dict[str, Tensor] = {}
         self.inputs: dict[str, Tensor] = {}
+        self.result: Tensor | None = None
 
     def run(self, x: Tensor) -> Tensor:
         """Run on float32 (N, 3, H, W) and return the network's output."""
@@ -359,7 +361,8 @@ class _Taps:
                 handles.append(module.register_forward_hook(tap(path)))
         try:
             with torch.inference_mode():
-                return output_tensor(self.network(x))
+                self.result = output_tensor(self.network(x))
+                return self.result
         finally:
             for handle in handles:
                 handle.remove()
@@ -379,10 +382,11 @@ def output_tensor(output: Any) -> Tensor:
 
 @dataclass(frozen=True)
 class LayerValues:
-    """Paddle's values before (`reads`) and after (`writes`) each aligned layer, by the layer's module path."""
+    """Paddle's values before (`reads`) and after (`writes`) each aligned layer, by its module path, and the output."""
 
     reads: Mapping[str, np.ndarray]
     writes: Mapping[str, np.ndarray]
+    output: np.ndarray
 
     def around(self, taps: _Taps) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """What Paddle has for the output and for the input of each module, in order of execution.
@@ -390,7 +394,7 @@ class LayerValues:
         A module around aligned layers is matched where it reads and returns the very tensors that they read or write:
         so the glue inside it (attention, residuals) is compared too.
         """
-        known: dict[int, np.ndarray] = {}
+        known = {id(taps.result): self.output}
         for path, value in self.writes.items():
             known[id(taps.inputs[path])] = self.reads[path]
             known[id(taps.outputs[path])] = value

@@ -1,0 +1,283 @@
+"""Equal models verify, and each way of being broken is found and named."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from torch import nn
+
+from paddle2torch import verification
+from paddle2torch.converters.convert import convert_files
+from paddle2torch.converters.templates import from_card
+from paddle2torch.golden import OUTPUT, Golden, load_golden, save_golden, shipped_golden
+from paddle2torch.model_zoo.cards import load_card
+from paddle2torch.model_zoo.config import Origin
+from paddle2torch.model_zoo.errors import FileFormatError, VerificationError
+from paddle2torch.model_zoo.layers import Hardsigmoid
+from paddle2torch.model_zoo.network import Network, build_model
+from paddle2torch.reference import PaddleRun
+from paddle2torch.store import save_model
+from paddle2torch.verification import (
+    ACCUMULATED_TOLERANCE,
+    LOCAL_TOLERANCE,
+    Difference,
+    compare,
+    record_golden,
+    verify,
+    verify_export,
+    verify_golden,
+)
+
+
+def convert(path: Path, name: str) -> Network:
+    converted = convert_files(path, from_card(load_card(name)), name=name)
+    model = build_model(converted.config)
+    model.load_state_dict(dict(converted.state))
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def ch_model(ch_export: Path) -> Network:
+    return convert(ch_export, "ch_PP-OCRv4_rec")
+
+
+@pytest.fixture(scope="session")
+def run_once(paddle: None) -> Callable[..., PaddleRun]:
+    """Paddle's run of a program, done once for all tests that only break the torch side."""
+    runs: dict[Path, PaddleRun] = {}
+
+    def run(program: Path, parameters: Path, x: np.ndarray, wanted: object, *, threads: int) -> PaddleRun:
+        if program not in runs:
+            real = REAL_RUN(program, parameters, x, wanted, threads=threads)
+            runs[program] = replace(real, values=dict(real.values))
+        return runs[program]
+
+    return run
+
+
+REAL_RUN = verification.run_program
+
+
+@pytest.fixture
+def cached_paddle(run_once: Callable[..., PaddleRun], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verification, "run_program", run_once)
+
+
+def test_the_official_weights_are_equal(ch_model: Network, ch_export: Path, cached_paddle: None) -> None:
+    result = verify_export(ch_model, ch_export)
+    assert result.holds
+    assert result.first_failure is None
+    compared = {layer.path for layer in result.layers if layer.leaf}
+    own = {path for path, module in ch_model.named_modules() if list(module.parameters(recurse=False))}
+    assert own <= compared
+    # What has no parameters is compared through the modules around it.
+    around = {layer.path for layer in result.layers if not layer.leaf}
+    assert {
+        "backbone",
+        "backbone.blocks6.0.se",
+        "head.ctc_encoder.encoder.svtr_block.0.mixer",
+        "head.ctc_head",
+    } <= around
+    assert all(layer.local is not None and layer.accumulated is not None for layer in result.layers)
+    assert result.worst_local is not None
+    assert result.worst_local.local is not None
+    assert result.worst_local.local.relative <= LOCAL_TOLERANCE
+    assert result.output.absolute <= 1e-5
+    assert [line.torch_text for line in result.lines] == [line.paddle_text for line in result.lines]
+    assert "Reads 0123" in result.lines[0].torch_text
+    assert result.input_shape[3] % 2 == 1
+
+
+def transpose_projection(model: Network) -> None:
+    proj = model.head.ctc_encoder.encoder.svtr_block[1].mixer.proj
+    proj.weight = nn.Parameter(proj.weight.detach().T.contiguous())
+
+
+def swap_statistics(model: Network) -> None:
+    norm = model.head.ctc_encoder.encoder.conv3.norm
+    norm.running_mean, norm.running_var = norm.running_var.clone(), norm.running_mean.clone().abs()
+
+
+def loosen_layer_norm(model: Network) -> None:
+    model.head.ctc_encoder.encoder.svtr_block[0].norm1.eps = 1e-3
+
+
+def loosen_batch_norm(model: Network) -> None:
+    model.backbone.conv1.bn.eps = 1e-3
+
+
+def other_slope(model: Network) -> None:
+    model.backbone.blocks6[1].se.hardsigmoid = Hardsigmoid(0.2)
+
+
+def other_head_split(model: Network) -> None:
+    model.head.ctc_encoder.encoder.svtr_block[0].mixer.num_heads = 4
+
+
+def shift_affine(model: Network) -> None:
+    model.backbone.blocks4[0].pw_conv.act.lab.bias.data += 1e-3
+
+
+@pytest.mark.parametrize(
+    ("damage", "layer"),
+    [
+        (transpose_projection, "head.ctc_encoder.encoder.svtr_block.1.mixer.proj"),
+        (swap_statistics, "head.ctc_encoder.encoder.conv3.norm"),
+        (loosen_layer_norm, "head.ctc_encoder.encoder.svtr_block.0.norm1"),
+        (loosen_batch_norm, "backbone.conv1.bn"),
+        (other_slope, "backbone.blocks6.1.se.hardsigmoid"),
+        # No layer is wrong, only what happens between two of them.
+        (other_head_split, "head.ctc_encoder.encoder.svtr_block.0.mixer"),
+        (shift_affine, "backbone.blocks4.0.pw_conv.act.lab"),
+    ],
+)
+def test_a_broken_model_is_found_and_the_layer_named(
+    ch_model: Network,
+    ch_export: Path,
+    cached_paddle: None,
+    monkeypatch: pytest.MonkeyPatch,
+    damage: Callable[[Network], None],
+    layer: str,
+) -> None:
+    broken = copy.deepcopy(ch_model)
+    damage(broken)
+    # The alignment refuses what the settings build, not what became of a model afterwards.
+    result = verify_export(broken, ch_export)
+    assert not result.holds
+    assert result.first_failure is not None
+    assert result.first_failure.path == layer
+    leaves = [found.path for found in result.layers if found.leaf and not found.holds_locally]
+    assert leaves in ([layer], [])
+
+
+def test_the_shipped_golden_holds_without_paddle(
+    ch_model: Network, ch_export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from paddle2torch.api import convert as convert_by_name
+
+    convert_by_name("ch_PP-OCRv4_rec", weights=ch_export)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    result = verify("ch_PP-OCRv4_rec")
+    assert result.holds
+    assert len(result.layers) == 256
+    assert result.lines[0].torch_text.strip() == "Paddle to PyTorch, layer by layer"
+    assert any("golden has none" in gap for gap in result.not_covered)
+
+
+def test_a_golden_finds_a_broken_model(ch_model: Network, ch_export: Path) -> None:
+    golden = load_golden(Path(verification.__file__).parent / "assets" / "ch_PP-OCRv4_rec.golden.safetensors")
+    broken = copy.deepcopy(ch_model)
+    transpose_projection(broken)
+    result = verify_golden(broken, golden)
+    assert result.first_failure is not None
+    assert result.first_failure.path == "head.ctc_encoder.encoder.svtr_block.1.mixer.proj"
+
+
+def test_a_golden_belongs_to_weights(ch_model: Network) -> None:
+    assert shipped_golden(ch_model.config) is None
+    origin = Origin("legacy export", {"inference.pdmodel": "0" * 64, "inference.pdiparams": "1" * 64})
+    assert shipped_golden(replace(ch_model.config, origin=origin)) is None
+
+
+def test_a_golden_is_recorded_as_the_shipped_one_was(
+    ch_model: Network, ch_export: Path, cached_paddle: None, tmp_path: Path
+) -> None:
+    save_model(tmp_path / "model", ch_model.config, ch_model.state_dict())
+    golden = record_golden(tmp_path / "model", ch_export, samples=32)
+    save_golden(golden, tmp_path / "golden.safetensors")
+    again = load_golden(tmp_path / "golden.safetensors")
+    shipped = load_golden(Path(verification.__file__).parent / "assets" / "ch_PP-OCRv4_rec.golden.safetensors")
+    assert again.weights == shipped.weights
+    assert list(again.layers) == list(shipped.layers)
+    assert verify_golden(ch_model, again).holds
+    assert max(values.size for values in again.layers.values()) <= 32
+
+
+def test_broken_goldens(tmp_path: Path) -> None:
+    for content in (b"", b"\xff" * 64, b"\x02\x00\x00\x00\x00\x00\x00\x00{}"):
+        (tmp_path / "g.safetensors").write_bytes(content)
+        with pytest.raises(FileFormatError, match="is no stored golden"):
+            load_golden(tmp_path / "g.safetensors")
+    values = {OUTPUT: np.zeros(2, "float32"), "last": np.zeros(2, "float32")}
+    golden = Golden(
+        "",
+        "fused",
+        "3",
+        {},
+        np.zeros((1, 3, 48, 64), "float32"),
+        values,
+        dict.fromkeys(values, (2,)),
+        dict.fromkeys(values, 1.0),
+    )
+    save_golden(golden, tmp_path / "g.safetensors")
+    with pytest.raises(FileFormatError, match="its last layer is not the output"):
+        load_golden(tmp_path / "g.safetensors")
+
+
+def test_a_model_of_ones_own_needs_a_reference(small: Network, tmp_path: Path) -> None:
+    save_model(tmp_path / "m", small.config, small.state_dict())
+    with pytest.raises(VerificationError, match="--reference"):
+        verify(tmp_path / "m")
+
+
+def test_training_form_against_the_official_golden(shared: Path) -> None:
+    """All 631 layers of the official code's training form, from the very file users have."""
+    model = convert(shared / "models" / "en_PP-OCRv4_rec_train" / "best_accuracy.pdparams", "en_PP-OCRv4_rec")
+    result = verify_golden(model, npz_golden(shared / "reference" / "en_PP-OCRv4_rec.eval"))
+    assert result.holds
+    assert len(result.layers) == 631
+    assert result.output.absolute <= 1e-5
+    assert result.worst_accumulated is not None
+    assert result.worst_accumulated.accumulated is not None
+    assert result.worst_accumulated.accumulated.relative <= ACCUMULATED_TOLERANCE
+
+
+@pytest.mark.parametrize("export", ["en_PP-OCRv4_rec_infer", "en_PP-OCRv4_mobile_rec_infer"])
+def test_the_english_exports(shared: Path, paddle: None, export: str) -> None:
+    """The training checkpoint, fused here, against Paddle running what Paddle fused."""
+    model = convert(shared / "models" / "en_PP-OCRv4_rec_train" / "best_accuracy.pdparams", "en_PP-OCRv4_rec")
+    result = verify_export(model, shared / "models" / export)
+    assert result.holds
+    assert sum(layer.leaf for layer in result.layers) == 153
+    assert len(result.not_covered) == 2
+
+
+def npz_golden(path: Path) -> Golden:
+    """A golden of ../shared in our form."""
+    import json
+
+    arrays = np.load(f"{path}.npz")
+    description = json.loads(Path(f"{path}.json").read_text())
+    layers = {key.removeprefix("layer:"): arrays[key] for key in arrays.files if key.startswith("layer:")}
+    shapes = {layer["name"]: tuple(layer["shape"]) for layer in description["layers"]}
+    largest = {layer["name"]: layer["absmax"] for layer in description["layers"]}
+    output = arrays["output"]
+    return Golden(
+        source=str(path),
+        form="training",
+        paddle_version=description["paddle"],
+        weights={},
+        input=arrays["x"],
+        layers={**layers, OUTPUT: output.ravel()},
+        shapes={**shapes, OUTPUT: output.shape},
+        largest={**largest, OUTPUT: float(np.abs(output).max())},
+        ids=output.argmax(2),
+        scores=output.max(2),
+    )
+
+
+def test_comparison_of_arrays() -> None:
+    a = np.array([1.0, -4.0], "float32")
+    assert compare(a, a) == Difference(0.0, 0.0)
+    assert compare(a + 1, a) == Difference(1.0, 0.25)
+    assert compare(a + 1, a, largest=8.0) == Difference(1.0, 0.125)
+    assert compare(np.array([np.nan], "float32"), a[:1]).relative == math.inf
+    assert compare(a, a[:1]).relative == math.inf
+    assert compare(a, a * 0).relative == math.inf
+    assert compare(a * 0, a * 0) == Difference(0.0, 0.0)
