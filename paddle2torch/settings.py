@@ -163,6 +163,12 @@ class DBLossSettings:
     main_loss_type: Literal["DiceLoss", "BCELoss"] = "DiceLoss"
     eps: float = 1e-6
 
+    def __post_init__(self) -> None:
+        if self.main_loss_type == "BCELoss" and not self.balance_loss:
+            raise ConfigError(
+                "loss: BCELoss has a value for each pixel, of which balance_loss makes one: set it to true"
+            )
+
 
 @dataclass(frozen=True)
 class OptimizerSettings:
@@ -226,6 +232,8 @@ class TrainingSettings:
         dropout: rate for all dropout layers in place of their own; 0 makes runs with different numbers of processes
             comparable. null: their own.
         sync_batch_norm: normalise by the statistics of the batches of all processes together.
+        freeze: name patterns of parameters that stay as they are (`head.ctc_*`), besides those that `freeze_backbone`
+            in model_config.json names; normalisation among them keeps its statistics.
         ema_decay: train as usual, but evaluate and keep a moving average of the weights with this decay. null: off.
         compile: let `torch.compile` optimise the network.
         early_stop: stop after this many evaluations in a row without a better one. null: never.
@@ -237,6 +245,7 @@ class TrainingSettings:
     accumulation: int = 1
     dropout: float | None = None
     sync_batch_norm: bool = True
+    freeze: tuple[str, ...] = ()
     ema_decay: float | None = None
     compile: bool = False
     early_stop: int | None = None
