@@ -1,0 +1,197 @@
+"""Weights to start from: new ones as Paddle draws them, and those of a pretrained model, whatever its character set.
+
+Sources: the layers' initialisers in PaddleOCR `ppocr/modeling/` and the defaults of `paddle.nn` (Apache-2.0).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from paddle2torch.model_zoo.config import ModelConfig
+from paddle2torch.model_zoo.db import DBBranch, RSELayer
+from paddle2torch.model_zoo.errors import ConfigError
+from paddle2torch.model_zoo.layers import BatchNorm2d, ConvBN, ConvNormAct
+from paddle2torch.model_zoo.network import Network
+from paddle2torch.model_zoo.nrtr import Transformer
+from paddle2torch.model_zoo.pplcnetv3 import PPLCNetV3
+from paddle2torch.model_zoo.rec_heads import NRTR_EXTRA_SYMBOLS, CTCHead
+from paddle2torch.model_zoo.svtr import EncoderWithSVTR
+
+# Rows of classes: the tensor, and the row of the first character of the set in it.
+CLASS_ROWS: Mapping[str, int] = {
+    "head.ctc_head.fc.weight": 1,
+    "head.ctc_head.fc.bias": 1,
+    "head.gtc_head.embedding.embedding.weight": NRTR_EXTRA_SYMBOLS,
+    "head.gtc_head.tgt_word_prj.weight": NRTR_EXTRA_SYMBOLS,
+}
+
+# What a pretrained model may lack: an exported program has no heads that only training needs.
+TRAINING_HEADS = ("head.gtc_head.", "head.before_gtc.", "head.thresh.")
+
+
+@torch.no_grad()
+def initialise(network: nn.Module) -> None:
+    """Draw all weights anew, from the distributions that Paddle draws them from, by PyTorch's generator."""
+    for module in network.modules():
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+            # Paddle counts all input channels here, those of other groups too.
+            fan_in = module.in_channels * math.prod(module.kernel_size)
+            nn.init.normal_(module.weight, std=math.sqrt(2 / fan_in))
+            _zero(module.bias)
+        elif isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            _zero(module.bias)
+        elif isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=module.embedding_dim**-0.5)
+        elif isinstance(module, BatchNorm2d):
+            for tensor, value in ((module.running_mean, 0), (module.running_var, 1)):
+                assert tensor is not None
+                tensor.fill_(value)
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.LayerNorm):
+            module.reset_parameters()
+    # What layers say for themselves.
+    for module in network.modules():
+        if isinstance(module, PPLCNetV3):
+            for branch in module.modules():
+                if isinstance(branch, ConvBN):
+                    nn.init.normal_(branch.conv.weight, std=math.sqrt(2 / branch.conv.weight[0].numel()))
+        elif isinstance(module, EncoderWithSVTR):
+            for linear in module.modules():
+                if isinstance(linear, nn.Linear):
+                    # Paddle's TruncatedNormal cuts off at 2.0, not at two standard deviations.
+                    nn.init.normal_(linear.weight, std=0.02)
+        elif isinstance(module, ConvNormAct):
+            _kaiming_uniform(module.conv.weight)
+        elif isinstance(module, RSELayer):
+            _kaiming_uniform(module.in_conv.weight)
+        elif isinstance(module, DBBranch):
+            for norm in (module.conv_bn1, module.conv_bn2):
+                nn.init.constant_(norm.bias, 1e-4)
+            for conv in (module.conv2, module.conv3):
+                assert conv.bias is not None
+                _kaiming_uniform(conv.weight)
+                _uniform(conv.bias, conv.in_channels)
+        elif isinstance(module, CTCHead):
+            _uniform(module.fc.weight, module.fc.in_features)
+            _uniform(module.fc.bias, module.fc.in_features)
+        elif isinstance(module, Transformer):
+            nn.init.normal_(module.tgt_word_prj.weight, std=module.tgt_word_prj.in_features**-0.5)
+
+
+def _kaiming_uniform(weight: Tensor) -> None:
+    # The second axis counts as the input for transposed convolutions too.
+    nn.init.uniform_(weight, *_symmetric(math.sqrt(6 / weight[0].numel())))
+
+
+def _uniform(tensor: Tensor, fan_in: int) -> None:
+    nn.init.uniform_(tensor, *_symmetric(fan_in**-0.5))
+
+
+def _symmetric(limit: float) -> tuple[float, float]:
+    return -limit, limit
+
+
+def _zero(bias: Tensor | None) -> None:
+    if bias is not None:
+        nn.init.zeros_(bias)
+
+
+@dataclass(frozen=True)
+class Adopted:
+    """What came from the pretrained model.
+
+    `new` names the tensors that it does not have; `shared` and `added` are the characters of the new set whose rows
+    were taken over, and those that start anew.
+    """
+
+    new: tuple[str, ...]
+    shared: tuple[str, ...]
+    added: tuple[str, ...]
+
+    def lines(self) -> list[str]:
+        """The report, a line per fact; empty where all was taken over."""
+        lines = []
+        if self.new:
+            lines.append(f"{len(self.new)} tensors are not in the pretrained model and start anew: {self.new[0]}, …")
+        if self.added:
+            lines.append(
+                f"character set: {len(self.shared)} characters keep their rows, {len(self.added)} start anew: "
+                f"{' '.join(self.added[:20])}{' …' if len(self.added) > 20 else ''}"
+            )
+        return lines
+
+
+@torch.no_grad()
+def adopt(network: Network, source: Network) -> Adopted:
+    """Take over the weights of `source`. Characters that both sets have keep their rows in the heads.
+
+    What the source does not have (rows of other characters, the heads that only training needs) stays as it is in
+    `network`, freshly initialised. Raises `ConfigError` where the source is fused, or of another architecture.
+    """
+    if source.config.form == "fused":
+        raise ConfigError(
+            f"{source.config.name} is in fused form, which has lost its branches: convert its training checkpoint"
+        )
+    state, given = network.state_dict(), source.state_dict()
+    rows = _rows(network.config, source.config)
+    new, wrong = [], []
+    for key, tensor in state.items():
+        if key not in given:
+            (new if key.startswith(TRAINING_HEADS) else wrong).append(key)
+        elif key in CLASS_ROWS and rows is not None and tensor[0].shape == given[key][0].shape:
+            _copy_rows(tensor, given[key], rows, CLASS_ROWS[key])
+        elif tensor.shape == given[key].shape:
+            tensor.copy_(given[key])
+        else:
+            wrong.append(key)
+    if wrong:
+        raise ConfigError(
+            f"{network.config.name} cannot start from {source.config.name}: {len(wrong)} tensors are missing there or "
+            f"of another shape ({', '.join(wrong[:4])}{', …' if len(wrong) > 4 else ''}). Use the architecture of the "
+            f"pretrained model in model_config.json, or set pretrained to null"
+        )
+    charset = network.config.charset or ()
+    taken = set(range(len(charset))) if rows is None else {target for target, _ in rows}
+    return Adopted(
+        tuple(new),
+        tuple(character for place, character in enumerate(charset) if place in taken),
+        tuple(character for place, character in enumerate(charset) if place not in taken),
+    )
+
+
+def _rows(config: ModelConfig, source: ModelConfig) -> list[tuple[int, int]] | None:
+    """Which place of the new character set takes which place of the old one; None where the sets are the same."""
+    if config.charset is None or source.charset is None or config.charset == source.charset:
+        return None
+    places = _places(source.charset)
+    # A character that stands there twice is encoded as its last place: that row is the trained one.
+    return sorted(
+        (target, origin)
+        for character, targets in _places(config.charset).items()
+        for target, origin in zip(reversed(targets), reversed(places[character]), strict=False)
+    )
+
+
+def _places(charset: Sequence[str]) -> defaultdict[str, list[int]]:
+    places: defaultdict[str, list[int]] = defaultdict(list)
+    for place, character in enumerate(charset):
+        places[character].append(place)
+    return places
+
+
+def _copy_rows(tensor: Tensor, given: Tensor, rows: Sequence[tuple[int, int]], first: int) -> None:
+    """Rows of characters by character; those before them, and what NRTR has after them, by place."""
+    tensor[:first] = given[:first]
+    if rows:
+        targets, origins = (torch.tensor(column) + first for column in zip(*rows, strict=True))
+        tensor[targets] = given[origins]
+    if first == NRTR_EXTRA_SYMBOLS:
+        tensor[-1] = given[-1]

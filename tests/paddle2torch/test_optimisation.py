@@ -1,0 +1,251 @@
+"""Schedules against Paddle's own values; which parameter is trained how; what is frozen; averages; new weights."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from tiny_training import tiny_config, tiny_det_config
+from torch import nn
+
+from paddle2torch.initialisation import adopt, initialise
+from paddle2torch.model_zoo.errors import ConfigError
+from paddle2torch.model_zoo.network import Network, build_model
+from paddle2torch.optimisation import (
+    MovingAverage,
+    Schedule,
+    build_optimizer,
+    freeze,
+    leave_out_unused,
+    set_rate,
+    set_training,
+    treatments,
+)
+from paddle2torch.settings import OptimizerSettings, ScheduleSettings
+
+# What paddle.optimizer.lr of paddlepaddle 3.3.1 gives step by step.
+PADDLE_COSINE = (5e-4, 0.0004809698831278217, 0.0004267766952966369, 0.00034567085809127253, 2.5e-4)
+PADDLE_COSINE_AFTER_WARM_UP = {
+    **{0: 0.0, 1: 5e-5, 9: 4.5e-4, 10: 5e-4, 11: 0.0004972077065562821, 12: 0.0004888932014465351},
+    **{17: 0.000375, 20: 0.00026868252339660607},
+}
+PADDLE_LINEAR = (1e-3, 0.00076796875, 0.000566875, 0.00039671875, 0.0002575, 0.00014921875, 7.1875e-05, 2.546875e-05)
+PADDLE_PIECEWISE = (0.0, 5e-4, 1e-3, 1e-3, 1e-3, 1e-3, 1e-4, 1e-4, 1e-5, 1e-5)
+
+
+def test_cosine_is_paddles() -> None:
+    schedule = Schedule(5e-4, ScheduleSettings(), steps_per_epoch=4, epochs=2)
+    assert [schedule.rate(step) for step in range(5)] == pytest.approx(PADDLE_COSINE)
+
+
+def test_cosine_starts_after_the_warm_up() -> None:
+    """3 epochs of 7 steps, 1.5 of them warm-up: round(10.5) is 10, as Python rounds; and the end is far from 0."""
+    schedule = Schedule(5e-4, ScheduleSettings(warmup_epoch=1.5), steps_per_epoch=7, epochs=3)
+    for step, rate in PADDLE_COSINE_AFTER_WARM_UP.items():
+        assert schedule.rate(step) == pytest.approx(rate), step
+
+
+def test_other_schedules_are_paddles() -> None:
+    schedule = Schedule(1e-3, ScheduleSettings("Linear", end_lr=1e-5, power=2.0), steps_per_epoch=4, epochs=2)
+    assert [schedule.rate(step) for step in range(8)] == pytest.approx(PADDLE_LINEAR)
+    assert schedule.rate(9) == pytest.approx(1e-5)
+    settings = ScheduleSettings("Piecewise", warmup_epoch=1, decay_epochs=(2, 3), values=(1e-3, 1e-4, 1e-5))
+    schedule = Schedule(1.0, settings, steps_per_epoch=2, epochs=5)
+    assert [schedule.rate(step) for step in range(10)] == pytest.approx(PADDLE_PIECEWISE)
+    assert Schedule(0.5, ScheduleSettings("Const"), steps_per_epoch=2, epochs=2).rate(3) == 0.5
+
+
+def test_layers_say_how_they_are_trained() -> None:
+    network = build_model(tiny_config())
+    treated = treatments(network, OptimizerSettings(1.0, l2=3e-5, fc_decay=1e-5))
+    assert treated.keys() == dict(network.named_parameters()).keys()
+    expected = {
+        "backbone.conv1.bn.weight": (1.0, 0.0),
+        "backbone.blocks3.1.dw_conv.conv_kxk.0.bn.bias": (1.0, 0.0),
+        "backbone.blocks3.1.dw_conv.conv_1x1.bn.weight": (1.0, 0.0),
+        "backbone.blocks3.1.dw_conv.identity.weight": (1.0, 3e-5),  # no ConvBN: it keeps the decay
+        "backbone.blocks3.1.dw_conv.conv_kxk.0.conv.weight": (1.0, 3e-5),
+        "backbone.blocks3.1.dw_conv.lab.scale": (0.1, 3e-5),
+        "backbone.blocks3.1.dw_conv.act.lab.bias": (0.1, 3e-5),
+        "head.ctc_encoder.encoder.conv1.norm.weight": (1.0, 3e-5),
+        "head.ctc_head.fc.weight": (1.0, 1e-5),
+        "head.ctc_head.fc.bias": (1.0, 1e-5),
+        "head.gtc_head.embedding.embedding.weight": (1.0, 3e-5),
+    }
+    for name, (factor, l2) in expected.items():
+        assert (treated[name].lr_factor, treated[name].l2) == (factor, l2), name
+
+
+def test_l2_is_coupled_and_rates_have_factors() -> None:
+    """The first step of Adam is the rate times the sign of gradient + l2 * weight: decoupled decay would differ."""
+    network = build_model(tiny_config())
+    settings = OptimizerSettings(0.1, l2=1.0, fc_decay=0.0)
+    optimizer = build_optimizer(network, settings)
+    set_rate(optimizer, 0.2)
+    before = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
+    for parameter in network.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    after = dict(network.named_parameters())
+
+    def moved(name: str) -> torch.Tensor:
+        return (after[name] - before[name]).detach()
+
+    name = "backbone.blocks3.1.dw_conv.conv_kxk.0.conv.weight"
+    torch.testing.assert_close(moved(name), -0.2 * before[name].sign(), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(moved("backbone.blocks3.1.dw_conv.lab.scale"), torch.tensor([-0.02]))
+    assert not moved("head.ctc_head.fc.weight").any()
+    assert not moved("backbone.conv1.bn.weight").any()
+
+
+def test_frozen_normalisation_keeps_its_statistics() -> None:
+    network = build_model(tiny_config())
+    names = freeze(network, ("backbone.*", "head.ctc_head.fc.bias"))
+    assert "head.ctc_head.fc.bias" in names
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    set_training(network)
+    batch = {"label_gtc": torch.tensor([[2, 4, 3, 0]]), "length": torch.tensor([1])}
+    out = network(torch.randn(1, 3, 48, 64), batch)
+    sum(part.sum() for part in out.values()).backward()
+    optimizer = build_optimizer(network, OptimizerSettings(0.1, l2=0.1))
+    optimizer.step()
+    for name, tensor in network.state_dict().items():
+        if name.startswith("backbone."):
+            assert torch.equal(tensor, before[name]), name
+    assert not torch.equal(network.head.ctc_encoder.encoder.conv1.norm.running_mean, torch.zeros(2))
+    # The mode of the modules around them is still training: the backbone pools to 40 steps there.
+    assert network.backbone.training
+    assert out["ctc"].shape[1] == 40
+
+
+def test_freezing_nothing_or_all_is_an_error() -> None:
+    with pytest.raises(ConfigError, match=r"no parameter has a name like 'backbon\.\*'"):
+        freeze(build_model(tiny_config()), ("backbon.*",))
+    with pytest.raises(ConfigError, match="leave nothing to train"):
+        freeze(build_model(tiny_config()), ("*",))
+    assert freeze(build_model(tiny_config()), ()) == ()
+
+
+def test_activations_that_never_run_take_no_gradient() -> None:
+    """The detector's layers of stride 2 hold an affine that Paddle never runs, and never trains."""
+    network = build_model(tiny_det_config())
+    leave_out_unused(network)
+    network.train()(torch.randn(2, 3, 64, 64))["maps"].sum().backward()
+    unused = [name for name, parameter in network.named_parameters() if parameter.grad is None]
+    assert unused == [name for name, parameter in network.named_parameters() if not parameter.requires_grad]
+    assert unused
+    assert all(".dw_conv.act.lab." in name for name in unused)
+
+
+def test_average_forgets_the_start_first() -> None:
+    network = nn.Sequential(nn.Linear(1, 1, bias=False), nn.BatchNorm1d(1))
+    average = MovingAverage(network, decay=0.5)
+    expected = value = network[0].weight.item()
+    for step in range(30):
+        value += 1.0
+        with torch.no_grad():
+            network[0].weight.fill_(value)
+            network[1].running_mean.fill_(value)
+        average.update(step)
+        weight = 1 - min(0.5, (1 + step) / (10 + step))
+        expected += weight * (value - expected)
+    state = average.state_dict(network)
+    assert state["0.weight"].item() == pytest.approx(expected)
+    assert state["1.running_mean"].item() == pytest.approx(expected, rel=0.05)
+    assert state["1.num_batches_tracked"].item() == 0
+
+
+@pytest.fixture
+def pretrained() -> Network:
+    torch.manual_seed(1)
+    network = build_model(tiny_config(charset=("a", " ", "b", " ")))
+    initialise(network)
+    return network
+
+
+def test_the_same_set_takes_everything_over(pretrained: Network) -> None:
+    network = build_model(pretrained.config)
+    adopted = adopt(network, pretrained)
+    assert adopted.lines() == []
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, pretrained.state_dict()[name]), name
+
+
+def test_a_new_set_keeps_the_rows_of_shared_characters(pretrained: Network) -> None:
+    """Of the two spaces the last one is trained; `b` moves; `é` is new."""
+    torch.manual_seed(2)
+    network = build_model(tiny_config(charset=("b", "é", " ", "a")))
+    initialise(network)
+    fresh = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    adopted = adopt(network, pretrained)
+    assert adopted.shared == ("b", " ", "a")
+    assert adopted.added == ("é",)
+    assert "3 characters keep their rows, 1 start anew: é" in adopted.lines()[0]
+    old, new = pretrained.state_dict(), network.state_dict()
+    for key, first, extra in (
+        ("head.ctc_head.fc.weight", 1, 0),
+        ("head.ctc_head.fc.bias", 1, 0),
+        ("head.gtc_head.embedding.embedding.weight", 4, 1),
+        ("head.gtc_head.tgt_word_prj.weight", 4, 1),
+    ):
+        assert torch.equal(new[key][:first], old[key][:first]), key
+        for place, origin in ((0, 2), (2, 3), (3, 0)):
+            assert torch.equal(new[key][first + place], old[key][first + origin]), (key, place)
+        assert torch.equal(new[key][first + 1], fresh[key][first + 1]), key
+        if extra:
+            assert torch.equal(new[key][-1], old[key][-1])
+    assert torch.equal(new["backbone.conv1.conv.weight"], old["backbone.conv1.conv.weight"])
+
+
+def test_a_model_without_the_second_head_gets_a_new_one(pretrained: Network) -> None:
+    exported = build_model(tiny_config(charset=("a", " ", "b", " "), head={"nrtr": None}))
+    adopted = adopt(pretrained, exported)
+    assert adopted.new
+    assert all(name.startswith(("head.gtc_head.", "head.before_gtc.")) for name in adopted.new)
+    assert "start anew" in adopted.lines()[0]
+
+
+def test_another_architecture_is_refused(pretrained: Network) -> None:
+    other = build_model(tiny_config(head={"nrtr": {"nrtr_dim": 64, "num_decoder_layers": 1, "max_text_length": 12}}))
+    with pytest.raises(ConfigError, match=r"cannot start from tiny: .* of another shape"):
+        adopt(other, pretrained)
+    fused = build_model(tiny_config(form="fused"))
+    with pytest.raises(ConfigError, match="fused form"):
+        adopt(build_model(tiny_config()), fused)
+
+
+def test_new_weights_have_paddles_distributions() -> None:
+    """Standard deviations and limits as measured from paddlepaddle 3.3.1's initialisers."""
+    torch.manual_seed(0)
+    network = build_model(tiny_config(charset=tuple(chr(0x4E00 + i) for i in range(500))))
+    initialise(network)
+    state = network.state_dict()
+
+    def std(name: str) -> float:
+        return float(state[name].std())
+
+    conv = state["backbone.blocks6.1.pw_conv.conv_kxk.0.conv.weight"]
+    assert std("backbone.blocks6.1.pw_conv.conv_kxk.0.conv.weight") == pytest.approx(math.sqrt(2 / conv.shape[1]), 0.1)
+    depthwise = state["backbone.blocks6.1.dw_conv.conv_kxk.0.conv.weight"]
+    assert float(depthwise.std()) == pytest.approx(math.sqrt(2 / 25), 0.1)
+    assert std("head.ctc_encoder.encoder.svtr_block.0.mixer.qkv.weight") == pytest.approx(0.02, 0.1)
+    fc = state["head.ctc_head.fc.weight"]
+    assert float(fc.abs().max()) == pytest.approx(16**-0.5, 0.01)
+    assert std("head.ctc_head.fc.bias") == pytest.approx(16**-0.5 / math.sqrt(3), 0.1)
+    assert std("head.gtc_head.tgt_word_prj.weight") == pytest.approx(32**-0.5, 0.05)
+    assert std("head.gtc_head.embedding.embedding.weight") == pytest.approx(32**-0.5, 0.05)
+    qkv = state["head.gtc_head.decoder.0.self_attn.qkv.weight"]
+    assert float(qkv.abs().max()) == pytest.approx(math.sqrt(6 / (32 + 96)), 0.01)
+    assert not state["head.gtc_head.decoder.0.self_attn.qkv.bias"].any()
+    assert float(state["head.ctc_encoder.encoder.conv3.conv.weight"].abs().max()) == pytest.approx(
+        math.sqrt(6 / 16), 0.02
+    )
+
+    det = build_model(tiny_det_config())
+    initialise(det)
+    state = det.state_dict()
+    up = state["head.thresh.conv2.weight"]
+    assert float(up.abs().max()) == pytest.approx(math.sqrt(6 / (up.shape[1] * 4)), 0.05)
+    assert float(state["head.thresh.conv_bn1.bias"].mean()) == pytest.approx(1e-4)
+    assert not state["backbone.layer_list.0.bias"].any()
