@@ -191,6 +191,36 @@ def read(model: str, images: tuple[Path, ...], batch_size: int, device: str, as_
     )
 
 
+@main.group()
+def bench() -> None:
+    """Measure speed and memory, side by side in one run."""
+
+
+@bench.command("convert")
+@click.option("--weights", type=PATH, help="A checkpoint of en_PP-OCRv4_rec; without it one of that size is made up.")
+@click.option("--repeat", type=click.IntRange(min=1), default=5, show_default=True, help="Repetitions that count.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def bench_convert(weights: Path | None, repeat: int, as_json: bool) -> None:
+    """Conversion of a checkpoint, whole process, beside `import torch` alone."""
+    from dataclasses import asdict
+
+    from paddle2torch.bench import bench_conversion
+
+    result = bench_conversion(weights, repeat=repeat)
+    measurements = (result.help, result.import_torch, result.convert)
+    if as_json:
+        _print_json(
+            {**asdict(result), "seconds_above_import": result.above_import, "memory_in_file_sizes": result.memory_ratio}
+        )
+        return
+    rows = [(m.name, f"{m.median:.2f}", f"{m.spread:.2f}", f"{m.peak_memory / 2**20:.0f}") for m in measurements]
+    _print_table(("process", "median s", "spread s", "peak MiB"), rows)
+    click.echo(
+        f"convert takes {result.above_import:.2f} s more than import torch, and {result.memory_ratio:.2f} times the "
+        f"file ({result.file_size / 2**20:.0f} MiB) in memory above it"
+    )
+
+
 def _print_verification(result: Any, all_layers: bool) -> None:
     """The table of one verification: all layers, or those that fail and the worst."""
     layers = result.layers

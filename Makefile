@@ -1,0 +1,40 @@
+# Two commands do all the set-up: `make demo` and `make test`. Both make the virtual environment first.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEMO := $(CURDIR)/demo
+WHEEL := build/wheel
+
+.PHONY: demo test lint types wheel clean
+
+demo: $(VENV)/.demo
+	@PADDLE2TORCH_HOME=$(DEMO) BIN=$(BIN) sh .ci/demo $(DEMO)
+
+test: $(VENV)/.test lint types
+	$(BIN)/python -m pytest -q --durations=10
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# Types are checked as users get them: in the wheel, where the packages have their installed names.
+types: wheel
+	cd $(WHEEL) && $(abspath $(BIN))/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache -p paddle2torch
+
+wheel: $(VENV)/.test
+	rm -rf build/lib build/bdist.* $(WHEEL)
+	$(BIN)/pip wheel -q --no-deps --no-build-isolation -w $(WHEEL) .
+	cd $(WHEEL) && $(abspath $(BIN))/python -m zipfile -e *.whl .
+
+$(VENV)/.demo: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q -c constraints.txt -e '.[paddle]'
+	@touch $@
+
+$(VENV)/.test: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q -c constraints.txt -e '.[paddle,dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,124 @@
+"""Commands as users type them: results on stdout, the rest on stderr, exit codes that scripts can use."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from paddle2torch import cli, verification
+from paddle2torch.verification import bundled_images
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(cli.main, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def converted(ch_export: Path, tmp_path: Path) -> Path:
+    result = run("convert", "ch_PP-OCRv4_rec", "--weights", ch_export, "-o", tmp_path / "model")
+    assert result.exit_code == 0, result.output
+    assert "legacy export -> fused form, 234 tensors, read back bit for bit" in result.stdout
+    assert "note: an export has no training branches" in result.stderr
+    return tmp_path / "model"
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = "import sys; from paddle2torch.cli import main; main(['--help'], standalone_mode=False); print(*sys.modules)"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    modules = set(output.splitlines()[-1].split())
+    assert not modules & {"torch", "numpy", "cv2", "paddle", "safetensors", "requests", "huggingface_hub"}
+    assert "convert" in output
+
+
+def test_list_is_a_table_or_json() -> None:
+    table = run("list")
+    assert table.exit_code == 0
+    assert "en_PP-OCRv4_rec" in table.stdout
+    models = {model["name"]: model for model in json.loads(run("list", "--json").stdout)}
+    assert models["en_PP-OCRv4_rec"]["converted"] is None
+    assert models["en_PP-OCRv4_rec"]["licence"] == "Apache-2.0"
+
+
+def test_read(converted: Path) -> None:
+    images = bundled_images("rec")
+    result = run("read", converted, *images, "--json")
+    assert result.exit_code == 0, result.output
+    lines = json.loads(result.stdout)
+    assert [Path(line["image"]).name for line in lines] == [image.name for image in images]
+    assert lines[0]["text"] == "Reads 0123"
+    assert [char["char"] for char in lines[0]["chars"]] == list("Reads 0123")
+    assert all(0 < char["score"] <= 1 for char in lines[0]["chars"])
+    table = run("read", converted, images[0])
+    assert "Reads 0123" in table.stdout
+
+
+def test_reading_what_is_no_image(converted: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"no image")
+    result = run("read", converted, tmp_path / "a.png")
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert "a.png" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_verify_says_equal_and_writes_a_report(converted: Path, tmp_path: Path) -> None:
+    golden = Path(verification.__file__).parent / "assets" / "ch_PP-OCRv4_rec.golden.safetensors"
+    report = tmp_path / "report.html"
+    result = run("verify", converted, "--reference", golden, "--report", report)
+    assert result.exit_code == 0, result.output
+    assert "EQUAL: 256 of 256 layers hold" in result.stdout
+    assert "not covered:" in result.stdout
+    assert report.read_text(encoding="utf-8").lower().startswith("<!doctype html>")
+    data = json.loads(run("verify", converted, "--reference", golden, "--json").stdout)
+    assert data[0]["holds"] is True
+    assert len(data[0]["layers"]) == 256
+
+
+def test_verify_of_a_broken_model_fails(converted: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    path = converted / "model.safetensors"
+    state = load_file(path)
+    key = "head.ctc_encoder.encoder.svtr_block.1.mixer.proj.weight"
+    state[key] = state[key].T.contiguous()
+    save_file(state, path)
+    golden = Path(verification.__file__).parent / "assets" / "ch_PP-OCRv4_rec.golden.safetensors"
+    result = run("verify", converted, "--reference", golden)
+    assert result.exit_code == 1
+    assert "NOT EQUAL" in result.stdout
+    assert "look at head.ctc_encoder.encoder.svtr_block.1.mixer.proj" in result.stdout
+
+
+def test_verify_with_nothing_converted() -> None:
+    result = run("verify")
+    assert result.exit_code == 1
+    assert "no model is converted here yet: paddle2torch convert NAME" in result.stderr
+
+
+def test_convert_errors_are_one_message(tmp_path: Path) -> None:
+    (tmp_path / "a.pdparams").write_bytes(b"\x80\x04N.")
+    result = run("convert", "own", "--weights", tmp_path / "a.pdparams")
+    assert result.exit_code == 1
+    assert "Traceback" not in result.stderr
+    assert str(tmp_path / "a.pdparams") in result.stderr
+    assert run("convert").exit_code == 2
+    unknown = run("convert", "en_PP-OCRv4_rek")
+    assert "did you mean en_PP-OCRv4_rec" in unknown.stderr
+    assert "--weights PATH" in unknown.stderr
+
+
+def test_texts_with_odd_file_names(converted: Path, tmp_path: Path) -> None:
+    image = tmp_path / "mit Leer und ümläut.png"
+    _, data = cv2.imencode(".png", np.full((48, 200, 3), 255, np.uint8))
+    image.write_bytes(data.tobytes())
+    lines = json.loads(run("read", converted, image, "--json").stdout)
+    assert lines[0]["image"] == str(image)
+    assert lines[0]["text"] == ""
+    assert lines[0]["score"] == 0.0
