@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import types
 import typing
 from collections.abc import Mapping
@@ -98,13 +99,17 @@ def _convert_union(kinds: tuple[Any, ...], data: Any, where: str) -> Any:
     raise ConfigError(f"{where}: {data!r} is none of {', '.join(str(kind) for kind in kinds)}")
 
 
+# Resolving annotations costs more than reading the JSON does.
+_hints = functools.cache(typing.get_type_hints)
+
+
 def _convert_dataclass(cls: Any, data: Any, where: str) -> Any:
     custom = getattr(cls, "from_json", None)
     if custom is not None:
         return custom(data, where)
     if not isinstance(data, dict):
         raise ConfigError(f"{where}: expected an object with the keys of {cls.__name__}, found {data!r}")
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls)}
     for key in data:
         if key not in fields:
