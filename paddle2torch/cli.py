@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ class Commands(click.Group):
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="paddle2torch")
 def main() -> None:
-    """PaddleOCR's PP-OCR models in PyTorch: convert, verify, read."""
+    """PaddleOCR's PP-OCR models in PyTorch: convert, verify, read lines, read pages."""
 
 
 @main.command("list")
@@ -191,6 +191,80 @@ def read(model: str, images: tuple[Path, ...], batch_size: int, device: str, as_
     )
 
 
+@main.command()
+@click.argument("inputs", nargs=-1, required=True, metavar="IMAGE|FOLDER|PDF|-...")
+@click.option("--lang", default="en", show_default=True, help="Language: chooses the recogniser.")
+@click.option("--det", help="Another detector: name or folder.")
+@click.option("--rec", help="Another recogniser: name or folder.")
+@click.option("--cls", help="Another orientation classifier: name or folder.")
+@click.option("--no-cls", is_flag=True, help="Do not turn lines that stand on their heads.")
+@click.option(
+    "--format",
+    type=click.Choice(["text", "json", "jsonl", "tsv", "hocr", "alto"]),
+    default="text",
+    show_default=True,
+    help="Of the results.",
+)
+@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
+@click.option("-o", "--output", type=PATH, help="A folder (a document per source) or a .jsonl file (a line per page).")
+@click.option("--resume", is_flag=True, help="Go on where a run was cut off: leave out what --output has.")
+@click.option("--visualize", type=PATH, help="A folder for pictures: boxes and texts side by side.")
+@click.option("--fast", is_flag=True, help="Tight padding, lines of several pages together: texts may differ a little.")
+@click.option("--drop-score", type=float, default=0.5, show_default=True, help="Leave out lines with less confidence.")
+@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Pages read at once.")
+@click.option("--device", default="cpu", show_default=True, help="Where to run, as PyTorch names it.")
+def ocr(
+    inputs: tuple[str, ...],
+    lang: str,
+    det: str | None,
+    rec: str | None,
+    cls: str | None,
+    no_cls: bool,
+    format: str,
+    as_json: bool,
+    output: Path | None,
+    resume: bool,
+    visualize: Path | None,
+    fast: bool,
+    drop_score: float,
+    workers: int,
+    device: str,
+) -> None:
+    """Read whole pages: images, folders, globs, PDFs, standard input (-).
+
+    What cannot be read is named at the end and stops nothing; the exit status is then 1.
+    """
+    from paddle2torch.ocr import CLASSIFIER, DETECTOR, OCR
+    from paddle2torch.ocr_job import run_job
+
+    with _status("loading models", quiet=as_json):
+        pipeline = OCR(
+            lang,
+            det=det or DETECTOR,
+            rec=rec,
+            cls=None if no_cls else cls or CLASSIFIER,
+            device=device,
+            fast=fast,
+            drop_score=drop_score,
+            workers=workers,
+        )
+    with _page_progress() as (started, finished):
+        failures = run_job(
+            pipeline,
+            inputs,
+            stream=sys.stdout,
+            format="json" if as_json else format,
+            output=output,
+            resume=resume,
+            pictures=visualize,
+            started=started,
+            finished=finished,
+        )
+    for failure in failures:
+        click.echo(f"not read: {failure.message}", err=True)
+    sys.exit(1 if failures else 0)
+
+
 @main.group()
 def bench() -> None:
     """Measure speed and memory, side by side in one run."""
@@ -279,6 +353,27 @@ def _status(message: str, *, quiet: bool) -> Iterator[None]:
 
     with Console(stderr=True).status(message):
         yield
+
+
+@contextmanager
+def _page_progress() -> Iterator[tuple[Callable[[int], None], Callable[[Any], None]]]:
+    """Sources done and to do on stderr, where that is a terminal; yields what to tell their number, and each page."""
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+        task = progress.add_task("reading", total=None)
+
+        def started(sources: int) -> None:
+            progress.update(task, total=sources)
+
+        def finished(page: Any) -> None:
+            last = page.number is None or page.number == getattr(page, "count", None)
+            progress.update(task, advance=1 if last else 0, description=f"reading {Path(page.source).name}")
+
+        yield started, finished
 
 
 if __name__ == "__main__":
