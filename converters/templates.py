@@ -61,7 +61,7 @@ def from_card(card: Card) -> Template:
     """The template of a released model."""
     charset = None
     if card.charset is not None:
-        charset = Charset(card.characters()[: card.charset.characters], card.charset.use_space_char, card.charset.file)
+        charset = Charset(card.bundled_characters(), card.charset.use_space_char, card.charset.file)
     architecture = (
         None if card.architecture is None else from_paddleocr(card.architecture, card.task, f"card {card.name}")
     )

@@ -173,6 +173,8 @@ class Card:
         ):
             if part is not None and not isinstance(part, kinds[self.task]):
                 raise ConfigError(f"{self.name}: {type(part).__name__} does not belong to the task {self.task!r}")
+        if isinstance(self.postprocess, ClsPostprocess) and self.classes != len(self.postprocess.labels):
+            raise ConfigError(f"{self.name}: {self.classes} classes, but {len(self.postprocess.labels)} labels")
         charset = self.charset
         if charset is not None and charset.use_space_char is not None and self.classes is not None:
             expected = 1 + charset.characters + charset.use_space_char
@@ -185,18 +187,32 @@ class Card:
     def characters(self) -> tuple[str, ...]:
         """The characters of classes 1, 2, …: the lines of the bundled set, and the space that PaddleOCR appends.
 
-        Raises `FileFormatError` where the bundled file is not the one the card was written for, `ConfigError` where
-        the model has no character set or it is not known whether a space is appended.
+        Raises as `bundled_characters`, and `ConfigError` where it is not known whether a space is appended.
         """
-        if self.charset is None or self.charset.use_space_char is None:
-            raise ConfigError(f"{self.name}: the card has no complete character set; give one with --charset")
+        characters = self.bundled_characters()
+        assert self.charset is not None
+        if self.charset.use_space_char is None:
+            raise ConfigError(
+                f"{self.name}: it is not known whether a space follows the characters of {self.charset.file}; the "
+                f"class count of the checkpoint tells"
+            )
+        return characters + ((" ",) if self.charset.use_space_char else ())
+
+    def bundled_characters(self) -> tuple[str, ...]:
+        """The lines of the bundled set, without an appended space.
+
+        Raises `FileFormatError` where the bundled file is not the one the card was written for, `ConfigError` where
+        the card names no set.
+        """
+        if self.charset is None:
+            raise ConfigError(f"{self.name}: the card names no character set; give one with --charset")
         path = charset_path(self.charset.file)
         if hashlib.sha256(path.read_bytes()).hexdigest() != self.charset.sha256:
             raise FileFormatError(
                 f"{path} is not the character set {self.name} was trained with (its sha256 is not "
                 f"{self.charset.sha256}); install paddle2torch again"
             )
-        return read_charset(path) + ((" ",) if self.charset.use_space_char else ())
+        return read_charset(path)
 
 
 def read_card(path: Path) -> Card:
