@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -213,7 +213,7 @@ def _det_preprocess(transforms: Mapping[str, Mapping[str, Any]]) -> DetPreproces
     # `resize_long` is how newer exports write the default of the pipeline, the longest side at most that.
     side = resize.get("limit_side_len", resize.get("resize_long"))
     if side is not None:
-        limit = "min" if resize.get("limit_type") == "min" else "max"
+        limit: Literal["min", "max"] = "min" if resize.get("limit_type") == "min" else "max"
         settings = replace(settings, limit_side_len=int(side), limit_type=limit)
     normalise = transforms.get("NormalizeImage", {})
     if "mean" in normalise:

@@ -115,6 +115,8 @@ class PositionalEncoding(nn.Module):
             pe[..., 0::2], pe[..., 1::2] = angles.sin(), angles.cos()
         self.register_buffer("pe", pe)
 
+    pe: Tensor
+
     def forward(self, x: Tensor, start: int = 0) -> Tensor:
         """x: float (N, L, dim), whose first step is at position `start`; returns the same shape."""
         return self.dropout(x + self.pe[start : start + x.shape[1], 0])
@@ -143,6 +145,11 @@ class Transformer(nn.Module):
         )
         self.tgt_word_prj = nn.Linear(nrtr_dim, vocabulary, bias=False)
 
+    @property
+    def layers(self) -> list[TransformerBlock]:
+        """The decoder's layers, in order."""
+        return [layer for layer in self.decoder if isinstance(layer, TransformerBlock)]
+
     def forward(self, memory: Tensor, symbols: Tensor) -> Tensor:
         """Logits of the next symbol after each given one.
 
@@ -151,7 +158,7 @@ class Transformer(nn.Module):
         x = self.positional_encoding(self.embedding(symbols))
         length = symbols.shape[1]
         mask = torch.full((length, length), float("-inf"), dtype=x.dtype, device=x.device).triu(1)
-        for layer in self.decoder:
+        for layer in self.layers:
             x, _ = layer(x, layer.cross_attn.project_memory(memory), mask)
         return self.tgt_word_prj(x)
 
@@ -165,14 +172,14 @@ class Transformer(nn.Module):
         """
         if self.training:
             raise RuntimeError("decode() reads text: call model.eval() first, dropout is on")
-        projected = [layer.cross_attn.project_memory(memory) for layer in self.decoder]
+        projected = [layer.cross_attn.project_memory(memory) for layer in self.layers]
         caches: list[KeyValue | None] = [None] * len(projected)
         last = torch.full((memory.shape[0], 1), START, device=memory.device)
         done = torch.zeros_like(last, dtype=torch.bool)
         symbols, probabilities = [], []
         for step in range(self.max_text_length - 1):
             x = self.positional_encoding(self.embedding(last), start=step)
-            for i, layer in enumerate(self.decoder):
+            for i, layer in enumerate(self.layers):
                 x, caches[i] = layer(x, projected[i], cache=caches[i])
             probability, last = self.tgt_word_prj(x[:, -1]).softmax(-1).max(-1, keepdim=True)
             symbols.append(last.masked_fill(done, 0))

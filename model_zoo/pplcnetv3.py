@@ -125,13 +125,14 @@ class LearnableRepLayer(nn.Module):
 
     def fold(self) -> tuple[Tensor, Tensor]:
         """Kernel and bias of the one convolution that equals the sum of the branches in evaluation, float64."""
-        size = self.conv_kxk[0].conv.kernel_size[0]
-        folded = [fold_batch_norm(branch.conv.weight, branch.bn) for branch in self.conv_kxk]
+        branches = [branch for branch in self.conv_kxk if isinstance(branch, ConvBN)]
+        size = branches[0].conv.kernel_size[0]
+        folded = [fold_batch_norm(branch.conv.weight, branch.bn) for branch in branches]
         if self.conv_1x1 is not None:
             kernel, bias = fold_batch_norm(self.conv_1x1.conv.weight, self.conv_1x1.bn)
             folded.append((F.pad(kernel, [size // 2] * 4), bias))
         if self.identity is not None:
-            delta = torch.zeros_like(self.conv_kxk[0].conv.weight, dtype=torch.float64)
+            delta = torch.zeros_like(branches[0].conv.weight, dtype=torch.float64)
             outputs = torch.arange(delta.shape[0])
             delta[outputs, outputs % delta.shape[1], size // 2, size // 2] = 1.0
             folded.append(fold_batch_norm(delta, self.identity))
@@ -193,6 +194,12 @@ class PPLCNetV3(nn.Module):
         conv_kxk_num: full-kernel branches of each convolution in training.
         fused: one convolution for each re-parameterised layer.
     """
+
+    blocks2: nn.Sequential
+    blocks3: nn.Sequential
+    blocks4: nn.Sequential
+    blocks5: nn.Sequential
+    blocks6: nn.Sequential
 
     def __init__(
         self, *, in_channels: int = 3, scale: float = 1.0, det: bool = False, conv_kxk_num: int = 4, fused: bool = False

@@ -67,7 +67,7 @@ def load_pretrained(
     network = load_model(model_folder(model))
     if fused:
         # Measured on a CPU, one thread: 0.72 of the time for the detector, 0.64 for the classifier, the same for lines.
-        network = fuse(network).to(memory_format=torch.channels_last)
+        network = fuse(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in its stubs
     return network.to(device=device, dtype=dtype)
 
 

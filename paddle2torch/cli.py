@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -331,7 +331,7 @@ def _print_verification(result: Any, all_layers: bool) -> None:
     click.secho(f"{'EQUAL' if result.holds else 'NOT EQUAL'}: {verdict}", bold=True)
 
 
-def _print_table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def _print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     """Columns as wide as they need: no line is cut, so that the output can be searched and piped."""
     widths = [max(len(str(row[i])) for row in (header, *rows)) for i in range(len(header))]
     for index, row in enumerate((header, *rows)):

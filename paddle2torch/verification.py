@@ -395,17 +395,17 @@ class LayerValues:
         so the glue inside it (attention, residuals) is compared too.
         """
         known = {id(taps.result): self.output}
-        for path, value in self.writes.items():
+        for path, written in self.writes.items():
             known[id(taps.inputs[path])] = self.reads[path]
-            known[id(taps.outputs[path])] = value
+            known[id(taps.outputs[path])] = written
         expected: dict[str, np.ndarray] = {}
         given: dict[str, np.ndarray] = {}
         for path, output in taps.outputs.items():
-            value = self.writes.get(path, known.get(id(output)))
+            value = self.writes[path] if path in self.writes else known.get(id(output))
             if "#" in path or value is None or value.shape != tuple(output.shape):
                 continue
             expected[path] = value
-            before = self.reads.get(path, known.get(id(taps.inputs.get(path))))
+            before = self.reads[path] if path in self.reads else known.get(id(taps.inputs.get(path)))
             if before is not None:
                 given[path] = before
         return expected, given
@@ -466,7 +466,8 @@ def example_input(config: ModelConfig, images: Sequence[str | Path] = ()) -> tup
         batch = [orientation.preprocess(picture, settings) for picture in pictures]
     else:
         height, width = pictures[0].shape[:2]
-        batch = [detection.preprocess(cv2.resize(picture, (width, height)), settings)[0] for picture in pictures]
+        pictures = [cv2.resize(picture, (width, height)).astype(np.uint8, copy=False) for picture in pictures]
+        batch = [detection.preprocess(picture, settings)[0] for picture in pictures]
     return [path.name for path in paths], np.stack(batch)
 
 
