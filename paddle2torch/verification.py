@@ -66,7 +66,7 @@ class LayerResult:
 
     @property
     def local_tolerance(self) -> float:
-        """Rounding piles up inside a module of several layers, and in Paddle's pooling, even from Paddle's own input."""
+        """Rounding piles up in a module of several layers, and in Paddle's pooling, even from Paddle's own input."""
         return LOCAL_TOLERANCE if self.leaf else ACCUMULATED_TOLERANCE
 
     @property

@@ -1,0 +1,127 @@
+"""A run over many pages: written as it comes, gone on with where it was cut off, failures named and harmless."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from paddle2torch import cli
+from paddle2torch.formats import PageText, TextLine, TextWord
+from paddle2torch.model_zoo.errors import ConfigError, FileFormatError
+from paddle2torch.ocr_job import run_job
+from paddle2torch.pages import Failure, Page
+
+BOX = np.array([[1, 1], [30, 1], [30, 12], [1, 12]], np.float32)
+
+
+class Reader:
+    """Stands for the pipeline: reads the brightness of a page."""
+
+    def __init__(self) -> None:
+        self.read: list[str] = []
+
+    def read_pages(self, pages: Iterable[Page | Failure]) -> Iterator[PageText | Failure]:
+        for page in pages:
+            if isinstance(page, Failure):
+                yield page
+                continue
+            self.read.append(Path(page.source).name)
+            text = f"grey {int(page.image.mean())}"
+            word = TextWord(text, 0.9, BOX, tuple([0.9] * len(text)))
+            yield PageText(page.source, page.number, page.count, page.image, (TextLine(text, 0.9, BOX, (word,)),))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for index in range(3):
+        cv2.imwrite(str(folder / f"{index}.png"), np.full((20, 40, 3), 50 * (index + 1), np.uint8))
+    (folder / "1b.png").write_bytes(b"broken")
+    return folder
+
+
+def job(reader: Reader, folder: Path, **options: object) -> tuple[str, list[Failure]]:
+    stream = io.StringIO()
+    failures = run_job(reader, [folder], stream=stream, **options)  # type: ignore[arg-type]
+    return stream.getvalue(), failures
+
+
+def test_a_broken_file_is_named_and_stops_nothing(folder: Path) -> None:
+    text, failures = job(Reader(), folder)
+    assert [line for line in text.replace("\f", "").splitlines() if line] == ["grey 50", "grey 100", "grey 150"]
+    assert [Path(failure.source).name for failure in failures] == ["1b.png"]
+
+
+def test_documents_are_resumed_source_by_source(folder: Path, tmp_path: Path) -> None:
+    reader = Reader()
+    job(reader, folder, output=tmp_path / "out", format="text")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0.png.txt", "1.png.txt", "2.png.txt"]
+    with pytest.raises(ConfigError, match="--resume"):
+        job(reader, folder, output=tmp_path / "out", format="text")
+    (tmp_path / "out" / "1.png.txt").unlink()
+    again = Reader()
+    job(again, folder, output=tmp_path / "out", format="text", resume=True)
+    assert again.read == ["1.png"]
+
+
+def test_lines_of_a_killed_run_are_gone_on_with(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "pages.jsonl"
+    job(Reader(), folder, output=out)
+    whole = out.read_bytes()
+    assert [json.loads(line)["page"] for line in whole.splitlines()] == [1, 1, 1]
+    out.write_bytes(whole[: len(whole) - 30])
+    with pytest.raises(ConfigError, match="--resume"):
+        job(Reader(), folder, output=out)
+    again = Reader()
+    job(again, folder, output=out, resume=True)
+    assert again.read == ["2.png"]
+    assert out.read_bytes() == whole
+
+
+def test_resuming_what_is_something_else(folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.jsonl"
+    other.write_text('{"a": 1}\n')
+    with pytest.raises(FileFormatError, match="line 1"):
+        job(Reader(), folder, output=other, resume=True)
+    assert other.read_text() == '{"a": 1}\n'
+    with pytest.raises(ConfigError, match="--output"):
+        job(Reader(), folder, resume=True)
+
+
+def test_pictures_and_progress(folder: Path, tmp_path: Path) -> None:
+    seen: list[object] = []
+    job(
+        Reader(),
+        folder,
+        pictures=tmp_path / "pictures",
+        started=seen.append,
+        finished=lambda page: seen.append(page.source),
+    )
+    assert seen[0] == 4
+    assert len(seen) == 5
+    picture = cv2.imread(str(tmp_path / "pictures" / "0.png.png"))
+    assert picture.shape == (20, 80, 3)
+
+
+def test_the_command(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("paddle2torch.ocr.OCR", lambda *a, **k: Reader())
+    result = CliRunner().invoke(cli.main, ["ocr", str(folder), "--json"])
+    assert result.exit_code == 1
+    pages = json.loads(result.stdout)
+    assert [page and page[0]["text"] for page in pages] == ["grey 50", "grey 100", None, "grey 150"]
+    assert set(pages[0][0]) == {"box", "text", "score", "words"}
+    assert "not read: " in result.stderr
+    assert "1b.png" in result.stderr
+    (folder / "1b.png").unlink()
+    assert (
+        CliRunner().invoke(cli.main, ["ocr", str(folder), "-o", str(tmp_path / "o"), "--format", "hocr"]).exit_code == 0
+    )
+    assert (tmp_path / "o" / "2.png.hocr").is_file()
