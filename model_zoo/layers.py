@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 Size = int | tuple[int, int]
+Activation = Literal["relu", "hardswish"]
 
 
 class BatchNorm2d(nn.BatchNorm2d):
@@ -50,6 +53,14 @@ class BatchNormReLU(BatchNorm2d):
         return F.relu(super().forward(x))
 
 
+class BatchNormHardswish(BatchNorm2d):
+    """Batch normalisation, then Hardswish, in one module: Paddle's `nn.BatchNorm(act="hard_swish")`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: float (N, C, H, W); returns the same shape."""
+        return F.hardswish(super().forward(x))
+
+
 class Embedding(nn.Embedding):
     """`torch.nn.Embedding` whose padding id gives zeros, whatever its row holds, as Paddle's does.
 
@@ -84,6 +95,55 @@ class ConvBN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x: float (N, in_channels, H, W); returns (N, out_channels, H', W')."""
         return self.bn(self.conv(x))
+
+
+class ConvBNAct(ConvBN):
+    """Convolution, batch normalisation, activation: Paddle's `ConvBNLayer` of det_mobilenet_v3.py and its like."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        activation: Activation,
+        stride: Size = 1,
+        groups: int = 1,
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, stride=stride, groups=groups)
+        self.act = nn.ReLU() if activation == "relu" else nn.Hardswish()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: float (N, in_channels, H, W); returns (N, out_channels, H', W')."""
+        return self.act(super().forward(x))
+
+
+class ConvBatchNorm(nn.Module):
+    """Convolution, batch normalisation with its activation: `ConvBNLayer` of Paddle's older backbones.
+
+    They call the two `_conv` and `_batch_norm`, and the activation is part of the second.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        activation: Activation | None,
+        stride: Size = 1,
+        groups: int = 1,
+    ) -> None:
+        super().__init__()
+        self._conv = nn.Conv2d(
+            in_channels, out_channels, kernel_size, stride, (kernel_size - 1) // 2, groups=groups, bias=False
+        )
+        norms = {"relu": BatchNormReLU, "hardswish": BatchNormHardswish, None: BatchNorm2d}
+        self._batch_norm = norms[activation](out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: float (N, in_channels, H, W); returns (N, out_channels, H', W')."""
+        return self._batch_norm(self._conv(x))
 
 
 class ConvNormAct(nn.Module):

@@ -7,15 +7,13 @@ arXiv:1905.02244.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 from torch import Tensor, nn
 
 from paddle2torch.model_zoo.errors import ConfigError
-from paddle2torch.model_zoo.layers import ConvBN, SEModule, Size
+from paddle2torch.model_zoo.layers import Activation, ConvBN, ConvBNAct, SEModule, Size
 from paddle2torch.model_zoo.pplcnetv3 import make_divisible
 
-Activation = Literal["relu", "hardswish"]
 # Per block: kernel size, expanded and output channels at scale 1, squeeze-and-excitation, activation.
 Blocks = tuple[tuple[int, int, int, bool, Activation], ...]
 
@@ -56,27 +54,6 @@ TAIL_CHANNELS = {"small": 576, "large": 960}
 # The blocks that have a stride. In pages each is 2, and all but the first begin a new stage; in lines it is an option.
 PAGE_STRIDED = {"small": (0, 1, 3, 8), "large": (1, 3, 6, 12)}
 LINE_STRIDED = {"small": (0, 1, 3, 8), "large": (0, 1, 3, 12)}
-
-
-class ConvBNAct(ConvBN):
-    """Convolution, batch normalisation, activation: Paddle's `ConvBNLayer` of det_mobilenet_v3.py."""
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        *,
-        activation: Activation,
-        stride: Size = 1,
-        groups: int = 1,
-    ) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, stride=stride, groups=groups)
-        self.act = nn.ReLU() if activation == "relu" else nn.Hardswish()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x: float (N, in_channels, H, W); returns (N, out_channels, H', W')."""
-        return self.act(super().forward(x))
 
 
 class ResidualUnit(nn.Module):
