@@ -1,4 +1,4 @@
-"""Heads of the recognisers: CTC, and CTC with the NRTR head that guides its training.
+"""Heads of the recognisers: CTC, alone or with the NRTR or SAR head that guides its training.
 
 Source: PaddleOCR `ppocr/modeling/heads/rec_multi_head.py`, `rec_ctc_head.py` (Apache-2.0).
 """
@@ -10,26 +10,57 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from paddle2torch.model_zoo.crnn import SequenceEncoder
+from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.nrtr import Transformer
-from paddle2torch.model_zoo.svtr import EncoderWithSVTR, SequenceEncoder
+from paddle2torch.model_zoo.sar import SARHead
 
 Targets = Mapping[str, Tensor]
 
 # NRTR has padding, unknown, start and end where CTC has the blank, and one symbol that no label uses.
 NRTR_EXTRA_SYMBOLS = 4
+# SAR has unknown, start and end in one, and padding where CTC has the blank.
+SAR_EXTRA_SYMBOLS = 2
 
 
 class CTCHead(nn.Module):
-    """A linear layer to the classes; class 0 is the blank."""
+    """A linear layer to the classes, or two where `mid_channels` is given; class 0 is the blank."""
 
-    def __init__(self, in_channels: int, classes: int) -> None:
+    def __init__(self, in_channels: int, classes: int, mid_channels: int | None = None) -> None:
         super().__init__()
-        self.fc = nn.Linear(in_channels, classes)
+        self.mid_channels = mid_channels
+        if mid_channels is None:
+            self.fc = nn.Linear(in_channels, classes)
+        else:
+            # No activation between them: they factor one large matrix.
+            self.fc1 = nn.Linear(in_channels, mid_channels)
+            self.fc2 = nn.Linear(mid_channels, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: float (N, T, in_channels); returns (N, T, classes): logits in training, else probabilities."""
-        logits = self.fc(x)
+        logits = self.fc(x) if self.mid_channels is None else self.fc2(self.fc1(x))
         return logits if self.training else logits.softmax(-1)
+
+
+class SingleCTCHead(CTCHead):
+    """`CTCHead` as the only head of a recogniser, on the sequence of its neck.
+
+    Args:
+        in_channels: channels of the neck.
+        classes: CTC classes, blank included.
+        mid_channels: see `CTCHead`; 96 in v2.
+    """
+
+    def __init__(self, in_channels: int, *, classes: int, mid_channels: int | None = None) -> None:
+        super().__init__(in_channels, classes, mid_channels)
+
+    def forward(self, x: Tensor, targets: Targets | None = None) -> Any:
+        """x: float (N, T, in_channels); `targets` are not needed.
+
+        Evaluation: probabilities (N, T, classes). Training: `{"ctc": logits (N, T, classes)}`.
+        """
+        out = super().forward(x)
+        return {"ctc": out} if self.training else out
 
 
 class FCTranspose(nn.Module):
@@ -45,14 +76,17 @@ class FCTranspose(nn.Module):
 
 
 class MultiHead(nn.Module):
-    """CTC for reading, NRTR beside it in training.
+    """CTC for reading, NRTR or SAR beside it in training.
+
+    Raises `ConfigError` for both at once.
 
     Args:
         in_channels: channels of the backbone.
         classes: CTC classes, blank included.
         ctc: keywords of `EncoderWithSVTR`.
         nrtr: keywords of `Transformer` (without `vocabulary`), or None for a checkpoint without that head.
-        fused: only what reading needs; `nrtr` is left out.
+        sar: keywords of `SARHead` (without `symbols`), or None; v3 has it where later versions have NRTR.
+        fused: only what reading needs; `nrtr` and `sar` are left out.
     """
 
     def __init__(
@@ -62,10 +96,13 @@ class MultiHead(nn.Module):
         classes: int,
         ctc: Mapping[str, Any],
         nrtr: Mapping[str, Any] | None = None,
+        sar: Mapping[str, Any] | None = None,
         fused: bool = False,
     ) -> None:
         super().__init__()
-        self.ctc_encoder = SequenceEncoder(EncoderWithSVTR(in_channels, **ctc))
+        if nrtr is not None and sar is not None:
+            raise ConfigError("MultiHead: nrtr and sar are two ways to guide the training: set one of them to null")
+        self.ctc_encoder = SequenceEncoder(in_channels, encoder_type="svtr", svtr=ctc)
         self.ctc_head = CTCHead(self.ctc_encoder.out_channels, classes)
         self.before_gtc: nn.Sequential | None = None
         self.gtc_head: Transformer | None = None
@@ -73,13 +110,18 @@ class MultiHead(nn.Module):
             self.gtc_head = Transformer(vocabulary=classes + NRTR_EXTRA_SYMBOLS, **nrtr)
             width = self.gtc_head.tgt_word_prj.in_features
             self.before_gtc = nn.Sequential(nn.Flatten(2), FCTranspose(in_channels, width))
+        self.sar_head: SARHead | None = None
+        if sar is not None and not fused:
+            self.sar_head = SARHead(in_channels, symbols=classes + SAR_EXTRA_SYMBOLS, **sar)
 
     def forward(self, x: Tensor, targets: Targets | None = None) -> Tensor | dict[str, Tensor]:
         """x: float (N, in_channels, 1, T).
 
         Evaluation: probabilities (N, T, classes). Training: `{"ctc": logits (N, T, classes)}` and, with the NRTR
         head, `"gtc": logits (N, L, classes + 4)` for `targets`: `label_gtc` int64 (N, max_text_length), start symbol
-        first, padded with 0, and `length` int64 (N,), characters in each; L is the longest length plus one.
+        first, padded with 0, and `length` int64 (N,), characters in each; L is the longest length plus one. With the
+        SAR head, `"sar": logits (N, L, classes + 1)` for `label_sar` int64 (N, L) and `valid_ratio` float (N,), see
+        `SARHead`.
         """
         ctc = self.ctc_head(self.ctc_encoder(x))
         if not self.training:
@@ -93,6 +135,13 @@ class MultiHead(nn.Module):
                 )
             longest = int(targets["length"].max())
             out["gtc"] = self.gtc_head(self.before_gtc(x), targets["label_gtc"][:, : 2 + longest][:, :-1])
+        if self.sar_head is not None:
+            if targets is None:
+                raise ValueError(
+                    "the SAR head trains on targets: call model(x, targets) with label_sar and valid_ratio, "
+                    "or build the model without it (head.sar = null in model_config.json)"
+                )
+            out["sar"] = self.sar_head(x, targets["label_sar"], targets["valid_ratio"])
         return out
 
     def decode(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -118,25 +118,3 @@ class EncoderWithSVTR(nn.Module):
 def _same_size(in_channels: int, out_channels: int, kernel_size: Sequence[int]) -> ConvNormAct:
     height, width = kernel_size
     return ConvNormAct(in_channels, out_channels, (height, width), padding=(height // 2, width // 2))
-
-
-class Im2Seq(nn.Module):
-    """(N, C, 1, T) to (N, T, C)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x: float (N, C, 1, T); returns (N, T, C)."""
-        return x.squeeze(2).transpose(1, 2)
-
-
-class SequenceEncoder(nn.Module):
-    """The neck and the step to a sequence, under Paddle's names."""
-
-    def __init__(self, encoder: EncoderWithSVTR) -> None:
-        super().__init__()
-        self.encoder_reshape = Im2Seq()
-        self.encoder = encoder
-        self.out_channels = encoder.out_channels
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x: float (N, C, 1, T); returns (N, T, out_channels)."""
-        return self.encoder_reshape(self.encoder(x))

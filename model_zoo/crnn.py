@@ -1,0 +1,69 @@
+"""The neck of the recognisers before v3, a bidirectional LSTM, and the step from maps to sequences.
+
+Source: PaddleOCR `ppocr/modeling/necks/rnn.py` (Apache-2.0); CRNN, arXiv:1507.05717.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from paddle2torch.model_zoo.errors import ConfigError
+from paddle2torch.model_zoo.svtr import EncoderWithSVTR
+
+
+class Im2Seq(nn.Module):
+    """(N, C, 1, T) to (N, T, C)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: float (N, C, 1, T); returns (N, T, C)."""
+        return x.squeeze(2).transpose(1, 2)
+
+
+class EncoderWithRNN(nn.Module):
+    """Two bidirectional LSTM layers."""
+
+    def __init__(self, in_channels: int, *, hidden_size: int) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(in_channels, hidden_size, num_layers=2, batch_first=True, bidirectional=True)
+        self.out_channels = 2 * hidden_size
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: float (N, T, in_channels); returns (N, T, 2 * hidden_size)."""
+        return self.lstm(x)[0]
+
+
+class SequenceEncoder(nn.Module):
+    """An encoder and the step to a sequence: the LSTM runs after it, the SVTR neck before.
+
+    Raises `ConfigError` for an encoder that no official model has.
+
+    Args:
+        in_channels: channels of the backbone.
+        encoder_type: "rnn" or "svtr".
+        hidden_size: of the LSTM, in each direction.
+        svtr: keywords of `EncoderWithSVTR`.
+    """
+
+    def __init__(
+        self, in_channels: int, *, encoder_type: str, hidden_size: int = 48, svtr: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__()
+        self.encoder_type = encoder_type
+        self.encoder_reshape = Im2Seq()
+        self.encoder: EncoderWithRNN | EncoderWithSVTR
+        if encoder_type == "rnn":
+            self.encoder = EncoderWithRNN(in_channels, hidden_size=hidden_size)
+        elif encoder_type == "svtr":
+            self.encoder = EncoderWithSVTR(in_channels, **(svtr or {}))
+        else:
+            raise ConfigError(f"SequenceEncoder: encoder_type is {encoder_type!r}, not rnn or svtr")
+        self.out_channels = self.encoder.out_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: float (N, in_channels, 1, T); returns (N, T, out_channels)."""
+        if self.encoder_type == "svtr":
+            return self.encoder_reshape(self.encoder(x))
+        return self.encoder(self.encoder_reshape(x))
