@@ -1,4 +1,4 @@
-"""Neck and head of the mobile DB detectors: PP-OCRv3, v4 and v5.
+"""Necks and heads of the DB detectors; the neck of the server models, LKPAN, is in lkpan.py.
 
 Source: PaddleOCR `ppocr/modeling/necks/db_fpn.py`, `heads/det_db_head.py` (Apache-2.0); differentiable binarization,
 arXiv:1911.08947.
@@ -12,7 +12,54 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from paddle2torch.model_zoo.layers import BatchNormReLU, SEModule
+from paddle2torch.model_zoo.errors import ConfigError
+from paddle2torch.model_zoo.layers import BatchNormReLU, ConvBNAct, SEModule
+
+
+def enlarge(x: Tensor, factor: int) -> Tensor:
+    """Every cell repeated `factor` times along both axes."""
+    return x if factor == 1 else F.interpolate(x, scale_factor=factor, mode="nearest")
+
+
+def add_from_coarse(laterals: Sequence[Tensor]) -> list[Tensor]:
+    """Each map plus the result of the one before it, doubled. Maps stand coarsest first."""
+    levels = [laterals[0]]
+    for lateral in laterals[1:]:
+        levels.append(lateral + enlarge(levels[-1], 2))
+    return levels
+
+
+def join_levels(levels: Sequence[Tensor]) -> Tensor:
+    """Maps, coarsest first and each half as large as the next, in the size of the last; their channels in a row."""
+    coarsest = len(levels) - 1
+    return torch.cat([enlarge(x, 2 ** (coarsest - i)) for i, x in enumerate(levels)], dim=1)
+
+
+class DBFPN(nn.Module):
+    """Feature pyramid of plain convolutions, of the v2.0 and v2 detectors.
+
+    Args:
+        in_channels: channels of the four maps, finest first.
+        out_channels: channels of the result, a quarter from each level.
+    """
+
+    def __init__(self, in_channels: Sequence[int], *, out_channels: int) -> None:
+        super().__init__()
+        for level, channels in enumerate(in_channels, start=2):
+            self.add_module(f"in{level}_conv", nn.Conv2d(channels, out_channels, 1, bias=False))
+        for level in range(2, 2 + len(in_channels)):
+            self.add_module(f"p{level}_conv", nn.Conv2d(out_channels, out_channels // 4, 3, padding=1, bias=False))
+        self.out_channels = out_channels
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """maps: four floats (N, C_i, H / s, W / s) for s = 4, 8, 16, 32; returns (N, out_channels, H / 4, W / 4).
+
+        H and W must be multiples of 32.
+        """
+        # Coarsest first throughout: Paddle's order of execution, by which exported parameters are found again.
+        order = range(len(maps) + 1, 1, -1)
+        levels = add_from_coarse([self.get_submodule(f"in{level}_conv")(maps[level - 2]) for level in order])
+        return join_levels([self.get_submodule(f"p{level}_conv")(x) for level, x in zip(order, levels, strict=True)])
 
 
 class RSELayer(nn.Module):
@@ -55,40 +102,34 @@ class RSEFPN(nn.Module):
         Levels are doubled and added, so H and W must be multiples of 32, as pre-processing makes them.
         """
         # Coarsest first throughout: Paddle's order of execution, by which exported parameters are found again.
-        level: Tensor | None = None
-        levels = []
-        for conv, x in zip(reversed(self.ins_conv), reversed(maps), strict=True):
-            lateral = conv(x)
-            level = lateral if level is None else lateral + _enlarge(level, 2)
-            levels.append(level)
-        narrow = [conv(x) for conv, x in zip(reversed(self.inp_conv), levels, strict=True)]
-        coarsest = len(narrow) - 1
-        return torch.cat([_enlarge(x, 2 ** (coarsest - i)) for i, x in enumerate(narrow)], dim=1)
-
-
-def _enlarge(x: Tensor, factor: int) -> Tensor:
-    return x if factor == 1 else F.interpolate(x, scale_factor=factor, mode="nearest")
+        levels = add_from_coarse([conv(x) for conv, x in zip(reversed(self.ins_conv), reversed(maps), strict=True)])
+        return join_levels([conv(x) for conv, x in zip(reversed(self.inp_conv), levels, strict=True)])
 
 
 class DBBranch(nn.Module):
     """From features to one map of probabilities at four times their size: Paddle's `Head` of det_db_head.py."""
 
-    def __init__(self, in_channels: int, *, fix_nan: bool) -> None:
+    def __init__(self, in_channels: int, *, kernel_list: Sequence[int] = (3, 2, 2), fix_nan: bool) -> None:
         super().__init__()
         channels = in_channels // 4
-        self.conv1 = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
+        first, second, third = kernel_list
+        self.conv1 = nn.Conv2d(in_channels, channels, first, padding=first // 2, bias=False)
         self.conv_bn1 = BatchNormReLU(channels)
-        self.conv2 = nn.ConvTranspose2d(channels, channels, 2, 2)
+        self.conv2 = nn.ConvTranspose2d(channels, channels, second, 2)
         self.conv_bn2 = BatchNormReLU(channels)
-        self.conv3 = nn.ConvTranspose2d(channels, 1, 2, 2)
+        self.conv3 = nn.ConvTranspose2d(channels, 1, third, 2)
         self.sigmoid = nn.Sigmoid()
         self.fix_nan = fix_nan
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x: float (N, in_channels, H, W); returns (N, 1, 4 H, 4 W) in [0, 1]."""
+    def forward(self, x: Tensor, *, return_features: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        """x: float (N, in_channels, H, W); returns (N, 1, 4 H, 4 W) in [0, 1].
+
+        With `return_features` also what the last convolution read, (N, in_channels / 4, 2 H, 2 W).
+        """
         x = self._clean(self.conv_bn1(self.conv1(x)))
-        x = self._clean(self.conv_bn2(self.conv2(x)))
-        return self.sigmoid(self.conv3(x))
+        features = self._clean(self.conv_bn2(self.conv2(x)))
+        probability = self.sigmoid(self.conv3(features))
+        return (probability, features) if return_features else probability
 
     def _clean(self, x: Tensor) -> Tensor:
         # Half precision overflows in training; infinities stay, as in Paddle.
@@ -101,15 +142,24 @@ class DBHead(nn.Module):
     Args:
         in_channels: channels of the neck.
         k: steepness of the binary map.
+        kernel_list: kernel sizes of the three convolutions of a branch; the first is 7 in the v3 server detector.
         fix_nan: in training, replace NaN by 0 after each normalisation.
         fused: only what inference needs; the threshold branch is left out.
     """
 
-    def __init__(self, in_channels: int, *, k: float = 50, fix_nan: bool = False, fused: bool = False) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        k: float = 50,
+        kernel_list: Sequence[int] = (3, 2, 2),
+        fix_nan: bool = False,
+        fused: bool = False,
+    ) -> None:
         super().__init__()
         self.k = k
-        self.binarize = DBBranch(in_channels, fix_nan=fix_nan)
-        self.thresh = None if fused else DBBranch(in_channels, fix_nan=fix_nan)
+        self.binarize = DBBranch(in_channels, kernel_list=kernel_list, fix_nan=fix_nan)
+        self.thresh = None if fused else DBBranch(in_channels, kernel_list=kernel_list, fix_nan=fix_nan)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """x: float (N, in_channels, H / 4, W / 4).
@@ -121,11 +171,72 @@ class DBHead(nn.Module):
         shrink = self.binarize(x)
         if not self.training:
             return {"maps": shrink}
+        threshold, binary = self.binary_map(x, shrink)
+        return {"maps": torch.cat([shrink, threshold, binary], dim=1)}
+
+    def binary_map(self, x: Tensor, shrink: Tensor) -> tuple[Tensor, Tensor]:
+        """The threshold and the binary map, each (N, 1, H, W); see `forward`."""
         if self.thresh is None:
             raise ValueError(
                 "a fused detector has no threshold branch to train: convert the training checkpoint, without --fused"
             )
         threshold = self.thresh(x)
         # sigmoid is that formula without its overflow in half precision.
-        binary = torch.sigmoid(self.k * (shrink - threshold))
-        return {"maps": torch.cat([shrink, threshold, binary], dim=1)}
+        return threshold, torch.sigmoid(self.k * (shrink - threshold))
+
+
+class LocalModule(nn.Module):
+    """From features and a first map to the logits of a second one."""
+
+    def __init__(self, in_channels: int, mid_channels: int) -> None:
+        super().__init__()
+        self.last_3 = ConvBNAct(in_channels + 1, mid_channels, 3, activation="relu")
+        self.last_1 = nn.Conv2d(mid_channels, 1, 1)
+
+    def forward(self, features: Tensor, first: Tensor) -> Tensor:
+        """features: float (N, in_channels, H, W), first: (N, 1, H, W); returns (N, 1, H, W)."""
+        return self.last_1(self.last_3(torch.cat([first, features], dim=1)))
+
+
+class PFHeadLocal(DBHead):
+    """`DBHead` whose map is refined by a local module: the mean of both is the result. Of the v4 and v5 server models.
+
+    Args:
+        in_channels, k, kernel_list, fix_nan, fused: see `DBHead`.
+        mode: width of the local module, "large" (a quarter of `in_channels`) or "small" (an eighth).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        k: float = 50,
+        mode: str = "small",
+        kernel_list: Sequence[int] = (3, 2, 2),
+        fix_nan: bool = False,
+        fused: bool = False,
+    ) -> None:
+        super().__init__(in_channels, k=k, kernel_list=kernel_list, fix_nan=fix_nan, fused=fused)
+        if mode not in ("large", "small"):
+            raise ConfigError(f"PFHeadLocal: mode is {mode!r}, not large or small")
+        self.up_conv = nn.Upsample(scale_factor=2, mode="nearest")
+        self.cbn_layer = LocalModule(in_channels // 4, in_channels // (4 if mode == "large" else 8))
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """x: float (N, in_channels, H / 4, W / 4).
+
+        Evaluation: `{"maps": (N, 1, H, W)}`, the mean of first and refined map. Training: `{"maps": (N, 3, H, W)}`:
+        the refined map, the threshold and the binary map of the first; and `distance_maps`, the refined map, and
+        `cbn_maps`, that binary map, each (N, 1, H, W), which Paddle's loss asks for by these names. Raises ValueError
+        for training in the fused form.
+        """
+        shrink, features = self.binarize(x, return_features=True)
+        refined = torch.sigmoid(self.cbn_layer(self.up_conv(features), shrink))
+        if not self.training:
+            return {"maps": 0.5 * (shrink + refined)}
+        threshold, binary = self.binary_map(x, shrink)
+        return {
+            "maps": torch.cat([refined, threshold, binary], dim=1),
+            "distance_maps": refined,
+            "cbn_maps": binary,
+        }
