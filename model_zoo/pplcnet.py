@@ -1,0 +1,141 @@
+"""PP-LCNet, the classifiers of orientation: of text lines (two classes) and of documents (four).
+
+Source: PaddleClas `ppcls/arch/backbone/legendary_models/pp_lcnet.py` (Apache-2.0); arXiv:2109.15099. There the
+backbone and the classifier are one class; here they are the two parts of a network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from paddle2torch.model_zoo.errors import ConfigError
+from paddle2torch.model_zoo.layers import ConvBNAct, Size
+from paddle2torch.model_zoo.pplcnetv3 import SELayer, make_divisible
+
+# Per stage: kernel size, input and output channels at scale 1, squeeze-and-excitation. The first block of each stage
+# but blocks2 has a stride, which is an option.
+STAGES: dict[str, tuple[tuple[int, int, int, bool], ...]] = {
+    "blocks2": ((3, 16, 32, False),),
+    "blocks3": ((3, 32, 64, False), (3, 64, 64, False)),
+    "blocks4": ((3, 64, 128, False), (3, 128, 128, False)),
+    "blocks5": ((3, 128, 256, False), *((5, 256, 256, False),) * 5),
+    "blocks6": ((5, 256, 512, True), (5, 512, 512, True)),
+}
+
+
+class DownscaledDropout(nn.Module):
+    """Paddle's `Dropout(mode="downscale_in_infer")`: training keeps values as they are, evaluation times 1 - p."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: float of any shape; returns the same shape."""
+        if not self.training:
+            return x * (1 - self.p)
+        return x * x.new_empty(x.shape).bernoulli_(1 - self.p)
+
+    def extra_repr(self) -> str:
+        """The probability of dropping."""
+        return f"p={self.p}"
+
+
+class DepthwiseSeparable(nn.Module):
+    """Depthwise convolution, optional squeeze and excitation, pointwise convolution. No residual around it."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, stride: Size, se: bool) -> None:
+        super().__init__()
+        self.dw_conv = ConvBNAct(
+            in_channels, in_channels, kernel_size, stride=stride, groups=in_channels, activation="hardswish"
+        )
+        self.se = SELayer(in_channels) if se else None
+        self.pw_conv = ConvBNAct(in_channels, out_channels, 1, activation="hardswish")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: float (N, in_channels, H, W); returns (N, out_channels, H', W')."""
+        x = self.dw_conv(x)
+        if self.se is not None:
+            x = self.se(x)
+        return self.pw_conv(x)
+
+
+class PPLCNet(nn.Module):
+    """The backbone. Raises `ConfigError` for strides that are not those of five stages.
+
+    Args:
+        in_channels: channels of the image.
+        scale: width multiplier.
+        stride_list: of the first convolution and of the first block in each of blocks3 to blocks6, of both axes or
+            (height, width).
+    """
+
+    def __init__(
+        self, *, in_channels: int = 3, scale: float = 1.0, stride_list: Sequence[int | Sequence[int]] = (2, 2, 2, 2, 2)
+    ) -> None:
+        super().__init__()
+        if len(stride_list) != len(STAGES):
+            raise ConfigError(f"PPLCNet: stride_list needs {len(STAGES)} strides, found {list(stride_list)}")
+        first, *others = (_stride(stride) for stride in stride_list)
+        self.conv1 = ConvBNAct(in_channels, _width(16, scale), 3, stride=first, activation="hardswish")
+        strides = (1, *others)
+        for (name, blocks), stride in zip(STAGES.items(), strides, strict=True):
+            stage = nn.Sequential(
+                *(
+                    DepthwiseSeparable(
+                        _width(c_in, scale), _width(c_out, scale), kernel, stride=1 if i else stride, se=se
+                    )
+                    for i, (kernel, c_in, c_out, se) in enumerate(blocks)
+                )
+            )
+            self.add_module(name, stage)
+        self.out_channels = _width(512, scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: float (N, in_channels, H, W); returns (N, out_channels, H', W'), reduced by the product of the strides."""
+        x = self.conv1(x)
+        for name in STAGES:
+            x = self.get_submodule(name)(x)
+        return x
+
+
+class PPLCNetHead(nn.Module):
+    """Mean over the image, a wide 1x1 convolution, then a linear layer to the classes.
+
+    Args:
+        in_channels: channels of the backbone.
+        classes: number of classes.
+        class_expand: width of the convolution; None for a network without it.
+        dropout_prob: dropout after the convolution.
+    """
+
+    def __init__(
+        self, in_channels: int, *, classes: int, class_expand: int | None = 1280, dropout_prob: float = 0.2
+    ) -> None:
+        super().__init__()
+        self.avg_pool = nn.AdaptiveAvgPool2d(1)
+        self.last_conv = None if class_expand is None else nn.Conv2d(in_channels, class_expand, 1, bias=False)
+        self.act = nn.Hardswish()
+        self.dropout = DownscaledDropout(dropout_prob)
+        self.fc = nn.Linear(class_expand or in_channels, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: float (N, in_channels, H, W); returns (N, classes): logits in training, else probabilities."""
+        x = self.avg_pool(x)
+        if self.last_conv is not None:
+            x = self.dropout(self.act(self.last_conv(x)))
+        logits = self.fc(x.flatten(1))
+        return logits if self.training else logits.softmax(-1)
+
+
+def _width(channels: int, scale: float) -> int:
+    return make_divisible(channels * scale, 8)
+
+
+def _stride(stride: int | Sequence[int]) -> Size:
+    if isinstance(stride, int):
+        return stride
+    height, width = stride
+    return height, width

@@ -1,0 +1,120 @@
+"""ResNet_vd, the backbone of the server models before v4: the v2.0 and v3 detectors, the v2.0 recogniser.
+
+Source: PaddleOCR `ppocr/modeling/backbones/det_resnet_vd.py`, `rec_resnet_vd.py` (Apache-2.0); ResNet-D,
+arXiv:1812.01187: three 3x3 convolutions for a stem, and an average pooling where a shortcut has a stride.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from paddle2torch.model_zoo.errors import ConfigError
+from paddle2torch.model_zoo.layers import ConvBatchNorm, Size
+
+# Blocks per stage, by the number of layers in the name.
+DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
+# From this number of layers on, blocks are bottlenecks, whose output is four times as wide as their inside.
+BOTTLENECK_FROM = 50
+STEM_CHANNELS = (32, 32, 64)
+STAGE_CHANNELS = (64, 128, 256, 512)
+
+
+class Shortcut(ConvBatchNorm):
+    """1x1 convolution and batch normalisation, after an average pooling where there is a stride."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, stride: Size) -> None:
+        super().__init__(in_channels, out_channels, 1, activation=None)
+        self._pool2d_avg = None if stride == 1 else nn.AvgPool2d(stride, stride, ceil_mode=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: float (N, in_channels, H, W); returns (N, out_channels, H', W')."""
+        return super().forward(x if self._pool2d_avg is None else self._pool2d_avg(x))
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions; the first has the stride. `project`: the shortcut is a convolution, not the input."""
+
+    def __init__(self, in_channels: int, channels: int, *, stride: Size, project: bool) -> None:
+        super().__init__()
+        self.conv0 = ConvBatchNorm(in_channels, channels, 3, stride=stride, activation="relu")
+        self.conv1 = ConvBatchNorm(channels, channels, 3, activation=None)
+        self.short = Shortcut(in_channels, channels, stride=stride) if project else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: float (N, in_channels, H, W); returns (N, channels, H', W')."""
+        out = self.conv1(self.conv0(x))
+        return F.relu(out + (x if self.short is None else self.short(x)))
+
+
+class BottleneckBlock(nn.Module):
+    """1x1, 3x3 with the stride, 1x1 to four times the width. `project` as in `BasicBlock`."""
+
+    def __init__(self, in_channels: int, channels: int, *, stride: Size, project: bool) -> None:
+        super().__init__()
+        self.conv0 = ConvBatchNorm(in_channels, channels, 1, activation="relu")
+        self.conv1 = ConvBatchNorm(channels, channels, 3, stride=stride, activation="relu")
+        self.conv2 = ConvBatchNorm(channels, 4 * channels, 1, activation=None)
+        self.short = Shortcut(in_channels, 4 * channels, stride=stride) if project else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: float (N, in_channels, H, W); returns (N, 4 * channels, H', W')."""
+        out = self.conv2(self.conv1(self.conv0(x)))
+        return F.relu(out + (x if self.short is None else self.short(x)))
+
+
+class ResNetVd(nn.Module):
+    """The backbone, for lines (`det=False`, one output) or pages (`det=True`, four outputs).
+
+    Paddle has two classes, `ResNet` for lines and `ResNet_vd` for pages. Raises `ConfigError` for a number of layers
+    that no official model has.
+
+    Args:
+        in_channels: channels of the image.
+        layers: 18, 34 or 50.
+        det: for pages.
+    """
+
+    def __init__(self, *, in_channels: int = 3, layers: int, det: bool = False) -> None:
+        super().__init__()
+        if layers not in DEPTHS:
+            raise ConfigError(f"ResNet_vd: layers is {layers}, not one of {', '.join(map(str, DEPTHS))}")
+        stem = (in_channels, *STEM_CHANNELS)
+        for i, (c_in, c_out) in enumerate(pairwise(stem)):
+            conv = ConvBatchNorm(c_in, c_out, 3, stride=2 if det and i == 0 else 1, activation="relu")
+            self.add_module(f"conv1_{i + 1}", conv)
+        self.pool2d_max = nn.MaxPool2d(3, 2, 1)
+        bottleneck = layers >= BOTTLENECK_FROM
+        kind = BottleneckBlock if bottleneck else BasicBlock
+        width = stem[-1]
+        widths = []
+        # Paddle adds the blocks to the backbone itself: their names are flat.
+        self.stages: list[list[str]] = []
+        for stage, (depth, channels) in enumerate(zip(DEPTHS[layers], STAGE_CHANNELS, strict=True)):
+            names = []
+            for i in range(depth):
+                stride: Size = 1 if stage == 0 or i > 0 else 2 if det else (2, 1)
+                names.append(f"bb_{stage}_{i}")
+                self.add_module(names[-1], kind(width, channels, stride=stride, project=i == 0))
+                width = 4 * channels if bottleneck else channels
+            self.stages.append(names)
+            widths.append(width)
+        self.out_pool = None if det else nn.MaxPool2d(2)
+        self.out_channels: int | tuple[int, ...] = tuple(widths) if det else width
+
+    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
+        """x: float (N, in_channels, H, W).
+
+        Lines: (N, C, H / 32, W / 4): one row for a height of 32. Pages: four maps of strides 4, 8, 16, 32.
+        """
+        for i in range(len(STEM_CHANNELS)):
+            x = self.get_submodule(f"conv1_{i + 1}")(x)
+        x = self.pool2d_max(x)
+        maps = []
+        for names in self.stages:
+            for name in names:
+                x = self.get_submodule(name)(x)
+            maps.append(x)
+        return maps if self.out_pool is None else self.out_pool(x)
