@@ -11,16 +11,43 @@ from torch import Tensor, nn
 
 from paddle2torch.model_zoo.cls_head import ClsHead
 from paddle2torch.model_zoo.config import Component, ModelConfig
-from paddle2torch.model_zoo.db import RSEFPN, DBHead
+from paddle2torch.model_zoo.crnn import SequenceEncoder
+from paddle2torch.model_zoo.db import DBFPN, RSEFPN, DBHead, PFHeadLocal
 from paddle2torch.model_zoo.errors import ConfigError
+from paddle2torch.model_zoo.lkpan import LKPAN
+from paddle2torch.model_zoo.mobilenetv1_enhance import MobileNetV1Enhance
 from paddle2torch.model_zoo.mobilenetv3 import MobileNetV3
+from paddle2torch.model_zoo.pphgnet import PPHGNetSmall
+from paddle2torch.model_zoo.pphgnetv2 import PPHGNetV2B4
+from paddle2torch.model_zoo.pplcnet import PPLCNet, PPLCNetHead
 from paddle2torch.model_zoo.pplcnetv3 import LearnableRepLayer, PPLCNetV3
-from paddle2torch.model_zoo.rec_heads import MultiHead, Targets
+from paddle2torch.model_zoo.rec_heads import MultiHead, SingleCTCHead, Targets
+from paddle2torch.model_zoo.resnet_vd import ResNetVd
 from paddle2torch.model_zoo.strict_json import unknown_key
 
-BACKBONES: Mapping[str, Callable[..., nn.Module]] = {"MobileNetV3": MobileNetV3, "PPLCNetV3": PPLCNetV3}
-NECKS: Mapping[str, Callable[..., nn.Module]] = {"RSEFPN": RSEFPN}
-HEADS: Mapping[str, Callable[..., nn.Module]] = {"ClsHead": ClsHead, "DBHead": DBHead, "MultiHead": MultiHead}
+BACKBONES: Mapping[str, Callable[..., nn.Module]] = {
+    "MobileNetV1Enhance": MobileNetV1Enhance,
+    "MobileNetV3": MobileNetV3,
+    "PPHGNetV2_B4": PPHGNetV2B4,
+    "PPHGNet_small": PPHGNetSmall,
+    "PPLCNet": PPLCNet,
+    "PPLCNetV3": PPLCNetV3,
+    "ResNet_vd": ResNetVd,
+}
+NECKS: Mapping[str, Callable[..., nn.Module]] = {
+    "DBFPN": DBFPN,
+    "LKPAN": LKPAN,
+    "RSEFPN": RSEFPN,
+    "SequenceEncoder": SequenceEncoder,
+}
+HEADS: Mapping[str, Callable[..., nn.Module]] = {
+    "CTCHead": SingleCTCHead,
+    "ClsHead": ClsHead,
+    "DBHead": DBHead,
+    "MultiHead": MultiHead,
+    "PFHeadLocal": PFHeadLocal,
+    "PPLCNetHead": PPLCNetHead,
+}
 
 
 class Network(nn.Module):
