@@ -20,7 +20,7 @@ from paddle2torch.converters.layout import Row, layout_of
 from paddle2torch.converters.program import Operation, Program
 from paddle2torch.model_zoo.config import ClsPreprocess, ModelConfig, RecPreprocess
 from paddle2torch.model_zoo.errors import ConversionError
-from paddle2torch.model_zoo.layers import BatchNormReLU, Hardsigmoid
+from paddle2torch.model_zoo.layers import BatchNormHardswish, BatchNormReLU, Hardsigmoid
 from paddle2torch.model_zoo.network import Network, build_model
 from paddle2torch.model_zoo.pplcnetv3 import LearnableAffineBlock
 
@@ -31,6 +31,7 @@ LAYER_KINDS: tuple[tuple[type[nn.Module], str], ...] = (
     (nn.Linear, "linear"),
     (nn.modules.batchnorm._BatchNorm, "batch_norm"),
     (nn.LayerNorm, "layer_norm"),
+    (nn.LSTM, "lstm"),
     (LearnableAffineBlock, "affine"),
 )
 # Activations are aligned as well, so that a wrong slope shows at the activation and not three layers later.
@@ -44,6 +45,8 @@ ACTIVATION_KINDS: tuple[tuple[type[nn.Module], str], ...] = (
     (nn.GELU, "gelu"),
 )
 ACTIVATIONS = frozenset(kind for _, kind in ACTIVATION_KINDS)
+# One module here, two operations in a program: a normalisation and its activation.
+ACTIVATED_NORMS: tuple[tuple[type[nn.Module], str], ...] = ((BatchNormReLU, "relu"), (BatchNormHardswish, "hardswish"))
 CONVOLUTIONS = {"conv2d": "conv", "depthwise_conv2d": "conv", "conv2d_transpose": "conv_transpose"}
 
 
@@ -107,6 +110,14 @@ def steps_of(program: Program) -> tuple[Step, ...]:
                     return alias[other[0]], reader.outputs[0]
         return None, value
 
+    # A program turns a sequence around for an LSTM, which wants the time first, and back again: both belong to it.
+    turned = {
+        operation.outputs[0]: operation.inputs[0]
+        for operation in program.operations
+        if operation.kind == "transpose" and operation.inputs and operation.attributes.get("perm") == (1, 0, 2)
+    }
+    turned_back = {before: after for after, before in turned.items()}
+
     for index, operation in enumerate(program.operations):
         if index in absorbed:
             continue
@@ -116,6 +127,9 @@ def steps_of(program: Program) -> tuple[Step, ...]:
             raise ConversionError(
                 f"operation {operation.position} of the program ({operation.kind}) takes {name} for a parameter"
             ) from None
+        if step is not None and step.kind == "lstm":
+            reads, writes = turned.get(step.reads, step.reads), turned_back.get(step.writes, step.writes)
+            step = replace(step, reads=reads, writes=writes)
         if step is not None:
             steps.append(step)
     used = {name for step in steps for name in step.parameters.values()}
@@ -142,6 +156,8 @@ def _step(operation: Operation, alias: Mapping[str, str], following_add: Any) ->
             zip(("running_mean", "running_var", "weight", "bias"), (alias[n] for n in inputs[1:5]), strict=True)
         )
         return Step("batch_norm", names, inputs[0], output, operation.attributes)
+    if kind == "rnn" and operation.attributes.get("mode") == "LSTM":
+        return Step("lstm", _lstm_parameters(operation, alias), inputs[0], output, operation.attributes)
     if kind == "layer_norm":
         names = dict(zip(("weight", "bias"), (alias[n] for n in inputs[1:3]), strict=True))
         return Step("layer_norm", names, inputs[0], output, operation.attributes)
@@ -154,6 +170,20 @@ def _step(operation: Operation, alias: Mapping[str, str], following_add: Any) ->
     if kind in ACTIVATIONS:
         return Step(kind, {}, inputs[0], output, operation.attributes)
     return None
+
+
+def _lstm_parameters(operation: Operation, alias: Mapping[str, str]) -> dict[str, str]:
+    """Torch's names for the parameters of an LSTM: all its weights, layer by layer, and then all its biases."""
+    found = [alias[name] for name in operation.inputs if name in alias]
+    directions = ("", "_reverse") if operation.attributes.get("is_bidirec") else ("",)
+    layers, odd = divmod(len(found), 4 * len(directions))
+    if odd or not layers:
+        raise ConversionError(
+            f"operation {operation.position} of the program (rnn) takes {len(found)} parameters: no LSTM has as many"
+        )
+    cells = [f"l{layer}{direction}" for layer in range(layers) for direction in directions]
+    names = [f"{kind}_{source}_{cell}" for kind in ("weight", "bias") for cell in cells for source in ("ih", "hh")]
+    return dict(zip(names, found, strict=True))
 
 
 def layers_of(model: Network) -> tuple[tuple[str, str, nn.Module], ...]:
@@ -211,11 +241,12 @@ def align(program: Program, config: ModelConfig, source: str) -> Alignment:
         step = steps[position]
         if step.kind != kind:
             raise ConversionError(f"{where}, stands where the program has {_say(step, program)}")
-        if isinstance(module, BatchNormReLU):
-            # One module, two operations: what it returns is what the second one writes.
+        activation = next((kind for type_, kind in ACTIVATED_NORMS if isinstance(module, type_)), None)
+        if activation is not None:
+            # What the module returns is what the second operation writes.
             position += 1
-            if position == len(steps) or (steps[position].kind, steps[position].reads) != ("relu", step.writes):
-                raise ConversionError(f"{where}, has a ReLU that the program has not")
+            if position == len(steps) or (steps[position].kind, steps[position].reads) != (activation, step.writes):
+                raise ConversionError(f"{where}, has a {activation} that the program has not")
             step = replace(step, writes=steps[position].writes)
         rows.extend(_rows(path, module, step, program, where))
         _check_attributes(module, step, where)
@@ -263,6 +294,13 @@ def _check_attributes(module: nn.Module, step: Step, where: str) -> None:
         expected = {"strides": module.stride, "dilations": module.dilation, "groups": module.groups}
         if not isinstance(module.padding, str) and step.attributes.get("padding_algorithm", "EXPLICIT") == "EXPLICIT":
             expected["paddings"] = module.padding
+    elif isinstance(module, nn.LSTM):
+        expected = {
+            "input_size": module.input_size,
+            "hidden_size": module.hidden_size,
+            "num_layers": module.num_layers,
+            "is_bidirec": module.bidirectional,
+        }
     elif isinstance(module, (nn.modules.batchnorm._BatchNorm, nn.LayerNorm)):
         expected = {"epsilon": module.eps}
     elif isinstance(module, nn.Hardsigmoid):

@@ -5,15 +5,17 @@ The tensors win: a name or a yml may be of another release than the file beside 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from paddle2torch.model_zoo.config import Component, Task
 from paddle2torch.model_zoo.errors import ConfigError, ConversionError
 from paddle2torch.model_zoo.mobilenetv3 import BLOCKS
+from paddle2torch.model_zoo.pplcnet import STAGES as PPLCNET_STAGES
 from paddle2torch.model_zoo.pplcnetv3 import DET_OUTPUT_CHANNELS, DET_STAGES, REC_STAGES, make_divisible
-from paddle2torch.model_zoo.rec_heads import NRTR_EXTRA_SYMBOLS
+from paddle2torch.model_zoo.rec_heads import NRTR_EXTRA_SYMBOLS, SAR_EXTRA_SYMBOLS
+from paddle2torch.model_zoo.resnet_vd import BOTTLENECK_FROM, DEPTHS
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -29,12 +31,14 @@ class Architecture:
 
 # Keys of PaddleOCR's settings that say how to train or initialise and nothing about the network.
 TRAINING_ONLY = frozenset({"lr_mult_list", "lab_lr", "pretrained", "fc_decay", "return_feats"})
+# Keys that official settings give to a class which takes no notice of them.
+IGNORED: Mapping[str, frozenset[str]] = {"ResNet_vd": frozenset({"disable_se"})}
 
 
 def from_paddleocr(architecture: Mapping[str, Any], task: Task, where: str) -> Architecture:
     """Translate the `Architecture` section of a PaddleOCR yml for a model of `task`.
 
-    A MultiHead's class count is not in that section: it comes from the character set or the checkpoint.
+    The class count of a recogniser is not in that section: it comes from the character set or the checkpoint.
     Raises `ConfigError`, led by `where`, for a section that describes no network.
     """
     try:
@@ -42,20 +46,48 @@ def from_paddleocr(architecture: Mapping[str, Any], task: Task, where: str) -> A
         head = _component(architecture["Head"], where)
     except KeyError as key:
         raise ConfigError(f"{where}: the Architecture section has no {key}") from None
-    neck = architecture.get("Neck")
+    neck = None if architecture.get("Neck") is None else _neck(_component(architecture["Neck"], where), where)
     if head.name == "MultiHead":
         head = _multi_head(head, where)
     elif head.name == "ClsHead":
         head = Component("ClsHead", {"classes": head.options.get("class_dim")})
-    if backbone.name == "MobileNetV3" and task == "det":
+    if backbone.name == "PPLCNet":
+        backbone, head = _pplcnet(backbone, head)
+    if backbone.name == "ResNet":
+        backbone = replace(backbone, name="ResNet_vd")
+    if backbone.name in ("MobileNetV3", "ResNet_vd") and task == "det":
         # Paddle has two classes of this name, and picks one by the task.
         backbone = replace(backbone, options={**backbone.options, "det": True})
-    return Architecture(backbone, None if neck is None else _component(neck, where), head)
+    ignored = IGNORED.get(backbone.name, frozenset())
+    backbone = replace(backbone, options={k: v for k, v in backbone.options.items() if k not in ignored})
+    return Architecture(backbone, neck, head)
 
 
 def _component(data: Any, where: str) -> Component:
     component = Component.from_json(data, where)
     return replace(component, options={k: v for k, v in component.options.items() if k not in TRAINING_ONLY})
+
+
+def _neck(neck: Component, where: str) -> Component:
+    options = dict(neck.options)
+    if neck.name == "SequenceEncoder" and options.get("encoder_type") == "svtr":
+        svtr = {key: value for key, value in options.items() if key not in ("encoder_type", "hidden_size")}
+        return Component("SequenceEncoder", {"encoder_type": "svtr", "svtr": svtr})
+    if neck.name == "LKPAN" and options.pop("mode", "large") != "large":
+        raise ConfigError(f"{where}: LKPAN's mode {neck.options['mode']!r} is not supported, only large is")
+    return Component(neck.name, options)
+
+
+def _pplcnet(backbone: Component, head: Component) -> tuple[Component, Component]:
+    """PaddleClas's one class as the backbone and the head that it is here."""
+    options = dict(backbone.options)
+    expand, use_last_conv = options.pop("class_expand", 1280), options.pop("use_last_conv", True)
+    settings = {
+        "classes": head.options.get("class_num"),
+        "class_expand": expand if use_last_conv else None,
+        "dropout_prob": options.pop("dropout_prob", 0.2),
+    }
+    return Component("PPLCNet", options), Component("PPLCNetHead", settings)
 
 
 def _multi_head(head: Component, where: str) -> Component:
@@ -69,6 +101,8 @@ def _multi_head(head: Component, where: str) -> Component:
                 options["ctc"] = neck
             elif name == "NRTRHead":
                 options["nrtr"] = dict(settings or {})
+            elif name == "SARHead":
+                options["sar"] = dict(settings or {})
             else:
                 raise ConfigError(f"{where}: MultiHead's {name} is not supported")
     if "ctc" not in options:
@@ -80,28 +114,42 @@ def _multi_head(head: Component, where: str) -> Component:
 # so that the error says what the file is.
 SIGNATURES: tuple[tuple[str, str], ...] = (
     ("backbone.blocks2.0.dw_conv.conv_kxk.", "PPLCNetV3"),
-    ("backbone.block_list.", "MobileNetV1Enhance (PP-OCRv2/v3 recogniser)"),
-    ("backbone.stem.stem1.", "PPHGNetV2_B4 (PP-OCRv5 server)"),
-    ("backbone.stem.0.", "PPHGNet_small (PP-OCRv4 server)"),
+    ("backbone.blocks2.0.dw_conv.conv.", "PPLCNet"),
+    ("backbone.block_list.", "MobileNetV1Enhance"),
+    ("backbone.stem.stem1.", "PPHGNetV2_B4"),
+    ("backbone.stem.0.", "PPHGNet_small"),
     ("backbone.stage0.", "MobileNetV3"),
-    ("backbone.bb_0_0.", "ResNet_vd (v2.0 server)"),
+    ("backbone.bb_0_0.", "ResNet_vd"),
     ("backbone.blocks_s1.", "PPLCNetV4 (PP-OCRv6)"),
     ("backbone.blocks2.0.token_mixer.", "PPLCNetV4 (PP-OCRv6)"),
     ("backbone.blocks.0.expand_conv.", "MobileNetV3"),
-    ("blocks2.0.dw_conv.conv.", "PPLCNet classifier"),
 )
 NECK_SIGNATURES: tuple[tuple[str, str], ...] = (
     ("neck.ins_conv.0.in_conv.", "RSEFPN"),
-    ("neck.ins_conv.0.weight", "LKPAN (server detector)"),
-    ("neck.in2_conv.", "DBFPN (v2.0 detector)"),
-    ("neck.encoder.lstm.", "BiLSTM (CRNN)"),
+    ("neck.ins_conv.0.weight", "LKPAN"),
+    ("neck.in2_conv.", "DBFPN"),
+    ("neck.encoder.", "SequenceEncoder"),
 )
 HEAD_SIGNATURES: tuple[tuple[str, str], ...] = (
     ("head.ctc_encoder.encoder.", "MultiHead"),
-    ("head.cbn_layer.", "PFHeadLocal (server detector)"),
+    ("head.cbn_layer.", "PFHeadLocal"),
     ("head.binarize.", "DBHead"),
+    # Two heads have nothing but `head.fc`: a recogniser's stands behind a neck, PaddleClas's behind a backbone alone.
+    ("neck.encoder.", "CTCHead"),
+    ("backbone.blocks2.0.dw_conv.conv.", "PPLCNetHead"),
     ("head.fc.", "ClsHead"),
 )
+
+
+def network_keys(keys: Iterable[str]) -> dict[str, str]:
+    """{name of a tensor here: its name in the file}, of a network's tensors without a distillation's prefix.
+
+    The same, but for the classifiers of PaddleClas, which tell no backbone from a head.
+    """
+    keys = list(keys)
+    if not any(key.startswith("blocks2.0.dw_conv.") for key in keys):
+        return {key: key for key in keys}
+    return {("head." if key.startswith(("last_conv.", "fc.")) else "backbone.") + key: key for key in keys}
 
 
 def describe(shapes: Shapes) -> str:
@@ -126,8 +174,14 @@ def infer(shapes: Shapes, hint: Architecture | None, source: str) -> tuple[Archi
     file looks like.
     """
     backbone, neck, head = (_first(table, shapes) for table in (SIGNATURES, NECK_SIGNATURES, HEAD_SIGNATURES))
-    if backbone not in BACKBONES or (neck is not None and neck not in NECKS) or head not in HEADS:
+    known = backbone in BACKBONES and (neck is None or neck in NECKS) and head in HEADS
+    if backbone is None or head is None or not known:
         raise ConversionError(f"{source} cannot be converted: it looks like {describe(shapes)}")
+    layout: tuple[str, ...] = ()
+    if hint is not None and (hint.head.name, neck, head) == ("MultiHead", "SequenceEncoder", "CTCHead"):
+        layout = ("the checkpoint has a CTC head alone, in the layout of older releases",)
+        ctc = {"encoder_type": "svtr", "svtr": hint.head.options["ctc"]}
+        hint = Architecture(hint.backbone, Component("SequenceEncoder", ctc), Component("CTCHead"))
     if hint is not None:
         asked = (hint.backbone.name, hint.neck.name if hint.neck else None, hint.head.name)
         if asked != (backbone, neck, head):
@@ -145,7 +199,7 @@ def infer(shapes: Shapes, hint: Architecture | None, source: str) -> tuple[Archi
         raise ConversionError(f"{source} looks like {describe(shapes)}, but the tensor {key} is missing") from None
     except (IndexError, ValueError) as error:
         raise ConversionError(f"{source} looks like {describe(shapes)}, but {error}") from None
-    return found, _differences(hint, found) if hint else ()
+    return found, (*layout, *(_differences(hint, found) if hint else ()))
 
 
 def _options(component: Component | None) -> Mapping[str, Any]:
@@ -164,6 +218,8 @@ def _differences(hint: Architecture, found: Architecture) -> tuple[str, ...]:
                 notes.append(f"{part} {key}: the checkpoint has {after[key]}")
         if any(key.startswith("nrtr.") for key in before) and after.get("nrtr", "") is None:
             notes.append("the checkpoint has no NRTR head")
+        if any(key.startswith("sar.") for key in before) and not any(key.startswith("sar.") for key in after):
+            notes.append("the checkpoint has no SAR head")
     return tuple(notes)
 
 
@@ -236,24 +292,24 @@ def svtr_options(
     return options
 
 
-def _multi_head_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:
-    encoder = "head.ctc_encoder.encoder"
-    classes = shapes["head.ctc_head.fc.bias"][0]
+def _svtr_options(shapes: Shapes, encoder: str, hint: Mapping[str, Any]) -> dict[str, Any]:
     hidden = shapes[f"{encoder}.conv2.conv.weight"][0]
     depth = _count(shapes, encoder + ".svtr_block.{}.")
-    options: dict[str, Any] = {
-        "classes": classes,
-        "ctc": svtr_options(
-            conv1=shapes[f"{encoder}.conv1.conv.weight"][2:],
-            conv4=shapes[f"{encoder}.conv4.conv.weight"][2:],
-            hidden=hidden,
-            depth=depth,
-            mlp=shapes[f"{encoder}.svtr_block.0.mlp.fc1.bias"][0] if depth else 2 * hidden,
-            dims=shapes[f"{encoder}.conv1x1.conv.weight"][0],
-            hint=hint.get("ctc", {}),
-        ),
-        "nrtr": None,
-    }
+    return svtr_options(
+        conv1=shapes[f"{encoder}.conv1.conv.weight"][2:],
+        conv4=shapes[f"{encoder}.conv4.conv.weight"][2:],
+        hidden=hidden,
+        depth=depth,
+        mlp=shapes[f"{encoder}.svtr_block.0.mlp.fc1.bias"][0] if depth else 2 * hidden,
+        dims=shapes[f"{encoder}.conv1x1.conv.weight"][0],
+        hint=hint,
+    )
+
+
+def _multi_head_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:
+    classes = shapes["head.ctc_head.fc.bias"][0]
+    ctc = _svtr_options(shapes, "head.ctc_encoder.encoder", hint.get("ctc", {}))
+    options: dict[str, Any] = {"classes": classes, "ctc": ctc, "nrtr": None}
     if any(key.startswith("head.gtc_head.") for key in shapes):
         vocabulary, width = shapes["head.gtc_head.embedding.embedding.weight"]
         if vocabulary != classes + NRTR_EXTRA_SYMBOLS:
@@ -264,6 +320,18 @@ def _multi_head_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, An
         options["nrtr"] = {
             "nrtr_dim": width,
             "num_decoder_layers": _count(shapes, "head.gtc_head.decoder.{}."),
+            "max_text_length": guide.get("max_text_length", 25),
+        }
+    if any(key.startswith("head.sar_head.") for key in shapes):
+        symbols, width = shapes["head.sar_head.decoder.embedding.weight"]
+        if symbols != classes + SAR_EXTRA_SYMBOLS:
+            raise ValueError(
+                f"its SAR head has {symbols} symbols, {classes} CTC classes need {classes + SAR_EXTRA_SYMBOLS}"
+            )
+        guide = hint.get("sar") or {}
+        options["sar"] = {
+            "enc_dim": width,
+            "d_k": shapes["head.sar_head.decoder.conv3x3_1.bias"][0],
             "max_text_length": guide.get("max_text_length", 25),
         }
     return options
@@ -283,6 +351,8 @@ def _mobilenetv3_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, A
                 options: dict[str, Any] = {"scale": scale, "model_name": name}
                 # Strides leave no trace in the tensors.
                 options |= {key: hint[key] for key in ("small_stride", "large_stride") if key in hint}
+                if not hint and name == "small" and any(key.startswith("neck.encoder.lstm.") for key in shapes):
+                    options["small_stride"] = [1, 2, 2, 2]  # of all official recognisers
                 if det:
                     options["det"] = True
                 if not any(".mid_se." in key for key in shapes):
@@ -291,23 +361,116 @@ def _mobilenetv3_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, A
     raise ValueError(f"its channels {projections} are those of no MobileNetV3")
 
 
+def _mobilenetv1_enhance_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:
+    options: dict[str, Any] = {"scale": shapes["backbone.conv1._conv.weight"][0] / 32}
+    # Stride and pooling leave no trace in the tensors. Both versions are told by their neck.
+    v3 = {"last_conv_stride": [1, 2], "last_pool_type": "avg", "last_pool_kernel_size": [2, 2]}
+    lstm = any(key.startswith("neck.encoder.lstm.") for key in shapes)
+    given = hint if hint else {} if lstm else v3
+    return options | {key: given[key] for key in v3 if key in given}
+
+
+def _pphgnet_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:
+    return {} if "backbone.stages.0.downsample.conv.weight" in shapes else {"det": True}
+
+
+def _pphgnetv2_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:
+    return {"text_rec" if "backbone.stages.0.downsample.conv.weight" in shapes else "det": True}
+
+
+def _resnet_vd_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:
+    depths = tuple(_count(shapes, f"backbone.bb_{stage}_{{}}.") for stage in range(4))
+    bottleneck = "backbone.bb_0_0.conv2._conv.weight" in shapes
+    for layers, official in DEPTHS.items():
+        if depths == official and bottleneck == (layers >= BOTTLENECK_FROM):
+            det = any(key.startswith("head.binarize.") for key in shapes)
+            return {"layers": layers, **({"det": True} if det else {})}
+    raise ValueError(f"its stages of {depths} blocks are those of no ResNet_vd")
+
+
+def _pplcnet_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:
+    widths = [shapes["backbone.conv1.conv.weight"][0]]
+    expected = [16]
+    for name, blocks in PPLCNET_STAGES.items():
+        for index, block in enumerate(blocks):
+            widths.append(shapes[f"backbone.{name}.{index}.pw_conv.conv.weight"][0])
+            expected.append(block[2])
+    # Strides leave no trace in the tensors: the official classifiers of lines have two classes, of documents four.
+    lines = [2, [2, 1], [2, 1], [2, 1], [2, 1]]
+    strides = hint.get("stride_list", lines if shapes["head.fc.bias"][0] == 2 else [2, 2, 2, 2, 2])
+    for scale in (*((hint["scale"],) if "scale" in hint else ()), 0.25, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5):
+        if [make_divisible(channels * scale, 8) for channels in expected] == widths:
+            return {"scale": scale, "stride_list": strides}
+    raise ValueError(f"its channels {widths} are those of no PPLCNet")
+
+
+def _sequence_encoder_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:
+    if "neck.encoder.conv1.conv.weight" in shapes:
+        svtr = {"use_guide": False, **(hint.get("svtr") or {})}
+        return {"encoder_type": "svtr", "svtr": _svtr_options(shapes, "neck.encoder", svtr)}
+    return {"encoder_type": "rnn", "hidden_size": shapes["neck.encoder.lstm.weight_hh_l0"][1]}
+
+
+def _dbfpn_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:
+    return {"out_channels": shapes["neck.in2_conv.weight"][0]}
+
+
+def _lkpan_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:
+    intracl = any(key.startswith("neck.incl1.") for key in shapes)
+    return {"out_channels": shapes["neck.ins_conv.0.weight"][0], **({"intracl": True} if intracl else {})}
+
+
 def _rsefpn_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:
     return {"out_channels": shapes["neck.ins_conv.0.in_conv.weight"][0], "shortcut": hint.get("shortcut", True)}
 
 
 def _db_head_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:
-    return dict(hint)
+    kernels = [shapes[f"head.binarize.conv{i}.weight"][2] for i in (1, 2, 3)]
+    return {**hint, **({} if kernels == [3, 2, 2] else {"kernel_list": kernels})}
+
+
+def _pf_head_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:
+    mid, features = shapes["head.cbn_layer.last_3.conv.weight"][:2]
+    return {**_db_head_options(shapes, hint), "mode": "large" if mid == features - 1 else "small"}
 
 
 def _cls_head_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:
     return {"classes": shapes["head.fc.bias"][0]}
 
 
+def _pplcnet_head_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:
+    expand = shapes["head.last_conv.weight"][0] if "head.last_conv.weight" in shapes else None
+    dropout = {"dropout_prob": hint["dropout_prob"]} if "dropout_prob" in hint else {}
+    return {"classes": shapes["head.fc.bias"][0], "class_expand": expand, **dropout}
+
+
+def _ctc_head_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:
+    if "head.fc1.bias" in shapes:
+        return {"classes": shapes["head.fc2.bias"][0], "mid_channels": shapes["head.fc1.bias"][0]}
+    return {"classes": shapes["head.fc.bias"][0]}
+
+
 Reader = Callable[[Shapes, Mapping[str, Any]], dict[str, Any]]
-BACKBONES: Mapping[str, Reader] = {"MobileNetV3": _mobilenetv3_options, "PPLCNetV3": _pplcnetv3_options}
-NECKS: Mapping[str, Reader] = {"RSEFPN": _rsefpn_options}
+BACKBONES: Mapping[str, Reader] = {
+    "MobileNetV1Enhance": _mobilenetv1_enhance_options,
+    "MobileNetV3": _mobilenetv3_options,
+    "PPHGNetV2_B4": _pphgnetv2_options,
+    "PPHGNet_small": _pphgnet_options,
+    "PPLCNet": _pplcnet_options,
+    "PPLCNetV3": _pplcnetv3_options,
+    "ResNet_vd": _resnet_vd_options,
+}
+NECKS: Mapping[str, Reader] = {
+    "DBFPN": _dbfpn_options,
+    "LKPAN": _lkpan_options,
+    "RSEFPN": _rsefpn_options,
+    "SequenceEncoder": _sequence_encoder_options,
+}
 HEADS: Mapping[str, Reader] = {
+    "CTCHead": _ctc_head_options,
     "ClsHead": _cls_head_options,
     "DBHead": _db_head_options,
     "MultiHead": _multi_head_options,
+    "PFHeadLocal": _pf_head_options,
+    "PPLCNetHead": _pplcnet_head_options,
 }

@@ -8,13 +8,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from paddle2torch.converters.align import Step, align, steps_of
-from paddle2torch.converters.architecture import Architecture, Shapes, infer, pplcnetv3_scale, svtr_options
+from paddle2torch.converters.architecture import (
+    Architecture,
+    Shapes,
+    infer,
+    network_keys,
+    pplcnetv3_scale,
+    svtr_options,
+)
 from paddle2torch.converters.exports import find_export, read_program
-from paddle2torch.converters.layout import Row, check_table, layout_table, to_torch
+from paddle2torch.converters.layout import Row, check_table, layout_table, lstm_key, to_torch
 from paddle2torch.converters.pdiparams import read_parameters
 from paddle2torch.converters.pdparams import read_pdparams
 from paddle2torch.converters.templates import Charset, Template, from_card
@@ -40,6 +48,7 @@ from paddle2torch.model_zoo.pplcnetv3 import DET_STAGES, REC_STAGES
 # Tensors that are left out on purpose, and why. Whatever else has no place in the network is an error.
 DROPPED: tuple[tuple[str, str], ...] = (
     (r"backbone\.conv1\.hardswish\.", "the stem's affine, which no official code runs"),
+    (r"backbone\.(last_conv|fc)\.", "the classifier of images that the backbone was trained as, which nothing runs"),
 )
 # Distillation checkpoints hold several networks side by side; the student is the one that is released.
 PREFIXES = ("Student.", "Student2.", "Teacher.")
@@ -64,6 +73,8 @@ def convert_checkpoint(path: Path, template: Template | None = None, *, name: st
     path = Path(path)
     checkpoint = read_pdparams(path)
     chosen, notes = _student({key: tuple(array.shape) for key, array in checkpoint.tensors.items()}, path)
+    chosen = {key: chosen[name] for key, name in network_keys(chosen).items()}
+    chosen, merged = _merge_cells(chosen, checkpoint.tensors, path)
     kept, dropped = _drop(chosen)
     architecture, overruled = infer({key: s for key, (s, _) in kept.items()}, _hint(template), str(path))
     config = _config(name, architecture, template, path, "training checkpoint", source)
@@ -73,7 +84,7 @@ def convert_checkpoint(path: Path, template: Template | None = None, *, name: st
     check_table(table, {key: shape for key, (shape, _) in kept.items()}, model, str(path))
     tensors = {key: checkpoint.tensors[original] for key, (_, original) in kept.items()}
     bfloat16 = frozenset(key for key, (_, original) in kept.items() if original in checkpoint.bfloat16)
-    notes = (*notes, *dropped, *overruled)
+    notes = (*notes, *merged, *dropped, *overruled)
     return Converted(_noted(config, notes), to_torch(table, tensors, bfloat16), table, notes)
 
 
@@ -99,7 +110,8 @@ def convert_export(path: Path, template: Template | None = None, *, name: str, s
             continue
         parameters = read_parameters(program, parameters_path)
         state = to_torch(alignment.rows, parameters.tensors, parameters.bfloat16)
-        notes = ("an export has no training branches" + (" and no NRTR head" if config.task == "rec" else ""),)
+        second = " and no NRTR or SAR head" if config.head.name == "MultiHead" else ""
+        notes = (f"an export has no training branches{second}",)
         return Converted(_noted(config, notes), state, alignment.rows, notes)
     raise ConversionError("\n".join(failures) or f"{path}: no network to compare with")
 
@@ -137,6 +149,25 @@ def _student(shapes: Shapes, path: Path) -> tuple[dict[str, tuple[tuple[int, ...
         )
     note = f"distillation checkpoint: took Student, left out {' and '.join(left)}" if left else "took Student"
     return chosen, (note,)
+
+
+def _merge_cells(
+    tensors: Mapping[str, tuple[tuple[int, ...], str]], arrays: Mapping[str, np.ndarray], path: Path
+) -> tuple[dict[str, tuple[tuple[int, ...], str]], tuple[str, ...]]:
+    """`tensors` with each tensor of an LSTM under one name."""
+    kept, merged = dict(tensors), 0
+    for key, (shape, original) in tensors.items():
+        name = lstm_key(key)
+        if name is None:
+            continue
+        del kept[key]
+        if name not in kept:
+            kept[name] = (shape, original)
+        elif arrays[original].tobytes() == arrays[kept[name][1]].tobytes():
+            merged += 1
+        else:
+            raise ConversionError(f"{path}: {key} and {name} are one tensor of an LSTM, but their values differ")
+    return kept, (f"left out second names of {merged} tensors of LSTMs, which have the same values",) if merged else ()
 
 
 def _drop(
@@ -196,7 +227,14 @@ def _noted(config: ModelConfig, notes: tuple[str, ...]) -> ModelConfig:
 
 
 def _task(architecture: Architecture) -> Task:
-    tasks: dict[str, Task] = {"MultiHead": "rec", "DBHead": "det", "ClsHead": "cls"}
+    tasks: dict[str, Task] = {
+        "CTCHead": "rec",
+        "ClsHead": "cls",
+        "DBHead": "det",
+        "MultiHead": "rec",
+        "PFHeadLocal": "det",
+        "PPLCNetHead": "cls",
+    }
     return tasks[architecture.head.name]
 
 
@@ -240,14 +278,14 @@ def _refine(hint: Architecture, steps: Sequence[Step], shapes: Shapes) -> Archit
     convolutions = [shapes[step.parameters["weight"]] for step in steps if step.kind == "conv"]
     linears = [shapes[step.parameters["weight"]] for step in steps if step.kind == "linear"]
     try:
-        backbone, rest = hint.backbone, convolutions
+        backbone, rest = hint.backbone, tuple(convolutions)
         if backbone.name == "PPLCNetV3":
-            backbone, rest = _refine_pplcnetv3(backbone, convolutions)
+            backbone, rest = _refine_pplcnetv3(backbone, rest)
         head = hint.head
         if head.name == "MultiHead":
             norms = [shapes[step.parameters["weight"]][0] for step in steps if step.kind == "layer_norm"]
-            head = _refine_multi_head(head, rest, linears, norms)
-        elif "classes" in head.options:
+            head = _refine_multi_head(head, rest[-5:], linears, norms)
+        elif head.name in ("CTCHead", "ClsHead", "PPLCNetHead"):
             head = replace(head, options={**head.options, "classes": linears[-1][1]})
     except (IndexError, KeyError, ValueError) as error:
         raise ConversionError(f"the program's layers are not those of this network: {error}") from None
@@ -255,8 +293,8 @@ def _refine(hint: Architecture, steps: Sequence[Step], shapes: Shapes) -> Archit
 
 
 def _refine_pplcnetv3(
-    backbone: Component, convolutions: Sequence[tuple[int, ...]]
-) -> tuple[Component, Sequence[tuple[int, ...]]]:
+    backbone: Component, convolutions: tuple[tuple[int, ...], ...]
+) -> tuple[Component, tuple[tuple[int, ...], ...]]:
     """The backbone at the scale of the first convolutions, and the convolutions after its blocks."""
     stages = DET_STAGES if backbone.options.get("det") else REC_STAGES
     widths, expected, position = [convolutions[0][0]], [16], 1

@@ -7,6 +7,7 @@ purpose, every torch tensor is filled, the shapes match.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -27,6 +28,9 @@ LAYOUTS: tuple[tuple[type[nn.Module], Mapping[str, tuple[str, Op]]], ...] = (
     (nn.modules.batchnorm._BatchNorm, {"running_mean": ("_mean", "same"), "running_var": ("_variance", "same")}),
 )
 
+# Paddle's LSTM and each of its cells own the same tensors, so a checkpoint has them under two names.
+_CELL_TENSOR = re.compile(r"(.+)\.(\d+)\.cell(|_fw|_bw)\.((?:weight|bias)_(?:ih|hh))")
+
 
 @dataclass(frozen=True)
 class Row:
@@ -43,6 +47,15 @@ def layout_of(module: nn.Module, name: str) -> tuple[str, Op]:
         if isinstance(module, kind) and name in names:
             return names[name]
     return name, "same"
+
+
+def lstm_key(key: str) -> str | None:
+    """The name, on the LSTM itself, of the tensor that `key` names on one of its cells; None where it names none."""
+    found = _CELL_TENSOR.fullmatch(key)
+    if found is None:
+        return None
+    path, layer, direction, name = found.groups()
+    return f"{path}.{name}_l{layer}" + ("_reverse" if direction == "_bw" else "")
 
 
 def layout_table(model: nn.Module) -> tuple[Row, ...]:
