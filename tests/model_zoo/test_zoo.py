@@ -1,0 +1,198 @@
+"""Ten official networks against what the official code computes under Paddle, and their exports against the truth.
+
+No weights are stored: a recipe makes each tensor from its name and shape, for Paddle as for us. Everything goes the
+way of a user's file: a checkpoint of all of Paddle's tensors is converted with what is known of the official model.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from small_models import write_pdparams
+
+from paddle2torch.converters.align import align
+from paddle2torch.converters.architecture import from_paddleocr
+from paddle2torch.converters.convert import convert_checkpoint
+from paddle2torch.converters.layout import layout_table, lstm_key
+from paddle2torch.converters.pir import read_pir
+from paddle2torch.converters.templates import Charset, Template
+from paddle2torch.model_zoo.config import CTCDecode, DBPostprocess, DetPreprocess, ModelConfig, RecPreprocess
+from paddle2torch.model_zoo.network import build_model
+from paddle2torch.model_zoo.nrtr import PositionalEncoding
+
+SHARED = Path(__file__).parents[3] / "shared"
+ZOO = SHARED / "reference" / "zoo"
+pytestmark = pytest.mark.skipif(not ZOO.is_dir(), reason="needs the Paddle outputs in ../shared")
+
+# Of a layer's largest value. The worst of all is at 3.2e-6.
+TOLERANCE = 5e-5
+
+LSTM_NOTE = "left out second names of 16 tensors of LSTMs, which have the same values"
+CLASSIFIER_NOTE = "left out {}: the classifier of images that the backbone was trained as, which nothing runs"
+# Recorded layers, tensors of the exported program, and what the conversion of the checkpoint says it left out.
+MODELS: dict[str, tuple[int, int, tuple[str, ...]]] = {
+    "PP-OCRv5_mobile_det": (623, 234, ()),
+    "PP-OCRv5_mobile_rec": (631, 234, ()),
+    "PP-OCRv5_server_det": (423, 539, (CLASSIFIER_NOTE.format("backbone.last_conv.weight"),)),
+    "PP-OCRv5_server_rec": (
+        396,
+        458,
+        (CLASSIFIER_NOTE.format("backbone.last_conv.weight, backbone.fc.weight, backbone.fc.bias"),),
+    ),
+    "ch_PP-OCRv3_det": (220, 288, ()),
+    "ch_PP-OCRv4_server_det": (286, 354, ()),
+    "ch_PP-OCRv4_server_rec": (258, 273, ()),
+    "ch_ppocr_mobile_v2.0_det": (180, 256, ()),
+    "ch_ppocr_mobile_v2.0_rec": (163, 229, (LSTM_NOTE,)),
+    "en_PP-OCRv3_rec": (164, 196, (LSTM_NOTE,)),
+}
+
+
+@cache
+def official() -> dict[str, Any]:
+    """What is published about each model."""
+    entries = json.loads((SHARED / "facts" / "official-models.json").read_text(encoding="utf-8"))
+    return {entry["name"]: entry for entry in entries}
+
+
+@cache
+def recipe() -> Any:
+    spec = importlib.util.spec_from_file_location("zoo_recipe", ZOO / "recipe.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def manifest(name: str) -> dict[str, Any]:
+    data: dict[str, Any] = json.loads((ZOO / f"{name}.manifest.json").read_text(encoding="utf-8"))
+    return data
+
+
+def tensors(facts: dict[str, Any]) -> dict[str, np.ndarray]:
+    """All tensors of the official network under their names; a second name of one has the value of the first."""
+    owner: dict[str, str] = {}
+    found = {}
+    for entry in facts["parameters"]:
+        key, shape = entry["name"], tuple(entry["shape"])
+        if key in facts["as_built"]:
+            assert key.endswith("positional_encoding.pe")
+            found[key] = PositionalEncoding(shape[2], 0.0).state_dict()["pe"].numpy()
+        else:
+            found[key] = recipe().fill(owner.setdefault(entry["static_name"], key), shape)
+    return found
+
+
+def template(name: str, facts: dict[str, Any]) -> Template:
+    """What a card would say, with as many characters as the checkpoint has classes for."""
+    entry = official()[name]
+    task = entry["task"]
+    charset = None
+    if task == "rec":
+        (bias,) = (p for p in facts["parameters"] if p["name"] in ("head.ctc_head.fc.bias", "head.fc.bias"))
+        charset = Charset(tuple(chr(0x4E00 + i) for i in range(bias["shape"][0] - 1)), False, "a test")
+    preprocess = RecPreprocess(image_shape=tuple(facts["input"][1:])) if task == "rec" else DetPreprocess()
+    postprocess = CTCDecode() if task == "rec" else DBPostprocess()
+    architecture = from_paddleocr(entry["architecture"], task, name)
+    return Template(name, "a test", task, architecture, charset, preprocess, postprocess)
+
+
+def fused_config(name: str) -> ModelConfig:
+    """The fused network as the published architecture alone describes it, without a look at the checkpoint."""
+    known = template(name, manifest(name))
+    assert known.architecture is not None
+    head, charset = known.architecture.head, None
+    if known.charset is not None:
+        charset = known.charset.characters
+        head = replace(head, options={**head.options, "classes": len(charset) + 1})
+    return ModelConfig(
+        name=name,
+        task=official()[name]["task"],
+        form="fused",
+        backbone=known.architecture.backbone,
+        neck=known.architecture.neck,
+        head=head,
+        preprocess=known.preprocess,  # type: ignore[arg-type]
+        postprocess=known.postprocess,  # type: ignore[arg-type]
+        charset=charset,
+    )
+
+
+def leaves(path: str, value: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    """Paddle's names for a layer's outputs."""
+    if isinstance(value, torch.Tensor):
+        yield path, value
+    else:
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, item in items:
+            yield from leaves(f"{path}/{key}", item)
+
+
+def sample(tensor: torch.Tensor, count: int) -> np.ndarray:
+    flat = tensor.numpy().ravel()
+    return flat[np.linspace(0, flat.size - 1, count).astype(np.int64)] if flat.size > count else flat
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_checkpoint_converts_and_every_layer_equals_paddles(name: str, tmp_path: Path) -> None:
+    facts = manifest(name)
+    path = write_pdparams(tmp_path / "best_accuracy.pdparams", tensors(facts))
+    converted = convert_checkpoint(path, template(name, facts), name=name)
+    path.unlink()  # up to 180 MB
+    assert converted.notes == MODELS[name][2]
+    reference = np.load(ZOO / f"{name}.eval.npz")
+    about = json.loads((ZOO / f"{name}.eval.json").read_text(encoding="utf-8"))["layers"]
+    recorded = {layer["name"]: layer for layer in about}
+    with torch.device("meta"):
+        model = build_model(converted.config)
+    model.load_state_dict(dict(converted.state), assign=True)
+    model.eval()
+    outputs: dict[str, torch.Tensor] = {}
+    calls: Counter[str] = Counter()
+
+    def record(path: str, value: Any) -> None:
+        calls[path] += 1
+        outputs.update(leaves(path if calls[path] == 1 else f"{path}#{calls[path]}", value))
+
+    for path, module in model.named_modules():
+        if path:
+            module.register_forward_hook(lambda module, inputs, output, path=path: record(path, output))
+    with torch.inference_mode():
+        model(torch.from_numpy(reference["x"]))
+
+    layers = [key.removeprefix("layer:") for key in reference.files if key.startswith("layer:")]
+    assert len(layers) == MODELS[name][0]
+    assert [layer for layer in layers if layer not in outputs] == []
+    errors = {}
+    for layer in layers:
+        expected = reference[f"layer:{layer}"].ravel()
+        assert list(outputs[layer].shape) == recorded[layer]["shape"], layer
+        errors[layer] = np.abs(sample(outputs[layer], expected.size) - expected).max() / recorded[layer]["absmax"]
+    assert {layer: error for layer, error in errors.items() if not error <= TOLERANCE} == {}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_tensor_of_the_export_is_found(name: str) -> None:
+    program = read_pir(ZOO / f"{name}_infer" / "inference.json")
+    config = fused_config(name)
+    alignment = align(program, config, name)
+    with torch.device("meta"):
+        network = build_model(config)
+    paddle_key = {row.torch_key: row.paddle_key for row in layout_table(network)}
+    found = {row.paddle_key: paddle_key[row.torch_key] for row in alignment.rows}
+    truth = manifest(name)["fused_names"]
+    assert len(found) == MODELS[name][1]
+    assert sorted(found) == sorted(program.parameters)
+    # The manifest names an LSTM's tensors by its cells.
+    assert found == {parameter: lstm_key(truth[parameter]) or truth[parameter] for parameter in found}
