@@ -1,0 +1,100 @@
+"""What training data loses on its way to the network, by reason: nothing is dropped without being counted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from enum import Enum
+
+from paddle2torch.model_zoo.errors import Paddle2TorchError
+
+
+class DataError(Paddle2TorchError):
+    """Training or evaluation data is missing, malformed, or has nothing that can be used."""
+
+
+class Reason(Enum):
+    """Why a sample was not used as it stands."""
+
+    EMPTY = "empty label"
+    TOO_LONG = "label too long"
+    OUTSIDE = "no character of the label is in the set"
+    UNREADABLE = "unreadable image"
+    JOINED = "too long once RecConAug had joined other lines to it"
+    SQUEEZED = "far too wide: squeezed"
+
+
+OF_THE_SAMPLE = (Reason.EMPTY, Reason.TOO_LONG, Reason.OUTSIDE, Reason.UNREADABLE)
+"""These hold at every request; a line that was joined too long once is used another time, a squeezed one always."""
+
+CHARACTERS_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Event:
+    """One sample, one reason. It travels from the process that loaded the sample to the one that trains."""
+
+    index: int
+    reason: Reason
+    message: str
+
+
+class Rejected(Exception):  # noqa: N818 - not an error: the next sample takes this one's place
+    """A sample that cannot be used; the dataset turns it into an `Event`."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass
+class DropReport:
+    """The counts of one dataset: what its labels told at once, and what reading the images showed since.
+
+    `indices` has the samples of each reason and `first` its first message; `replaced` counts requests that were
+    answered with the next good sample; `outside` counts the characters that labels lost because the set lacks them,
+    and `shortened` those labels.
+    """
+
+    samples: int
+    indices: dict[Reason, set[int]] = field(default_factory=dict)
+    first: dict[Reason, str] = field(default_factory=dict)
+    replaced: int = 0
+    outside: Counter[str] = field(default_factory=Counter)
+    shortened: int = 0
+
+    def add(self, event: Event) -> None:
+        """Note a sample under a reason; saying it again changes nothing."""
+        self.indices.setdefault(event.reason, set()).add(event.index)
+        self.first.setdefault(event.reason, event.message)
+
+    def count(self, reason: Reason) -> int:
+        """How many samples this happened to."""
+        return len(self.indices.get(reason, ()))
+
+    @property
+    def dropped(self) -> int:
+        """How many samples are known to be unusable."""
+        return sum(self.count(reason) for reason in OF_THE_SAMPLE)
+
+    def lines(self) -> list[str]:
+        """The report, a line per reason; its first line sums up."""
+        lines = [
+            f"{self.samples:,} samples, {self.dropped:,} dropped; {self.replaced:,} requests took the next good one"
+        ]
+        lines += [
+            f"  {self.count(reason):,} x {reason.value}, first: {self.first[reason]}"
+            for reason in Reason
+            if reason in self.indices
+        ]
+        if self.shortened:
+            shown = ", ".join(f"{char!r} {count:,}x" for char, count in self.outside.most_common(CHARACTERS_SHOWN))
+            more = len(self.outside) - CHARACTERS_SHOWN
+            lines.append(
+                f"  {self.shortened:,} x label without characters that are not in the set: {shown}"
+                + (f" and {more:,} more" if more > 0 else "")
+            )
+        return lines
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
