@@ -31,7 +31,7 @@ from paddle2torch.recognition import Line, Recognizer, words
 
 Model: TypeAlias = "str | Path | nn.Module"
 
-VERSION = "v4"
+VERSIONS = ("v4", "v5", "v3")
 DETECTOR = "ch_PP-OCRv4_det"
 CLASSIFIER = "ch_ppocr_mobile_v2.0_cls"
 DROP_SCORE = 0.5
@@ -163,14 +163,18 @@ class _Prepared:
 
 
 def recognizer_of(lang: str) -> str:
-    """The zoo's recogniser for a language; raises `ConfigError` with the languages that there are."""
-    cards = [card for card in list_cards() if card.task == "rec" and card.version == VERSION and card.tier == "mobile"]
-    able = [card for card in cards if lang in card.languages]
-    if not able:
-        known = sorted({language for card in cards for language in card.languages})
-        raise ConfigError(f"no recogniser of the zoo reads {lang!r}; known: {', '.join(known)}. Or give one with rec=…")
-    # ch reads English, too: the model whose own language it is goes first.
-    return min(able, key=lambda card: card.languages.index(lang)).name
+    """The zoo's recogniser for a language; raises `ConfigError` with the languages that there are.
+
+    The mobile ones whose network is known: of v4 where there is one, else of v5, else of v3.
+    """
+    cards = [card for card in list_cards() if card.task == "rec" and card.tier == "mobile" and card.architecture]
+    for version in VERSIONS:
+        able = [card for card in cards if card.version == version and lang in card.languages]
+        if able:
+            # ch reads English, too: the model whose own language it is goes first.
+            return min(able, key=lambda card: card.languages.index(lang)).name
+    known = sorted({language for card in cards if card.version in VERSIONS for language in card.languages})
+    raise ConfigError(f"no recogniser of the zoo reads {lang!r}; known: {', '.join(known)}. Or give one with rec=…")
 
 
 def _load(model: Model, device: torch.device | str) -> tuple[nn.Module, ModelConfig]:
