@@ -99,7 +99,7 @@ def read_pages(sources: Iterable[str], done: Callable[[str, int], bool] = _never
         try:
             yield from _read(source, done)
         except ImageError as error:
-            yield Failure(source, None, str(error))
+            yield Failure(source, None, f"standard input: {error}" if source == STDIN else str(error))
 
 
 def _read(source: str, done: Callable[[str, int], bool]) -> Iterator[Page | Failure]:
@@ -183,10 +183,9 @@ def _read_tiff(source: str, data: bytes | Path, done: Callable[[str, int], bool]
             if done(source, number):
                 continue
             try:
-                yield Page(source, number, count, load_image(data) if count == 1 else _frame(image, number - 1))
+                yield Page(source, number, count, _frame(image, number - 1))
             except ImageError as error:
-                message = str(error) if count == 1 else f"{source}, page {number}: {error}"
-                yield Failure(source, number, message)
+                yield Failure(source, number, f"{source}, page {number}: {error}")
 
 
 def _frame(image: TiffImagePlugin.TiffImageFile, index: int) -> BGRImage:

@@ -1,0 +1,232 @@
+"""Files of every kind become pages, one at a time; what is broken is a failure in its place."""
+
+from __future__ import annotations
+
+import gc
+import io
+import sys
+import weakref
+from pathlib import Path
+
+import numpy as np
+import pypdfium2
+import pytest
+from PIL import Image
+
+from paddle2torch import pages
+from paddle2torch.images import load_image
+from paddle2torch.pages import Failure, Page, find_sources, read_pages
+
+
+def write_pdf(path: Path, *sizes: tuple[float, float]) -> Path:
+    """A PDF of empty pages of these sizes in points."""
+    document = pypdfium2.PdfDocument.new()
+    for size in sizes:
+        document.new_page(*size)
+    document.save(path)
+    document.close()
+    return path
+
+
+def write_png(path: Path, value: int = 100) -> Path:
+    Image.new("L", (30, 20), value).save(path)
+    return path
+
+
+def protected_pdf() -> bytes:
+    """A PDF whose owner's and user's keys fit no password that anybody has, least of all the empty one."""
+    objects = [
+        b"<</Type/Catalog/Pages 2 0 R>>",
+        b"<</Type/Pages/Kids[3 0 R]/Count 1>>",
+        b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 100 100]>>",
+        b"<</Filter/Standard/V 1/R 2/P -4/O<%s>/U<%s>>>" % (b"12" * 32, b"34" * 32),
+    ]
+    data, offsets = b"%PDF-1.4\n", []
+    for number, body in enumerate(objects, 1):
+        offsets.append(len(data))
+        data += b"%d 0 obj\n%s\nendobj\n" % (number, body)
+    table = b"".join(b"%010d 00000 n \n" % offset for offset in offsets)
+    trailer = b"trailer<</Size 5/Root 1 0 R/Encrypt 4 0 R/ID[<%s><%s>]>>" % (b"ab" * 16, b"ab" * 16)
+    return data + b"xref\n0 5\n0000000000 65535 f \n%s%s\nstartxref\n%d\n%%%%EOF\n" % (table, trailer, len(data))
+
+
+def only(results: list[Page | Failure]) -> list[Page]:
+    assert all(isinstance(result, Page) for result in results), results
+    return [result for result in results if isinstance(result, Page)]
+
+
+def failure(*sources: Path | str) -> Failure:
+    (result,) = read_pages([str(source) for source in sources])
+    assert isinstance(result, Failure)
+    return result
+
+
+def test_folders_and_globs(tmp_path: Path) -> None:
+    for name in ("b.png", "a.JPG", ".hidden.png", "notes.txt", "c.pdf"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "deep.png").mkdir()
+    (tmp_path / "deep.png" / "d.png").write_bytes(b"x")
+    here = [str(tmp_path / name) for name in ("a.JPG", "b.png", "c.pdf")]
+    assert find_sources([tmp_path]) == here
+    assert find_sources([tmp_path / "*.p*"]) == here[1:]
+    assert find_sources([tmp_path / "**/*.png"]) == [here[1], str(tmp_path / "deep.png" / "d.png")]
+    # What is named twice is read once; what is named itself may be called anything.
+    assert find_sources([tmp_path / "notes.txt", tmp_path / "b.png", tmp_path]) == [
+        str(tmp_path / "notes.txt"),
+        here[1],
+        here[0],
+        here[2],
+    ]
+    assert find_sources(["-"]) == ["-"]
+
+
+def test_a_name_with_brackets_is_a_name(tmp_path: Path) -> None:
+    path = write_png(tmp_path / "page[1].png")
+    assert find_sources([path]) == [str(path)]
+
+
+def test_images_have_one_page(tmp_path: Path) -> None:
+    path = write_png(tmp_path / "a.png", 7)
+    (page,) = only(list(read_pages([str(path)])))
+    assert (page.source, page.number, page.count) == (str(path), 1, 1)
+    np.testing.assert_array_equal(page.image, np.full((20, 30, 3), 7, np.uint8))
+
+
+def test_pdf_is_rendered_at_twice_its_points_and_large_pages_at_once(tmp_path: Path) -> None:
+    path = write_pdf(tmp_path / "a.pdf", (595, 842), (1200, 800), (0.01, 0.01))
+    read = only(list(read_pages([str(path)])))
+    assert [page.image.shape for page in read] == [(1684, 1190, 3), (800, 1200, 3), (1, 1, 3)]
+    assert [(page.number, page.count) for page in read] == [(1, 3), (2, 3), (3, 3)]
+    assert all(page.image.dtype == np.uint8 and page.image.min() == 255 for page in read)
+
+
+@pytest.mark.parametrize("size", [(1e7, 1e7), (1e7, 1e-3), (14_400, 14_400)])
+def test_a_page_of_any_size_is_rendered_within_bounds(
+    size: tuple[float, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, "PDF_MAX_PIXELS", 2**16)
+    (page,) = only(list(read_pages([str(write_pdf(tmp_path / "a.pdf", size))])))
+    # Sides are rounded up.
+    assert page.image.shape[0] * page.image.shape[1] <= 2**16 + 2 * 2**8 + 1
+    assert max(page.image.shape) <= pages.PDF_MAX_SIDE
+
+
+def test_colours_of_a_pdf_are_bgr(tmp_path: Path) -> None:
+    Image.new("RGB", (40, 40), (250, 10, 20)).save(tmp_path / "red.pdf")
+    (page,) = only(list(read_pages([str(tmp_path / "red.pdf")])))
+    assert np.abs(page.image[10, 10].astype(int) - [20, 10, 250]).max() <= 3
+
+
+def test_a_pdf_with_a_password_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "secret.pdf"
+    path.write_bytes(protected_pdf())
+    result = failure(path)
+    assert result.number is None
+    assert "secret.pdf is protected by a password" in result.message
+    assert "qpdf" in result.message
+
+
+def test_pages_of_a_tiff_in_their_own_modes(tmp_path: Path) -> None:
+    path = tmp_path / "scan.tif"
+    others = [Image.new("1", (50, 60), 1), Image.new("RGB", (5, 6), (10, 20, 30))]
+    Image.new("L", (30, 20), 200).save(path, save_all=True, append_images=others)
+    read = only(list(read_pages([str(path)])))
+    assert [page.image.shape for page in read] == [(20, 30, 3), (60, 50, 3), (6, 5, 3)]
+    assert [page.image[0, 0].tolist() for page in read] == [[200] * 3, [255] * 3, [30, 20, 10]]
+    Image.new("I;16", (30, 20), 0x1234).save(tmp_path / "one.tif")
+    (single,) = only(list(read_pages([str(tmp_path / "one.tif")])))
+    assert single.count == 1
+    np.testing.assert_array_equal(single.image, load_image(tmp_path / "one.tif"))
+
+
+def test_a_broken_page_of_a_tiff_does_not_stop_the_others(tmp_path: Path) -> None:
+    path = tmp_path / "scan.tif"
+    noise = np.random.default_rng(0).integers(0, 256, (3, 40, 40), np.uint8)
+    frames = [Image.fromarray(frame) for frame in noise]
+    frames[0].save(path, save_all=True, append_images=frames[1:], compression="tiff_deflate")
+    data = bytearray(path.read_bytes())
+    with Image.open(path) as image:
+        image.seek(1)
+        offset = image.tag_v2[273][0]
+    data[offset : offset + 40] = bytes(40)
+    path.write_bytes(data)
+    first, broken, last = read_pages([str(path)])
+    assert isinstance(first, Page)
+    assert isinstance(last, Page)
+    np.testing.assert_array_equal(last.image[:, :, 0], noise[2])
+    assert isinstance(broken, Failure)
+    assert broken.number == 2
+    assert "scan.tif, page 2" in broken.message
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_what_cannot_be_read_is_a_failure_that_says_why(tmp_path: Path) -> None:
+    (tmp_path / "empty.png").write_bytes(b"")
+    (tmp_path / "text.png").write_text("no image")
+    (tmp_path / "half.pdf").write_bytes(write_pdf(tmp_path / "a.pdf", (100, 100)).read_bytes()[:200])
+    jpeg = io.BytesIO()
+    Image.effect_noise((64, 64), 50).save(jpeg, "JPEG")
+    (tmp_path / "half.jpg").write_bytes(jpeg.getvalue()[: len(jpeg.getvalue()) // 2])
+    tiff = io.BytesIO()
+    Image.new("L", (30, 20)).save(tiff, "TIFF")
+    (tmp_path / "half.tif").write_bytes(tiff.getvalue()[:100])
+    (tmp_path / "folder").mkdir()
+    for name, reason in {
+        "empty.png": "empty",
+        "text.png": "not an image",
+        "half.pdf": "broken",
+        "half.jpg": "truncated",
+        "half.tif": "truncated",
+        "folder": "holds no images",
+        "missing.png": "no such file",
+        "*.webp": "no file matches",
+    }.items():
+        result = failure(tmp_path / name)
+        assert name in result.message
+        assert reason in result.message
+
+
+def test_the_rest_is_read_after_a_failure(tmp_path: Path) -> None:
+    good = [write_png(tmp_path / f"{i}.png", i) for i in range(3)]
+    good[1].write_bytes(good[1].read_bytes()[:50])
+    results = list(read_pages(find_sources([tmp_path])))
+    assert [type(result) for result in results] == [Page, Failure, Page]
+    assert [result.source for result in results] == [str(path) for path in good]
+
+
+def test_what_is_done_is_not_loaded(tmp_path: Path) -> None:
+    pdf = write_pdf(tmp_path / "a.pdf", (50, 50), (60, 60), (70, 70))
+    broken = tmp_path / "b.png"
+    broken.write_bytes(b"never opened as an image")
+    done = {(str(pdf), 1), (str(pdf), 3), (str(broken), 1)}
+    (page,) = only(list(read_pages([str(pdf), str(broken)], lambda source, number: (source, number) in done)))
+    assert (page.number, page.count, page.image.shape) == (2, 3, (120, 120, 3))
+
+
+@pytest.mark.parametrize("kind", ["png", "pdf", "tif", "none"])
+def test_standard_input(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = [Image.new("L", (30, 20), 9)] * (1 if kind == "png" else 2)
+    if kind != "none":
+        more = {} if kind == "png" else {"save_all": True, "append_images": images[1:]}
+        images[0].save(tmp_path / f"x.{kind}", **more)
+    data = (tmp_path / f"x.{kind}").read_bytes() if kind != "none" else b""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+    results = list(read_pages(["-"]))
+    if kind == "none":
+        assert results == [Failure("-", None, "standard input: the image is empty (0 bytes)")]
+    else:
+        assert [(page.source, page.number) for page in only(results)] == [("-", i + 1) for i in range(len(images))]
+
+
+def test_one_page_at_a_time_is_in_memory(tmp_path: Path) -> None:
+    pdf = write_pdf(tmp_path / "a.pdf", *[(100, 100)] * 20)
+    images = [write_png(tmp_path / f"{i}.png") for i in range(20)]
+    alive: weakref.WeakSet[Page] = weakref.WeakSet()
+    most = 0
+    for page in read_pages([str(pdf), *map(str, images)]):
+        assert isinstance(page, Page)
+        alive.add(page)
+        most = max(most, len(alive))
+    gc.collect()
+    assert most <= 2
+    assert not [page for page in alive if page is not None and page.source != str(images[-1])]
