@@ -33,7 +33,7 @@ $(VENV)/.demo: pyproject.toml constraints.txt
 
 $(VENV)/.test: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q -c constraints.txt -e '.[paddle,dev]'
+	$(BIN)/pip install -q -c constraints.txt -e '.[paddle,train,dev]'
 	@touch $@
 
 clean:

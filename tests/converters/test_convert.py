@@ -113,8 +113,8 @@ def test_a_distillation_without_a_student(tmp_path: Path, small: Network) -> Non
         ),
         (lambda t: t.pop("head.ctc_encoder.encoder.conv1.conv.weight"), "the tensor .*conv1.conv.weight.* is missing"),
         (
-            lambda t: t.update({"head.sar_head.w": np.zeros(2, "float32")}),
-            "1 that the network does not have: head.sar_head.w",
+            lambda t: t.update({"head.extra.w": np.zeros(2, "float32")}),
+            "1 that the network does not have: head.extra.w",
         ),
         (
             lambda t: t.update({"backbone.conv1.conv.weight": np.zeros((17, 3, 3, 3), "float32")}),
