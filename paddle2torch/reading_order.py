@@ -105,29 +105,29 @@ def _regions(lines: list[_Line]) -> list[list[_Line]]:
 
 
 def _column_gap(lines: list[_Line]) -> float | None:
-    """The x of a vertical gap with columns of running text on both sides, the one that the fewest lines cross."""
-    if len(lines) < 2 * COLUMN_ROWS:
-        return None
-    best: tuple[int, float] | None = None
-    found = None
-    for x in sorted({line.left for line in lines}):
+    """The x of a vertical gap with columns of running text on both sides: the one that the fewest lines cross.
+
+    Of several such the widest one.
+    """
+    lefts, rights = (np.sort([getattr(line, side) for line in lines]) for side in ("left", "right"))
+    gaps = []
+    for x in np.unique(lefts):
+        before = int(np.searchsorted(rights, x, "right"))
+        after = len(lines) - int(np.searchsorted(lefts, x, "left"))
+        crossing = len(lines) - before - after
+        if min(before, after) >= COLUMN_ROWS and crossing <= MAX_CROSSING * len(lines):
+            gaps.append((crossing, float(rights[before - 1] - x), float(x)))
+    for _, negative_width, x in sorted(gaps):
         left = [line for line in lines if line.right <= x]
         right = [line for line in lines if line.left >= x]
-        crossing = len(lines) - len(left) - len(right)
-        if crossing > MAX_CROSSING * len(lines) or not (_is_column(left) and _is_column(right)):
-            continue
-        if not _beside(left, right):
-            continue
-        width = x - max(line.right for line in left)
-        if best is None or (crossing, -width) < best:
-            best, found = (crossing, -width), x - width / 2
-    return found
+        if _beside(left, right) and _is_column(left) and _is_column(right):
+            return x + negative_width / 2
+    return None
 
 
 def _is_column(lines: list[_Line]) -> bool:
-    if len(lines) < COLUMN_ROWS or len(_rows(lines)) < COLUMN_ROWS:
-        return False
-    return float(np.median([(line.right - line.left) / max(line.height, 1.0) for line in lines])) >= COLUMN_ASPECT
+    aspect = np.median([(line.right - line.left) / max(line.height, 1.0) for line in lines])
+    return bool(aspect >= COLUMN_ASPECT) and len(_rows(lines)) >= COLUMN_ROWS
 
 
 def _beside(left: list[_Line], right: list[_Line]) -> bool:
