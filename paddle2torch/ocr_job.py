@@ -53,72 +53,41 @@ def run_job(
     Raises `ConfigError` for settings that contradict each other, `FileFormatError` for an `output` of another kind.
     """
     sources = find_sources(inputs)
+    failures: list[Failure] = []
+
+    def watched(results: Iterable[Result]) -> Iterator[Result]:
+        for result in results:
+            if isinstance(result, Failure):
+                failures.append(result)
+            elif pictures is not None:
+                _save_picture(result, pictures)
+            yield result
+            # Only now is it written.
+            finished(result)
+
     if output is None:
         if resume:
             raise ConfigError("--resume goes on with what a run has written: it needs --output")
         started(len(sources))
-        failures: list[Failure] = []
-        pages = _watched(ocr.read_pages(read_pages(sources)), failures, pictures, finished)
-        write_stream(pages, format, stream)
-        return failures
-    if output.suffix == ".jsonl":
-        return _to_lines(ocr, sources, output, resume, pictures, started, finished)
-    return _to_documents(ocr, sources, format, output, resume, pictures, started, finished)
-
-
-def _to_lines(
-    ocr: OCR,
-    sources: list[str],
-    output: Path,
-    resume: bool,
-    pictures: Path | None,
-    started: Callable[[int], None],
-    finished: Callable[[Result], None],
-) -> list[Failure]:
-    if output.exists() and not resume:
-        raise ConfigError(f"{output} exists: go on with it (--resume) or choose another name")
-    done = finished_pages(output)
-    started(len(sources))
-    failures: list[Failure] = []
-    pages = ocr.read_pages(read_pages(sources, lambda source, number: (source, number) in done))
-    append_pages(_watched(pages, failures, pictures, finished), output)
+        write_stream(watched(ocr.read_pages(read_pages(sources))), format, stream)
+    elif output.suffix == ".jsonl":
+        if output.exists() and not resume:
+            raise ConfigError(f"{output} exists: go on with it (--resume) or choose another name")
+        done = finished_pages(output)
+        started(len(sources))
+        pages = read_pages(sources, lambda source, number: (source, number) in done)
+        append_pages(watched(ocr.read_pages(pages)), output)
+    else:
+        paths = document_paths(sources, output, format)
+        there = [source for source in sources if paths[source].exists()]
+        if there and not resume:
+            raise ConfigError(
+                f"{paths[there[0]]} exists: go on where a run was cut off (--resume) or choose another folder"
+            )
+        todo = [source for source in sources if source not in there]
+        started(len(todo))
+        write_documents(watched(ocr.read_pages(read_pages(todo))), paths, format)
     return failures
-
-
-def _to_documents(
-    ocr: OCR,
-    sources: list[str],
-    format: str,
-    output: Path,
-    resume: bool,
-    pictures: Path | None,
-    started: Callable[[int], None],
-    finished: Callable[[Result], None],
-) -> list[Failure]:
-    paths = document_paths(sources, output, format)
-    there = [source for source in sources if paths[source].exists()]
-    if there and not resume:
-        raise ConfigError(
-            f"{paths[there[0]]} exists: go on where a run was cut off (--resume) or choose another folder"
-        )
-    todo = [source for source in sources if source not in there]
-    started(len(todo))
-    failures: list[Failure] = []
-    write_documents(_watched(ocr.read_pages(read_pages(todo)), failures, pictures, finished), paths, format)
-    return failures
-
-
-def _watched(
-    results: Iterable[Result], failures: list[Failure], pictures: Path | None, finished: Callable[[Result], None]
-) -> Iterator[Result]:
-    for result in results:
-        if isinstance(result, Failure):
-            failures.append(result)
-        elif pictures is not None:
-            _save_picture(result, pictures)
-        yield result
-        # Only now is it written.
-        finished(result)
 
 
 def _save_picture(page: PageText, folder: Path) -> None:
