@@ -119,8 +119,13 @@ def _points(points: Points) -> list[list[float]]:
     return [[round(float(x), 1), round(float(y), 1)] for x, y in points]
 
 
+# In the names of files that are not UTF-8, Python has these for the bytes that are none.
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
 def _dumps(data: Any) -> str:
-    return json.dumps(data, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False)
+    return _SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def _pages(results: Results) -> Iterator[tuple[int, PageText]]:
@@ -157,7 +162,7 @@ def _tsv(results: Results) -> Iterator[str]:
     def row(level: int, where: Sequence[int], extent: Extent, conf: str, text: str, source: str) -> str:
         numbers = (*where, 0, 0, 0, 0, 0)[:5]
         # A tab or line break in a field would shift the others.
-        words = (re.sub(r"[\t\r\n]", " ", field) for field in (text, source))
+        words = (_xml(re.sub(r"[\t\r\n]", " ", field)) for field in (text, source))
         return "\t".join(map(str, (level, *numbers, *extent, conf, *words))) + "\n"
 
     yield "\t".join(TSV_COLUMNS) + "\n"
@@ -287,7 +292,7 @@ def _words(lines: Sequence[TextLine]) -> list[tuple[TextWord, bool]]:
     return words
 
 
-# What XML 1.0 cannot hold, even escaped.
+# What XML 1.0 cannot hold, even escaped, and UTF-8 in part.
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
