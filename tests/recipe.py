@@ -1,0 +1,75 @@
+"""Weights and images for tests, the same on every machine, so that none need be stored.
+
+A weight follows from its Paddle name and shape. Values come from the generator's raw bits, which NumPy never changes,
+and from correctly rounded arithmetic alone. They hide nothing: no gain is 1, no square matrix symmetric, the embedding
+of padding is not zero, and what a normalisation divides by is small enough for its epsilon to be seen. The statistics
+of batch normalisations are no weights: the goldens hold those that belong to these.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+import zlib
+from collections.abc import Mapping
+
+import numpy as np
+
+# Standard deviation of what a batch normalisation normalises, and of what a layer normalisation does: variances of
+# order one would hide an epsilon of 1e-5.
+BEFORE_BATCH_NORM = 0.25
+BEFORE_LAYER_NORM = 0.02
+# By the name: how much a tensor differs from the one that would keep its layer at order one.
+GAINS = tuple(
+    (re.compile(pattern), gain)
+    for pattern, gain in (
+        # The 4 to 6 branches that PPLCNetV3 sums.
+        (r"\.(conv_kxk|conv_1x1|identity)\.", 0.45),
+        # The residual streams of the transformers start small, and what is added to them is smaller: the last symbol
+        # still tells at their end.
+        (r"encoder\.conv2\.norm\.|\.decoder\.\d+\.norm\d\.", BEFORE_LAYER_NORM),
+        (r"\.(mixer\.proj|mlp\.fc2|out_proj)\.", 0.3 * BEFORE_LAYER_NORM),
+        # These read the stream without a normalisation between. The first self-attention reads embeddings instead.
+        (r"\.decoder\.([1-9]\d*\.self_attn\.qkv|\d+\.cross_attn\.q)\.weight", 1 / BEFORE_LAYER_NORM),
+        (r"\.decoder\.\d+\.mlp\.fc1\.weight|\.tgt_word_prj\.weight", 1 / BEFORE_LAYER_NORM),
+    )
+)
+
+
+def uniform(name: str, shape: tuple[int, ...], low: float = -1.0, high: float = 1.0) -> np.ndarray:
+    """float32 in [low, high), seeded by the name."""
+    bits = np.random.PCG64(zlib.crc32(name.encode())).random_raw(math.prod(shape))
+    unit = (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return (low + unit * (high - low)).astype(np.float32).reshape(shape)
+
+
+def image(name: str, shape: tuple[int, int, int, int]) -> np.ndarray:
+    """A batch of normalised images, float32 (N, C, H, W) in [-1, 1): blocks of 8x8 pixels of one colour, with noise."""
+    n, channels, height, width = shape
+    blocks = uniform(name, (n, channels, -(-height // 8), -(-width // 8)), -0.75, 0.75)
+    blocks = blocks.repeat(8, axis=2).repeat(8, axis=3)[:, :, :height, :width]
+    return blocks + uniform(f"{name}.noise", shape, -0.25, 0.25)
+
+
+def tensor(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """The float32 weight of Paddle's name, in Paddle's layout: the weight of a linear layer is [in, out]."""
+    gain = math.prod(gain for pattern, gain in GAINS if pattern.search(name))
+    if len(shape) == 1:
+        low, high = (0.7, 1.3) if name.endswith((".weight", ".scale")) else (-0.3, 0.3)
+        return uniform(name, shape, low * gain, high * gain)
+    linear = len(shape) == 2 and ".embedding." not in name
+    fan_in = shape[0] if linear else math.prod(shape[1:])
+    if name.endswith(".conv.weight"):
+        gain *= BEFORE_BATCH_NORM
+    limit = gain * math.sqrt(3 / fan_in)
+    return uniform(name, shape, -limit, limit)
+
+
+def digest(tensors: Mapping[str, np.ndarray]) -> str:
+    """sha256 over names and values, in the order of the names."""
+    sha256 = hashlib.sha256()
+    for name, values in sorted(tensors.items()):
+        sha256.update(name.encode())
+        sha256.update(np.ascontiguousarray(values).tobytes())
+    return sha256.hexdigest()
