@@ -34,7 +34,10 @@ HEADING_RATIO = 1.5
 
 @dataclass(frozen=True)
 class _Line:
-    """A box on the page turned so that most lines are level: its extent, and its height across the text."""
+    """A box on the page turned so that most lines are level: its extent, and its height across the text.
+
+    tall: text that runs downwards, or a single narrow letter.
+    """
 
     index: int
     left: float
@@ -42,6 +45,7 @@ class _Line:
     top: float
     bottom: float
     height: float
+    tall: bool
 
     @property
     def middle(self) -> float:
@@ -70,8 +74,7 @@ def _level(boxes: Sequence[Points]) -> list[_Line]:
     lines = []
     for index, quad in enumerate(quads):
         (left, top), (right, bottom) = (quad @ turn).min(axis=0), (quad @ turn).max(axis=0)
-        # A tall box is a line that runs upwards, or a single narrow letter: a row of its own height either way.
-        lines.append(_Line(index, left, right, top, bottom, float(sides[index, 1])))
+        lines.append(_Line(index, left, right, top, bottom, float(sides[index, 1]), not level[index]))
     return lines
 
 
@@ -153,6 +156,9 @@ def _rows(lines: list[_Line]) -> list[list[_Line]]:
 
 
 def _same_row(one: _Line, other: _Line) -> bool:
+    # A narrow letter may stand in a row, text that runs downwards may not.
+    if max(one.height, other.height) > HEADING_RATIO * min(one.height, other.height) and (one.tall or other.tall):
+        return False
     lower = min(one.bottom - one.top, other.bottom - other.top)
     overlap = min(one.right, other.right) - max(one.left, other.left)
     return abs(one.middle - other.middle) < ROW_OVERLAP * lower and overlap < lower

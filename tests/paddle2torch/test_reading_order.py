@@ -75,6 +75,9 @@ def test_tall_boxes_and_polygons_have_their_place() -> None:
     polygon = np.array([(0, 30), (100, 28), (200, 30), (200, 50), (100, 48), (0, 50)], np.float32)
     assert sorted(flat(reading_blocks([line(0, 0, 300), polygon, tall]))) == [0, 1, 2]
     assert flat(reading_blocks([tall])) == [0]
+    # Beside the middle of the tall box, but not in its row; the letter I is in the row.
+    rows = [row for block in reading_blocks([line(0, 90, 300), tall, line(320, 88, 6, 24)]) for row in block]
+    assert sorted(rows) == [[0, 2], [1]]
 
 
 def test_nothing_has_no_blocks() -> None:
