@@ -165,9 +165,7 @@ class DBLossSettings:
 
     def __post_init__(self) -> None:
         if self.main_loss_type == "BCELoss" and not self.balance_loss:
-            raise ConfigError(
-                "loss: BCELoss has a value for each pixel, of which balance_loss makes one: set it to true"
-            )
+            raise ConfigError("loss: BCELoss is one value per pixel, of which balance_loss makes one: set it to true")
 
 
 @dataclass(frozen=True)

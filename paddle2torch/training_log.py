@@ -135,7 +135,7 @@ def plot_curves(folder: Path) -> bool:
         return False
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12, 4), layout="constrained")
+    figure = Figure(figsize=(12, 4))
     axes = figure.subplots(1, 2)
     for axis, name, left_out in (
         (axes[0], TRAIN_NAME, {"epoch", "lr", "images_per_second", "data_share"}),
@@ -148,7 +148,7 @@ def plot_curves(folder: Path) -> bool:
         if rows:
             axis.legend()
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
+    figure.savefig(buffer, format="png", dpi=100)
     with land_file(folder / CURVES_NAME) as temporary:
         temporary.write_bytes(buffer.getvalue())
     return True

@@ -1,0 +1,343 @@
+"""Both settings files: read strictly, overridden, made from the official recipe, translated from PaddleOCR's."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tiny_training import tiny_config, tiny_det_config, tiny_settings
+
+from paddle2torch.checkpoints import changed_settings
+from paddle2torch.model_zoo.charsets import load_charset
+from paddle2torch.model_zoo.errors import ConfigError, FileFormatError
+from paddle2torch.model_zoo.strict_json import from_json
+from paddle2torch.paddleocr_yml import UNKNOWN, translate
+from paddle2torch.recipes import config_of, init, official_settings
+from paddle2torch.settings import (
+    DatasetSettings,
+    DBLossSettings,
+    LoaderSettings,
+    MultiScaleSampler,
+    OptimizerSettings,
+    RecLossSettings,
+    ScheduleSettings,
+    Settings,
+    TrainingSettings,
+    Transform,
+    assign,
+    check_fit,
+    read_settings,
+    write_settings,
+)
+from paddle2torch.store import save_model
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Both files of the tiny recogniser."""
+    write_settings(tiny_settings(tmp_path / "output"), tiny_config(), tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_what_is_written_is_read(folder: Path, tmp_path: Path) -> None:
+    assert read_settings(folder / "config.json") == (tiny_settings(tmp_path / "output"), tiny_config())
+    elsewhere = (folder / "model_config.json").rename(tmp_path / "other.json")
+    assert read_settings(folder / "config.json", elsewhere)[1] == tiny_config()
+    with pytest.raises(ConfigError, match="exists: choose another folder"):
+        write_settings(tiny_settings(tmp_path), tiny_config(), folder)
+
+
+def test_assignments_change_both_files(folder: Path) -> None:
+    settings, config = read_settings(
+        folder / "config.json",
+        assignments=[
+            "optimizer.lr=1e-4",
+            'training.freeze=["backbone.*"]',
+            "data.train.dataset.label_file_list.0=other.txt",
+            "output.dir=runs/3",
+            "training.ema_decay=0.99",
+            "model_config.freeze_backbone=true",
+            "model_config.head.ctc.use_guide=false",
+        ],
+    )
+    assert settings.optimizer.lr == 1e-4
+    assert settings.training.freeze == ("backbone.*",)
+    assert settings.data.train.dataset.label_file_list == ("other.txt",)
+    assert settings.output.dir == "runs/3"
+    assert settings.training.ema_decay == 0.99
+    assert config.freeze_backbone
+    assert config.head.options["ctc"]["use_guide"] is False
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("optimizer.lrr=1", r"config\.json: optimizer: unknown key 'lrr'; did you mean 'lr'\?"),
+        ("optimiser.lr=1", "unknown key 'optimiser'; did you mean 'optimizer'"),
+        ("optimizer.lr=fast", "optimizer.lr: expected float, found 'fast'"),
+        ("optimizer.lr=-1", "config.json: optimizer: lr and epsilon must be above 0"),
+        ("optimizer.name=SGD", "'SGD' is not one of 'Adam'"),
+        ("training.epochs=0", "epochs and accumulation must be at least 1"),
+        ("training.epochs=1.5", "expected int, found 1.5"),
+        ("training.dropout=1", "dropout must be in"),
+        ("schedule.name=Piecewise", "one value more than decay_epochs"),
+        ("data.train.loader.batch_size_per_card=0", "must be at least 1"),
+        ("data.train.dataset.label_file_list=[]", "needs a label_file_list"),
+        ("data.train.dataset.ratio_list=[1, 1, 1]", "3 shares for 1 label files"),
+        ("data.train.dataset.ratio_list=[0]", "must be above 0"),
+        ("data.train.dataset.transforms=[{}]", "a transform is an object with one key"),
+        ("data.train.dataset.label_file_list.7=x", r"there is no 'data\.train\.dataset\.label_file_list\.7'"),
+        ("optimizer.lr.x=1", r"there is no 'optimizer\.lr\.x'"),
+        ("optimizer", "expected KEY.KEY=VALUE"),
+        ("=1", "expected KEY.KEY=VALUE"),
+        ("loss.alpha=1", "unknown key"),
+        ("model_config.freeze_backbon=true", "did you mean 'freeze_backbone'"),
+        ("model_config.head.classes=9", "the head has 9"),
+        ("model_config.head.nrtr=null", "nothing would train the backbone"),
+        ("loss.weight_2=0", r"switched off \(loss\.weight_2\)"),
+        ("model_config.form=fused", "fused form, which has lost its branches"),
+    ],
+)
+def test_mistakes_are_named(folder: Path, assignment: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read_settings(folder / "config.json", assignments=[assignment])
+
+
+def test_files_that_are_none(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"config\.json cannot be read: No such file"):
+        read_settings(tmp_path / "config.json")
+    for text in ("{", '{"a": "\xff"}', "[" * 100_000):
+        (tmp_path / "config.json").write_text(text, encoding="latin-1")
+        with pytest.raises(ConfigError, match="is not JSON"):
+            read_settings(tmp_path / "config.json")
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(ConfigError, match="expected an object"):
+        read_settings(tmp_path / "config.json")
+
+
+def test_missing_objects_are_made_and_then_checked() -> None:
+    assert assign({}, "a.b=1") == {"a": {"b": 1}}
+    assert assign({"a": None}, "a.b=x=y") == {"a": {"b": "x=y"}}
+    assert assign({"a": [1, {"b": 2}]}, "a.1.b=null") == {"a": [1, {"b": None}]}
+
+
+def test_the_guide_needs_someone_to_train_the_backbone() -> None:
+    """CTC alone is refused while it leaves the backbone to NRTR; each way out is accepted."""
+    settings = tiny_settings(Path("x"))
+    alone = {"nrtr": None}
+    with pytest.raises(ConfigError, match=r"set head.ctc.use_guide to false .* or freeze_backbone to true"):
+        check_fit(settings, tiny_config(head=alone))
+    ctc = {**tiny_config().head.options["ctc"], "use_guide": False}
+    check_fit(settings, tiny_config(head={**alone, "ctc": ctc}))
+    check_fit(settings, tiny_config(head=alone, freeze_backbone=True))
+
+
+def test_the_loss_belongs_to_the_task() -> None:
+    with pytest.raises(ConfigError, match="keys under loss are those of DBLossSettings"):
+        check_fit(tiny_settings(Path("x")), tiny_det_config())
+    check_fit(tiny_settings(Path("x"), det=True), tiny_det_config())
+    with pytest.raises(ConfigError, match="one value per pixel"):
+        DBLossSettings(main_loss_type="BCELoss", balance_loss=False)
+
+
+def test_transforms_are_written_as_in_paddleocr() -> None:
+    assert from_json(Transform, {"RecAug": None}, "x") == Transform("RecAug")
+    assert Transform("RecAug", {"tia_prob": 0.4}).to_json() == {"RecAug": {"tia_prob": 0.4}}
+    with pytest.raises(ConfigError, match="the options of RecAug are an object"):
+        from_json(Transform, {"RecAug": 3}, "x")
+
+
+def test_a_database_has_no_label_files() -> None:
+    assert DatasetSettings("lmdb", name="LMDBDataSet").label_file_list == ()
+    with pytest.raises(ConfigError, match="takes no label_file_list"):
+        DatasetSettings("lmdb", ("a.txt",), name="LMDBDataSet")
+
+
+@pytest.fixture
+def official_rec() -> dict[str, Any]:
+    """The values of PaddleOCR's en_PP-OCRv4_rec.yml."""
+    decode = {"DecodeImage": {"img_mode": "BGR", "channel_first": False}}
+    encode = {"MultiLabelEncode": {"gtc_encode": "NRTRLabelEncode"}}
+    keep = {"KeepKeys": {"keep_keys": ["image", "label_ctc", "label_gtc", "length", "valid_ratio"]}}
+    join = {"prob": 0.5, "ext_data_num": 2, "image_shape": [48, 320, 3], "max_text_length": 25}
+    neck = {"name": "svtr", "dims": 120, "depth": 2, "hidden_dims": 120, "kernel_size": [1, 3], "use_guide": True}
+    return {
+        "Global": {
+            **{"epoch_num": 50, "print_batch_step": 10, "save_model_dir": "output", "eval_batch_step": [0, 2000]},
+            **{"character_dict_path": "ppocr/utils/en_dict.txt", "use_space_char": True, "max_text_length": 25},
+            **{"use_gpu": True, "use_sync_bn": True, "pretrained_model": None, "profile": 1},
+        },
+        "Optimizer": {
+            **{"name": "Adam", "beta1": 0.9, "beta2": 0.999},
+            "lr": {"name": "Cosine", "learning_rate": 0.0005, "warmup_epoch": 5},
+            "regularizer": {"name": "L2", "factor": "3.0e-05"},
+        },
+        "Architecture": {
+            **{"model_type": "rec", "algorithm": "SVTR_LCNet", "Transform": None},
+            "Backbone": {"name": "PPLCNetV3", "scale": 0.95},
+            "Head": {
+                "name": "MultiHead",
+                "head_list": [
+                    {"CTCHead": {"Neck": neck, "Head": {"fc_decay": 1e-5}}},
+                    {"NRTRHead": {"nrtr_dim": 384, "max_text_length": 25}},
+                ],
+            },
+        },
+        "Loss": {"name": "MultiLoss", "loss_config_list": [{"CTCLoss": None}, {"NRTRLoss": None}]},
+        "PostProcess": {"name": "CTCLabelDecode"},
+        "Metric": {"name": "RecMetric", "main_indicator": "acc", "ignore_space": False},
+        "Train": {
+            "dataset": {
+                **{"name": "MultiScaleDataSet", "ds_width": False, "data_dir": "train_data", "ext_op_transform_idx": 1},
+                "label_file_list": ["train_data/train_list.txt"],
+                "transforms": [decode, {"RecConAug": join}, {"RecAug": None}, encode, keep],
+            },
+            "sampler": {
+                **{"name": "MultiScaleSampler", "first_bs": 96, "fix_bs": False, "is_training": True},
+                **{"scales": [[320, 32], [320, 48], [320, 64]], "divided_factor": [8, 16]},
+            },
+            "loader": {"shuffle": True, "batch_size_per_card": 96, "drop_last": True, "num_workers": 8},
+        },
+        "Eval": {
+            "dataset": {
+                **{"name": "SimpleDataSet", "data_dir": "train_data", "ext_op_transform_idx": 1},
+                "label_file_list": ["train_data/val_list.txt"],
+                "transforms": [decode, encode, {"RecResizeImg": {"image_shape": [3, 48, 320]}}, keep],
+            },
+            "loader": {"shuffle": False, "drop_last": False, "batch_size_per_card": 128, "num_workers": 4},
+        },
+        "profiler_options": None,
+    }
+
+
+def write_yml(folder: Path, data: dict[str, Any]) -> Path:
+    path = folder / "official.yml"
+    path.write_text(yaml.safe_dump(data))
+    return path
+
+
+def test_the_recipe_is_the_official_ymls(tmp_path: Path, official_rec: dict[str, Any]) -> None:
+    """Two ways to the same settings: our recipe, and the translation of what PaddleOCR publishes."""
+    translation = translate(write_yml(tmp_path, official_rec), pretrained="en_PP-OCRv4_rec")
+    config = config_of(replace(translation.template, name="en_PP-OCRv4_rec"))
+    assert config.charset == (*load_charset("en_dict.txt"), " ")
+    assert config.classes == 97
+    ours = official_settings(config, pretrained="en_PP-OCRv4_rec")
+    assert changed_settings(ours.dumps(), translation.settings.dumps()) == []
+    assert translation.settings.optimizer == OptimizerSettings(5e-4, l2=3e-5, fc_decay=1e-5)
+
+
+def test_every_key_is_used_or_named(tmp_path: Path, official_rec: dict[str, Any]) -> None:
+    translation = translate(write_yml(tmp_path, official_rec), pretrained=None)
+    assert translation.left_out["Global.profile"] == UNKNOWN
+    assert translation.left_out["Global.use_gpu"] == "happens by itself"
+    assert "Optimizer.beta1" not in translation.left_out
+    assert f"not in config.json ({UNKNOWN}): Global.profile" in translation.lines()
+    # Each leaf that is changed shows in the settings, or stands on the list.
+    used = translation.settings.dumps()
+    official_rec["Train"]["loader"]["num_workers"] = 3
+    official_rec["Eval"]["dataset"]["delimiter"] = " "
+    changes = changed_settings(used, translate(write_yml(tmp_path, official_rec), pretrained=None).settings.dumps())
+    assert changes == ["data.eval.dataset.delimiter: ' ', was '\\t'", "data.train.loader.num_workers: 3, was 8"]
+
+
+def test_the_shared_official_ymls_translate(shared: Path) -> None:
+    for name, task in (("en_PP-OCRv4_rec_train", RecLossSettings), ("ch_PP-OCRv4_det_train", DBLossSettings)):
+        translation = translate(shared / "models" / name / "config.yml", pretrained=None)
+        assert UNKNOWN not in translation.left_out.values()
+        config = config_of(replace(translation.template, name="x"))
+        check_fit(translation.settings, config)
+        assert isinstance(translation.settings.loss, task)
+        official = json.loads(official_settings(config, pretrained=None).dumps())
+        found = json.loads(translation.settings.dumps())
+        for section in ("loss", "optimizer", "schedule", "evaluation"):
+            assert found[section] == official[section], section
+        assert found["training"] == {**official["training"], "sync_batch_norm": False}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("Optimizer.name", "AdamW", "Optimizer.name is 'AdamW'; here it can only be 'Adam'"),
+        ("Optimizer.regularizer.name", "L1", "here it can only be 'L2' or 'L2Decay'"),
+        ("Optimizer.lr.name", "TwoStepCosine", "'TwoStepCosine' is not one of 'Cosine'"),
+        ("Optimizer.lr.learning_rate", "fast", "should be of type float, found 'fast'"),
+        ("Optimizer.clip_norm", 5.0, "write clip_norm_global"),
+        ("Global.epoch_num", None, "Global.epoch_num is missing"),
+        ("Global.eval_batch_epoch", 1, "counted in steps"),
+        ("Loss.name", "CombinedLoss", "Loss.name is 'CombinedLoss'"),
+        ("Loss.loss_config_list", [{"CTCLoss": None}, {"SARLoss": None}], "SARLoss cannot be trained here"),
+        ("Loss.loss_config_list", [{"CTCLoss": {"use_focal": True}}], "did you mean 'use_focal_loss'"),
+        ("Train.sampler.name", "RatioSampler", "here it can only be 'MultiScaleSampler'"),
+        ("Train.dataset.name", "PubTabDataSet", "'PubTabDataSet' is not one of"),
+        ("Architecture.model_type", "cls", "cannot be trained here"),
+    ],
+)
+def test_what_would_train_differently_is_refused(
+    tmp_path: Path, official_rec: dict[str, Any], path: str, value: Any, message: str
+) -> None:
+    *steps, last = path.split(".")
+    place = official_rec
+    for step in steps:
+        place = place[step]
+    place[last] = value
+    with pytest.raises(ConfigError, match=message):
+        translate(write_yml(tmp_path, official_rec), pretrained=None)
+
+
+def test_other_settings_of_a_yml(tmp_path: Path, official_rec: dict[str, Any]) -> None:
+    official_rec["Global"] |= {"use_amp": True, "amp_dtype": "bfloat16", "seed": 3, "eval_batch_step": 500}
+    official_rec["Optimizer"]["lr"] = {"name": "Piecewise", "decay_epochs": [7], "values": [1e-3, 1e-4]}
+    official_rec["Optimizer"]["clip_norm_global"] = 5
+    official_rec["Loss"] |= {"weight_2": 0.5}
+    del official_rec["Architecture"]["Head"]["head_list"][0]["CTCHead"]["Head"]["fc_decay"]
+    settings = translate(write_yml(tmp_path, official_rec), pretrained="x").settings
+    assert settings.training == TrainingSettings(50, seed=3, precision="bf16")
+    assert settings.schedule == ScheduleSettings("Piecewise", decay_epochs=(7,), values=(1e-3, 1e-4))
+    assert settings.optimizer == OptimizerSettings(1e-3, l2=3e-5, fc_decay=4e-4, clip_norm_global=5.0)
+    assert settings.loss == RecLossSettings(weight_2=0.5)
+    assert (settings.evaluation.start_step, settings.evaluation.every_steps) == (0, 500)
+
+
+def test_a_file_that_is_no_yml(tmp_path: Path) -> None:
+    path = tmp_path / "x.yml"
+    path.write_text("a: [")
+    with pytest.raises(FileFormatError, match="is not YAML"):
+        translate(path, pretrained=None)
+
+
+def test_init_follows_the_converted_model(tmp_path: Path) -> None:
+    from paddle2torch.model_zoo.network import build_model
+
+    save_model(tmp_path / "model", tiny_config(), build_model(tiny_config()).state_dict())
+    assert init(str(tmp_path / "model"), tmp_path / "run") == ()
+    settings, config = read_settings(tmp_path / "run" / "config.json")
+    assert config == tiny_config()
+    assert settings.pretrained == str(tmp_path / "model")
+    assert settings.data.train.sampler == MultiScaleSampler(((64, 32), (64, 48), (64, 64)), 96)
+    assert settings.data.max_text_length == 12
+
+
+@pytest.mark.parametrize("name", ["en_PP-OCRv4_rec", "ch_PP-OCRv4_rec", "ch_PP-OCRv4_det"])
+def test_init_of_a_model_that_is_not_here_yet(tmp_path: Path, name: str) -> None:
+    notes = init(name, tmp_path)
+    assert "not converted here yet" in notes[0]
+    settings, config = read_settings(tmp_path / "config.json")
+    assert settings.pretrained == config.name == name
+    assert settings.training.epochs == {"en_PP-OCRv4_rec": 50, "ch_PP-OCRv4_rec": 200, "ch_PP-OCRv4_det": 500}[name]
+    with pytest.raises(ConfigError, match="did you mean"):
+        init("en_PP-OCRv4_recc", tmp_path / "other")
+
+
+def test_init_from_a_yml(tmp_path: Path, official_rec: dict[str, Any]) -> None:
+    notes = init("en_PP-OCRv4_rec", tmp_path / "run", yml=write_yml(tmp_path, official_rec))
+    assert any("Global.profile" in note for note in notes)
+    settings, config = read_settings(tmp_path / "run" / "config.json")
+    assert settings.training.epochs == 50
+    assert settings.data.train.loader == LoaderSettings(96, shuffle=True, drop_last=True, num_workers=8)
+    assert config.classes == 97
+    assert isinstance(settings, Settings)

@@ -1,0 +1,427 @@
+"""The loop: it learns, repeats, goes on after any death, and agrees with itself across processes."""
+
+from __future__ import annotations
+
+import csv
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from safetensors.torch import load_file
+from tiny_training import TinyBatches, job, tiny_config, tiny_det_config, tiny_settings
+
+from paddle2torch import landing
+from paddle2torch.api import load_pretrained
+from paddle2torch.checkpoints import STATE_NAME
+from paddle2torch.initialisation import initialise
+from paddle2torch.losses import losses_of
+from paddle2torch.model_zoo.config import ModelConfig
+from paddle2torch.model_zoo.errors import ConfigError, Paddle2TorchError
+from paddle2torch.model_zoo.network import build_model, fuse
+from paddle2torch.optimisation import build_optimizer, set_rate, set_training
+from paddle2torch.settings import LoaderSettings, Settings
+from paddle2torch.store import WEIGHTS_NAME, load_model
+from paddle2torch.train import TrainingError, evaluate, train
+
+TESTS = Path(__file__).resolve().parents[1]
+
+# The package first: tests/ has a folder of its name.
+PROGRAM = f"import paddle2torch.train, sys; sys.path.append({str(TESTS)!r}); import tiny_training; tiny_training.main()"
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerate() -> Iterator[None]:
+    """accelerate keeps its precision for a process; here each test is a process of its own."""
+    AcceleratorState._reset_state(True)
+    yield
+    AcceleratorState._reset_state(True)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """So that results have the bits of those of the program, which has one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def losses(folder: Path) -> list[float]:
+    return [float(row["loss"]) for row in rows(folder / "train.csv")]
+
+
+def weights(folder: Path) -> dict[str, bytes]:
+    """The bits of all tensors that a finished training leaves."""
+    return {
+        f"{name}/{key}": tensor.numpy().tobytes()
+        for name, file in (("best", WEIGHTS_NAME), ("last", WEIGHTS_NAME), ("last", STATE_NAME))
+        for key, tensor in load_file(folder / name / file).items()
+    }
+
+
+@pytest.mark.parametrize("config", [tiny_config(), tiny_det_config()], ids=lambda config: config.task)
+def test_it_learns_and_leaves_a_model(tmp_path: Path, config: ModelConfig) -> None:
+    settings = tiny_settings(tmp_path, det=config.task == "det", training={"epochs": 4}, evaluation={"every_steps": 8})
+    result = train(settings, config, make_batches=TinyBatches.make)
+    assert result.steps == 20
+    assert losses(tmp_path)[-1] < 0.97 * losses(tmp_path)[0]
+    table = rows(tmp_path / "train.csv")
+    assert [int(row["step"]) for row in table] == list(range(1, 21))
+    assert float(table[0]["lr"]) == 2e-3
+    assert float(table[0]["images_per_second"]) > 0
+    assert [int(row["step"]) for row in rows(tmp_path / "evaluation.csv")] == [8, 16, 20]
+    assert (tmp_path / "curves.png").read_bytes()[:4] == b"\x89PNG"
+
+    model = load_pretrained(tmp_path / "last")
+    assert model.config == replace(config, origin=model.config.origin)
+    assert model.config.origin is not None
+    assert model.config.origin.kind == "trained here"
+    measured = evaluate(settings, model, make_batches=TinyBatches.make)
+    last = rows(tmp_path / "evaluation.csv")[-1]
+    assert measured == {name: pytest.approx(float(last[name]), abs=1e-12) for name in measured}
+    assert measured == evaluate(settings, fuse(model), make_batches=TinyBatches.make)
+
+
+def test_a_trained_folder_is_not_trained_over(tmp_path: Path) -> None:
+    settings = tiny_settings(tmp_path, training={"epochs": 1})
+    train(settings, tiny_config(), make_batches=TinyBatches.make)
+    with pytest.raises(ConfigError, match="holds a training already"):
+        train(settings, tiny_config(), make_batches=TinyBatches.make)
+    # What is finished stays so.
+    before = weights(tmp_path)
+    assert train(settings, tiny_config(), make_batches=TinyBatches.make, resume=True).steps == 5
+    assert weights(tmp_path) == before
+
+
+class StopHere(Exception):  # noqa: N818 - whatever it is
+    """Stands for whatever stops a training."""
+
+
+def interrupted_after(count: int) -> Any:
+    """Batches that end with an exception."""
+
+    class Stopping(TinyBatches):
+        given = 0
+
+        def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+            for batch in super().__iter__():
+                if self.training and Stopping.given == count:
+                    raise StopHere
+                Stopping.given += self.training
+                yield batch
+
+    return Stopping.make
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [{}, {"training": {"epochs": 2, "ema_decay": 0.9, "accumulation": 2}, "optimizer": {"clip_norm_global": 1.0}}],
+    ids=["plain", "average, accumulation and clipping"],
+)
+def test_resuming_is_bit_for_bit(tmp_path: Path, sections: dict[str, dict[str, Any]]) -> None:
+    """Dropout is on; the checkpoint is older than the interruption; the files have each step once."""
+    whole, broken = tiny_settings(tmp_path / "whole", **sections), tiny_settings(tmp_path / "broken", **sections)
+    train(whole, tiny_config(), make_batches=TinyBatches.make)
+    with pytest.raises(StopHere):
+        train(broken, tiny_config(), make_batches=interrupted_after(7))
+    torch.manual_seed(99)
+    train(broken, tiny_config(), make_batches=TinyBatches.make, resume=True)
+    assert weights(tmp_path / "broken") == weights(tmp_path / "whole")
+    assert losses(tmp_path / "broken") == losses(tmp_path / "whole")
+    assert rows(tmp_path / "broken" / "evaluation.csv") == rows(tmp_path / "whole" / "evaluation.csv")
+
+
+@pytest.fixture
+def program() -> Iterator[subprocess.Popen[str]]:
+    """A process that trains on demand, in forks of itself."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    yield process
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 0, said
+
+
+def run(program: subprocess.Popen[str], settings: Settings, *, killed_after: float | None = None) -> int:
+    """Train, from the checkpoint where there is one; returns the exit code."""
+    assert program.stdin is not None
+    assert program.stdout is not None
+    resume = (Path(settings.output.dir) / "last").exists()
+    program.stdin.write(job(settings, tiny_config(), resume=resume))
+    program.stdin.flush()
+    child = int(program.stdout.readline())
+    if killed_after is not None:
+        time.sleep(killed_after)
+        os.kill(child, signal.SIGKILL)
+    return int(program.stdout.readline())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_killed_at_any_moment_it_goes_on(tmp_path: Path, program: subprocess.Popen[str]) -> None:
+    """SIGKILL at random moments of a run, through its start, its steps and its saving, until it got to the end."""
+    whole, killed = tiny_settings(tmp_path / "whole"), tiny_settings(tmp_path / "killed")
+    start = time.perf_counter()
+    assert run(program, whole) == 0
+    duration = time.perf_counter() - start
+    moments = random.Random(5)
+    codes = [run(program, killed, killed_after=moments.uniform(0.2, 1.0) * duration) for _ in range(4)]
+    assert -signal.SIGKILL in codes
+    while codes[-1] != 0:
+        codes.append(run(program, killed))
+    assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
+    assert sorted(path.name for path in (tmp_path / "killed").iterdir()) == sorted(
+        path.name for path in (tmp_path / "whole").iterdir()
+    )
+
+
+@pytest.mark.parametrize("config", [tiny_config(), tiny_det_config()], ids=lambda config: config.task)
+def test_two_processes_give_the_losses_of_one(tmp_path: Path, config: ModelConfig) -> None:
+    """Batches of 4 in two processes are a batch of 8: statistics, losses and gradients are those of all 8."""
+    det = config.task == "det"
+    sections = {"training": {"epochs": 3, "dropout": 0.0}}
+    settings = tiny_settings(tmp_path / "two", det=det, **sections)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = []
+    for rank in ("0", "1"):
+        environment = {
+            **os.environ,
+            **{"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"},
+            **{"MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
+        }
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, "-c", PROGRAM],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=environment,
+            )
+        )
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write(job(settings, config))
+        process.stdin.flush()
+    for process in processes:
+        out, said = process.communicate(timeout=120)
+        assert out.split()[1] == "0", said
+
+    settings = tiny_settings(tmp_path / "one", det=det, **sections)
+    data = settings.data
+    eight = replace(data.train, loader=LoaderSettings(8))
+    train(replace(settings, data=replace(data, train=eight)), config, make_batches=TinyBatches.make)
+    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert len(one) == 6
+    assert two == pytest.approx(one, rel=1e-4)
+    statistic = "backbone.conv1.bn.running_var"
+    states = [load_file(tmp_path / name / "last" / WEIGHTS_NAME)[statistic] for name in ("one", "two")]
+    torch.testing.assert_close(*states, rtol=1e-4, atol=1e-6)
+
+
+def test_accumulation_is_the_mean_gradient(tmp_path: Path, one_thread: None) -> None:
+    """Two batches, one step: by hand and by the loop."""
+    sections: dict[str, dict[str, Any]] = {"training": {"epochs": 1, "accumulation": 2, "dropout": 0.0}}
+    settings = tiny_settings(tmp_path, **sections, output={"save_steps": 1}, evaluation={"every_steps": 1})
+    config = tiny_config()
+    with pytest.raises(StopHere):
+        train(settings, config, make_batches=interrupted_after(2))
+    torch.manual_seed(settings.training.seed)
+    network = build_model(config)
+    initialise(network)
+    network.to(memory_format=torch.channels_last)
+    for module in network.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    set_training(network)
+    optimizer = build_optimizer(network, settings.optimizer)
+    set_rate(optimizer, settings.optimizer.lr)
+    for _, batch in zip(range(2), TinyBatches(True), strict=False):
+        image = batch["image"].contiguous(memory_format=torch.channels_last)
+        (losses_of(network(image, batch), batch, settings.loss)["loss"] / 2).backward()
+    optimizer.step()
+    saved = load_file(tmp_path / "last" / WEIGHTS_NAME)
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(saved[name], tensor), name
+
+
+def test_the_average_is_what_is_kept(tmp_path: Path) -> None:
+    train(tiny_settings(tmp_path, training={"ema_decay": 0.99}), tiny_config(), make_batches=TinyBatches.make)
+    averaged, state = load_file(tmp_path / "last" / WEIGHTS_NAME), load_file(tmp_path / "last" / STATE_NAME)
+    key = "backbone.conv1.conv.weight"
+    assert not torch.equal(averaged[key], state[f"network/{key}"])
+    settings = tiny_settings(tmp_path)
+    measured = evaluate(settings, load_model(tmp_path / "last"), make_batches=TinyBatches.make)
+    last = rows(tmp_path / "evaluation.csv")[-1]
+    assert measured["norm_edit_dis"] == pytest.approx(float(last["norm_edit_dis"]), abs=1e-12)
+
+
+def test_a_frozen_backbone_does_not_change_by_a_bit(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    source = build_model(tiny_config())
+    initialise(source)
+    settings = tiny_settings(tmp_path, training={"freeze": ["head.ctc_head.*"]})
+    config = tiny_config(freeze_backbone=True)
+    train(settings, config, source=source, make_batches=TinyBatches.make)
+    before = source.state_dict()
+    changed = {
+        name
+        for name, tensor in load_file(tmp_path / "last" / WEIGHTS_NAME).items()
+        if not torch.equal(tensor, before[name])
+    }
+    assert not any(name.startswith(("backbone.", "head.ctc_head.")) for name in changed)
+    assert "head.ctc_encoder.encoder.conv1.norm.running_var" in changed
+    assert "head.gtc_head.tgt_word_prj.weight" in changed
+
+
+def broken_sample(number: int) -> Any:
+    """Training batches of which one sample is not a number."""
+
+    def make(settings: Settings, config: ModelConfig, training: bool, accelerator: Accelerator) -> TinyBatches:
+        batches = TinyBatches.make(settings, config, training, accelerator)
+        return replace(batches, broken=number if training else None)
+
+    return make
+
+
+def test_a_loss_that_is_no_number_stops(tmp_path: Path) -> None:
+    """The message names the batch and its samples; the checkpoint is from before, and sound."""
+    batches = TinyBatches(True)
+    batches.set_epoch(0)
+    numbers = [[request.index for request in requests] for requests in batches.requests()]
+    settings = tiny_settings(tmp_path, output={"save_steps": 1})
+    with pytest.raises(TrainingError) as raised:
+        train(settings, tiny_config(), make_batches=broken_sample(numbers[3][0]))
+    message = str(raised.value)
+    assert "not a number in batch 3 of epoch 1, at step 4: loss nan, CTCLoss nan, NRTRLoss nan" in message
+    assert ", ".join(map(str, numbers[3])) in message
+    assert str(tmp_path / "last") in message
+    assert all(torch.isfinite(tensor).all() for tensor in load_file(tmp_path / "last" / WEIGHTS_NAME).values())
+    assert train(settings, tiny_config(), make_batches=TinyBatches.make, resume=True).steps == 10
+
+
+def test_weights_that_are_no_numbers_are_not_saved(tmp_path: Path) -> None:
+    settings = tiny_settings(tmp_path, optimizer={"lr": 1e38}, output={"save_steps": 1})
+    with pytest.raises(TrainingError, match=r"not a number|not finite numbers"):
+        train(settings, tiny_config(), make_batches=TinyBatches.make)
+    if (tmp_path / "last").exists():
+        assert all(torch.isfinite(tensor).all() for tensor in load_file(tmp_path / "last" / WEIGHTS_NAME).values())
+
+
+def test_a_full_disk_stops_and_keeps_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = tiny_settings(tmp_path, output={"save_steps": 2}, evaluation={"every_steps": 100})
+    real = landing.shutil.disk_usage
+    calls = 0
+
+    def full_after_the_first(path: Path) -> Any:
+        nonlocal calls
+        calls += 1
+        return real(path) if calls == 1 else real(path)._replace(free=10)
+
+    monkeypatch.setattr(landing.shutil, "disk_usage", full_after_the_first)
+    with pytest.raises(Paddle2TorchError, match="is full"):
+        train(settings, tiny_config(), make_batches=TinyBatches.make)
+    monkeypatch.setattr(landing.shutil, "disk_usage", real)
+    with_metadata = load_model(tmp_path / "last")
+    assert with_metadata.config.name == "tiny"
+    assert train(settings, tiny_config(), make_batches=TinyBatches.make, resume=True).steps == 10
+
+
+def test_it_stops_when_nothing_gets_better(tmp_path: Path) -> None:
+    settings = tiny_settings(
+        tmp_path, optimizer={"lr": 1e-12}, training={"epochs": 5, "early_stop": 2}, evaluation={"every_steps": 1}
+    )
+    assert train(settings, tiny_config(), make_batches=TinyBatches.make).steps == 3
+    assert train(settings, tiny_config(), make_batches=TinyBatches.make, resume=True).steps == 3
+
+
+def test_changed_settings_are_said_on_resuming(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = tiny_settings(tmp_path, training={"epochs": 1})
+    train(settings, tiny_config(), make_batches=TinyBatches.make)
+    more = replace(settings, training=replace(settings.training, epochs=2))
+    assert train(more, tiny_config(), make_batches=TinyBatches.make, resume=True).steps == 10
+    said = capsys.readouterr().err
+    assert "resumed with another training.epochs: 2, was 1" in said
+    assert "resumed at step 5 of 10" in said
+
+
+def test_no_batch_no_training(tmp_path: Path) -> None:
+    settings = tiny_settings(tmp_path)
+    data = replace(settings.data, train=replace(settings.data.train, loader=LoaderSettings(64, drop_last=True)))
+    with pytest.raises(ConfigError, match="does not fill one batch"):
+        train(replace(settings, data=data), tiny_config(), make_batches=TinyBatches.make)
+    assert not (tmp_path / "last").exists()
+
+
+def test_half_precision_starts_where_full_does(tmp_path: Path) -> None:
+    values = []
+    for precision in ("fp32", "bf16"):
+        AcceleratorState._reset_state(True)
+        settings = tiny_settings(tmp_path / precision, training={"precision": precision, "epochs": 1, "dropout": 0.0})
+        train(settings, tiny_config(), make_batches=TinyBatches.make)
+        values.append(losses(tmp_path / precision)[0])
+    assert values[0] != values[1]
+    assert values[1] == pytest.approx(values[0], rel=0.02)
+    state = load_file(tmp_path / "bf16" / "last" / WEIGHTS_NAME)
+    assert {tensor.dtype for tensor in state.values()} == {torch.float32}
+
+
+def test_tensorboard(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="needs tensorboard")
+    settings = tiny_settings(tmp_path, training={"epochs": 1}, output={"tensorboard": True})
+    train(settings, tiny_config(), make_batches=TinyBatches.make)
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    (events,) = {path.parent for path in tmp_path.rglob("events.out.*")}
+    accumulator = EventAccumulator(str(events))
+    accumulator.Reload()
+    assert [event.value for event in accumulator.Scalars("train/loss")] == pytest.approx(losses(tmp_path), rel=1e-6)
+
+
+def test_a_finer_set_ends_better_than_from_scratch(tmp_path: Path) -> None:
+    """A model that has learnt some of the lines learns the rest with another order of characters, and a new one."""
+    sparse = {"evaluation": {"every_steps": 100}, "output": {"save_steps": 100}}
+    first = tiny_settings(tmp_path / "first", training={"epochs": 8}, **sparse)
+    train(first, tiny_config(), make_batches=TinyBatches.make)
+    source = load_pretrained(tmp_path / "first" / "last")
+    charset = ("f", "e", "d", "c", "b", "a", "z")
+    ends = {}
+    for name, start in (("tuned", source), ("scratch", None)):
+        settings = tiny_settings(tmp_path / name, **sparse)
+        train(settings, tiny_config(charset=charset), source=start, make_batches=Reordered.make)
+        ends[name] = losses(tmp_path / name)
+    assert ends["tuned"][0] < 0.95 * ends["scratch"][0]
+    assert ends["tuned"][-1] < 0.95 * ends["scratch"][-1]
+
+
+class Reordered(TinyBatches):
+    """The same lines in the set f e d c b a z."""
+
+    def _line(self, index: int) -> dict[str, torch.Tensor]:
+        line = super()._line(index)
+        line["label_ctc"][:3] = 7 - line["label_ctc"][:3]
+        line["label_gtc"][1:4] = 13 - line["label_gtc"][1:4]
+        return line
