@@ -180,7 +180,8 @@ def infer(shapes: Shapes, hint: Architecture | None, source: str) -> tuple[Archi
     layout: tuple[str, ...] = ()
     if hint is not None and (hint.head.name, neck, head) == ("MultiHead", "SequenceEncoder", "CTCHead"):
         layout = ("the checkpoint has a CTC head alone, in the layout of older releases",)
-        ctc = {"encoder_type": "svtr", "svtr": hint.head.options["ctc"]}
+        # With the guide no head would train the backbone.
+        ctc = {"encoder_type": "svtr", "svtr": {**hint.head.options["ctc"], "use_guide": False}}
         hint = Architecture(hint.backbone, Component("SequenceEncoder", ctc), Component("CTCHead"))
     if hint is not None:
         asked = (hint.backbone.name, hint.neck.name if hint.neck else None, hint.head.name)

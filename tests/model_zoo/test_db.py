@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from paddle2torch.converters.layout import layout_table
 from paddle2torch.model_zoo.config import Component, DBPostprocess, DetPreprocess, ModelConfig
-from paddle2torch.model_zoo.db import RSEFPN, DBHead, RSELayer
+from paddle2torch.model_zoo.db import DBFPN, RSEFPN, DBHead, PFHeadLocal, RSELayer
+from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.layers import BatchNorm2d, BatchNormReLU, Hardsigmoid, SEModule
 from paddle2torch.model_zoo.network import Network, build_model, fuse
 
@@ -139,11 +140,13 @@ def test_layers_run_coarsest_first_as_in_an_export(detector: Network) -> None:
     ]
 
 
-@pytest.mark.parametrize("shortcut", [True, False])
+@pytest.mark.parametrize("kind", ["plain", "gated", "shortcut"])
 @pytest.mark.parametrize("level", [0, 1, 2, 3])
-def test_pyramid_goes_from_coarse_to_fine(level: int, shortcut: bool) -> None:
+def test_pyramid_goes_from_coarse_to_fine(level: int, kind: str) -> None:
     """A level reaches itself and the finer ones; in the result the coarsest stands first, enlarged to the finest."""
-    neck = RSEFPN((4, 5, 6, 7), out_channels=16, shortcut=shortcut)
+    channels = (4, 5, 6, 7)
+    plain = DBFPN(channels, out_channels=16)
+    neck = plain if kind == "plain" else RSEFPN(channels, out_channels=16, shortcut=kind == "shortcut")
     fill(neck, seed=3)
     maps = [torch.zeros(1, channels, 16 >> i, 24 >> i) for i, channels in enumerate((4, 5, 6, 7))]
     maps[level] = torch.randn(maps[level].shape, generator=torch.Generator().manual_seed(4))
@@ -155,6 +158,21 @@ def test_pyramid_goes_from_coarse_to_fine(level: int, shortcut: bool) -> None:
     for i, part in zip((3, 2, 1, 0), coarse_to_fine, strict=True):
         cells = part[..., :: 2**i, :: 2**i]
         assert torch.equal(part, cells.repeat_interleave(2**i, -2).repeat_interleave(2**i, -1))
+
+
+def test_plain_pyramid_numbers_its_levels_by_their_stride() -> None:
+    neck = DBFPN((4, 5, 6, 7), out_channels=16)
+    shapes = {key: tuple(tensor.shape) for key, tensor in neck.state_dict().items()}
+    assert shapes == {
+        **{f"in{i}_conv.weight": (16, i + 2, 1, 1) for i in (2, 3, 4, 5)},
+        **{f"p{i}_conv.weight": (4, 16, 3, 3) for i in (2, 3, 4, 5)},
+    }
+    order: list[str] = []
+    for path, module in neck.named_modules():
+        module.register_forward_pre_hook(lambda module, inputs, path=path: order.append(path))
+    with torch.no_grad():
+        neck([torch.zeros(1, channels, 16 >> i, 16 >> i) for i, channels in enumerate((4, 5, 6, 7))])
+    assert order == ["", *(f"{kind}{i}_conv" for kind in ("in", "p") for i in (5, 4, 3, 2))]
 
 
 def test_squeeze_and_excitation_gates_by_the_mean() -> None:
@@ -195,9 +213,51 @@ def test_training_gives_region_threshold_and_binary_map() -> None:
         torch.testing.assert_close(maps[:, 1:2], head.thresh(x))
 
 
-def test_fused_form_cannot_train() -> None:
+@pytest.mark.parametrize("head", [DBHead, PFHeadLocal])
+def test_fused_form_cannot_train(head: type[DBHead]) -> None:
     with pytest.raises(ValueError, match="no threshold branch"):
-        DBHead(16, fused=True).train()(torch.zeros(1, 16, 2, 2))
+        head(16, fused=True).train()(torch.zeros(1, 16, 2, 2))
+
+
+def test_first_kernel_is_an_option() -> None:
+    head = DBHead(16, kernel_list=[7, 2, 2]).eval()
+    assert head.binarize.conv1.weight.shape == (4, 16, 7, 7)
+    assert head(torch.zeros(1, 16, 3, 5))["maps"].shape == (1, 1, 12, 20)
+
+
+@pytest.mark.parametrize(("mode", "width"), [("large", 4), ("small", 2)])
+def test_local_head_refines_the_first_map(mode: str, width: int) -> None:
+    head = PFHeadLocal(16, k=50, mode=mode)
+    fill(head, seed=13)
+    x = torch.randn(2, 16, 8, 12, generator=torch.Generator().manual_seed(14))
+    local = head.cbn_layer
+    assert local.last_3.conv.weight.shape == (width, 5, 3, 3)
+
+    def refined() -> tuple[Tensor, Tensor]:
+        first, features = head.binarize(x, return_features=True)
+        doubled = features.repeat_interleave(2, -1).repeat_interleave(2, -2)
+        inner = local.last_3.bn(local.last_3.conv(torch.cat((first, doubled), 1))).clamp(min=0)
+        return first, torch.sigmoid(local.last_1(inner))
+
+    with torch.no_grad():
+        head.eval()
+        first, second = refined()
+        torch.testing.assert_close(head(x)["maps"], (first + second) / 2)
+        # In training by the batch's statistics, which the first pass moves and no pass reads.
+        out = head.train()(x)
+        first, second = refined()
+        assert out["maps"].shape == (2, 3, 32, 48)
+        torch.testing.assert_close(out["maps"][:, :1], second)
+        torch.testing.assert_close(out["maps"][:, 1:2], head.thresh(x))
+        torch.testing.assert_close(out["distance_maps"], second)
+        torch.testing.assert_close(out["cbn_maps"], out["maps"][:, 2:])
+        binary = 1 / (1 + torch.exp(-50 * (first - head.thresh(x)).double()))
+        torch.testing.assert_close(out["cbn_maps"].double(), binary, rtol=0, atol=1e-5)
+
+
+def test_an_unknown_mode_is_refused() -> None:
+    with pytest.raises(ConfigError, match="not large or small"):
+        PFHeadLocal(16, mode="medium")
 
 
 def test_fix_nan_replaces_nan_in_training_only() -> None:
