@@ -188,11 +188,19 @@ class SEModule(nn.Module):
         self.conv1 = nn.Conv2d(channels, channels // reduction, 1)
         self.relu = nn.ReLU()
         self.conv2 = nn.Conv2d(channels // reduction, channels, 1)
-        self.hardsigmoid = Hardsigmoid(slope=0.2)
+        self.hardsigmoid: nn.Module = Hardsigmoid(slope=0.2)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: float (N, channels, H, W); returns the same shape."""
         return x * self.hardsigmoid(self.conv2(self.relu(self.conv1(self.avg_pool(x)))))
+
+
+class SELayer(SEModule):
+    """The same with the slope 1/6, as the LCNet family and MobileNetV1Enhance have it."""
+
+    def __init__(self, channels: int, reduction: int = 4) -> None:
+        super().__init__(channels, reduction)
+        self.hardsigmoid = nn.Hardsigmoid()
 
 
 class Mlp(nn.Module):

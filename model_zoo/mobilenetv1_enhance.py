@@ -12,8 +12,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from paddle2torch.model_zoo.errors import ConfigError
-from paddle2torch.model_zoo.layers import ConvBatchNorm, Size
-from paddle2torch.model_zoo.pplcnetv3 import SELayer
+from paddle2torch.model_zoo.layers import ConvBatchNorm, SELayer, Size
 
 # Per block: kernel size, input and output channels at scale 1, stride, squeeze-and-excitation. The stride of the last
 # block is an option.

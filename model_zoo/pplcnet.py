@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from paddle2torch.model_zoo.errors import ConfigError
-from paddle2torch.model_zoo.layers import ConvBNAct, Size
-from paddle2torch.model_zoo.pplcnetv3 import SELayer, make_divisible
+from paddle2torch.model_zoo.layers import ConvBNAct, SELayer, Size
+from paddle2torch.model_zoo.pplcnetv3 import make_divisible
 
 # Per stage: kernel size, input and output channels at scale 1, squeeze-and-excitation. The first block of each stage
 # but blocks2 has a stride, which is an option.

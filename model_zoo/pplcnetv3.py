@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from paddle2torch.model_zoo.layers import BatchNorm2d, ConvBN, Size, fold_batch_norm
+from paddle2torch.model_zoo.layers import BatchNorm2d, ConvBN, SELayer, Size, fold_batch_norm
 
 # Per stage: kernel size, input and output channels at scale 1, stride, squeeze-and-excitation.
 Stage = tuple[tuple[int, int, int, Size, bool], ...]
@@ -137,22 +137,6 @@ class LearnableRepLayer(nn.Module):
             delta[outputs, outputs % delta.shape[1], size // 2, size // 2] = 1.0
             folded.append(fold_batch_norm(delta, self.identity))
         return torch.stack([kernel for kernel, _ in folded]).sum(0), torch.stack([bias for _, bias in folded]).sum(0)
-
-
-class SELayer(nn.Module):
-    """Squeeze and excitation: a gate per channel from the image's mean. Its Hardsigmoid has the slope 1/6."""
-
-    def __init__(self, channels: int, reduction: int = 4) -> None:
-        super().__init__()
-        self.avg_pool = nn.AdaptiveAvgPool2d(1)
-        self.conv1 = nn.Conv2d(channels, channels // reduction, 1)
-        self.relu = nn.ReLU()
-        self.conv2 = nn.Conv2d(channels // reduction, channels, 1)
-        self.hardsigmoid = nn.Hardsigmoid()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x: float (N, channels, H, W); returns the same shape."""
-        return x * self.hardsigmoid(self.conv2(self.relu(self.conv1(self.avg_pool(x)))))
 
 
 class LCNetV3Block(nn.Module):
