@@ -14,7 +14,7 @@ from paddle2torch.converters.layout import layout_table, to_paddle
 from paddle2torch.model_zoo.cards import load_card
 from paddle2torch.model_zoo.network import Network, build_model
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)  # the test files run side by side, and threads that wait for a core cost more than they bring
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
