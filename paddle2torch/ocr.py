@@ -32,14 +32,18 @@ from paddle2torch.recognition import Line, Recognizer, words
 Model: TypeAlias = "str | Path | nn.Module"
 
 VERSIONS = ("v4", "v5", "v3")
+"""Of recognisers, the preferred one first."""
+
 DETECTOR = "ch_PP-OCRv4_det"
 CLASSIFIER = "ch_ppocr_mobile_v2.0_cls"
 DROP_SCORE = 0.5
 """PaddleOCR's: lines read with less confidence are left out."""
 
-FAST_MIN_WIDTH = 48
-FAST_BATCH = 16
+FAST_MIN_WIDTH = 96
+"""Pixels to which `fast` pads the shortest lines, where PaddleOCR pads to 320."""
+
 FAST_PAGES = 8
+"""Pages whose lines `fast` sorts together: enough that lines of one batch hardly differ in width."""
 
 
 class OCR:
@@ -50,7 +54,7 @@ class OCR:
 
     lang: chooses the recogniser of the zoo (`en`, `ch`, …). det, rec, cls: other models than the zoo's, by name, by
     folder, or as loaded (fused, in eval mode); with `cls=None` no line is turned that stands on its head. device: where
-    the models are run.
+    the models are moved; without it a loaded model stays where it is, and others are run on the CPU.
 
     fast: batches the lines of several pages by width and pads them no more than that needs. PaddleOCR pads every
     line to at least 320 pixels and to the widest of six lines of its page; a recogniser sees padding, so that texts and
@@ -67,7 +71,7 @@ class OCR:
         det: Model = DETECTOR,
         rec: Model | None = None,
         cls: Model | None = CLASSIFIER,
-        device: torch.device | str = "cpu",
+        device: torch.device | str | None = None,
         fast: bool = False,
         drop_score: float = DROP_SCORE,
         preprocess: DetPreprocess | None = None,
@@ -76,11 +80,9 @@ class OCR:
     ) -> None:
         if workers < 1:
             raise ConfigError(f"workers is at least 1, not {workers}")
-        model, config = _load(det, device)
-        config = replace(
-            config, preprocess=preprocess or config.preprocess, postprocess=postprocess or config.postprocess
-        )
-        self.detector = Detector(model, config)
+        self.detector = Detector(*_load(det, device))
+        self.detector.preprocess = preprocess or self.detector.preprocess
+        self.detector.postprocess = postprocess or self.detector.postprocess
         self.classifier = None if cls is None else Classifier(*_load(cls, device))
         self.recognizer = _recognizer(*_load(recognizer_of(lang) if rec is None else rec, device), fast)
         self.fast = fast
@@ -177,8 +179,11 @@ def recognizer_of(lang: str) -> str:
     raise ConfigError(f"no recogniser of the zoo reads {lang!r}; known: {', '.join(known)}. Or give one with rec=…")
 
 
-def _load(model: Model, device: torch.device | str) -> tuple[nn.Module, ModelConfig]:
-    network = model.to(device) if isinstance(model, nn.Module) else load_pretrained(model, fused=True, device=device)
+def _load(model: Model, device: torch.device | str | None) -> tuple[nn.Module, ModelConfig]:
+    if isinstance(model, nn.Module):
+        network = model if device is None else model.to(device)
+    else:
+        network = load_pretrained(model, fused=True, device=device or "cpu")
     config = getattr(network, "config", None)
     if not isinstance(config, ModelConfig):
         raise ConfigError(
@@ -188,12 +193,10 @@ def _load(model: Model, device: torch.device | str) -> tuple[nn.Module, ModelCon
 
 
 def _recognizer(model: nn.Module, config: ModelConfig, fast: bool) -> Recognizer:
-    if not fast:
-        return Recognizer(model, config, padding="batch")
-    if isinstance(config.preprocess, RecPreprocess):
+    if fast and isinstance(config.preprocess, RecPreprocess):
         channels, height, _ = config.preprocess.image_shape
         config = replace(config, preprocess=replace(config.preprocess, image_shape=(channels, height, FAST_MIN_WIDTH)))
-    return Recognizer(model, config, padding="batch", batch_size=FAST_BATCH)
+    return Recognizer(model, config, padding="batch")
 
 
 def _text_line(line: Line, box: Box, crop: Crop) -> TextLine:

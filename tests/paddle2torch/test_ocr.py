@@ -1,0 +1,459 @@
+"""The pipeline: with networks that see coloured bars, in any clone; with the real ones against PaddleOCR's results."""
+
+from __future__ import annotations
+
+import gc
+import io
+import json
+import math
+import os
+import weakref
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from paddle2torch.api import convert
+from paddle2torch.detection import DetectionError
+from paddle2torch.formats import PageText, append_pages, finished_pages
+from paddle2torch.images import BGRImage, ImageError
+from paddle2torch.model_zoo.config import (
+    ClsPostprocess,
+    ClsPreprocess,
+    Component,
+    CTCDecode,
+    DBPostprocess,
+    DetPreprocess,
+    ModelConfig,
+    RecPreprocess,
+)
+from paddle2torch.model_zoo.errors import ConfigError
+from paddle2torch.ocr import OCR, recognizer_of
+from paddle2torch.pages import Failure, Page, find_sources, read_pages
+
+# A letter is a cell of a colour (BGR), 12 pixels wide, with 6 pixels of grey on each side; the lower edge is black.
+COLOURS = {"A": (0, 0, 255), "B": (0, 255, 0), "C": (255, 0, 0), " ": (0, 255, 255)}
+SCORES = {"A": 0.9, "B": 0.8, "C": 0.6, " ": 0.9}
+CELL, HEIGHT = 24, 26
+UNCLIP = DBPostprocess(unclip_ratio=0.3)
+
+
+def bar(text: str) -> BGRImage:
+    image = np.full((HEIGHT, CELL * len(text), 3), 128, np.uint8)
+    for index, letter in enumerate(text):
+        image[:, CELL * index + 6 : CELL * index + 18] = COLOURS[letter]
+    image[-6:] = 0
+    return image
+
+
+def blank(height: int = 224, width: int = 320) -> BGRImage:
+    return np.full((height, width, 3), 255, np.uint8)
+
+
+def put(page: BGRImage, image: BGRImage, left: int, top: int) -> tuple[int, int, int, int]:
+    page[top : top + image.shape[0], left : left + image.shape[1]] = image
+    return left, top, left + image.shape[1], top + image.shape[0]
+
+
+class Ink(nn.Module):
+    """A detector: what is not white is text."""
+
+    config = ModelConfig(
+        name="ink",
+        task="det",
+        form="fused",
+        backbone=Component("PPLCNetV3"),
+        neck=Component("RSEFPN"),
+        head=Component("DBHead"),
+        preprocess=DetPreprocess(),
+        postprocess=DBPostprocess(),
+    )
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"maps": (x.amin(dim=1, keepdim=True) < 1.5).float() * 0.95}
+
+
+class Shadow(nn.Module):
+    """A direction classifier: the black edge of a bar is below."""
+
+    config = ModelConfig(
+        name="shadow",
+        task="cls",
+        form="fused",
+        backbone=Component("MobileNetV3"),
+        neck=None,
+        head=Component("ClsHead", {"classes": 2}),
+        preprocess=ClsPreprocess(),
+        postprocess=ClsPostprocess(),
+    )
+
+    def forward(self, x: Tensor) -> Tensor:
+        upside_down = x[:, :, :14].mean(dim=(1, 2, 3)) < x[:, :, -14:].mean(dim=(1, 2, 3))
+        score = torch.where(upside_down, 0.95, 0.05)
+        return torch.stack([1 - score, score], dim=1)
+
+
+class Colours(nn.Module):
+    """A recogniser: a step for four columns, its class by its colour."""
+
+    config = ModelConfig(
+        name="colours",
+        task="rec",
+        form="fused",
+        backbone=Component("PPLCNetV3"),
+        neck=None,
+        head=Component("MultiHead", {"classes": 5}),
+        preprocess=RecPreprocess(),
+        postprocess=CTCDecode(),
+        charset=tuple(COLOURS),
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches: list[tuple[int, ...]] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.batches.append(tuple(x.shape))
+        steps = x[:, :, 14:26, : x.shape[3] // 4 * 4].unflatten(3, (-1, 4)).mean(dim=(2, 4))
+        blue, green, red = steps.unbind(1)
+        colourful = steps.amax(1) - steps.amin(1) > 1.2
+        yellow = (red > 0) & (green > 0)
+        letter = torch.stack([red, green, blue], dim=1).argmax(1) + 1
+        classes = torch.where(colourful, torch.where(yellow, 4, letter), 0)
+        score = torch.tensor([0.9, *SCORES.values()])[classes]
+        probabilities = ((1 - score) / 4)[..., None].repeat(1, 1, 5)
+        return probabilities.scatter(2, classes[..., None], score[..., None])
+
+
+def pipeline(**options: object) -> OCR:
+    models = {"det": Ink().eval(), "rec": Colours().eval(), "cls": Shadow().eval(), "postprocess": UNCLIP}
+    return OCR(**{**models, **options})  # type: ignore[arg-type]
+
+
+def extent(box: np.ndarray) -> list[float]:
+    return [*box.min(axis=0).tolist(), *box.max(axis=0).tolist()]
+
+
+def texts(result: PageText | Failure) -> list[str]:
+    assert isinstance(result, PageText)
+    return [line.text for line in result.lines]
+
+
+def test_lines_words_scores_and_boxes() -> None:
+    page = blank()
+    places = [put(page, bar("ABC AA"), 20, 100), put(page, bar("CAB"), 30, 20), put(page, bar("BB"), 200, 24)]
+    lines = pipeline()(page)
+    assert [line.text for line in lines] == ["CAB", "BB", "ABC AA"]
+    last = lines[2]
+    assert last.score == pytest.approx((0.9 + 0.8 + 0.6 + 0.9 + 0.9 + 0.9) / 6)
+    assert last.box.shape == (4, 2)
+    # The detector's box is 3 pixels wider than the bar, on all sides.
+    np.testing.assert_allclose(extent(last.box), np.add(places[0], [-3, -3, 3, 3]), atol=2)
+    assert [word.text for word in last.words] == ["ABC", "AA"]
+    assert last.words[0].char_scores == pytest.approx((0.9, 0.8, 0.6))
+    assert last.words[0].score == pytest.approx(2.3 / 3)
+    left, top, _, bottom = places[0]
+    np.testing.assert_allclose(extent(last.words[0].box), [left, top, left + 3 * CELL, bottom], atol=6)
+    np.testing.assert_allclose(extent(last.words[1].box), [left + 4 * CELL, top, left + 6 * CELL, bottom], atol=6)
+
+
+def test_a_line_on_its_head_is_turned_and_its_words_are_where_they_are() -> None:
+    page = blank()
+    _, top, right, bottom = put(page, np.rot90(bar("AB CC"), 2), 40, 60)
+    (line,) = pipeline()(page)
+    assert line.text == "AB CC"
+    # The first word is on the right.
+    np.testing.assert_allclose(extent(line.words[0].box), [right - 2 * CELL, top, right, bottom], atol=6)
+    for box in (line.box, *(word.box for word in line.words)):
+        # From the corner at the top left of the page, clockwise.
+        assert box[0].tolist() == pytest.approx(box.min(axis=0).tolist(), abs=1)
+        assert box[2].tolist() == pytest.approx(box.max(axis=0).tolist(), abs=1)
+    (unturned,) = pipeline(cls=None)(page)
+    assert unturned.text == "CC BA"
+
+
+@pytest.mark.parametrize("turns", [1, 3])
+def test_a_line_that_runs_down_or_up_the_page(turns: int) -> None:
+    page = blank()
+    left, top, right, bottom = put(page, np.rot90(bar("AB CC"), turns), 40, 60)
+    (line,) = pipeline()(page)
+    assert line.text == "AB CC"
+    first = [left, top, right, top + 2 * CELL] if turns == 3 else [left, bottom - 2 * CELL, right, bottom]
+    np.testing.assert_allclose(extent(line.words[0].box), first, atol=6)
+    assert line.words[0].box[0].tolist() == pytest.approx(line.words[0].box.min(axis=0).tolist(), abs=1)
+
+
+def test_polygons() -> None:
+    page = blank()
+    place = put(page, bar("ABC"), 40, 60)
+    (line,) = pipeline(postprocess=replace(UNCLIP, box_type="poly"))(page)
+    assert line.text == "ABC"
+    assert len(line.box) > 4
+    np.testing.assert_allclose(extent(line.box), np.add(place, [-3, -3, 3, 3]), atol=2)
+
+
+def test_lines_below_the_score_are_left_out() -> None:
+    page = blank()
+    put(page, bar("AA"), 20, 20)
+    put(page, bar("CC"), 20, 80)
+    put(page, np.full((20, 60, 3), 128, np.uint8), 20, 140)  # a line without text has the score 0
+    assert [line.text for line in pipeline(drop_score=0.7)(page)] == ["AA"]
+    assert [line.text for line in pipeline()(page)] == ["AA", "CC"]
+    assert [line.text for line in pipeline(drop_score=0)(page)] == ["AA", "CC", ""]
+
+
+@pytest.mark.parametrize("kind", ["path", "bytes", "array", "grey", "pil", "alpha"])
+def test_images_of_every_kind(kind: str, tmp_path: Path) -> None:
+    page = blank()
+    put(page, bar("ABC"), 40, 60)
+    path = tmp_path / "page.png"
+    cv2.imwrite(str(path), page)
+    with Image.open(path) as image:
+        image.load()
+    source = {
+        "path": path,
+        "bytes": path.read_bytes(),
+        "array": page,
+        "grey": np.full((64, 64), 255, np.uint8),
+        "pil": image,
+        "alpha": np.dstack([page, np.full(page.shape[:2], 255, np.uint8)]),
+    }[kind]
+    assert [line.text for line in pipeline()(source)] == ([] if kind == "grey" else ["ABC"])
+
+
+@pytest.mark.parametrize("fast", [False, True])
+@pytest.mark.parametrize(
+    ("page", "expected"),
+    [
+        (blank(), []),
+        (blank(1, 1), []),
+        (np.zeros((1, 1, 3), np.uint8), []),
+        (np.zeros((224, 320, 3), np.uint8), []),
+        (blank(50, 20_000), []),
+        (blank(20_000, 50), []),
+    ],
+    ids=["empty", "1x1", "1x1 black", "black", "20000x50", "50x20000"],
+)
+def test_pages_without_text(page: BGRImage, expected: list[str], fast: bool) -> None:
+    (result,) = pipeline(fast=fast).read_pages([Page("a.png", 1, 1, page)])
+    assert texts(result) == expected
+
+
+def test_a_strip_of_text_is_read() -> None:
+    page = blank(50, 20_000)
+    for left in (100, 9_000, 19_000):
+        put(page, np.asarray(cv2.resize(bar("AB"), (800, 40))), left, 5)
+    # At a longest side of 960 a letter has few pixels left; what counts is that it is found and stays in its place.
+    lines = pipeline(drop_score=0)(page)
+    assert [round(float(line.box[:, 0].mean()), -2) for line in lines] == [500, 9_400, 19_400]
+
+
+def test_a_truncated_jpeg_is_refused() -> None:
+    data = io.BytesIO()
+    Image.effect_noise((200, 200), 60).save(data, "JPEG")
+    with pytest.raises(ImageError, match="truncated"):
+        pipeline()(data.getvalue()[:2000])
+
+
+def numbered(count: int, spoil: frozenset[int] = frozenset()) -> Iterator[Page | Failure]:
+    """Pages with as many letters as their number says, and failures."""
+    for number in range(1, count + 1):
+        if number in spoil:
+            yield Failure("in.pdf", number, "broken")
+            continue
+        page = blank(64, 320)
+        put(page, bar("AB"[number % 2] * (1 + number % 9)), 10, 10)
+        yield Page("in.pdf", number, count, page)
+
+
+@pytest.mark.parametrize("fast", [False, True])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_results_come_in_order_with_failures_in_their_place(fast: bool, workers: int) -> None:
+    spoil = frozenset({1, 5, 6, 20})
+    results = list(pipeline(fast=fast, workers=workers).read_pages(numbered(20, spoil)))
+    assert [result.number for result in results] == list(range(1, 21))
+    for result in results:
+        number = result.number
+        assert number is not None
+        if number in spoil:
+            assert result == Failure("in.pdf", number, "broken")
+        else:
+            assert texts(result) == ["AB"[number % 2] * (1 + number % 9)]
+
+
+def test_exact_batches_are_paddleocrs_and_fast_ones_tight() -> None:
+    page = blank(320, 960)
+    for row in range(4):
+        put(page, bar("A"), 20, 20 + 60 * row)
+        put(page, bar("B" * 16), 200, 20 + 60 * row)
+    exact = pipeline()
+    exact(page)
+    # Sorted by ratio, six at a time, at least 320 wide, as wide as the widest of the batch.
+    (first, second) = exact.recognizer.model.batches  # type: ignore[misc, union-attr]
+    assert (first[0], second[0]) == (6, 2)
+    assert first[3] == second[3] > 320
+    fast = pipeline(fast=True)
+    list(fast.read_pages([Page("a", 1, 2, page), Page("a", 2, 2, page)]))
+    # The lines of both pages are sorted together: the short ones stay narrow.
+    widths = [batch[3] for batch in fast.recognizer.model.batches]  # type: ignore[union-attr]
+    assert widths == [96, second[3], second[3]]
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_few_pages_are_in_memory_at_a_time(fast: bool) -> None:
+    alive: weakref.WeakSet[Page] = weakref.WeakSet()
+    most = 0
+
+    def pages() -> Iterator[Page | Failure]:
+        nonlocal most
+        for page in numbered(40):
+            assert isinstance(page, Page)
+            alive.add(page)
+            most = max(most, len(alive))
+            yield page
+
+    for result in pipeline(fast=fast).read_pages(pages()):
+        del result
+    gc.collect()
+    assert most <= (12 if fast else 5)
+    assert len(alive) <= 1
+
+
+def test_two_thousand_images_of_which_ten_are_broken(tmp_path: Path) -> None:
+    good, folder = tmp_path / "good.png", tmp_path / "in"
+    page = blank(32, 64)
+    put(page, bar("AB"), 8, 3)
+    cv2.imwrite(str(good), page)
+    folder.mkdir()
+    broken = {f"{number:04}.png" for number in range(7, 2000, 200)}
+    for number in range(2000):
+        name = f"{number:04}.png"
+        if name in broken:
+            (folder / name).write_bytes(good.read_bytes()[:60])
+        else:
+            os.link(good, folder / name)
+    read = 0
+    failed = set()
+    for result in pipeline(cls=None).read([folder]):
+        if isinstance(result, Failure):
+            failed.add(Path(result.source).name)
+        else:
+            assert texts(result) == ["AB"]
+            read += 1
+    assert failed == broken
+    assert len(broken) == 10
+    assert read == 1990
+
+
+def test_a_run_that_was_cut_off_reads_the_rest(tmp_path: Path) -> None:
+    page = blank(64, 320)
+    put(page, bar("AB"), 10, 10)
+    for number in range(5):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), page)
+    output = tmp_path / "out.jsonl"
+
+    def cut(results: Iterator[PageText | Failure], after: int) -> Iterator[PageText | Failure]:
+        for index, result in enumerate(results):
+            if index == after:
+                raise KeyboardInterrupt
+            yield result
+
+    sources = find_sources([tmp_path / "*.png"])
+    with pytest.raises(KeyboardInterrupt):
+        append_pages(cut(pipeline().read(sources), 3), output)
+    done = finished_pages(output)
+    assert len(done) == 3
+    opened: list[str] = []
+
+    def rest() -> Iterator[Page | Failure]:
+        for found in read_pages(sources, lambda source, number: (source, number) in done):
+            opened.append(found.source)
+            yield found
+
+    append_pages(pipeline().read_pages(rest()), output)
+    assert opened == sources[3:]
+    assert [json.loads(row)["source"] for row in output.read_text().splitlines()] == sources
+
+
+def test_models_that_do_not_fit_are_refused() -> None:
+    class Nan(Ink):
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            return {"maps": x[:, :1] * math.nan}
+
+    with pytest.raises(ConfigError, match="not a detector"):
+        pipeline(det=Colours().eval())
+    with pytest.raises(ConfigError, match="not a recogniser"):
+        pipeline(rec=Ink().eval())
+    with pytest.raises(ConfigError, match="not a direction classifier"):
+        pipeline(cls=Ink().eval())
+    with pytest.raises(ConfigError, match="Linear has no settings"):
+        pipeline(det=nn.Linear(1, 1))
+    with pytest.raises(ConfigError, match="workers"):
+        pipeline(workers=0)
+    with pytest.raises(DetectionError, match="training mode"):
+        pipeline(det=Ink())(blank())
+    with pytest.raises(DetectionError, match="NaN"):
+        list(pipeline(det=Nan().eval()).read_pages(numbered(3)))
+
+
+def test_languages() -> None:
+    assert recognizer_of("en") == "en_PP-OCRv4_rec"
+    assert recognizer_of("ch") == "ch_PP-OCRv4_rec"
+    with pytest.raises(ConfigError, match=r"'klingon'; known: .*ch.*en"):
+        recognizer_of("klingon")
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> dict[str, Path]:
+    """The networks of PP-OCRv4, converted from their exports."""
+    folder = tmp_path_factory.mktemp("models")
+    for name in ("ch_PP-OCRv4_det", "ch_ppocr_mobile_v2.0_cls", "en_PP-OCRv4_rec", "ch_PP-OCRv4_rec"):
+        convert(name, weights=shared / "models" / f"{name}_infer", output=folder / name, fused=True)
+    return {
+        "det": folder / "ch_PP-OCRv4_det",
+        "cls": folder / "ch_ppocr_mobile_v2.0_cls",
+        "en": folder / "en_PP-OCRv4_rec",
+        "ch": folder / "ch_PP-OCRv4_rec",
+    }
+
+
+@pytest.mark.parametrize("lang", ["en", "ch"])
+def test_pages_are_read_as_by_paddleocr(lang: str, real: dict[str, Path], shared: Path) -> None:
+    ocr = OCR(det=real["det"], rec=real[lang], cls=real["cls"])
+    results = list(ocr.read([shared / "images" / "pages"]))
+    assert len(results) == 4
+    for result in results:
+        assert isinstance(result, PageText)
+        reference = json.loads((shared / f"reference/pages/{Path(result.source).stem}.{lang}.json").read_text())
+        assert texts(result) == [line["text"] for line in reference]
+        for line, expected in zip(result.lines, reference, strict=True):
+            np.testing.assert_allclose(line.box, expected["box"], atol=1)
+            assert line.score == pytest.approx(expected["score"], abs=1e-3)
+            assert "".join(word.text for word in line.words) == line.text.replace(" ", "")
+            for word in line.words:
+                inside = [*(line.box.min(axis=0) - 1), *(-line.box.max(axis=0) - 1)]
+                assert ([*word.box.min(axis=0), *(-word.box.max(axis=0))] >= np.array(inside)).all()
+
+
+def test_our_own_page_is_read_by_the_real_networks(real: dict[str, Path]) -> None:
+    page = np.load(Path(__file__).with_name("detection_golden.npz"), allow_pickle=False)["page"]
+    found = [line.text for line in OCR(det=real["det"], rec=real["en"], cls=real["cls"])(page)]
+    # The recogniser made of the Chinese one leaves out some spaces.
+    assert [text.replace(" ", "") for text in found] == [
+        *("lnvoice2041", "Total12.90", "leftmargin", "paidincash", "smallprint,twowords"),
+        *("steep", "widelineoftext", "42", "bottomedge"),
+    ]
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_the_real_networks_on_pages_without_text(fast: bool, real: dict[str, Path]) -> None:
+    ocr = OCR(det=real["det"], rec=real["en"], cls=real["cls"], fast=fast)
+    pages = [blank(), blank(1, 1), np.zeros((200, 300, 3), np.uint8), blank(50, 20_000), np.zeros((3, 70, 3), np.uint8)]
+    for result in ocr.read_pages(Page("a", 1, 1, page) for page in pages):
+        assert texts(result) == []
