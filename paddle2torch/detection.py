@@ -12,7 +12,7 @@ from typing import Literal
 
 import cv2
 import numpy as np
-import pyclipper  # type: ignore[import-untyped]
+import pyclipper
 import torch
 from numpy.typing import NDArray
 

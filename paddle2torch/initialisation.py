@@ -142,7 +142,8 @@ def adopt(network: Network, source: Network) -> Adopted:
         )
     state, given = network.state_dict(), source.state_dict()
     rows = _rows(network.config, source.config)
-    new, wrong = [], []
+    new: list[str] = []
+    wrong: list[str] = []
     for key, tensor in state.items():
         if key not in given:
             (new if key.startswith(TRAINING_HEADS) else wrong).append(key)

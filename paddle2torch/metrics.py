@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import pyclipper  # type: ignore[import-untyped]
+import pyclipper
 from numpy.typing import NDArray
 
 EPS = 1e-5

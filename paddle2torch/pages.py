@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pypdfium2  # type: ignore[import-untyped]
+import pypdfium2
 from PIL import TiffImagePlugin
 
 from paddle2torch.images import _BROKEN as BROKEN

@@ -41,7 +41,7 @@ from paddle2torch.losses import losses_of
 from paddle2torch.metrics import DetMetric, RecMetric, ctc_texts, label_texts
 from paddle2torch.model_zoo.config import DBPostprocess, ModelConfig, Origin
 from paddle2torch.model_zoo.errors import ConfigError, Paddle2TorchError
-from paddle2torch.model_zoo.network import Network, build_model, fuse
+from paddle2torch.model_zoo.network import Network, build_model, channels_last, fuse
 from paddle2torch.optimisation import (
     MovingAverage,
     Schedule,
@@ -159,7 +159,7 @@ def train(
             module.p = settings.training.dropout
     if accelerator.num_processes > 1 and settings.training.sync_batch_norm:
         synchronise_batch_norm(network)
-    network.to(memory_format=torch.channels_last)
+    channels_last(network)
 
     # Data.
     batches = make_batches(settings, config, True, accelerator)
@@ -284,7 +284,7 @@ def _measure(
     """The metrics, and which of them is the main one."""
     config = network.config
     # The fused form reads the same, several times faster.
-    reader = fuse(network).to(device=accelerator.device, memory_format=torch.channels_last).eval()
+    reader = channels_last(fuse(network)).to(accelerator.device).eval()
     metric: RecMetric | DetMetric
     batches.set_epoch(0)
     if config.task == "rec":
