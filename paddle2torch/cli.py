@@ -7,6 +7,7 @@ the way goes to stderr. With `--json` stdout is one JSON document and nothing el
 from __future__ import annotations
 
 import json
+import statistics
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -265,6 +266,78 @@ def ocr(
     sys.exit(1 if failures else 0)
 
 
+@main.command()
+@click.argument("name")
+@click.option("-o", "--output", type=PATH, required=True, help="Folder for the two files.")
+@click.option("--from", "yml", type=PATH, help="A PaddleOCR training yml whose values are taken.")
+def init(name: str, output: Path, yml: Path | None) -> None:
+    """Write config.json and model_config.json for fine-tuning, ready to edit.
+
+    NAME is a name of the zoo or the folder of a converted model: where training starts. The values are those of the
+    official recipe, or of the yml.
+    """
+    from paddle2torch.recipes import init as run
+
+    for note in run(name, output, yml=yml):
+        click.echo(f"note: {note}", err=True)
+    click.echo(str(output))
+
+
+def _with_settings(command: Any) -> Any:
+    """The options of commands that read both settings files."""
+    for option in (
+        click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Override: optimizer.lr=1e-4"),
+        click.option("--model-config", "--model_config", type=PATH, help="By default model_config.json beside it."),
+        click.option("--config", type=PATH, required=True, help="config.json, as `paddle2torch init` writes it."),
+    ):
+        command = option(command)
+    return command
+
+
+@main.command()
+@_with_settings
+@click.option("--resume", is_flag=True, help="Go on from the last checkpoint.")
+def train(config: Path, model_config: Path | None, assignments: tuple[str, ...], resume: bool) -> None:
+    """Fine-tune a converted model, as PaddleOCR would.
+
+    For several processes or machines: accelerate launch -m paddle2torch.cli train --config config.json
+    """
+    from paddle2torch.settings import read_settings
+    from paddle2torch.train import train as run
+
+    settings, model = read_settings(config, model_config, assignments)
+    result = run(settings, model, resume=resume)
+    best = "" if result.best is None else f", best {result.best:.4f} at step {result.best_step}"
+    click.echo(f"{result.steps} steps{best}\n{result.folder}")
+
+
+@main.command("eval")
+@_with_settings
+@click.option(
+    "--model", help="What to evaluate: name or folder; by default the best checkpoint, else where it started."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def eval_command(
+    config: Path, model_config: Path | None, assignments: tuple[str, ...], model: str | None, as_json: bool
+) -> None:
+    """Evaluate a model with PaddleOCR's metrics on the settings' evaluation data."""
+    from paddle2torch.api import load_pretrained
+    from paddle2torch.settings import read_settings
+    from paddle2torch.train import evaluate
+
+    settings, _ = read_settings(config, model_config, assignments)
+    best = Path(settings.output.dir) / "best"
+    chosen = model or (str(best) if best.is_dir() else settings.pretrained)
+    if chosen is None:
+        raise Paddle2TorchError("nothing is trained yet and the settings start from nothing: say --model")
+    click.echo(f"evaluating {chosen}", err=True)
+    metrics = evaluate(settings, load_pretrained(chosen))
+    if as_json:
+        _print_json(metrics)
+    else:
+        _print_table(("metric", "value"), [(name, f"{value:.4f}") for name, value in metrics.items()])
+
+
 @main.group()
 def bench() -> None:
     """Measure speed and memory, side by side in one run."""
@@ -293,6 +366,49 @@ def bench_convert(weights: Path | None, repeat: int, as_json: bool) -> None:
         f"convert takes {result.above_import:.2f} s more than import torch, and {result.memory_ratio:.2f} times the "
         f"file ({result.file_size / 2**20:.0f} MiB) in memory above it"
     )
+
+
+@bench.command("pages")
+@click.argument("images", nargs=-1, required=True, type=PATH, metavar="IMAGE...")
+@click.option("--det", type=PATH, help="Folder of the export of ch_PP-OCRv4_det; without it each engine has its own.")
+@click.option("--cls", type=PATH, help="The same for ch_ppocr_mobile_v2.0_cls.")
+@click.option("--rec", type=PATH, help="The same for ch_PP-OCRv4_rec.")
+@click.option("--repeat", type=click.IntRange(min=1), default=5, show_default=True, help="Passes over the pages.")
+@click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True, help="Of each engine.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def bench_pages_command(images: tuple[Path, ...], as_json: bool, **options: Any) -> None:
+    """Whole pages per second beside RapidOCR and Paddle, the engines taking turns.
+
+    They come with paddle2torch[bench]; what is not installed is left out and named.
+    """
+    from paddle2torch.bench_pages import bench_pages
+
+    with _status("reading the pages with each engine", quiet=as_json):
+        result = bench_pages(images, **options)
+    if as_json:
+        _print_json(result.to_json())
+        return
+    rows = []
+    for run in result.runs:
+        ratio, least, most = result.ratios(run)
+        rows.append(
+            (
+                run.passes.name,
+                f"{run.pages_per_second:.2f}",
+                f"{run.passes.median:.2f}",
+                f"{run.passes.spread:.2f}",
+                f"{statistics.median(run.cpu_seconds):.2f}",
+                f"{ratio:.2f} ({least:.2f} to {most:.2f})",
+                f"{run.passes.peak_memory / 2**20:.0f} ({run.loaded_memory / 2**20:.0f})",
+                f"{run.texts_in_common(result.runs[0])} of {sum(map(len, run.texts))}",
+            )
+        )
+    header = ("engine", "pages/s", "median s", "spread s", "CPU s", "ours/theirs", "peak MiB (loaded)", "lines as ours")
+    _print_table(header, rows)
+    versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
+    click.echo(f"{len(result.pages)} pages, {result.threads} threads, {result.cpu}; {versions}")
+    for name, distributions in result.missing.items():
+        click.echo(f"left out: {name} ({', '.join(distributions)} not installed)")
 
 
 def _print_verification(result: Any, all_layers: bool) -> None:
