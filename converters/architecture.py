@@ -59,7 +59,9 @@ def from_paddleocr(architecture: Mapping[str, Any], task: Task, where: str) -> A
         # Paddle has two classes of this name, and picks one by the task.
         backbone = replace(backbone, options={**backbone.options, "det": True})
     ignored = IGNORED.get(backbone.name, frozenset())
-    backbone = replace(backbone, options={k: v for k, v in backbone.options.items() if k not in ignored})
+    # Images have three channels: yml files say so or leave it out.
+    options = {k: v for k, v in backbone.options.items() if k not in ignored and (k, v) != ("in_channels", 3)}
+    backbone = replace(backbone, options=options)
     return Architecture(backbone, neck, head)
 
 
@@ -139,6 +141,8 @@ HEAD_SIGNATURES: tuple[tuple[str, str], ...] = (
     ("backbone.blocks2.0.dw_conv.conv.", "PPLCNetHead"),
     ("head.fc.", "ClsHead"),
 )
+# Heads that read what a neck makes of the backbone's output.
+BEHIND_A_NECK = frozenset({"CTCHead", "DBHead", "PFHeadLocal"})
 
 
 def network_keys(keys: Iterable[str]) -> dict[str, str]:
@@ -159,6 +163,8 @@ def describe(shapes: Shapes) -> str:
         sample = ", ".join(list(shapes)[:3]) or "none"
         return f"no PP-OCR model that is known here (its first tensors: {sample})"
     backbone, neck, head = parts
+    if neck is None and head in BEHIND_A_NECK:
+        neck = "an unknown neck"
     return f"{backbone or 'an unknown backbone'} with {f'{neck} and ' if neck else ''}{head or 'an unknown head'}"
 
 
@@ -174,7 +180,7 @@ def infer(shapes: Shapes, hint: Architecture | None, source: str) -> tuple[Archi
     file looks like.
     """
     backbone, neck, head = (_first(table, shapes) for table in (SIGNATURES, NECK_SIGNATURES, HEAD_SIGNATURES))
-    known = backbone in BACKBONES and (neck is None or neck in NECKS) and head in HEADS
+    known = backbone in BACKBONES and head in HEADS and (neck in NECKS or (neck is None and head not in BEHIND_A_NECK))
     if backbone is None or head is None or not known:
         raise ConversionError(f"{source} cannot be converted: it looks like {describe(shapes)}")
     layout: tuple[str, ...] = ()
