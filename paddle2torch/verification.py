@@ -349,6 +349,7 @@ class _Taps:
             def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
                 runs[path] += 1
                 name = path if runs[path] == 1 else f"{path}#{runs[path]}"
+                output = _main(output)
                 if isinstance(output, Tensor):
                     self.outputs[name] = output
                 if len(inputs) == 1 and isinstance(inputs[0], Tensor):
@@ -375,9 +376,14 @@ class _Taps:
 
 def output_tensor(output: Any) -> Tensor:
     """The one tensor that an exported program returns: probabilities, or a detector's map."""
-    tensor = output["maps"] if isinstance(output, Mapping) else output
+    tensor = output["maps"] if isinstance(output, Mapping) else _main(output)
     assert isinstance(tensor, Tensor)
     return tensor
+
+
+def _main(output: Any) -> Any:
+    """The first of several outputs: an LSTM gives its states as well, a branch of a head its features."""
+    return output[0] if isinstance(output, tuple) else output
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small_models import fill
+from structure import image
 from torch import nn
 
 from paddle2torch import verification
@@ -17,7 +19,7 @@ from paddle2torch.converters.convert import convert_files
 from paddle2torch.converters.templates import from_card
 from paddle2torch.golden import OUTPUT, Golden, load_golden, save_golden, shipped_golden
 from paddle2torch.model_zoo.cards import load_card
-from paddle2torch.model_zoo.config import Origin
+from paddle2torch.model_zoo.config import Component, CTCDecode, ModelConfig, Origin, RecPreprocess
 from paddle2torch.model_zoo.errors import FileFormatError, VerificationError
 from paddle2torch.model_zoo.layers import Hardsigmoid
 from paddle2torch.model_zoo.network import Network, build_model
@@ -281,3 +283,31 @@ def test_comparison_of_arrays() -> None:
     assert compare(a, a[:1]).relative == math.inf
     assert compare(a, a * 0).relative == math.inf
     assert compare(a * 0, a * 0) == Difference(0.0, 0.0)
+
+
+def test_an_lstm_is_compared_by_its_sequence() -> None:
+    """It gives its states as well, which no program writes where a layer could be compared."""
+    model = build_model(
+        ModelConfig(
+            name="crnn",
+            task="rec",
+            form="fused",
+            backbone=Component("MobileNetV1Enhance", {"scale": 0.125}),
+            neck=Component("SequenceEncoder", {"encoder_type": "rnn", "hidden_size": 4}),
+            head=Component("CTCHead", {"classes": 4}),
+            preprocess=RecPreprocess(image_shape=(3, 32, 320)),
+            postprocess=CTCDecode(),
+            charset=("a", "b", "c"),
+        )
+    ).eval()
+    fill(model)
+    taps = verification._Taps(model)
+    output = taps.run(image(1, 3, 32, 40)).numpy()
+    lstm = "neck.encoder.lstm"
+    assert taps.outputs[lstm].shape == (1, 10, 8)
+    values = verification.LayerValues({lstm: taps.inputs[lstm].numpy()}, {lstm: taps.outputs[lstm].numpy()}, output)
+    expected, given = values.around(taps)
+    # The modules around it read and return the same tensors.
+    assert set(expected) == {"neck.encoder_reshape", lstm, "neck.encoder", "neck", "head"}
+    result = verification._compare_module(lstm, model, taps.outputs[lstm], expected[lstm], given[lstm], leaf=True)
+    assert result.local == result.accumulated == Difference(0.0, 0.0)
