@@ -22,7 +22,7 @@ from small_models import write_pdparams
 
 from paddle2torch.converters.align import align
 from paddle2torch.converters.architecture import from_paddleocr
-from paddle2torch.converters.convert import convert_checkpoint
+from paddle2torch.converters.convert import convert_checkpoint, convert_export
 from paddle2torch.converters.layout import layout_table, lstm_key
 from paddle2torch.converters.pir import read_pir
 from paddle2torch.converters.templates import Charset, Template
@@ -196,3 +196,17 @@ def test_every_tensor_of_the_export_is_found(name: str) -> None:
     assert sorted(found) == sorted(program.parameters)
     # The manifest names an LSTM's tensors by its cells.
     assert found == {parameter: lstm_key(truth[parameter]) or truth[parameter] for parameter in found}
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if (ZOO / f"{name}_infer" / "inference.pdiparams").is_file()])
+def test_stored_exports_convert_and_give_paddles_output(name: str) -> None:
+    reference = np.load(ZOO / f"{name}.eval.npz")
+    converted = convert_export(ZOO / f"{name}_infer", template(name, manifest(name)), name=name)
+    with torch.device("meta"):
+        model = build_model(converted.config)
+    model.load_state_dict(dict(converted.state), assign=True)
+    with torch.inference_mode():
+        output = model.eval()(torch.from_numpy(reference["x"]))
+    ((key, found),) = leaves("output", output)
+    expected = reference[key].ravel()
+    assert np.abs(sample(found, expected.size) - expected).max() <= 1e-5
