@@ -235,9 +235,14 @@ def ocr(
 
     What cannot be read is named at the end and stops nothing; the exit status is then 1.
     """
+    import torch
+
     from paddle2torch.ocr import CLASSIFIER, DETECTOR, OCR
     from paddle2torch.ocr_job import run_job
 
+    if workers > 1:
+        # Every page's thread would otherwise start as many threads as there are cores.
+        torch.set_num_threads(max(1, torch.get_num_threads() // workers))
     with _status("loading models", quiet=as_json):
         pipeline = OCR(
             lang,
