@@ -37,7 +37,7 @@ _JPEG_BARE = (0x01, 0xD8)  # markers without a length, besides the restart codes
 _ROWS = 256  # of a transparent image at a time: the composition is in float64
 
 # What Pillow's readers raise on broken files: not one type, but what their parsing runs into.
-_BROKEN = (
+BROKEN = (
     OSError,
     SyntaxError,
     ValueError,
@@ -102,7 +102,7 @@ def _decode(data: bytes, name: str, max_pixels: int) -> BGRImage:
         raise ImageError(f"{name} is empty (0 bytes)")
     try:
         image = _open(data)
-    except _BROKEN as error:
+    except BROKEN as error:
         raise ImageError(f"{name} is broken: {error}") from None
     if image is None:
         raise ImageError(f"{name} {_what_it_is(data)}; images are read in {', '.join(FORMATS)}")
@@ -139,7 +139,7 @@ def _open(data: bytes) -> ImageFile.ImageFile | None:
             continue
         try:
             return factory(io.BytesIO(data), "")
-        except _BROKEN as error:
+        except BROKEN as error:
             broken = error
     if broken is not None:
         raise broken
@@ -205,7 +205,7 @@ def _from_pil(image: Image.Image, name: str) -> BGRImage:
             pixels = np.asarray(turned.convert("L"))
         else:
             pixels = cv2.cvtColor(np.asarray(turned.convert("RGB")), cv2.COLOR_RGB2BGR)
-    except _BROKEN as error:
+    except BROKEN as error:
         problem = "is truncated" if "truncated" in str(error).lower() else "cannot be decoded"
         raise ImageError(f"{name} {problem}: {error}") from None
     return _from_array(np.asarray(pixels))

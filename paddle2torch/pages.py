@@ -20,8 +20,7 @@ import numpy as np
 import pypdfium2
 from PIL import TiffImagePlugin
 
-from paddle2torch.images import _BROKEN as BROKEN
-from paddle2torch.images import MAX_PIXELS, BGRImage, ImageError, load_image
+from paddle2torch.images import BROKEN, MAX_PIXELS, BGRImage, ImageError, load_image
 
 STDIN = "-"
 
