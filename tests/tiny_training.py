@@ -1,15 +1,16 @@
 """A training small enough for tests: a tiny recogniser on random lines, and a program that trains it in processes.
 
-As a program it trains once for every line of JSON on stdin, each time in a process of its own that it forks, so that
-a test can kill it at any moment and needs to import PyTorch only once. It prints the id of the process, then its exit
-code.
+As a program it trains once for every line of JSON on stdin, each time in a process of its own that it forks, and that
+it can kill at any moment; PyTorch is imported only once. It prints the exit code of each.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import time
 import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -38,6 +39,7 @@ from paddle2torch.settings import (
     TrainingSettings,
 )
 from paddle2torch.train import train
+from paddle2torch.training_log import TRAIN_NAME
 
 CHARSET = tuple("abcdef")
 LENGTH = 12  # of label rows
@@ -173,24 +175,61 @@ class TinyBatches:
         return {"image": image, "shrink_mask": torch.ones(64, 64), **maps}
 
 
-def job(settings: Settings, config: ModelConfig, *, resume: bool = False) -> str:
-    """The line that this program takes."""
-    return json.dumps({"settings": to_json(settings), "config": to_json(config), "resume": resume}) + "\n"
+def job(
+    settings: Settings,
+    config: ModelConfig,
+    *,
+    resume: bool = False,
+    killed_at: tuple[int, float] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> str:
+    """The line that this program takes. `killed_at`: so many seconds after so many steps have been noted."""
+    return (
+        json.dumps(
+            {
+                "settings": to_json(settings),
+                "config": to_json(config),
+                "resume": resume,
+                "killed_at": killed_at,
+                "environment": environment or {},
+            }
+        )
+        + "\n"
+    )
 
 
-def _train(line: str) -> None:
+def _train(data: Any) -> None:
     torch.set_num_threads(1)
-    data = json.loads(line)
+    os.environ.update(data["environment"])
     settings, config = from_json(Settings, data["settings"], "job"), from_json(ModelConfig, data["config"], "job")
     train(settings, config, resume=data["resume"], make_batches=TinyBatches.make)
 
 
+def _steps(data: Any) -> int:
+    try:
+        return (Path(data["settings"]["output"]["dir"]) / TRAIN_NAME).read_text().count("\n") - 1
+    except FileNotFoundError:
+        return 0
+
+
+def _wait(child: int, data: Any) -> int:
+    """The exit code; the child is killed when its time has come."""
+    if data["killed_at"] is not None:
+        steps, seconds = data["killed_at"]
+        while _steps(data) < steps and os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
+            time.sleep(0.01)
+        time.sleep(seconds)
+        os.kill(child, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
 def main() -> None:
     for line in sys.stdin:
+        data = json.loads(line)
         child = os.fork()
         if child == 0:
             try:
-                _train(line)
+                _train(data)
             except Paddle2TorchError as error:
                 print(error, file=sys.stderr)
                 os._exit(1)
@@ -198,8 +237,7 @@ def main() -> None:
                 traceback.print_exc()
                 os._exit(2)
             os._exit(0)
-        print(child, flush=True)
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        print(_wait(child, data), flush=True)
 
 
 if __name__ == "__main__":

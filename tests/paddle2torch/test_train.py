@@ -9,8 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -49,9 +48,9 @@ def fresh_accelerate() -> Iterator[None]:
     AcceleratorState._reset_state(True)
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """So that results have the bits of those of the program, which has one thread."""
+    """Threads only wait for each other at this size."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -148,101 +147,97 @@ def test_resuming_is_bit_for_bit(tmp_path: Path, sections: dict[str, dict[str, A
     assert rows(tmp_path / "broken" / "evaluation.csv") == rows(tmp_path / "whole" / "evaluation.csv")
 
 
+Program = Callable[[], "subprocess.Popen[str]"]
+
+
 @pytest.fixture
-def program() -> Iterator[subprocess.Popen[str]]:
-    """A process that trains on demand, in forks of itself."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    yield process
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 0, said
+def program() -> Iterator[Program]:
+    """Starts processes that train on demand, in forks of themselves."""
+    started = []
+
+    def start() -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", PROGRAM]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        pipe = subprocess.PIPE
+        started.append(subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=environment))
+        return started[-1]
+
+    yield start
+    for process in started:
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == 0, said
 
 
-def run(program: subprocess.Popen[str], settings: Settings, *, killed_after: float | None = None) -> int:
-    """Train, from the checkpoint where there is one; returns the exit code."""
-    assert program.stdin is not None
-    assert program.stdout is not None
-    resume = (Path(settings.output.dir) / "last").exists()
-    program.stdin.write(job(settings, tiny_config(), resume=resume))
-    program.stdin.flush()
-    child = int(program.stdout.readline())
-    if killed_after is not None:
-        time.sleep(killed_after)
-        os.kill(child, signal.SIGKILL)
-    return int(program.stdout.readline())
+def ask(process: subprocess.Popen[str], line: str) -> None:
+    assert process.stdin is not None
+    process.stdin.write(line)
+    process.stdin.flush()
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_killed_at_any_moment_it_goes_on(tmp_path: Path, program: subprocess.Popen[str]) -> None:
-    """SIGKILL at random moments of a run, through its start, its steps and its saving, until it got to the end."""
+def answer(process: subprocess.Popen[str]) -> int:
+    assert process.stdout is not None
+    return int(process.stdout.readline())
+
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+
+
+@needs_fork
+def test_killed_at_any_moment_it_goes_on(tmp_path: Path, program: Program) -> None:
+    """SIGKILL at random moments of a run, in its start, its steps and its saving; in the end it is as if never."""
+    process = program()
     whole, killed = tiny_settings(tmp_path / "whole"), tiny_settings(tmp_path / "killed")
-    start = time.perf_counter()
-    assert run(program, whole) == 0
-    duration = time.perf_counter() - start
+    ask(process, job(whole, tiny_config()))
+    assert answer(process) == 0
     moments = random.Random(5)
-    codes = [run(program, killed, killed_after=moments.uniform(0.2, 1.0) * duration) for _ in range(4)]
-    assert -signal.SIGKILL in codes
-    while codes[-1] != 0:
-        codes.append(run(program, killed))
+    for steps in (0, 3, 5, 6, 9):
+        resume = (tmp_path / "killed" / "last").exists()
+        ask(process, job(killed, tiny_config(), resume=resume, killed_at=(steps, moments.uniform(0.0, 0.2))))
+        assert answer(process) in (0, -signal.SIGKILL)
+    ask(process, job(killed, tiny_config(), resume=True))
+    assert answer(process) == 0
     assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
-    assert sorted(path.name for path in (tmp_path / "killed").iterdir()) == sorted(
-        path.name for path in (tmp_path / "whole").iterdir()
-    )
+    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+    files = [sorted(path.name for path in (tmp_path / name).iterdir()) for name in ("killed", "whole")]
+    assert files[0] == files[1]
 
 
-@pytest.mark.parametrize("config", [tiny_config(), tiny_det_config()], ids=lambda config: config.task)
-def test_two_processes_give_the_losses_of_one(tmp_path: Path, config: ModelConfig) -> None:
-    """Batches of 4 in two processes are a batch of 8: statistics, losses and gradients are those of all 8."""
-    det = config.task == "det"
-    sections = {"training": {"epochs": 3, "dropout": 0.0}}
-    settings = tiny_settings(tmp_path / "two", det=det, **sections)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    processes = []
-    for rank in ("0", "1"):
-        environment = {
-            **os.environ,
-            **{"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"},
-            **{"MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
-        }
-        processes.append(
-            subprocess.Popen(
-                [sys.executable, "-c", PROGRAM],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                env=environment,
-            )
-        )
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write(job(settings, config))
-        process.stdin.flush()
-    for process in processes:
-        out, said = process.communicate(timeout=120)
-        assert out.split()[1] == "0", said
+@needs_fork
+def test_two_processes_give_the_losses_of_one(tmp_path: Path, program: Program) -> None:
+    """Batches of 4 in two processes are a batch of 8: statistics, losses and gradients are those of all 8.
 
-    settings = tiny_settings(tmp_path / "one", det=det, **sections)
-    data = settings.data
-    eight = replace(data.train, loader=LoaderSettings(8))
-    train(replace(settings, data=replace(data, train=eight)), config, make_batches=TinyBatches.make)
-    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
-    assert len(one) == 6
-    assert two == pytest.approx(one, rel=1e-4)
-    statistic = "backbone.conv1.bn.running_var"
-    states = [load_file(tmp_path / name / "last" / WEIGHTS_NAME)[statistic] for name in ("one", "two")]
-    torch.testing.assert_close(*states, rtol=1e-4, atol=1e-6)
+    With Adam's usual epsilon of 1e-8, gradients that are 0 but for rounding move their parameters by whole steps: two
+    runs of one process whose images differ by 1e-6 are then 1e-4 apart after five steps.
+    """
+    sections = {"training": {"epochs": 3, "dropout": 0.0}, "optimizer": {"epsilon": 1e-3, "lr": 2e-4}}
+    configs = {"rec": tiny_config(), "det": tiny_det_config()}
+    processes = [program(), program()]
+    for task, config in configs.items():
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        settings = tiny_settings(tmp_path / task / "two", det=task == "det", **sections)
+        for rank, process in enumerate(processes):
+            environment = {
+                **{"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "ACCELERATE_USE_CPU": "true"},
+                **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)},
+            }
+            ask(process, job(settings, config, environment=environment))
+        assert [answer(process) for process in processes] == [0, 0]
+
+    for task, config in configs.items():
+        settings = tiny_settings(tmp_path / task / "one", det=task == "det", **sections)
+        eight = replace(settings.data.train, loader=LoaderSettings(8))
+        train(replace(settings, data=replace(settings.data, train=eight)), config, make_batches=TinyBatches.make)
+        one, two = losses(tmp_path / task / "one"), losses(tmp_path / task / "two")
+        assert len(one) == 6
+        assert two == pytest.approx(one, rel=2e-5), task
+        states = [load_file(tmp_path / task / name / "last" / WEIGHTS_NAME) for name in ("one", "two")]
+        for key, tensor in states[0].items():
+            torch.testing.assert_close(states[1][key], tensor, rtol=1e-3, atol=1e-5, msg=f"{task}: {key}")
 
 
-def test_accumulation_is_the_mean_gradient(tmp_path: Path, one_thread: None) -> None:
+def test_accumulation_is_the_mean_gradient(tmp_path: Path) -> None:
     """Two batches, one step: by hand and by the loop."""
     sections: dict[str, dict[str, Any]] = {"training": {"epochs": 1, "accumulation": 2, "dropout": 0.0}}
     settings = tiny_settings(tmp_path, **sections, output={"save_steps": 1}, evaluation={"every_steps": 1})
