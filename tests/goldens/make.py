@@ -97,6 +97,11 @@ def official_network(checkout: Path, network: Network) -> Any:
         architecture["Head"]["out_channels_list"] = {"CTCLabelDecode": classes, "NRTRLabelDecode": classes + 3}
     if network.change is not None:
         network.change(architecture)
+    return base_model(checkout)(copy.deepcopy(architecture))
+
+
+def base_model(checkout: Path) -> Any:
+    """PaddleOCR's class `BaseModel`."""
     # Not as ppocr.modeling.architectures.base_model: that package imports the whole of PaddleOCR.
     path = checkout / "ppocr" / "modeling" / "architectures" / "base_model.py"
     spec = importlib.util.spec_from_file_location("base_model", path)
@@ -104,7 +109,7 @@ def official_network(checkout: Path, network: Network) -> Any:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.BaseModel(copy.deepcopy(architecture))
+    return module.BaseModel
 
 
 def set_weights(network: Any, calibration: Shape) -> dict[str, np.ndarray]:
@@ -162,7 +167,8 @@ def record(network: Any, x: np.ndarray) -> tuple[dict[str, np.ndarray], Any]:
         def run(layer: Any, inputs: Any, output: Any) -> None:
             runs[path] += 1
             if isinstance(output, paddle.Tensor):
-                layers[path if runs[path] == 1 else f"{path}#{runs[path]}"] = output.numpy()
+                # A copy: Paddle's array is a view of memory that is written to again.
+                layers[path if runs[path] == 1 else f"{path}#{runs[path]}"] = output.numpy().copy()
 
         return run
 
