@@ -25,8 +25,7 @@ from paddle2torch.model_zoo.svtr import EncoderWithSVTR
 
 # Rows of classes: the tensor, and the row of the first character of the set in it.
 CLASS_ROWS: Mapping[str, int] = {
-    "head.ctc_head.fc.weight": 1,
-    "head.ctc_head.fc.bias": 1,
+    **{f"{head}.{kind}": 1 for head in ("head.ctc_head.fc", "head.fc", "head.fc2") for kind in ("weight", "bias")},
     "head.gtc_head.embedding.embedding.weight": NRTR_EXTRA_SYMBOLS,
     "head.gtc_head.tgt_word_prj.weight": NRTR_EXTRA_SYMBOLS,
 }
@@ -37,7 +36,10 @@ TRAINING_HEADS = ("head.gtc_head.", "head.before_gtc.", "head.thresh.")
 
 @torch.no_grad()
 def initialise(network: nn.Module) -> None:
-    """Draw all weights anew, from the distributions that Paddle draws them from, by PyTorch's generator."""
+    """Draw all weights anew, from the distributions that Paddle draws them from, by PyTorch's generator.
+
+    Backbones other than PPLCNetV3 start from the defaults of Paddle's layers.
+    """
     for module in network.modules():
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
             # Paddle counts all input channels here, those of other groups too.
@@ -80,8 +82,10 @@ def initialise(network: nn.Module) -> None:
                 _kaiming_uniform(conv.weight)
                 _uniform(conv.bias, conv.in_channels)
         elif isinstance(module, CTCHead):
-            _uniform(module.fc.weight, module.fc.in_features)
-            _uniform(module.fc.bias, module.fc.in_features)
+            for linear in module.children():
+                assert isinstance(linear, nn.Linear)
+                _uniform(linear.weight, linear.in_features)
+                _uniform(linear.bias, linear.in_features)
         elif isinstance(module, Transformer):
             nn.init.normal_(module.tgt_word_prj.weight, std=module.tgt_word_prj.in_features**-0.5)
 

@@ -107,7 +107,8 @@ def balanced_loss(prediction: Tensor, target: Tensor, mask: Tensor, settings: DB
 def db_loss(outputs: Batch, batch: Batch, settings: DBLossSettings) -> Losses:
     """`loss` and its parts, each times its weight.
 
-    outputs: `maps` float (N, 3, H, W), shrink, threshold and binary map, as `DBHead` gives them. batch:
+    outputs: `maps` float (N, 3, H, W), shrink, threshold and binary map, as `DBHead` gives them, and from `PFHeadLocal`
+    `cbn_maps` float (N, 1, H, W). batch:
     `threshold_map`, `threshold_mask`, `shrink_map`, `shrink_mask`, each float (N, H, W).
     """
     shrink, threshold, binary = outputs["maps"].float().unbind(1)
@@ -118,6 +119,8 @@ def db_loss(outputs: Batch, batch: Batch, settings: DBLossSettings) -> Losses:
         * masked_l1_loss(threshold, batch["threshold_map"], batch["threshold_mask"], settings.eps),
         "loss_binary_maps": dice_loss(binary, shrink_map, shrink_mask, settings.eps),
     }
+    if "cbn_maps" in outputs:
+        parts["loss_cbn"] = balanced_loss(outputs["cbn_maps"][:, 0].float(), shrink_map, shrink_mask, settings)
     return {"loss": sum(parts.values(), torch.zeros(())), **parts}
 
 

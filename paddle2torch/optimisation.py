@@ -1,7 +1,7 @@
 """What moves the parameters: which of them, how far, and how that changes over time.
 
-Sources: PaddleOCR `ppocr/optimizer/`, `ppocr/modeling/backbones/rec_lcnetv3.py`, `heads/rec_ctc_head.py` (Apache-2.0),
-and `paddle.optimizer.lr` for how Paddle steps its schedules.
+Sources: PaddleOCR `ppocr/optimizer/`, `ppocr/modeling/backbones/`, `heads/rec_ctc_head.py` (Apache-2.0), and
+`paddle.optimizer.lr` for how Paddle steps its schedules.
 """
 
 from __future__ import annotations
@@ -16,13 +16,20 @@ import torch
 from torch import Tensor, nn
 
 from paddle2torch.model_zoo.errors import ConfigError
-from paddle2torch.model_zoo.layers import ConvBN
+from paddle2torch.model_zoo.layers import BatchNorm2d, ConvBN
+from paddle2torch.model_zoo.mobilenetv1_enhance import MobileNetV1Enhance
+from paddle2torch.model_zoo.pphgnet import PPHGNetSmall
+from paddle2torch.model_zoo.pphgnetv2 import PPHGNetV2B4
 from paddle2torch.model_zoo.pplcnetv3 import LearnableAffineBlock, LearnableRepLayer, PPLCNetV3
 from paddle2torch.model_zoo.rec_heads import CTCHead
 from paddle2torch.settings import OptimizerSettings, ScheduleSettings
 
 LR_FACTOR = "lr_factor"
 """Key of a parameter group: its factor on the learning rate of the schedule."""
+
+
+NORMS_WITHOUT_DECAY = (MobileNetV1Enhance, PPHGNetSmall, PPHGNetV2B4)
+"""Backbones all of whose batch normalisation trains without L2."""
 
 
 @dataclass(frozen=True)
@@ -78,13 +85,15 @@ def treatments(network: nn.Module, settings: OptimizerSettings) -> dict[str, Tre
     for module in network.modules():
         if isinstance(module, PPLCNetV3):
             # Branches have no decay in their normalisation; the identity branch, which is no ConvBN, keeps it.
-            for branch in module.modules():
-                if isinstance(branch, ConvBN):
-                    own.update({id(p): Treatment(1.0, 0.0) for p in branch.bn.parameters()})
+            norms = [branch.bn for branch in module.modules() if isinstance(branch, ConvBN)]
+            own.update({id(p): Treatment(1.0, 0.0) for norm in norms for p in norm.parameters()})
+        elif isinstance(module, NORMS_WITHOUT_DECAY):
+            norms = [norm for norm in module.modules() if isinstance(norm, BatchNorm2d)]
+            own.update({id(p): Treatment(1.0, 0.0) for norm in norms for p in norm.parameters()})
         if isinstance(module, LearnableAffineBlock):
             own.update({id(p): Treatment(settings.lab_lr, settings.l2) for p in module.parameters()})
         if isinstance(module, CTCHead) and settings.fc_decay is not None:
-            own.update({id(p): Treatment(1.0, settings.fc_decay) for p in module.fc.parameters()})
+            own.update({id(p): Treatment(1.0, settings.fc_decay) for p in module.parameters()})
     default = Treatment(1.0, settings.l2)
     return {name: own.get(id(parameter), default) for name, parameter in network.named_parameters()}
 

@@ -362,6 +362,10 @@ def check_fit(settings: Settings, model: ModelConfig) -> None:
             f"{model.name} is in fused form, which has lost its branches: train from its training checkpoint"
         )
     if isinstance(settings.loss, RecLossSettings):
+        if model.head.options.get("sar") is not None:
+            raise ConfigError(
+                f"{model.name}: its SAR head cannot be trained here: set head.sar in model_config.json to null"
+            )
         _check_guide(settings.loss, model)
 
 

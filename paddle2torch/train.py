@@ -198,6 +198,8 @@ def train(
         if accelerator.scaler is not None and progress.scaler:
             accelerator.scaler.load_state_dict(dict(progress.scaler))
 
+    start = progress
+
     def save() -> None:
         _refuse_broken(network, progress)
         states = gather_object([random_state(accelerator.device)])
@@ -234,6 +236,8 @@ def train(
                     accelerator.backward(parts["loss"] * (accelerator.num_processes / len(window.batches)))
                 for name, value in values.items():
                     losses[name] = losses.get(name, 0.0) + value / len(window.batches)
+            if window.batch == start.batch and window.epoch == start.epoch:
+                _refuse_untrained(network)
             if settings.optimizer.clip_norm_global is not None:
                 accelerator.clip_grad_norm_(network.parameters(), settings.optimizer.clip_norm_global)
             optimizer.step()
@@ -396,6 +400,16 @@ def _refuse_broken(network: Network, progress: Progress) -> None:
         raise TrainingError(
             f"after step {progress.step} {len(broken)} tensors are not finite numbers ({broken[0]}, …): the checkpoint "
             f"was not overwritten. Resume from it with a smaller learning rate, or set optimizer.clip_norm_global"
+        )
+
+
+def _refuse_untrained(network: Network) -> None:
+    """Raise where the loss does not reach a parameter that is to be trained."""
+    missed = [name for name, tensor in network.named_parameters() if tensor.requires_grad and tensor.grad is None]
+    if missed:
+        raise ConfigError(
+            f"the loss gives no gradient to {len(missed)} parameters ({missed[0]}, …): freeze them (training.freeze), "
+            f"or set use_guide to false where it keeps the gradient of CTC from the backbone"
         )
 
 

@@ -137,6 +137,14 @@ def test_db_loss_by_hand(maps: dict[str, Tensor]) -> None:
     assert losses_of(maps, maps, DBLossSettings())["loss"].item() == losses["loss"].item()
 
 
+def test_the_local_head_has_a_loss_of_its_own(maps: dict[str, Tensor]) -> None:
+    """PFHeadLocal: the binary map once more, with weight 1."""
+    plain = db_loss(maps, maps, DBLossSettings())
+    with_cbn = db_loss({**maps, "cbn_maps": maps["maps"][:, 2:]}, maps, DBLossSettings())
+    assert with_cbn["loss_cbn"].item() == pytest.approx(plain["loss_binary_maps"].item(), rel=1e-5)
+    assert with_cbn["loss"].item() == pytest.approx(plain["loss"].item() + with_cbn["loss_cbn"].item(), rel=1e-6)
+
+
 def test_no_positive_pixel_no_shrink_loss(maps: dict[str, Tensor]) -> None:
     maps["shrink_map"].zero_()
     assert db_loss(maps, maps, DBLossSettings())["loss_shrink_maps"].item() == 0

@@ -10,6 +10,7 @@ from tiny_training import tiny_config, tiny_det_config
 from torch import nn
 
 from paddle2torch.initialisation import adopt, initialise
+from paddle2torch.model_zoo.config import Component
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.network import Network, build_model
 from paddle2torch.optimisation import (
@@ -75,6 +76,16 @@ def test_layers_say_how_they_are_trained() -> None:
     }
     for name, (factor, l2) in expected.items():
         assert (treated[name].lr_factor, treated[name].l2) == (factor, l2), name
+
+
+def test_the_server_backbone_normalises_without_decay() -> None:
+    network = build_model(tiny_config(backbone=Component("PPHGNet_small"), freeze_backbone=True))
+    treated = treatments(network, OptimizerSettings(1.0, l2=3e-5))
+    norms = {name: one.l2 for name, one in treated.items() if ".bn." in name and name.startswith("backbone.")}
+    assert norms
+    assert not any(norms.values())
+    assert treated["backbone.stem.0.conv.weight"].l2 == 3e-5
+    assert treated["head.ctc_encoder.encoder.conv1.norm.weight"].l2 == 3e-5
 
 
 def test_l2_is_coupled_and_rates_have_factors() -> None:

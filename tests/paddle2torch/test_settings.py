@@ -98,6 +98,7 @@ def test_assignments_change_both_files(folder: Path) -> None:
         ("model_config.freeze_backbon=true", "did you mean 'freeze_backbone'"),
         ("model_config.head.classes=9", "the head has 9"),
         ("model_config.head.nrtr=null", "nothing would train the backbone"),
+        ("model_config.head.sar={}", "its SAR head cannot be trained here"),
         ("loss.weight_2=0", r"switched off \(loss\.weight_2\)"),
         ("model_config.form=fused", "fused form, which has lost its branches"),
     ],

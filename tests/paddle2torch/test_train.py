@@ -371,6 +371,14 @@ def test_no_batch_no_training(tmp_path: Path) -> None:
     assert not (tmp_path / "last").exists()
 
 
+def test_parameters_that_no_loss_reaches_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Paddle would leave them as they are, in silence."""
+    monkeypatch.setattr("paddle2torch.train.check_fit", lambda settings, config: None)
+    config = tiny_config(head={"nrtr": None})
+    with pytest.raises(ConfigError, match=r"no gradient to \d+ parameters \(backbone\."):
+        train(tiny_settings(tmp_path), config, make_batches=TinyBatches.make)
+
+
 def test_half_precision_starts_where_full_does(tmp_path: Path) -> None:
     values = []
     for precision in ("fp32", "bf16"):
