@@ -228,12 +228,15 @@ def read_card(path: Path) -> Card:
     return card
 
 
+_read_once = functools.cache(read_card)
+
+
 @functools.cache
 def _index() -> Mapping[str, Card]:
     """All cards by name and by alias."""
     index: dict[str, Card] = {}
     for path in sorted(CARDS.glob("*.json")):
-        card = read_card(path)
+        card = _read_once(path)
         for name in (card.name, *card.aliases):
             if name in index:
                 raise ConfigError(f"{path}: {name!r} is also a name of {index[name].name}")
@@ -248,6 +251,9 @@ def list_cards() -> tuple[Card, ...]:
 
 def load_card(name: str) -> Card:
     """The card of a model by its name or an alias; unknown: `ConfigError` with the nearest names."""
+    path = CARDS / f"{name}.json"
+    if _PLAIN_NAME.fullmatch(name) and path.is_file():
+        return _read_once(path)  # reading all of them to find one takes longer than most conversions
     index = _index()
     if name in index:
         return index[name]
