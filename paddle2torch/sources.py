@@ -21,8 +21,6 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 from urllib.parse import urlsplit
 
-from filelock import FileLock, Timeout
-
 from paddle2torch.archives import (
     EXPORT_NAMES,
     PARAMETERS_NAME,
@@ -427,6 +425,8 @@ def _one_line(text: str) -> str:
 @contextlib.contextmanager
 def _one_at_a_time(folder: Path, progress: bool) -> Iterator[None]:
     """Only one process fetches into the folders beside `folder`; the others wait and find what it brought."""
+    from filelock import FileLock, Timeout  # costs a quarter of a second, which only a download should pay
+
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder.parent / ".lock")

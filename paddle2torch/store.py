@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -53,8 +54,8 @@ def write_state(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, 
 def _same_bits(a: Tensor, b: Tensor) -> bool:
     if a.dtype != b.dtype or a.shape != b.shape:
         return False
-    # Compared as bytes: NaN is equal to itself and -0.0 is not 0.0.
-    return torch.equal(*(tensor.contiguous().view(-1).view(torch.uint8) for tensor in (a, b)))
+    # Compared as bytes: NaN is equal to itself and -0.0 is not 0.0. By numpy, several times faster at it.
+    return np.array_equal(*(tensor.contiguous().view(-1).view(torch.uint8).numpy() for tensor in (a, b)))
 
 
 def metadata(config: ModelConfig) -> dict[str, str]:
