@@ -55,7 +55,8 @@ def _same_bits(a: Tensor, b: Tensor) -> bool:
     if a.dtype != b.dtype or a.shape != b.shape:
         return False
     # Compared as bytes: NaN is equal to itself and -0.0 is not 0.0. By numpy, several times faster at it.
-    return np.array_equal(*(tensor.contiguous().view(-1).view(torch.uint8).numpy() for tensor in (a, b)))
+    one, other = (tensor.contiguous().view(-1).view(torch.uint8).numpy() for tensor in (a, b))
+    return np.array_equal(one, other)
 
 
 def metadata(config: ModelConfig) -> dict[str, str]:
