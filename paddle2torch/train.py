@@ -346,11 +346,15 @@ def _windows(batches: Batches, settings: Settings, progress: Progress) -> Iterat
 def _accelerator(settings: Settings) -> Accelerator:
     if settings.output.tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise ConfigError("output.tensorboard is set, but tensorboard is not installed: pip install tensorboard")
-    accelerator = Accelerator(
-        mixed_precision=PRECISIONS[settings.training.precision],
-        log_with="tensorboard" if settings.output.tensorboard else None,
-        project_dir=settings.output.dir,
-    )
+    try:
+        accelerator = Accelerator(
+            mixed_precision=PRECISIONS[settings.training.precision],
+            log_with="tensorboard" if settings.output.tensorboard else None,
+            project_dir=settings.output.dir,
+        )
+    except ValueError as error:
+        # A device that cannot compute so, or another precision earlier in this process.
+        raise ConfigError(f"training.precision {settings.training.precision}: {error}") from None
     if settings.output.tensorboard:
         accelerator.init_trackers("tensorboard")
     return accelerator

@@ -392,6 +392,15 @@ def test_half_precision_starts_where_full_does(tmp_path: Path) -> None:
     assert {tensor.dtype for tensor in state.values()} == {torch.float32}
 
 
+def test_one_process_has_one_precision(tmp_path: Path) -> None:
+    """accelerate holds on to the first."""
+    train(tiny_settings(tmp_path / "a", training={"epochs": 1}), tiny_config(), make_batches=TinyBatches.make)
+    with pytest.raises(ConfigError, match=r"training\.precision bf16: AcceleratorState has already been initialized"):
+        train(
+            tiny_settings(tmp_path / "b", training={"precision": "bf16"}), tiny_config(), make_batches=TinyBatches.make
+        )
+
+
 def test_tensorboard(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason="needs tensorboard")
     settings = tiny_settings(tmp_path, training={"epochs": 1}, output={"tensorboard": True})
