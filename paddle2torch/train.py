@@ -164,7 +164,8 @@ def train(
     # Data.
     batches = make_batches(settings, config, True, accelerator)
     evaluation = make_batches(settings, config, False, accelerator)
-    notes += [f"training data: {batches.report}", f"evaluation data: {evaluation.report}"]
+    known = str(batches.report)
+    notes += [f"training data: {known}", f"evaluation data: {evaluation.report}"]
     if len(batches) == 0:
         raise ConfigError(
             "the training data does not fill one batch, and drop_last is set: make data.train.loader."
@@ -264,7 +265,8 @@ def train(
                 log.evaluation(progress.step, metrics, best=kept)
             if evaluate_now or progress.batch == 0 or progress.step % settings.output.save_steps == 0:
                 save()
-    log.note(f"training data: {batches.report}")
+    if str(batches.report) != known:
+        log.note(f"training data, once its images were read: {batches.report}")
     log.plot()
     accelerator.end_training()
     return TrainingResult(folder, progress.step, progress.best, progress.best_step)

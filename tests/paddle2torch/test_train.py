@@ -14,6 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
@@ -30,9 +32,10 @@ from paddle2torch.model_zoo.config import ModelConfig
 from paddle2torch.model_zoo.errors import ConfigError, Paddle2TorchError
 from paddle2torch.model_zoo.network import build_model, fuse
 from paddle2torch.optimisation import build_optimizer, set_rate, set_training
-from paddle2torch.settings import LoaderSettings, Settings
+from paddle2torch.recipes import official_settings
+from paddle2torch.settings import LoaderSettings, MultiScaleSampler, Settings
 from paddle2torch.store import WEIGHTS_NAME, load_model
-from paddle2torch.train import TrainingError, evaluate, train
+from paddle2torch.train import TrainingError, batches_of, evaluate, train
 
 TESTS = Path(__file__).resolve().parents[1]
 
@@ -399,6 +402,84 @@ def test_one_process_has_one_precision(tmp_path: Path) -> None:
         train(
             tiny_settings(tmp_path / "b", training={"precision": "bf16"}), tiny_config(), make_batches=TinyBatches.make
         )
+
+
+@pytest.fixture
+def lines(tmp_path: Path) -> Path:
+    """Images of lines and PaddleOCR's label files; one label has a character outside the set, one is too long."""
+    rng = np.random.Generator(np.random.PCG64(0))
+    folder = tmp_path / "lines"
+    folder.mkdir()
+    labels = ["".join(rng.choice(list("abcdef"), 3)) for _ in range(14)]
+    labels[4], labels[7] = "aXb", "abc" * 9
+    for number in range(len(labels)):
+        image = rng.integers(0, 256, (40, int(rng.integers(50, 90)), 3), dtype=np.uint8)
+        assert cv2.imwrite(str(folder / f"{number}.png"), image)
+    for name, part in (("train", range(10)), ("val", range(10, 14))):
+        rows = [f"{number}.png\t{labels[number]}\n" for number in part]
+        (folder / f"{name}.txt").write_text("".join(rows))
+    return folder
+
+
+def real_settings(lines: Path, output: Path) -> Settings:
+    """The official recipe on those lines: every augmentation, three sizes, workers."""
+    settings = official_settings(tiny_config(), pretrained=None)
+    data = settings.data
+    dataset = {"data_dir": str(lines)}
+    train_set = replace(data.train.dataset, label_file_list=(str(lines / "train.txt"),), **dataset)
+    loader = replace(data.train.loader, num_workers=2)
+    scales = replace(data.train.sampler or MultiScaleSampler(), first_bs=4)
+    eval_set = replace(data.eval.dataset, label_file_list=(str(lines / "val.txt"),), **dataset)
+    return replace(
+        settings,
+        data=replace(
+            data,
+            train=replace(data.train, dataset=train_set, loader=loader, sampler=scales),
+            eval=replace(data.eval, dataset=eval_set, loader=replace(data.eval.loader, num_workers=0)),
+        ),
+        training=replace(settings.training, epochs=2),
+        output=replace(settings.output, dir=str(output), print_steps=1, save_steps=1),
+    )
+
+
+def test_official_recipe_on_files(tmp_path: Path, lines: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Label files, augmentation and sampler as the recipe has them; stopped and resumed it is bit for bit the same."""
+    settings = real_settings(lines, tmp_path / "whole")
+    result = train(settings, tiny_config())
+    assert result.steps == len(losses(tmp_path / "whole")) > 4
+    said = capsys.readouterr().err
+    assert "10 samples, 1 dropped" in said
+    assert "1 x label too long" in said
+    assert "'X' 1x" in said
+
+    given = 0
+
+    def stopping(settings: Settings, config: ModelConfig, training: bool, accelerator: Accelerator) -> Any:
+        class Stopping:
+            def __init__(self) -> None:
+                self.batches = batches_of(settings, config, training, accelerator)
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(self.batches, name)
+
+            def __len__(self) -> int:
+                return len(self.batches)
+
+            def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+                nonlocal given
+                for batch in self.batches:
+                    given += training
+                    if given == 4:
+                        raise StopHere
+                    yield batch
+
+        return Stopping()
+
+    settings = real_settings(lines, tmp_path / "broken")
+    with pytest.raises(StopHere):
+        train(settings, tiny_config(), make_batches=stopping)
+    train(settings, tiny_config(), resume=True)
+    assert weights(tmp_path / "broken") == weights(tmp_path / "whole")
 
 
 def test_tensorboard(tmp_path: Path) -> None:
