@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from paddle2torch.model_zoo.layers import BatchNorm2d, ConvBN, SELayer, Size, fold_batch_norm
+from paddle2torch.model_zoo.moments import Branch, has_moments, normalised_sum
 
 # Per stage: kernel size, input and output channels at scale 1, stride, squeeze-and-excitation.
 Stage = tuple[tuple[int, int, int, Size, bool], ...]
@@ -94,6 +95,7 @@ class LearnableRepLayer(nn.Module):
         # strides have no identity branch and keep the activation. The detector's stride 2 has no activation.
         self.use_act = stride != 2
         self.fused = fused
+        self.pointwise = kernel_size == 1 and groups == 1 and stride == 1
         if fused:
             self.reparam_conv = nn.Conv2d(
                 in_channels, out_channels, kernel_size, stride, (kernel_size - 1) // 2, groups=groups
@@ -113,15 +115,23 @@ class LearnableRepLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x: float (N, in_channels, H, W); returns (N, out_channels, H', W')."""
         if self.fused:
-            out = self.reparam_conv(x)
+            out = self.lab(self.reparam_conv(x))
+        elif self.pointwise and has_moments(x, [norm for _, norm in self._matrices()]):
+            out = normalised_sum(x, self._matrices(), self.lab.scale, self.lab.bias)
         else:
             # In Paddle's order of addition, so that rounding is the same.
             branches = [branch for branch in (self.identity, self.conv_1x1, *self.conv_kxk) if branch is not None]
             out = branches[0](x)
             for branch in branches[1:]:
                 out = out + branch(x)
-        out = self.lab(out)
+            out = self.lab(out)
         return self.act(out) if self.use_act and self.act is not None else out
+
+    def _matrices(self) -> list[Branch]:
+        """The branches of a pointwise layer."""
+        branches = [branch for branch in self.conv_kxk if isinstance(branch, ConvBN)]
+        identity: list[Branch] = [] if self.identity is None else [(None, self.identity)]
+        return [*identity, *((branch.conv.weight.flatten(1), branch.bn) for branch in branches)]
 
     def fold(self) -> tuple[Tensor, Tensor]:
         """Kernel and bias of the one convolution that equals the sum of the branches in evaluation, float64."""
