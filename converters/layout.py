@@ -69,6 +69,33 @@ def layout_table(model: nn.Module) -> tuple[Row, ...]:
     return tuple(rows)
 
 
+def checkpoint_rows(model: nn.Module) -> tuple[Row, ...]:
+    """The rows of a checkpoint that Paddle would save of `model`: its table, and the second names of LSTMs' tensors.
+
+    Paddle's order: what a module holds itself before what is inside it.
+    """
+    rows = []
+    for row in layout_table(model):
+        rows.append(row)
+        # An LSTM's tensors are the last of its own: the cells inside it come right after them.
+        path, _, _ = row.torch_key.rpartition(".")
+        module = model.get_submodule(path)
+        if isinstance(module, nn.LSTM) and row.torch_key == f"{path}.{module._flat_weights_names[-1]}":
+            rows.extend(_cell_rows(path, module))
+    return tuple(rows)
+
+
+def _cell_rows(path: str, lstm: nn.LSTM) -> list[Row]:
+    """Paddle's second names of an LSTM's tensors: those of its cells. The inverse of `lstm_key`."""
+    rows = []
+    for layer in range(lstm.num_layers):
+        directions = (("_fw", ""), ("_bw", "_reverse")) if lstm.bidirectional else (("", ""),)
+        for cell, suffix in directions:
+            for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+                rows.append(Row(f"{path}.{name}_l{layer}{suffix}", f"{path}.{layer}.cell{cell}.{name}", "same"))
+    return rows
+
+
 def check_table(table: tuple[Row, ...], shapes: Mapping[str, tuple[int, ...]], model: nn.Module, source: str) -> None:
     """Raise `ConversionError` unless `shapes` (Paddle key to shape) and the model fit each other exactly."""
     wanted = {row.paddle_key for row in table}

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+import struct
+from collections.abc import Mapping, Sequence
+from typing import BinaryIO
 
 import numpy as np
 
@@ -86,6 +88,32 @@ def read_parameters(program: Program, path: str | os.PathLike[str]) -> Checkpoin
                 f"{declared.shape}; the two files do not belong together"
             )
     return checkpoint
+
+
+def write_parameters(file: BinaryIO, program: Program, tensors: Mapping[str, Array]) -> None:
+    """Write the parameters of `program` as Paddle does: each of them, in its order, with the type that it declares.
+
+    bfloat16 is given as its bits in uint16. Raises `FileFormatError` where a tensor has not the shape or type that
+    the program declares: Paddle would take the bytes for something else.
+    """
+    for name in program.parameters:
+        array, declared = tensors[name], program.values[name]
+        stored = np.dtype("uint16" if declared.dtype == "bfloat16" else declared.dtype)
+        if (array.shape, array.dtype) != (declared.shape, stored):
+            raise FileFormatError(
+                f"parameter {name!r} is {array.dtype} {array.shape}, but the program declares {declared.dtype} "
+                f"{declared.shape}"
+            )
+        description = write_tensor_desc(declared.dtype, declared.shape)
+        file.write(struct.pack("<IQIi", 0, 0, 0, len(description)) + description)
+        content = np.ascontiguousarray(array.astype(stored.newbyteorder("<"), copy=False))
+        file.write(content.reshape(-1).view(np.uint8).data)
+
+
+def write_tensor_desc(dtype: str, shape: Sequence[int]) -> bytes:
+    """The inverse of `read_tensor_desc`."""
+    code = next(code for code, name in DTYPES.items() if name == dtype)
+    return protobuf.encode_integer(1, code) + b"".join(protobuf.encode_integer(2, size) for size in shape)
 
 
 def read_tensor_desc(description: memoryview, where: str) -> tuple[str, tuple[int, ...]]:

@@ -24,7 +24,7 @@ from paddle2torch.model_zoo.errors import FileFormatError
 
 Array = npt.NDArray[Any]
 
-_STATIC_NAMES = "StructuredToParameterName@@"
+STATIC_NAMES = "StructuredToParameterName@@"
 _BIG_TENSORS = "UnpackBigParamInfor@@"  # Paddle's spelling
 
 
@@ -58,7 +58,7 @@ def read_pdparams(path: str | os.PathLike[str]) -> Checkpoint:
     if not isinstance(saved, dict):
         raise FileFormatError(f"{path}: holds a {_describe(saved)}, not a dictionary of named tensors")
 
-    static_names = _static_names(saved.pop(_STATIC_NAMES, {}), path)
+    static_names = _static_names(saved.pop(STATIC_NAMES, {}), path)
     slices = saved.pop(_BIG_TENSORS, {})
     tensors: dict[str, Array] = {}
     extras: dict[str, Any] = {}
@@ -98,7 +98,7 @@ def _static_names(table: object, path: str | os.PathLike[str]) -> dict[str, str]
     if not isinstance(table, dict) or not all(
         isinstance(item, str) and is_name(item) for pair in table.items() for item in pair
     ):
-        raise FileFormatError(f"{path}: its table {_STATIC_NAMES} does not map names to names")
+        raise FileFormatError(f"{path}: its table {STATIC_NAMES} does not map names to names")
     return dict(table)
 
 

@@ -7,7 +7,7 @@ here `where` is the file and the part of it that an error names.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from paddle2torch.converters.files import is_name
 from paddle2torch.model_zoo.errors import FileFormatError
@@ -22,13 +22,48 @@ def fields(data: memoryview, where: str) -> Iterator[tuple[int, Field]]:
 
     The value is an unsigned integer for a varint and the bytes themselves for everything else.
     """
+    for number, value, _ in _fields(data, where):
+        yield number, value
+
+
+def edited(data: memoryview, edit: Callable[[int, Field], bytes | None], where: str) -> bytes:
+    """A message with some of its messages replaced: `edit` gives the new content of a field, None to leave it."""
+    out = bytearray()
+    for number, value, encoded in _fields(data, where):
+        content = edit(number, value)
+        out += encoded if content is None else encode_bytes(number, content)
+    return bytes(out)
+
+
+def encode_bytes(number: int, content: bytes) -> bytes:
+    """A field that holds a message or text."""
+    return _encode_varint(number << 3 | _BYTES) + _encode_varint(len(content)) + content
+
+
+def encode_integer(number: int, value: int) -> bytes:
+    """An integer field; a negative one takes ten bytes, as int64 does."""
+    return _encode_varint(number << 3 | _VARINT) + _encode_varint(value & 0xFFFF_FFFF_FFFF_FFFF)
+
+
+def _encode_varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+def _fields(data: memoryview, where: str) -> Iterator[tuple[int, Field, memoryview]]:
+    """`fields`, each with its own encoding."""
     position, end = 0, len(data)
     while position < end:
+        start = position
         key, position = _varint(data, position, where)
         number, wire_type = key >> 3, key & 7
         if wire_type == _VARINT:
             value, position = _varint(data, position, where)
-            yield number, value
+            yield number, value, data[start:position]
             continue
         if wire_type == _BYTES:
             length, position = _varint(data, position, where)
@@ -42,8 +77,9 @@ def fields(data: memoryview, where: str) -> Iterator[tuple[int, Field]]:
             raise FileFormatError(
                 f"{where}: a field needs {length:,} bytes, {end - position:,} are left; is the file truncated?"
             )
-        yield number, data[position : position + length]
+        value_start = position
         position += length
+        yield number, data[value_start:position], data[start:position]
 
 
 def message(value: Field, where: str) -> memoryview:

@@ -75,7 +75,7 @@ def from_yml(path: Path, *, charset_given: bool = False) -> Template:
     only the yml's `use_space_char` is used. Raises `FileFormatError` for a file that is neither.
     """
     path = Path(path)
-    data = _load_yml(path)
+    data = load_yml(path)
     if "Architecture" in data:
         return _from_training_yml(data, path, charset_given)
     if "PostProcess" in data and "PreProcess" in data:
@@ -86,7 +86,8 @@ def from_yml(path: Path, *, charset_given: bool = False) -> Template:
     )
 
 
-def _load_yml(path: Path) -> dict[str, Any]:
+def load_yml(path: Path) -> dict[str, Any]:
+    """The sections of a settings file; raises `FileFormatError` where it is none."""
     try:
         with path.open("rb") as file:
             text = file.read(MAX_YML_BYTES + 1)

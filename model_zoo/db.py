@@ -47,7 +47,7 @@ class DBFPN(nn.Module):
         super().__init__()
         for level, channels in enumerate(in_channels, start=2):
             self.add_module(f"in{level}_conv", nn.Conv2d(channels, out_channels, 1, bias=False))
-        for level in range(2, 2 + len(in_channels)):
+        for level in range(1 + len(in_channels), 1, -1):
             self.add_module(f"p{level}_conv", nn.Conv2d(out_channels, out_channels // 4, 3, padding=1, bias=False))
         self.out_channels = out_channels
 

@@ -26,12 +26,14 @@ class IntraCLBlock(nn.Module):
     def __init__(self, in_channels: int, *, reduce_factor: int) -> None:
         super().__init__()
         channels = in_channels // reduce_factor
+        # In Paddle's order, which is that of a checkpoint's tensors.
         self.conv1x1_reduce_channel = nn.Conv2d(in_channels, channels, 1)
-        for size in INTRACL_KERNELS:
-            for letter, height, width in (("c", size, size), ("v", size, 1), ("q", 1, size)):
+        self.conv1x1_return_channel = nn.Conv2d(channels, in_channels, 1)
+        for letter, tall, wide in (("v", True, False), ("q", False, True), ("c", True, True)):
+            for size in INTRACL_KERNELS:
+                height, width = size if tall else 1, size if wide else 1
                 conv = nn.Conv2d(channels, channels, (height, width), padding=(height // 2, width // 2))
                 self.add_module(f"{letter}_layer_{height}x{width}", conv)
-        self.conv1x1_return_channel = nn.Conv2d(channels, in_channels, 1)
         self.bn = BatchNorm2d(in_channels)
         self.relu = nn.ReLU()
 

@@ -107,9 +107,10 @@ class MultiHead(nn.Module):
         self.before_gtc: nn.Sequential | None = None
         self.gtc_head: Transformer | None = None
         if nrtr is not None and not fused:
-            self.gtc_head = Transformer(vocabulary=classes + NRTR_EXTRA_SYMBOLS, **nrtr)
-            width = self.gtc_head.tgt_word_prj.in_features
-            self.before_gtc = nn.Sequential(nn.Flatten(2), FCTranspose(in_channels, width))
+            gtc_head = Transformer(vocabulary=classes + NRTR_EXTRA_SYMBOLS, **nrtr)
+            # Registered in Paddle's order, which is that of a checkpoint's tensors.
+            self.before_gtc = nn.Sequential(nn.Flatten(2), FCTranspose(in_channels, gtc_head.tgt_word_prj.in_features))
+            self.gtc_head = gtc_head
         self.sar_head: SARHead | None = None
         if sar is not None and not fused:
             self.sar_head = SARHead(in_channels, symbols=classes + SAR_EXTRA_SYMBOLS, **sar)

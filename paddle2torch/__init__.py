@@ -10,15 +10,17 @@ from paddle2torch._version import __version__
 
 if TYPE_CHECKING:
     from paddle2torch.api import convert, list_models, load_pretrained
+    from paddle2torch.exporting import export
     from paddle2torch.model_zoo.errors import Paddle2TorchError
     from paddle2torch.ocr import OCR
     from paddle2torch.verification import verify
 
-__all__ = ["OCR", "Paddle2TorchError", "__version__", "convert", "list_models", "load_pretrained", "verify"]
+__all__ = ["OCR", "Paddle2TorchError", "__version__", "convert", "export", "list_models", "load_pretrained", "verify"]
 
 # Loaded when first used: `import paddle2torch` and `paddle2torch --help` need not wait for torch.
 _HOMES = {
     "convert": "paddle2torch.api",
+    "export": "paddle2torch.exporting",
     "list_models": "paddle2torch.api",
     "load_pretrained": "paddle2torch.api",
     "OCR": "paddle2torch.ocr",

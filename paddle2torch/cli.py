@@ -343,6 +343,44 @@ def eval_command(
         _print_table(("metric", "value"), [(name, f"{value:.4f}") for name, value in metrics.items()])
 
 
+@main.command()
+@click.argument("model")
+@click.option("--to", type=click.Choice(["paddle", "onnx", "torch"]), required=True, help="The format.")
+@click.option("-o", "--output", "target", type=PATH, help="What to write; without it named like the model.")
+@click.option("--template", help="paddle: an export of the same architecture, whose program is kept (folder or name).")
+@click.option("--force", is_flag=True, help="Replace what is there.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def export(model: str, to: str, target: Path | None, as_json: bool, force: bool, **options: Any) -> None:
+    """Write a model in another format, and run it beside PyTorch.
+
+    MODEL is a name of the zoo or the folder of a converted or trained model. paddle: a .pdparams, or with --template
+    an inference program. onnx, torch (.pt2): the fused form, with free batch and image sizes.
+    """
+    from paddle2torch.exporting import export as run
+
+    with _status(f"exporting {model}", quiet=as_json):
+        result = run(model, to, target, force=force, **options)
+    for note in result.notes:
+        click.echo(f"note: {note}", err=True)
+    if as_json:
+        _print_json(
+            {
+                "target": str(result.target),
+                "format": result.format,
+                "checked_by": result.checked_by,
+                "checks": [{**vars(check), "shape": list(check.shape)} for check in result.checks],
+                "notes": list(result.notes),
+            }
+        )
+        return
+    if result.checked_by is not None:
+        click.echo(
+            f"{result.checked_by} beside PyTorch, {len(result.checks)} inputs: the outputs differ by at most "
+            f"{result.worst:.1e} of the largest value"
+        )
+    click.echo(str(result.target))
+
+
 @main.group()
 def bench() -> None:
     """Measure speed and memory, side by side in one run."""
