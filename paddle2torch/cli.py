@@ -114,6 +114,7 @@ def convert(name: str, as_json: bool, **options: Any) -> None:
 @main.command()
 @click.argument("model", required=False)
 @click.option("--reference", type=PATH, help="An exported program that Paddle runs, or a stored golden.")
+@click.option("--folded", is_flag=True, help="Compare the form that is folded for speed; needs an exported program.")
 @click.option("--image", "images", type=PATH, multiple=True, help="A line image to compare on; may be repeated.")
 @click.option("--report", type=PATH, help="Write one self-contained HTML page.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
@@ -121,6 +122,7 @@ def convert(name: str, as_json: bool, **options: Any) -> None:
 def verify(
     model: str | None,
     reference: Path | None,
+    folded: bool,
     images: tuple[Path, ...],
     report: Path | None,
     as_json: bool,
@@ -142,7 +144,7 @@ def verify(
     results = []
     for name in names:
         with _status(f"verifying {name}", quiet=as_json):
-            results.append(run(name, reference=reference, images=images))
+            results.append(run(name, reference=reference, folded=folded, images=images))
         if not as_json:
             _print_verification(results[-1], all_layers)
     if report is not None:

@@ -30,6 +30,7 @@ from paddle2torch.images import load_image
 from paddle2torch.model_zoo.cards import load_card
 from paddle2torch.model_zoo.config import ClsPreprocess, CTCDecode, Form, ModelConfig, RecPreprocess, Task
 from paddle2torch.model_zoo.errors import ConfigError, SourceError, VerificationError
+from paddle2torch.model_zoo.folding import Folded, PushedAffine, fold
 from paddle2torch.model_zoo.network import Network, fuse
 from paddle2torch.recognition import Extent, decode_ctc, padded_width, resize_norm
 from paddle2torch.reference import PaddleRun, Wanted, run_program
@@ -165,6 +166,7 @@ def verify(
     model: str | Path,
     *,
     reference: str | Path | None = None,
+    folded: bool = False,
     images: Sequence[str | Path] = (),
     threads: int = 2,
 ) -> Verification:
@@ -175,6 +177,8 @@ def verify(
         reference: an exported program (its folder or file), which Paddle then runs, or a stored golden
             (`.safetensors`). Without it the official export of that name is taken; where Paddle is not installed, the
             golden that the package ships for these weights.
+        folded: compare the form that `load_pretrained(fused=True)` gives, not the one with Paddle's structure. Needs
+            an exported program.
         images: line images to compare on, instead of the bundled ones.
         threads: of Paddle's process.
 
@@ -182,18 +186,26 @@ def verify(
     """
     network = load_model(model_folder(model))
     if reference is not None and Path(reference).suffix == ".safetensors":
+        if folded:
+            raise VerificationError("a golden holds layers that the folded form has not: compare it with an export")
         return verify_golden(network, load_golden(Path(reference)))
     if reference is not None:
-        return verify_export(network, Path(reference), images=images, threads=threads)
+        return verify_export(network, Path(reference), folded=folded, images=images, threads=threads)
     golden = shipped_golden(network.config)
     if importlib.util.find_spec("paddle") is None:
+        if folded:
+            raise VerificationError(
+                "the folded form is compared with an export that Paddle runs, and paddlepaddle is not installed "
+                "(pip install 'paddle2torch[paddle]')"
+            )
         if golden is None:
             raise VerificationError(
                 "paddlepaddle is not installed, and no stored golden belongs to these weights. "
                 "Install it (pip install 'paddle2torch[paddle]') or give a golden with --reference"
             )
         return verify_golden(network, golden)
-    return verify_export(network, _official_export(network.config, golden), images=images, threads=threads)
+    export = _official_export(network.config, golden)
+    return verify_export(network, export, folded=folded, images=images, threads=threads)
 
 
 def _official_export(config: ModelConfig, golden: Golden | None) -> Path:
@@ -251,11 +263,18 @@ def verify_golden(network: Network, golden: Golden) -> Verification:
 
 
 def verify_export(
-    network: Network, reference: Path, *, images: Sequence[str | Path] = (), threads: int = 2
+    network: Network,
+    reference: Path,
+    *,
+    folded: bool = False,
+    images: Sequence[str | Path] = (),
+    threads: int = 2,
 ) -> Verification:
-    """Compare the fused form with an exported program that Paddle runs now; see `verify`."""
+    """Compare the fused or folded form with an exported program that Paddle runs now; see `verify`."""
     not_covered = _uncovered(network.config, "fused")
     network = fuse(network).float()
+    if folded:
+        network = fold(network)
     names, x = example_input(network.config, images)
     run, values = run_export(network.config, reference, x, threads=threads)
     taps = _Taps(network)
@@ -267,7 +286,7 @@ def verify_export(
     )
     return Verification(
         model=network.config.name,
-        form="fused",
+        form="folded" if folded else "fused",
         reference=str(reference),
         paddle_version=run.paddle_version,
         input_shape=x.shape,
@@ -400,18 +419,23 @@ class LayerValues:
         A module around aligned layers is matched where it reads and returns the very tensors that they read or write:
         so the glue inside it (attention, residuals) is compared too.
         """
+        modules = dict(taps.network.named_modules())
         known = {id(taps.result): self.output}
+        # In order of execution: what a folded convolution gives is what the last of the layers that it holds wrote.
         for path, written in self.writes.items():
-            known[id(taps.inputs[path])] = self.reads[path]
-            known[id(taps.outputs[path])] = written
+            if not isinstance(modules[path], PushedAffine):
+                known[id(taps.outputs[path])] = written
+        for path, read in self.reads.items():
+            known.setdefault(id(taps.inputs[path]), read)
         expected: dict[str, np.ndarray] = {}
         given: dict[str, np.ndarray] = {}
         for path, output in taps.outputs.items():
-            value = self.writes[path] if path in self.writes else known.get(id(output))
-            if "#" in path or value is None or value.shape != tuple(output.shape):
+            value = known.get(id(output))
+            skipped = "#" in path or isinstance(modules[path], Folded | PushedAffine)
+            if skipped or value is None or value.shape != tuple(output.shape):
                 continue
             expected[path] = value
-            before = self.reads[path] if path in self.reads else known.get(id(taps.inputs.get(path)))
+            before = known.get(id(taps.inputs.get(path)))
             if before is not None:
                 given[path] = before
         return expected, given

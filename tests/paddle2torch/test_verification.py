@@ -21,6 +21,7 @@ from paddle2torch.golden import OUTPUT, Golden, load_golden, save_golden, shippe
 from paddle2torch.model_zoo.cards import load_card
 from paddle2torch.model_zoo.config import Component, CTCDecode, ModelConfig, Origin, RecPreprocess
 from paddle2torch.model_zoo.errors import FileFormatError, VerificationError
+from paddle2torch.model_zoo.folding import fold
 from paddle2torch.model_zoo.layers import Hardsigmoid
 from paddle2torch.model_zoo.network import Network, build_model
 from paddle2torch.reference import PaddleRun
@@ -94,6 +95,24 @@ def test_the_official_weights_are_equal(ch_model: Network, ch_export: Path, cach
     assert [line.torch_text for line in result.lines] == [line.paddle_text for line in result.lines]
     assert "Reads 0123" in result.lines[0].torch_text
     assert result.input_shape[3] % 2 == 1
+
+
+def test_the_folded_form_is_compared_layer_by_layer(ch_model: Network, ch_export: Path, cached_paddle: None) -> None:
+    result = verify_export(ch_model, ch_export, folded=True)
+    assert result.holds
+    assert result.form == "folded"
+    compared = {layer.path: layer for layer in result.layers if layer.leaf}
+    folded = fold(ch_model)
+    own = {path for path, module in folded.named_modules() if list(module.parameters(recurse=False))}
+    assert own <= set(compared)
+    assert all(layer.local is not None for layer in compared.values())
+    # A convolution that holds another affine than Paddle's is found.
+    broken = copy.deepcopy(ch_model)
+    lab = broken.get_submodule("backbone.blocks4.1.dw_conv.act.lab")
+    lab.bias = nn.Parameter(lab.bias.detach() + 0.05)
+    failed = verify_export(broken, ch_export, folded=True).first_failure
+    assert failed is not None
+    assert failed.path == "backbone.blocks4.1.pw_conv.reparam_conv"
 
 
 def transpose_projection(model: Network) -> None:

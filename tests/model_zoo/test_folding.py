@@ -1,0 +1,157 @@
+"""Folding changes no result, in any of its ways of computing, and leaves no layer behind that it could have folded."""
+
+from __future__ import annotations
+
+import copy
+from functools import cache
+
+import pytest
+import torch
+from small_models import fill
+from structure import image
+from torch import Tensor, nn
+
+from paddle2torch.converters.templates import from_card
+from paddle2torch.model_zoo.cards import load_card
+from paddle2torch.model_zoo.config import Component, ModelConfig
+from paddle2torch.model_zoo.folding import (
+    Folded,
+    FoldedConv2d,
+    FoldedConvTranspose2d,
+    PushedAffine,
+    fold,
+)
+from paddle2torch.model_zoo.lkpan import IntraCLBlock
+from paddle2torch.model_zoo.network import Network, build_model, fuse
+from paddle2torch.model_zoo.pplcnetv3 import LearnableAffineBlock
+
+# One of each backbone, neck and head, and odd sizes where the network takes them.
+NETWORKS = {
+    "en_PP-OCRv4_rec": (2, 3, 48, 75),
+    "ch_PP-OCRv4_det": (1, 3, 96, 160),
+    "ch_PP-OCRv4_server_det": (1, 3, 64, 96),
+    "ch_ppocr_mobile_v2.0_det": (2, 3, 64, 96),
+    "ch_ppocr_server_v2.0_rec": (1, 3, 32, 101),
+    "ch_ppocr_mobile_v2.0_cls": (2, 3, 48, 192),
+    "en_PP-OCRv3_rec": (2, 3, 48, 75),
+    "PP-OCRv5_server_det": (1, 3, 64, 96),
+    "PP-LCNet_x0_25_textline_ori": (2, 3, 80, 160),
+}
+
+
+@cache
+def network(name: str) -> Network:
+    """The card's network, few classes, in training form with weights that no layer leaves as they are."""
+    card = load_card(name)
+    architecture = from_card(card).architecture
+    assert architecture is not None
+    assert card.preprocess is not None
+    assert card.postprocess is not None
+    rec = card.task == "rec"
+    options = {**architecture.head.options, "classes": 12} if rec else architecture.head.options
+    model = build_model(
+        ModelConfig(
+            name=name,
+            task=card.task,
+            form="training",
+            backbone=architecture.backbone,
+            neck=architecture.neck,
+            head=Component(architecture.head.name, options),
+            preprocess=card.preprocess,
+            postprocess=card.postprocess,
+            charset=tuple("abcdefghijk") if rec else None,
+        )
+    ).eval()
+    fill(model)
+    return model
+
+
+def run(model: nn.Module, x: Tensor) -> Tensor:
+    out = model(x)
+    return out["maps"] if isinstance(out, dict) else out
+
+
+def error(found: Tensor, expected: Tensor) -> float:
+    """Relative to the largest value."""
+    assert found.shape == expected.shape
+    return float((found.double() - expected.double()).abs().max() / expected.double().abs().max())
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_no_result_changes(name: str) -> None:
+    x = image(*NETWORKS[name])
+    # In float64 what folding itself does is not hidden by what float32 rounds.
+    exact = fuse(copy.deepcopy(network(name)).double())
+    folded = fold(network(name))
+    with torch.inference_mode():
+        expected = run(exact, x.double())
+        assert error(run(fold(exact), x.double()), expected) < 1e-12
+        assert error(run(folded, x), expected) < 1e-4
+        assert error(run(folded, x.contiguous(memory_format=torch.channels_last)), expected) < 1e-4
+    assert error(run(folded, x), expected) < 1e-4  # with gradients on: the other way to compute
+    assert not folded.training
+    assert not any(parameter.requires_grad for parameter in folded.parameters())
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_chain_is_folded(name: str) -> None:
+    folded = fold(network(name))
+    kinds = {type(module) for module in folded.modules()}
+    assert not kinds & {nn.Conv2d, nn.ConvTranspose2d, LearnableAffineBlock}
+    # IntraCL normalises a sum: no convolution is before it.
+    left = {path for path, module in folded.named_modules() if isinstance(module, nn.BatchNorm2d)}
+    assert all(isinstance(folded.get_submodule(path.rpartition(".")[0]), IntraCLBlock) for path in left)
+
+
+def test_the_v4_recogniser_keeps_one_affine_per_block() -> None:
+    folded = fold(network("en_PP-OCRv4_rec"))
+    convolutions = [m for m in folded.modules() if isinstance(m, FoldedConv2d)]
+    blocks = 14
+    squeezed = 2
+    assert sum(m.tail.affine is not None for m in convolutions) == blocks + squeezed
+    assert sum(isinstance(m, PushedAffine) for m in folded.modules()) == blocks - squeezed
+    assert not any(isinstance(m, LearnableAffineBlock) for m in folded.modules())
+    assert sum(isinstance(m, Folded) for m in folded.modules()) > 3 * blocks
+
+
+def test_the_models_own_tensors_stay(small: Network) -> None:
+    before = {key: value.clone() for key, value in small.state_dict().items()}
+    folded = fold(small)
+    with torch.inference_mode():
+        folded(image(2, 3, 48, 64))
+    assert all(torch.equal(value, before[key]) for key, value in small.state_dict().items())
+    assert fold(small).state_dict().keys() == folded.state_dict().keys()
+
+
+def test_an_input_is_not_written_to(small: Network) -> None:
+    x = image(2, 3, 48, 64).contiguous(memory_format=torch.channels_last)
+    before = x.clone()
+    with torch.inference_mode():
+        fold(small)(x)
+    assert torch.equal(x, before)
+
+
+def test_half_precision(small: Network) -> None:
+    x = image(2, 3, 48, 64)
+    half = fold(small).to(torch.bfloat16)
+    with torch.inference_mode():
+        expected, found = small(x), half(x.to(torch.bfloat16))
+    assert found.dtype == torch.bfloat16
+    assert error(found.float(), expected) < 0.05
+
+
+def test_without_onednn(small: Network) -> None:
+    x = image(2, 3, 48, 64)
+    with torch.inference_mode():
+        expected = small(x)
+        with torch.backends.mkldnn.flags(enabled=False):
+            assert error(fold(small)(x), expected) < 1e-5
+
+
+def test_the_output_size_of_a_transposed_convolution() -> None:
+    detector = fold(network("ch_PP-OCRv4_det"))
+    conv = detector.get_submodule("head.binarize.conv2")
+    assert isinstance(conv, FoldedConvTranspose2d)
+    x = image(1, conv.in_channels, 5, 7)
+    with torch.inference_mode():
+        assert torch.allclose(conv(x), conv(x, [10, 14]), atol=1e-6)
