@@ -32,7 +32,9 @@ class Architecture:
 # Keys of PaddleOCR's settings that say how to train or initialise and nothing about the network.
 TRAINING_ONLY = frozenset({"lr_mult_list", "lab_lr", "pretrained", "fc_decay", "return_feats"})
 # Keys that official settings give to a class which takes no notice of them.
-IGNORED: Mapping[str, frozenset[str]] = {"ResNet_vd": frozenset({"disable_se"})}
+IGNORED: Mapping[str, frozenset[str]] = {"ResNet_vd": frozenset({"disable_se"}), "SVTRv2": frozenset({"local_k"})}
+# Keys that official settings give and that have this value here in any case.
+FIXED: Mapping[str, Mapping[str, Any]] = {"SVTRv2": {"use_pos_embed": False, "last_stage": False, "use_pool": True}}
 
 
 def from_paddleocr(architecture: Mapping[str, Any], task: Task, where: str) -> Architecture:
@@ -60,7 +62,12 @@ def from_paddleocr(architecture: Mapping[str, Any], task: Task, where: str) -> A
         backbone = replace(backbone, options={**backbone.options, "det": True})
     ignored = IGNORED.get(backbone.name, frozenset())
     # Images have three channels: yml files say so or leave it out.
-    options = {k: v for k, v in backbone.options.items() if k not in ignored and (k, v) != ("in_channels", 3)}
+    fixed = {"in_channels": 3, **FIXED.get(backbone.name, {})}
+    options = {
+        key: value
+        for key, value in backbone.options.items()
+        if key not in ignored and not (key in fixed and fixed[key] == value)
+    }
     backbone = replace(backbone, options=options)
     return Architecture(backbone, neck, head)
 
@@ -122,6 +129,8 @@ SIGNATURES: tuple[tuple[str, str], ...] = (
     ("backbone.stem.0.", "PPHGNet_small"),
     ("backbone.stage0.", "MobileNetV3"),
     ("backbone.bb_0_0.", "ResNet_vd"),
+    ("backbone.pope.patch_embed.", "SVTRv2"),
+    ("backbone.features.1.token_mixer.", "RepSVTR"),
     ("backbone.blocks_s1.", "PPLCNetV4 (PP-OCRv6)"),
     ("backbone.blocks2.0.token_mixer.", "PPLCNetV4 (PP-OCRv6)"),
     ("backbone.blocks.0.expand_conv.", "MobileNetV3"),
@@ -411,6 +420,29 @@ def _pplcnet_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:
     raise ValueError(f"its channels {widths} are those of no PPLCNet")
 
 
+def _svtrv2_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:
+    dims: list[int] = []
+    mixer: list[list[str]] = []
+    heads: list[int] = []
+    while (prefix := f"backbone.stages.{len(dims)}.blocks.") + "0.norm1.weight" in shapes:
+        dim = shapes[f"{prefix}0.norm1.weight"][0]
+        kernels = [shape for key, shape in shapes.items() if key.startswith(prefix) and key.endswith(".mixer.weight")]
+        attentions = sum(key.startswith(prefix) and key.endswith(".mixer.qkv.weight") for key in shapes)
+        mixer.append(["Conv"] * len(kernels) + ["Global"] * attentions)
+        # Attention does not show its heads: those of official models are 32 wide, as their groups are.
+        heads.append(dim // (kernels[0][1] if kernels else 32))
+        dims.append(dim)
+    options: dict[str, Any] = {"dims": dims, "depths": [len(stage) for stage in mixer], "num_heads": heads}
+    # Strides leave no trace in the tensors.
+    strides = [[2, 1]] * (len(dims) - 1) + [[-1, -1]]
+    asked = {key: hint[key] for key in ("num_heads", "sub_k", "drop_path_rate") if key in hint}
+    return {**options, "mixer": mixer, "sub_k": strides, **asked}
+
+
+def _repsvtr_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(hint)
+
+
 def _sequence_encoder_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:
     if "neck.encoder.conv1.conv.weight" in shapes:
         svtr = {"use_guide": False, **(hint.get("svtr") or {})}
@@ -465,7 +497,9 @@ BACKBONES: Mapping[str, Reader] = {
     "PPHGNet_small": _pphgnet_options,
     "PPLCNet": _pplcnet_options,
     "PPLCNetV3": _pplcnetv3_options,
+    "RepSVTR": _repsvtr_options,
     "ResNet_vd": _resnet_vd_options,
+    "SVTRv2": _svtrv2_options,
 }
 NECKS: Mapping[str, Reader] = {
     "DBFPN": _dbfpn_options,

@@ -290,10 +290,11 @@ def _refine(hint: Architecture, steps: Sequence[Step], shapes: Shapes) -> Archit
         backbone, rest = hint.backbone, tuple(convolutions)
         if backbone.name == "PPLCNetV3":
             backbone, rest = _refine_pplcnetv3(backbone, rest)
+        elif backbone.name == "RepSVTR" and "bias" not in next(s for s in steps if s.kind == "conv").parameters:
+            backbone = replace(backbone, options={**backbone.options, "keep_branches": True})
         head = hint.head
         if head.name == "MultiHead":
-            norms = [shapes[step.parameters["weight"]][0] for step in steps if step.kind == "layer_norm"]
-            head = _refine_multi_head(head, rest[-5:], linears, norms)
+            head = _refine_multi_head(head, rest[-5:], linears, _neck_depth(steps))
         elif head.name in ("CTCHead", "ClsHead", "PPLCNetHead"):
             head = replace(head, options={**head.options, "classes": linears[-1][1]})
     except (IndexError, KeyError, ValueError) as error:
@@ -317,22 +318,28 @@ def _refine_pplcnetv3(
     return replace(backbone, options={**backbone.options, "scale": scale}), convolutions[position:]
 
 
+def _neck_depth(steps: Sequence[Step]) -> int:
+    """How many blocks the SVTR neck has: two normalisations each, between its second and third convolution."""
+    second, third = [index for index, step in enumerate(steps) if step.kind == "conv"][-4:-2]
+    return sum(step.kind == "layer_norm" for step in steps[second:third]) // 2
+
+
 def _refine_multi_head(
     head: Component,
     convolutions: Sequence[tuple[int, ...]],
     linears: Sequence[tuple[int, ...]],
-    norms: Sequence[int],
+    depth: int,
 ) -> Component:
     if len(convolutions) != 5:
         raise ValueError(f"the SVTR neck has 5 convolutions, here are {len(convolutions)}")
     conv1, conv2, _, conv4, conv1x1 = convolutions
-    depth = (len(norms) - 1) // 2
     ctc = svtr_options(
         conv1=conv1[2:],
         conv4=conv4[2:],
         hidden=conv2[0],
         depth=depth,
-        mlp=linears[2][1] if depth else 2 * conv2[0],
+        # The head's own linear layer is the last, the four of each block stand before it.
+        mlp=linears[-3][1] if depth else 2 * conv2[0],
         dims=conv1x1[0],
         hint=head.options.get("ctc", {}),
     )

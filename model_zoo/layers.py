@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Literal
 
 import torch
@@ -218,12 +219,21 @@ class Mlp(nn.Module):
         return self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
 
 
-def fold_batch_norm(weight: Tensor, bn: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Kernel and bias of the convolution `weight` followed by `bn` in evaluation, both float64.
+class Reparameterised(nn.Module, ABC):
+    """A layer in training form that one convolution replaces in the fused form."""
+
+    @abstractmethod
+    def folded(self) -> dict[str, Tensor]:
+        """Names, in the fused layer, and float64 values of what equals this layer in evaluation."""
+
+
+def fold_batch_norm(weight: Tensor, bn: nn.BatchNorm2d, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Kernel and bias of the convolution `weight`, `bias` followed by `bn` in evaluation, both float64.
 
     Folding in float64 keeps the rounding of the sum over branches out of the fused weights.
     """
     assert bn.running_mean is not None
     assert bn.running_var is not None
     gain = bn.weight.double() / torch.sqrt(bn.running_var.double() + bn.eps)
-    return weight.double() * gain.view(-1, 1, 1, 1), bn.bias.double() - bn.running_mean.double() * gain
+    shift = -bn.running_mean.double() if bias is None else bias.double() - bn.running_mean.double()
+    return weight.double() * gain.view(-1, 1, 1, 1), bn.bias.double() + shift * gain

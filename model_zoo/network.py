@@ -14,16 +14,19 @@ from paddle2torch.model_zoo.config import Component, ModelConfig
 from paddle2torch.model_zoo.crnn import SequenceEncoder
 from paddle2torch.model_zoo.db import DBFPN, RSEFPN, DBHead, PFHeadLocal
 from paddle2torch.model_zoo.errors import ConfigError
+from paddle2torch.model_zoo.layers import Reparameterised
 from paddle2torch.model_zoo.lkpan import LKPAN
 from paddle2torch.model_zoo.mobilenetv1_enhance import MobileNetV1Enhance
 from paddle2torch.model_zoo.mobilenetv3 import MobileNetV3
 from paddle2torch.model_zoo.pphgnet import PPHGNetSmall
 from paddle2torch.model_zoo.pphgnetv2 import PPHGNetV2B4
 from paddle2torch.model_zoo.pplcnet import PPLCNet, PPLCNetHead
-from paddle2torch.model_zoo.pplcnetv3 import LearnableRepLayer, PPLCNetV3
+from paddle2torch.model_zoo.pplcnetv3 import PPLCNetV3
 from paddle2torch.model_zoo.rec_heads import MultiHead, SingleCTCHead, Targets
+from paddle2torch.model_zoo.repsvtr import RepSVTR
 from paddle2torch.model_zoo.resnet_vd import ResNetVd
 from paddle2torch.model_zoo.strict_json import unknown_key
+from paddle2torch.model_zoo.svtrv2 import SVTRv2
 
 BACKBONES: Mapping[str, Callable[..., nn.Module]] = {
     "MobileNetV1Enhance": MobileNetV1Enhance,
@@ -32,7 +35,9 @@ BACKBONES: Mapping[str, Callable[..., nn.Module]] = {
     "PPHGNet_small": PPHGNetSmall,
     "PPLCNet": PPLCNet,
     "PPLCNetV3": PPLCNetV3,
+    "RepSVTR": RepSVTR,
     "ResNet_vd": ResNetVd,
+    "SVTRv2": SVTRv2,
 }
 NECKS: Mapping[str, Callable[..., nn.Module]] = {
     "DBFPN": DBFPN,
@@ -144,11 +149,9 @@ def fuse(model: Network) -> Network:
     folded: dict[str, Tensor] = {}
     with torch.no_grad():
         for path, module in model.named_modules():
-            if isinstance(module, LearnableRepLayer):
-                dtype = module.lab.scale.dtype
-                kernel, bias = module.fold()
-                folded[f"{path}.reparam_conv.weight"] = kernel.to(dtype)
-                folded[f"{path}.reparam_conv.bias"] = bias.to(dtype)
+            if isinstance(module, Reparameterised):
+                dtype = next(module.parameters()).dtype
+                folded |= {f"{path}.{name}": values.to(dtype) for name, values in module.folded().items()}
     state = {key: folded[key] if key in folded else source[key] for key in fused.state_dict()}
     fused.load_state_dict(state, assign=True)
     return fused.eval()

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from paddle2torch.model_zoo.layers import BatchNorm2d, ConvBN, SELayer, Size, fold_batch_norm
+from paddle2torch.model_zoo.layers import BatchNorm2d, ConvBN, Reparameterised, SELayer, Size, fold_batch_norm
 from paddle2torch.model_zoo.moments import Branch, has_moments, normalised_sum
 
 # Per stage: kernel size, input and output channels at scale 1, stride, squeeze-and-excitation.
@@ -72,7 +72,7 @@ class Act(nn.Module):
         return self.lab(self.act(x))
 
 
-class LearnableRepLayer(nn.Module):
+class LearnableRepLayer(Reparameterised):
     """A convolution that trains as a sum of branches: identity, 1x1, and `branches` of the full kernel.
 
     Each branch ends in its own batch normalisation. `fused=True` has one convolution with bias (`reparam_conv`)
@@ -133,8 +133,8 @@ class LearnableRepLayer(nn.Module):
         identity: list[Branch] = [] if self.identity is None else [(None, self.identity)]
         return [*identity, *((branch.conv.weight.flatten(1), branch.bn) for branch in branches)]
 
-    def fold(self) -> tuple[Tensor, Tensor]:
-        """Kernel and bias of the one convolution that equals the sum of the branches in evaluation, float64."""
+    def folded(self) -> dict[str, Tensor]:
+        """The one convolution that equals the sum of the branches."""
         branches = [branch for branch in self.conv_kxk if isinstance(branch, ConvBN)]
         size = branches[0].conv.kernel_size[0]
         folded = [fold_batch_norm(branch.conv.weight, branch.bn) for branch in branches]
@@ -146,7 +146,11 @@ class LearnableRepLayer(nn.Module):
             outputs = torch.arange(delta.shape[0])
             delta[outputs, outputs % delta.shape[1], size // 2, size // 2] = 1.0
             folded.append(fold_batch_norm(delta, self.identity))
-        return torch.stack([kernel for kernel, _ in folded]).sum(0), torch.stack([bias for _, bias in folded]).sum(0)
+        kernels, biases = zip(*folded, strict=True)
+        return {
+            "reparam_conv.weight": torch.stack(kernels).sum(0),
+            "reparam_conv.bias": torch.stack(biases).sum(0),
+        }
 
 
 class LCNetV3Block(nn.Module):

@@ -33,6 +33,13 @@ GAINS = tuple(
         # These read the stream without a normalisation between. The first self-attention reads embeddings instead.
         (r"\.decoder\.([1-9]\d*\.self_attn\.qkv|\d+\.cross_attn\.q)\.weight", 1 / BEFORE_LAYER_NORM),
         (r"\.decoder\.\d+\.mlp\.fc1\.weight|\.tgt_word_prj\.weight", 1 / BEFORE_LAYER_NORM),
+        # A mean over an image hardly tells one from another.
+        (r"^fc\.weight", 8.0),
+        # SVTRv2 normalises after each sum: its stream is as small, but at the end of the network.
+        (r"^backbone\.stages\.\d+\.(blocks\.\d+|downsample)\.norm\d?\.", BEFORE_LAYER_NORM),
+        (r"^backbone\.stages\.2\.blocks\.5\.norm2\.", 1 / BEFORE_LAYER_NORM),
+        (r"^backbone\.stages\.\d+\.(.+\.mixer|downsample\.conv)\.bias", BEFORE_LAYER_NORM),
+        (r"^backbone\.stages\.\d+\..+\.(mixer\.qkv|mlp\.fc1)\.weight", 1 / BEFORE_LAYER_NORM),
     )
 )
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import recipe
 import torch
-from goldens.family import CLASSES, LABEL_SAR, SIZES, VALID_RATIO, architecture
+from goldens.family import CLASSES, LABEL_SAR, SIZES, VALID_RATIO, architecture, our_name
 from safetensors.numpy import load_file
 from torch import Tensor, nn
 
@@ -20,8 +20,10 @@ from paddle2torch.converters.architecture import from_paddleocr
 from paddle2torch.converters.layout import layout_table, to_torch
 from paddle2torch.golden import OUTPUT, sample
 from paddle2torch.model_zoo.cards import load_card
-from paddle2torch.model_zoo.config import CTCDecode, DBPostprocess, DetPreprocess, ModelConfig, RecPreprocess
-from paddle2torch.model_zoo.network import Network, build_model
+from paddle2torch.model_zoo.config import ModelConfig
+from paddle2torch.model_zoo.layers import BatchNorm2d
+from paddle2torch.model_zoo.network import Network, build_model, fuse
+from paddle2torch.model_zoo.svtrv2 import DropPath
 
 GOLDENS = Path(__file__).parents[1] / "goldens" / "family"
 # Of a layer's largest value. The worst of all is at 3.7e-5: fifty layers of ResNet_vd magnify their first roundings a
@@ -37,6 +39,12 @@ LAYERS = {
     "ch_ppocr_server_v2.0_det": 96,
     "ch_ppocr_server_v2.0_rec": 144,
     "en_PP-OCRv3_rec": 164,
+    "ch_RepSVTR_rec": 317,
+    "ch_SVTRv2_rec": 333,
+    "PP-OCRv5_server_det": 416,
+    "PP-LCNet_x0_25_textline_ori": 144,
+    "PP-LCNet_x1_0_doc_ori": 144,
+    "PP-LCNet_x1_0_textline_ori": 144,
 }
 
 
@@ -47,19 +55,21 @@ def golden(name: str) -> dict[str, np.ndarray]:
 
 def network(name: str) -> Network:
     """The card's network with the recipe's weights and the golden's statistics, in evaluation."""
-    task = load_card(name).task
-    parts = from_paddleocr(architecture(name), task, name)
-    rec = task == "rec"
+    card = load_card(name)
+    parts = from_paddleocr(architecture(name), card.task, name)
+    rec = card.task == "rec"
+    assert card.preprocess is not None
+    assert card.postprocess is not None
     head = replace(parts.head, options={**parts.head.options, "classes": CLASSES}) if rec else parts.head
     config = ModelConfig(
         name=name,
-        task=task,
+        task=card.task,
         form="training",
         backbone=parts.backbone,
         neck=parts.neck,
         head=head,
-        preprocess=RecPreprocess() if rec else DetPreprocess(),
-        postprocess=CTCDecode() if rec else DBPostprocess(),
+        preprocess=card.preprocess,
+        postprocess=card.postprocess,
         charset=tuple(map(chr, range(0x4E00, 0x4E00 + CLASSES - 1))) if rec else None,
     )
     with torch.device("meta"):
@@ -67,6 +77,8 @@ def network(name: str) -> Network:
     state = model.state_dict()
     # The positions of the second head are not read in evaluation.
     table = tuple(row for row in layout_table(model) if not row.torch_key.endswith(".pe"))
+    if card.task == "cls":
+        table = tuple(replace(row, paddle_key=row.paddle_key.partition(".")[2]) for row in table)
     statistics = {
         key.removeprefix("statistics:"): v for key, v in golden(name).items() if key.startswith("statistics:")
     }
@@ -108,10 +120,44 @@ def test_every_layer_equals_paddles(name: str) -> None:
     expected = {key.removeprefix("layer:"): v for key, v in golden(name).items() if key.startswith("layer:")}
     assert len(expected) == LAYERS[name] + 1
     errors = {}
-    for path, values in expected.items():
+    for paddle_path, values in expected.items():
+        path = paddle_path if paddle_path == OUTPUT else our_name(name, paddle_path)
+        if path == "head.flatten":
+            continue
         *some, largest = values
         errors[path] = np.abs(sample(outputs[path].numpy(), len(some)) - some).max() / largest
     assert {path: error for path, error in errors.items() if not error <= TOLERANCE} == {}
+
+
+def test_what_repsvtr_folds_equals_paddles() -> None:
+    """Its branches as one convolution each, and kept as PaddleOCR exported them at first."""
+    model = network("ch_RepSVTR_rec")
+    fused = fuse(model)
+    kept = replace(model.config, form="fused", backbone=replace(model.config.backbone, options={"keep_branches": True}))
+    with torch.device("meta"):
+        branches = build_model(kept)
+    branches.load_state_dict({key: model.state_dict()[key] for key in branches.state_dict()}, assign=True)
+    *expected, largest = golden("ch_RepSVTR_rec")[f"layer:{OUTPUT}"]
+    count, height, width = SIZES["ch_RepSVTR_rec"]
+    for form, convolutions in ((fused, 58), (branches.eval(), 69)):
+        assert sum(isinstance(module, nn.Conv2d) for module in form.modules()) == convolutions
+        with torch.inference_mode():
+            found = sample(form(images("family", count, 3, height, width)).numpy(), len(expected))
+        assert np.abs(found - expected).max() <= 1e-5 * largest
+    assert not any(isinstance(module, BatchNorm2d) for module in fused.backbone.modules())
+
+
+def test_stochastic_depth_leaves_out_branches_of_images() -> None:
+    model = network("ch_SVTRv2_rec").train()
+    rates = [module.rate for module in model.modules() if isinstance(module, DropPath)]
+    assert len(rates) == 17  # the first block has none
+    assert rates == pytest.approx([0.1 * step / 17 for step in range(1, 18)])
+    torch.manual_seed(0)
+    out = DropPath(0.25).train()(torch.ones(4000, 2, 3))
+    assert set(out.unique().tolist()) == {0.0, float(np.float32(1 / 0.75))}
+    assert torch.equal(out.amin((1, 2)), out.amax((1, 2)))
+    assert abs(float((out[:, 0, 0] == 0).float().mean()) - 0.25) < 0.03
+    assert torch.equal(DropPath(0.25).eval()(out), out)
 
 
 def test_sar_in_training_equals_paddles() -> None:

@@ -1,0 +1,168 @@
+"""RepSVTR, the backbone of `ch_RepSVTR_rec`: RepViT blocks whose convolutions are, in training, sums of branches.
+
+Source: PaddleOCR `ppocr/modeling/backbones/rec_repvit.py` (Apache-2.0); RepViT, arXiv:2307.09283.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from paddle2torch.model_zoo.layers import BatchNorm2d, Reparameterised, Size, fold_batch_norm
+
+# Per block: channels, squeeze-and-excitation, stride.
+BLOCKS: tuple[tuple[int, bool, Size], ...] = (
+    (96, True, 1),
+    (96, False, 1),
+    (96, False, 1),
+    (192, False, (2, 1)),
+    (192, True, 1),
+    (192, False, 1),
+    (192, True, 1),
+    (192, False, 1),
+    (192, True, 1),
+    (192, False, 1),
+    (384, False, (2, 1)),
+    (384, True, 1),
+    (384, False, 1),
+)
+
+
+class Conv2dBN(Reparameterised):
+    """Convolution without bias, then batch normalisation: Paddle's `Conv2D_BN`, whose names are `c` and `bn`."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int = 1, *, stride: Size = 1, groups: int = 1
+    ) -> None:
+        super().__init__()
+        self.c = nn.Conv2d(
+            in_channels, out_channels, kernel_size, stride, (kernel_size - 1) // 2, groups=groups, bias=False
+        )
+        self.bn = BatchNorm2d(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: float (N, in_channels, H, W); returns (N, out_channels, H', W')."""
+        return self.bn(self.c(x))
+
+    def folded(self) -> dict[str, Tensor]:
+        """The convolution with bias in whose place it stands."""
+        return dict(zip(("weight", "bias"), fold_batch_norm(self.c.weight, self.bn), strict=True))
+
+
+class RepVGGDW(Reparameterised):
+    """A depthwise convolution as the sum of a 3x3, a 1x1 and the input, normalised."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = Conv2dBN(channels, channels, 3, groups=channels)
+        self.conv1 = nn.Conv2d(channels, channels, 1, groups=channels)
+        self.bn = BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: float (N, channels, H, W); returns the same shape."""
+        return self.bn((self.conv(x) + self.conv1(x)) + x)
+
+    def folded(self) -> dict[str, Tensor]:
+        """The 3x3 convolution with bias in whose place it stands."""
+        kernel, bias = fold_batch_norm(self.conv.c.weight, self.conv.bn)
+        assert self.conv1.bias is not None
+        kernel = kernel + F.pad(self.conv1.weight.double() + 1.0, [1] * 4)  # the input itself is a 1x1 of ones
+        folded = fold_batch_norm(kernel, self.bn, bias + self.conv1.bias.double())
+        return dict(zip(("weight", "bias"), folded, strict=True))
+
+
+class SEModule(nn.Module):
+    """Squeeze and excitation with a sigmoid; Paddle's names are `fc1` and `fc2`."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Conv2d(channels, channels // 4, 1)
+        self.act = nn.ReLU()
+        self.fc2 = nn.Conv2d(channels // 4, channels, 1)
+        self.sigmoid = nn.Sigmoid()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: float (N, channels, H, W); returns the same shape."""
+        return x * self.sigmoid(self.fc2(self.act(self.fc1(x.mean((2, 3), keepdim=True)))))
+
+
+class Residual(nn.Module):
+    """x + m(x)."""
+
+    def __init__(self, m: nn.Module) -> None:
+        super().__init__()
+        self.m = m
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: float (N, C, H, W); returns the same shape."""
+        return x + self.m(x)
+
+
+class RepViTBlock(nn.Module):
+    """Mixes pixels by a depthwise convolution, then channels by two pointwise ones."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, se: bool, stride: Size, fused: bool) -> None:
+        super().__init__()
+        attention = SEModule(in_channels) if se else nn.Identity()
+        if stride == 1:
+            mixer = nn.Conv2d(in_channels, in_channels, 3, 1, 1, groups=in_channels) if fused else RepVGGDW(in_channels)
+            self.token_mixer = nn.Sequential(mixer, attention)
+        else:
+            self.token_mixer = nn.Sequential(
+                _conv(in_channels, in_channels, 3, stride=stride, groups=in_channels, fused=fused),
+                attention,
+                _conv(in_channels, out_channels, fused=fused),
+            )
+        self.channel_mixer = Residual(
+            nn.Sequential(
+                _conv(out_channels, 2 * out_channels, fused=fused),
+                nn.GELU(),
+                _conv(2 * out_channels, out_channels, fused=fused),
+            )
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: float (N, in_channels, H, W); returns (N, out_channels, H', W')."""
+        return self.channel_mixer(self.token_mixer(x))
+
+
+class RepSVTR(nn.Module):
+    """The backbone of lines.
+
+    Args:
+        in_channels: channels of the image.
+        keep_branches: sums and normalisations stay in the fused form too, as PaddleOCR exported them before it could
+            re-parameterise this network.
+        fused: one convolution for each sum of branches and each normalised convolution.
+    """
+
+    def __init__(self, *, in_channels: int = 3, keep_branches: bool = False, fused: bool = False) -> None:
+        super().__init__()
+        fused = fused and not keep_branches
+        width = BLOCKS[0][0]
+        layers: list[nn.Module] = [
+            nn.Sequential(
+                _conv(in_channels, width // 2, 3, stride=2, fused=fused),
+                nn.GELU(),
+                _conv(width // 2, width, 3, stride=2, fused=fused),
+            )
+        ]
+        for channels, se, stride in BLOCKS:
+            layers.append(RepViTBlock(width, channels, se=se, stride=stride, fused=fused))
+            width = channels
+        self.features = nn.ModuleList(layers)
+        self.out_channels = width
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: float (N, in_channels, H, W); returns (N, 384, 1, T), T being an eighth of W."""
+        for layer in self.features:
+            x = layer(x)
+        return F.avg_pool2d(x, (x.shape[2], 2))
+
+
+def _conv(
+    in_channels: int, out_channels: int, kernel_size: int = 1, *, fused: bool, stride: Size = 1, groups: int = 1
+) -> nn.Module:
+    if fused:
+        return nn.Conv2d(in_channels, out_channels, kernel_size, stride, (kernel_size - 1) // 2, groups=groups)
+    return Conv2dBN(in_channels, out_channels, kernel_size, stride=stride, groups=groups)
