@@ -456,6 +456,47 @@ def bench_pages_command(images: tuple[Path, ...], as_json: bool, **options: Any)
         click.echo(f"left out: {name} ({', '.join(distributions)} not installed)")
 
 
+@bench.command("train")
+@click.option("--paddleocr", type=PATH, required=True, help="A checkout of PaddleOCR: the folder that has ppocr.")
+@click.option("--weights", type=PATH, help="Training checkpoint of en_PP-OCRv4_rec; without it both start anew.")
+@click.option("--batch", type=click.IntRange(min=1), default=24, show_default=True, help="Images of 48x320 in a step.")
+@click.option("--repeat", type=click.IntRange(min=1), default=5, show_default=True, help="Steps that count.")
+@click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True, help="Of each engine.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def bench_train_command(paddleocr: Path, as_json: bool, **options: Any) -> None:
+    """One training step of en_PP-OCRv4_rec beside PaddleOCR's own code, taking turns.
+
+    That needs paddlepaddle, and what the checkout's ppocr imports.
+    """
+    from paddle2torch.bench_train import bench_train
+
+    with _status("training in turns", quiet=as_json):
+        result = bench_train(paddleocr, **options)
+    if as_json:
+        _print_json(result.to_json())
+        return
+    rows = []
+    for run in result.runs:
+        ratio, least, most = result.ratios(run)
+        rows.append(
+            (
+                run.steps.name,
+                f"{result.images_per_second(run):.2f}",
+                f"{run.steps.median:.2f}",
+                f"{run.steps.spread:.2f}",
+                f"{statistics.median(run.cpu_seconds):.2f}",
+                f"{ratio:.2f} ({least:.2f} to {most:.2f})",
+                f"{run.steps.peak_memory / 2**20:.0f}",
+                f"{run.loss:.3f}",
+            )
+        )
+    _print_table(("engine", "images/s", "median s", "spread s", "CPU s", "ours/theirs", "peak MiB", "loss"), rows)
+    versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
+    click.echo(f"batch of {result.batch}, {result.threads} threads, {result.cpu}; {versions}")
+    for name, distributions in result.missing.items():
+        click.echo(f"left out: {name} ({', '.join(distributions)} not installed)")
+
+
 def _print_verification(result: Any, all_layers: bool) -> None:
     """The table of one verification: all layers, or those that fail and the worst."""
     layers = result.layers

@@ -1,0 +1,194 @@
+"""Images per second of one training step: ours beside PaddleOCR's own code, same batch, same weights, one run.
+
+A step is forward, CTC and NRTR loss, backward, and Adam, in float32 with dropout on, as both trainers run it; decoding
+and augmentation are left out. As in `bench_pages` each engine lives in a process of its own, makes one step that does
+not count, and then they take turns.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from paddle2torch.bench import Measurement
+from paddle2torch.bench_pages import Engine, EngineRun, Reader, run_engines
+from paddle2torch.data.encode import LabelEncoder
+from paddle2torch.model_zoo.errors import ConfigError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from paddle2torch.images import BGRImage
+
+MODEL = "en_PP-OCRv4_rec"
+CONFIGS = ("configs/rec/PP-OCRv4/en_PP-OCRv4_rec.yml", "configs/rec/PP-OCRv4/en_PP-OCRv4_mobile_rec.yml")
+"""The model's settings in a checkout of PaddleOCR, before and since version 3."""
+
+HEIGHT, WIDTH = 48, 320
+LABEL_LENGTH = 8
+
+
+@dataclass(frozen=True)
+class TrainRun:
+    """What an engine needed for each step. loss: of its last step; cpu_seconds: of all its threads, per step."""
+
+    steps: Measurement
+    cpu_seconds: tuple[float, ...]
+    loss: float
+
+
+@dataclass(frozen=True)
+class TrainBench:
+    """Both engines in one run, ours first."""
+
+    batch: int
+    threads: int
+    cpu: str
+    versions: Mapping[str, str]
+    runs: tuple[TrainRun, ...]
+    missing: Mapping[str, tuple[str, ...]]
+
+    def images_per_second(self, run: TrainRun) -> float:
+        """Images of a batch by the median of the steps."""
+        return self.batch / run.steps.median
+
+    def ratios(self, run: TrainRun) -> tuple[float, float, float]:
+        """Our images per second by those of `run`: median, least and most over the turns, each turn within itself."""
+        turns = [theirs / ours for ours, theirs in zip(self.runs[0].steps.seconds, run.steps.seconds, strict=True)]
+        return statistics.median(turns), min(turns), max(turns)
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as JSON knows it, with what follows from it."""
+        engines = []
+        for run in self.runs:
+            ratio, least, most = self.ratios(run)
+            engines.append(
+                {
+                    "name": run.steps.name,
+                    "images_per_second": self.images_per_second(run),
+                    "seconds": list(run.steps.seconds),
+                    "median_seconds": run.steps.median,
+                    "spread_seconds": run.steps.spread,
+                    "cpu_seconds": list(run.cpu_seconds),
+                    "ours_by_theirs": {"median": ratio, "min": least, "max": most},
+                    "peak_memory": run.steps.peak_memory,
+                    "loss": run.loss,
+                }
+            )
+        return {
+            "batch": self.batch,
+            "threads": self.threads,
+            "cpu": self.cpu,
+            "versions": dict(self.versions),
+            "engines": engines,
+            "missing": {name: list(distributions) for name, distributions in self.missing.items()},
+        }
+
+
+def bench_train(
+    checkout: Path, *, weights: Path | None = None, batch: int = 24, repeat: int = 5, threads: int = 2
+) -> TrainBench:
+    """Train `en_PP-OCRv4_rec` on a batch of noise with ours and with the PaddleOCR code in `checkout`, in turns.
+
+    weights: its training checkpoint (`.pdparams`), which both start from; without it both start anew. What takes time
+    does not depend on it. Raises `ConfigError` where `checkout` is not a PaddleOCR checkout with this model.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        model = None if weights is None else _converted(weights, Path(folder) / "model")
+        return run_steps(engines(checkout, model, weights), batch=batch, repeat=repeat, threads=threads)
+
+
+def engines(checkout: Path, model: str | None, weights: Path | None) -> tuple[Engine, ...]:
+    """Ours on the converted `model`, and PaddleOCR's code on the `weights` that it was converted from."""
+    config = next((Path(checkout) / name for name in CONFIGS if (Path(checkout) / name).is_file()), None)
+    if config is None or not (Path(checkout) / "ppocr").is_dir():
+        raise ConfigError(f"{checkout} is no checkout of PaddleOCR: it needs the folder ppocr and {CONFIGS[0]}")
+    theirs = {
+        "checkout": str(Path(checkout).absolute()),
+        "config": str(config.absolute()),
+        "weights": None if weights is None else str(Path(weights).absolute()),
+    }
+    return (
+        Engine("paddle2torch", f"{__name__}:load_ours", ("paddle2torch", "torch"), {"model": model}),
+        Engine("PaddleOCR", "paddle2torch._paddle_reference:load_training", ("paddlepaddle",), theirs),
+    )
+
+
+def run_steps(engines: Sequence[Engine], *, batch: int, repeat: int, threads: int) -> TrainBench:
+    """Let the engines that are installed train on the same noise, in turns; each image's text is the step's loss."""
+    import cv2
+
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as folder:
+        images = [Path(folder) / f"{index}.png" for index in range(batch)]
+        for image in images:
+            cv2.imwrite(str(image), rng.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8))
+        result = run_engines(engines, images, repeat=repeat, threads=threads)
+    return TrainBench(batch, threads, result.cpu, result.versions, tuple(map(_train_run, result.runs)), result.missing)
+
+
+def batch_of(images: Sequence[BGRImage]) -> dict[str, NDArray[Any]]:
+    """The batch that both trainers take, in PaddleOCR's order: images of 48x320 with random digits for labels."""
+    encode = LabelEncoder("0123456789")
+    rng = np.random.default_rng(1)
+    rows = [encode("".join(rng.choice(list("0123456789"), LABEL_LENGTH))) for _ in images]
+    return {
+        "image": np.ascontiguousarray(np.stack(images).transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1),
+        "label_ctc": np.stack([row.ctc for row in rows]),
+        "label_gtc": np.stack([row.gtc for row in rows if row.gtc is not None]),
+        "length": np.array([row.length for row in rows]),
+        "valid_ratio": np.ones(len(rows), np.float32),
+    }
+
+
+def load_ours(threads: int, *, model: str | None) -> Reader:
+    """Our training step on this model, or on new weights."""
+    import torch
+
+    from paddle2torch.api import load_pretrained
+    from paddle2torch.converters.templates import from_card
+    from paddle2torch.initialisation import initialise
+    from paddle2torch.losses import losses_of
+    from paddle2torch.model_zoo.cards import load_card
+    from paddle2torch.model_zoo.network import build_model, channels_last
+    from paddle2torch.optimisation import build_optimizer, leave_out_unused, set_training
+    from paddle2torch.recipes import config_of, official_settings
+
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    if model is None:
+        network = build_model(config_of(from_card(load_card(MODEL))))
+        initialise(network)
+    else:
+        network = load_pretrained(model)
+    settings = official_settings(network.config, pretrained=None)
+    leave_out_unused(network)
+    set_training(channels_last(network))
+    optimizer = build_optimizer(network, settings.optimizer)
+
+    def step(images: Sequence[BGRImage]) -> list[list[str]]:
+        batch = {key: torch.from_numpy(values) for key, values in batch_of(images).items()}
+        batch["image"] = batch["image"].contiguous(memory_format=torch.channels_last)
+        loss = losses_of(network(batch["image"], batch), batch, settings.loss)["loss"]
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return [[str(loss.item())]] * len(images)
+
+    return step
+
+
+def _train_run(run: EngineRun) -> TrainRun:
+    return TrainRun(run.passes, run.cpu_seconds, float(run.texts[0][0]))
+
+
+def _converted(weights: Path, folder: Path) -> str:
+    from paddle2torch.api import convert
+
+    return str(convert(MODEL, weights=weights, output=folder, progress=False).folder)
