@@ -14,7 +14,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from paddle2torch.model_zoo.layers import BatchNorm2d, BatchNormReLU
+from paddle2torch.model_zoo.layers import BatchNorm2d, BatchNormHardswish, BatchNormReLU
 
 
 def world_size() -> int:
@@ -40,7 +40,8 @@ class SyncBatchNorm2d(BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         """x: float (N, C, H, W); returns the same shape. The processes may have different N, H and W."""
         if not self.training or world_size() == 1:
-            return super().forward(x)
+            # Not super(): in a class with an activation that is the one that ends in it.
+            return BatchNorm2d.forward(self, x)
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.momentum is not None
@@ -66,6 +67,14 @@ class SyncBatchNormReLU(SyncBatchNorm2d, BatchNormReLU):
     def forward(self, x: Tensor) -> Tensor:
         """x: float (N, C, H, W); returns the same shape."""
         return F.relu(SyncBatchNorm2d.forward(self, x))
+
+
+class SyncBatchNormHardswish(SyncBatchNorm2d, BatchNormHardswish):
+    """`BatchNormHardswish` over the batches of all processes together."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: float (N, C, H, W); returns the same shape."""
+        return F.hardswish(SyncBatchNorm2d.forward(self, x))
 
 
 class _Normalise(torch.autograd.Function):
@@ -98,6 +107,7 @@ class _Normalise(torch.autograd.Function):
 SYNCHRONISED: dict[type[nn.Module], type[SyncBatchNorm2d]] = {
     BatchNorm2d: SyncBatchNorm2d,
     BatchNormReLU: SyncBatchNormReLU,
+    BatchNormHardswish: SyncBatchNormHardswish,
 }
 
 

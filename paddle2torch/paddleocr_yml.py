@@ -178,6 +178,8 @@ def _reason(path: str) -> str:
 def _split(reader: _Reader, name: str) -> SplitSettings:
     path = f"{name}.dataset"
     kind = reader.at(f"{path}.name", str, "SimpleDataSet")
+    # Batches of lines of similar width are not made here.
+    reader.only(f"{path}.ds_width", False)
     files = reader.raw(f"{path}.label_file_list") or []
     shares = reader.raw(f"{path}.ratio_list")
     data = {
@@ -187,7 +189,6 @@ def _split(reader: _Reader, name: str) -> SplitSettings:
         "ratio_list": shares if isinstance(shares, list) else [shares if shares is not None else 1.0],
         "delimiter": reader.at(f"{path}.delimiter", str, "\t"),
         "ext_op_transform_idx": reader.at(f"{path}.ext_op_transform_idx", int, 1 if kind == "LMDBDataSet" else 2),
-        "ds_width": reader.at(f"{path}.ds_width", bool, False),
         "transforms": reader.raw(f"{path}.transforms") or [],
     }
     dataset = from_json(DatasetSettings, data, f"{reader.where}: {path}")

@@ -57,8 +57,7 @@ class DatasetSettings:
     `label_file_list` and `data_dir` are paths, relative ones to the working directory; images in the label files are
     relative to `data_dir`. `ratio_list` has the share of each label file that an epoch takes, or one share for all.
     An LMDBDataSet has no label files: `data_dir` is the database, or a folder of them. `ext_op_transform_idx` is the
-    number of transforms that the extra samples of RecConAug pass. With `ds_width`, samples are requested at a width
-    that fits their own aspect ratio (MultiScaleDataSet).
+    number of transforms that the extra samples of RecConAug or CopyPaste pass.
     """
 
     data_dir: str
@@ -67,7 +66,6 @@ class DatasetSettings:
     ratio_list: tuple[float, ...] = (1.0,)
     delimiter: str = "\t"
     ext_op_transform_idx: int = 1
-    ds_width: bool = False
     transforms: tuple[Transform, ...] = ()
 
     def __post_init__(self) -> None:

@@ -87,6 +87,9 @@ class Batches(Protocol):
     def requests(self) -> Iterator[Sequence[Any]]:
         """Which samples the batches to come have: their `index`."""
 
+    def where(self, index: int) -> str:
+        """Where a sample stands, for messages."""
+
 
 MakeBatches = Callable[[Settings, ModelConfig, bool, Accelerator], Batches]
 
@@ -424,10 +427,10 @@ def _not_a_number(
 ) -> str:
     batch = window.batch + number
     batches.set_epoch(window.epoch, start_batch=batch)
-    samples = ", ".join(str(request.index) for request in next(batches.requests()))
+    samples = "\n  ".join(batches.where(request.index) for request in next(batches.requests()))
     said = ", ".join(f"{name} {value}" for name, value in values.items())
     return (
         f"the loss is not a number in batch {batch} of epoch {window.epoch + 1}, at step {progress.step + 1}: {said}. "
-        f"The samples of the batch (from 0, in the order of the label files): {samples}. {folder / LAST} is the last "
-        f"good checkpoint, if one was written; look at those samples, or resume with a smaller learning rate"
+        f"{folder / LAST} is the last good checkpoint, if one was written. Look at the samples of that batch, or resume "
+        f"with a smaller learning rate. Its samples:\n  {samples}"
     )

@@ -142,6 +142,9 @@ class TinyBatches:
             part = order[number * step : (number + 1) * step]
             yield [Request(int(index)) for index in part[self.rank :: self.world_size]]
 
+    def where(self, index: int) -> str:
+        return f"sample {index}"
+
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         make = self._page if self.det else self._line
         for requests in self.requests():

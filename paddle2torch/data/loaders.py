@@ -467,8 +467,6 @@ def build_loader(
 
 
 def _samples(settings: DatasetSettings) -> Samples:
-    if settings.ds_width:
-        raise ConfigError("ds_width: batches of lines of similar width are not made here; set it to false")
     if settings.name == "LMDBDataSet":
         if any(ratio != 1 for ratio in settings.ratio_list):
             raise ConfigError("ratio_list is for label files: an LMDBDataSet is taken as a whole")

@@ -274,6 +274,7 @@ def test_the_shared_official_ymls_translate(shared: Path) -> None:
         ("Loss.loss_config_list", [{"CTCLoss": None}, {"SARLoss": None}], "SARLoss cannot be trained here"),
         ("Loss.loss_config_list", [{"CTCLoss": {"use_focal": True}}], "did you mean 'use_focal_loss'"),
         ("Train.sampler.name", "RatioSampler", "here it can only be 'MultiScaleSampler'"),
+        ("Train.dataset.ds_width", True, "ds_width is True; here it can only be False"),
         ("Train.dataset.name", "PubTabDataSet", "'PubTabDataSet' is not one of"),
         ("Architecture.model_type", "cls", "cannot be trained here"),
     ],

@@ -234,7 +234,7 @@ def test_two_processes_give_the_losses_of_one(tmp_path: Path, program: Program) 
         train(replace(settings, data=replace(settings.data, train=eight)), config, make_batches=TinyBatches.make)
         one, two = losses(tmp_path / task / "one"), losses(tmp_path / task / "two")
         assert len(one) == 6
-        assert two == pytest.approx(one, rel=2e-5), task
+        assert two == pytest.approx(one, rel=5e-5), task
         states = [load_file(tmp_path / task / name / "last" / WEIGHTS_NAME) for name in ("one", "two")]
         for key, tensor in states[0].items():
             torch.testing.assert_close(states[1][key], tensor, rtol=1e-3, atol=1e-5, msg=f"{task}: {key}")
@@ -306,7 +306,7 @@ def broken_sample(number: int) -> Any:
 
 
 def test_a_loss_that_is_no_number_stops(tmp_path: Path) -> None:
-    """The message names the batch and its samples; the checkpoint is from before, and sound."""
+    """The message names the batch and where its samples stand; the checkpoint is from before, and sound."""
     batches = TinyBatches(True)
     batches.set_epoch(0)
     numbers = [[request.index for request in requests] for requests in batches.requests()]
@@ -315,7 +315,7 @@ def test_a_loss_that_is_no_number_stops(tmp_path: Path) -> None:
         train(settings, tiny_config(), make_batches=broken_sample(numbers[3][0]))
     message = str(raised.value)
     assert "not a number in batch 3 of epoch 1, at step 4: loss nan, CTCLoss nan, NRTRLoss nan" in message
-    assert ", ".join(map(str, numbers[3])) in message
+    assert message.endswith("".join(f"\n  sample {number}" for number in numbers[3]))
     assert str(tmp_path / "last") in message
     assert all(torch.isfinite(tensor).all() for tensor in load_file(tmp_path / "last" / WEIGHTS_NAME).values())
     assert train(settings, tiny_config(), make_batches=TinyBatches.make, resume=True).steps == 10

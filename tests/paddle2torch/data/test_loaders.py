@@ -472,7 +472,6 @@ SCALES = MultiScaleSampler()
         (PLAIN, {"sampler": SCALES}, "found MultiScaleDataSet with a sampler and with RecResizeImg"),
         (AUGMENTED, {"sampler": SCALES, "name": "SimpleDataSet"}, "found SimpleDataSet with a sampler and without"),
         (AUGMENTED, {"sampler": SCALES, "ext_op_transform_idx": 2}, "RecConAug adds pass the first 1 transforms"),
-        (AUGMENTED, {"sampler": SCALES, "ds_width": True}, "ds_width: batches of lines of similar width"),
         (PLAIN, {"ratio_list": (2.0,)}, "one share above 0 and at most 1"),
     ],
 )
