@@ -431,6 +431,6 @@ def _not_a_number(
     said = ", ".join(f"{name} {value}" for name, value in values.items())
     return (
         f"the loss is not a number in batch {batch} of epoch {window.epoch + 1}, at step {progress.step + 1}: {said}. "
-        f"{folder / LAST} is the last good checkpoint, if one was written. Look at the samples of that batch, or resume "
-        f"with a smaller learning rate. Its samples:\n  {samples}"
+        f"{folder / LAST} is the last good checkpoint, if one was written. Look at the samples, or resume with a "
+        f"smaller learning rate. The batch:\n  {samples}"
     )
