@@ -360,6 +360,9 @@ def _accelerator(settings: Settings) -> Accelerator:
     except ValueError as error:
         # A device that cannot compute so, or another precision earlier in this process.
         raise ConfigError(f"training.precision {settings.training.precision}: {error}") from None
+    if settings.training.precision == "fp16" and accelerator.device.type == "cpu":
+        # accelerate would go on in fp32 without a word.
+        raise ConfigError("training.precision fp16 needs a GPU: take bf16 or fp32 on a CPU")
     if settings.output.tensorboard:
         accelerator.init_trackers("tensorboard")
     return accelerator

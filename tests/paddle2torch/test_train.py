@@ -382,17 +382,25 @@ def test_parameters_that_no_loss_reaches_are_named(tmp_path: Path, monkeypatch: 
         train(tiny_settings(tmp_path), config, make_batches=TinyBatches.make)
 
 
-def test_half_precision_starts_where_full_does(tmp_path: Path) -> None:
+def test_half_precision_goes_where_full_does(tmp_path: Path) -> None:
     values = []
     for precision in ("fp32", "bf16"):
         AcceleratorState._reset_state(True)
         settings = tiny_settings(tmp_path / precision, training={"precision": precision, "epochs": 1, "dropout": 0.0})
         train(settings, tiny_config(), make_batches=TinyBatches.make)
-        values.append(losses(tmp_path / precision)[0])
+        values.append(losses(tmp_path / precision))
     assert values[0] != values[1]
+    assert len(values[1]) == 5
     assert values[1] == pytest.approx(values[0], rel=0.02)
     state = load_file(tmp_path / "bf16" / "last" / WEIGHTS_NAME)
     assert {tensor.dtype for tensor in state.values()} == {torch.float32}
+
+
+def test_half_precision_with_loss_scaling_is_for_gpus(tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("fp16 is for this machine")
+    with pytest.raises(ConfigError, match="fp16 needs a GPU: take bf16"):
+        train(tiny_settings(tmp_path, training={"precision": "fp16"}), tiny_config(), make_batches=TinyBatches.make)
 
 
 def test_one_process_has_one_precision(tmp_path: Path) -> None:
