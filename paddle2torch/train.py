@@ -219,7 +219,7 @@ def train(
     for note in notes:
         log.note(note)
     set_training(network)
-    with log:
+    with log, _compiler_errors(settings):
         for window in _windows(batches, settings, progress):
             if _is_stale(progress, settings):
                 log.note(f"no better evaluation in {progress.stale}: stopped early")
@@ -366,6 +366,24 @@ def _accelerator(settings: Settings) -> Accelerator:
     if settings.output.tensorboard:
         accelerator.init_trackers("tensorboard")
     return accelerator
+
+
+@contextlib.contextmanager
+def _compiler_errors(settings: Settings) -> Iterator[None]:
+    """Say what `torch.compile` lacks; it compiles in the first step, and needs a C++ compiler for that."""
+    if not settings.training.compile:
+        yield
+        return
+    from torch._dynamo.exc import TorchDynamoException
+
+    try:
+        yield
+    except TorchDynamoException as error:
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(
+            f"training.compile: torch.compile failed ({reason}). It needs a working C++ compiler; set training.compile "
+            f"to false to train without it"
+        ) from error
 
 
 def _origin(source: Network | None) -> Origin:

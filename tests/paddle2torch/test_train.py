@@ -412,6 +412,26 @@ def test_one_process_has_one_precision(tmp_path: Path) -> None:
         )
 
 
+class Uncompilable(torch.nn.Module):
+    """What `torch.compile` gives where there is no compiler."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, *_: Any) -> None:
+        from torch._dynamo.exc import TorchDynamoException
+
+        raise TorchDynamoException("no C++ compiler found\nmany more lines")
+
+
+def test_compiling_without_a_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", Uncompilable)
+    settings = tiny_settings(tmp_path, training={"compile": True})
+    with pytest.raises(ConfigError, match=r"torch.compile failed \(no C\+\+ compiler found\)\. It needs"):
+        train(settings, tiny_config(), make_batches=TinyBatches.make)
+
+
 @pytest.fixture
 def lines(tmp_path: Path) -> Path:
     """Images of lines and PaddleOCR's label files; one label has a character outside the set, one is too long."""
