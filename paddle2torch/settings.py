@@ -103,7 +103,14 @@ class MultiScaleSampler:
 
 @dataclass(frozen=True)
 class LoaderSettings:
-    """How samples become batches. `batch_size_per_card` is that of one process; a sampler overrides it."""
+    """How samples become batches.
+
+    Args:
+        batch_size_per_card: samples in a batch of one process; a sampler overrides it.
+        shuffle: take the samples in another order in each epoch.
+        drop_last: leave out what does not fill a batch.
+        num_workers: processes that load and augment; 0 loads in the process that trains.
+    """
 
     batch_size_per_card: int
     shuffle: bool = False
@@ -281,7 +288,8 @@ class OutputSettings:
 
     `dir` gets the folders `best` and `last` (converted models that `load_pretrained` takes; `last` holds the state
     that `--resume` goes on from), `train.csv`, `evaluation.csv` and `curves.png`. `last` is written every
-    `save_steps` steps, after each epoch and at the end.
+    `save_steps` steps, after each epoch and at the end. Losses are said and noted every `print_steps` steps.
+    `tensorboard` writes its events there too.
     """
 
     dir: str = "output"
@@ -298,8 +306,8 @@ class OutputSettings:
 class Settings:
     """All of `config.json`.
 
-    `pretrained` is where training starts: a name of the zoo, a converted model's folder, or a Hub id; null for new
-    weights, initialised as Paddle does.
+    `pretrained` is where training starts: a name of the zoo, or a converted model's folder; null for new weights,
+    initialised as Paddle does.
     """
 
     pretrained: str | None

@@ -494,8 +494,8 @@ def _by_name(*steps: type) -> dict[str, type]:
 
 
 # In the order of the official recipes: the places of the others follow from what each one takes and gives.
-_REC_STEPS = _by_name(DecodeImage, RecConAug, RecAug, MultiLabelEncode, CTCLabelEncode, RecResizeImg, KeepKeys)
-_DET_STEPS = _by_name(
+REC_STEPS = _by_name(DecodeImage, RecConAug, RecAug, MultiLabelEncode, CTCLabelEncode, RecResizeImg, KeepKeys)
+DET_STEPS = _by_name(
     DecodeImage,
     DetLabelEncode,
     CopyPaste,
@@ -566,7 +566,7 @@ def _for_others(settings: DatasetSettings, steps: dict[str, Any], joins: str, ne
 
 
 def _lines(split: SplitSettings, model: ModelConfig, samples: Samples, max_text_length: int, seed: int) -> Lines:
-    steps = _read_steps(split.dataset.transforms, _REC_STEPS, _REC_KEYS)
+    steps = _read_steps(split.dataset.transforms, REC_STEPS, _REC_KEYS)
     assert isinstance(model.preprocess, RecPreprocess)
     assert model.charset is not None
     _check_channels(steps["DecodeImage"], model.preprocess.channel_order, model.name)
@@ -598,7 +598,7 @@ def _lines(split: SplitSettings, model: ModelConfig, samples: Samples, max_text_
 
 
 def _pages(split: SplitSettings, model: ModelConfig, samples: Samples, seed: int, training: bool) -> Pages:
-    steps = _read_steps(split.dataset.transforms, _DET_STEPS, _DET_KEYS)
+    steps = _read_steps(split.dataset.transforms, DET_STEPS, _DET_KEYS)
     assert isinstance(model.preprocess, DetPreprocess)
     _check_channels(steps["DecodeImage"], model.preprocess.channel_order, model.name)
     if split.sampler is not None or split.dataset.name == "MultiScaleDataSet":
