@@ -113,22 +113,24 @@ class Adopted:
     """What came from the pretrained model.
 
     `new` names the tensors that it does not have; `shared` and `added` are the characters of the new set whose rows
-    were taken over, and those that start anew.
+    were taken over, and those that start anew; `left_out` those of the old set alone.
     """
 
     new: tuple[str, ...]
     shared: tuple[str, ...]
     added: tuple[str, ...]
+    left_out: tuple[str, ...]
 
     def lines(self) -> list[str]:
         """The report, a line per fact; empty where all was taken over."""
         lines = []
         if self.new:
             lines.append(f"{len(self.new)} tensors are not in the pretrained model and start anew: {self.new[0]}, …")
-        if self.added:
+        if self.added or self.left_out:
+            named = f": {' '.join(self.added[:20])}{' …' if len(self.added) > 20 else ''}" if self.added else ""
             lines.append(
-                f"character set: {len(self.shared)} characters keep their rows, {len(self.added)} start anew: "
-                f"{' '.join(self.added[:20])}{' …' if len(self.added) > 20 else ''}"
+                f"character set: {len(self.shared)} characters keep their rows, {len(self.left_out)} are left out, "
+                f"{len(self.added)} start anew{named}"
             )
         return lines
 
@@ -169,6 +171,7 @@ def adopt(network: Network, source: Network) -> Adopted:
         tuple(new),
         tuple(character for place, character in enumerate(charset) if place in taken),
         tuple(character for place, character in enumerate(charset) if place not in taken),
+        tuple(character for character in dict.fromkeys(source.config.charset or ()) if character not in charset),
     )
 
 

@@ -24,6 +24,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
+from paddle2torch._version import __version__
 from paddle2torch.api import load_pretrained
 from paddle2torch.checkpoints import (
     STATE_NAME,
@@ -389,9 +390,9 @@ def _compiler_errors(settings: Settings) -> Iterator[None]:
 def _origin(source: Network | None) -> Origin:
     """Where the result comes from."""
     if source is None:
-        return Origin("trained here", source="new weights")
+        return Origin("trained here", source="new weights", converter=f"paddle2torch {__version__}")
     files = source.config.origin.files if source.config.origin is not None else {}
-    return Origin("trained here", files, f"fine-tuned from {source.config.name}")
+    return Origin("trained here", files, f"fine-tuned from {source.config.name}", f"paddle2torch {__version__}")
 
 
 def _averaged(network: Network, average: MovingAverage | None) -> Network:

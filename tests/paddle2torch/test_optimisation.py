@@ -192,7 +192,7 @@ def test_a_new_set_keeps_the_rows_of_shared_characters(pretrained: Network) -> N
     adopted = adopt(network, pretrained)
     assert adopted.shared == ("b", " ", "a")
     assert adopted.added == ("é",)
-    assert "3 characters keep their rows, 1 start anew: é" in adopted.lines()[0]
+    assert "3 characters keep their rows, 0 are left out, 1 start anew: é" in adopted.lines()[0]
     old, new = pretrained.state_dict(), network.state_dict()
     for key, first, extra in (
         ("head.ctc_head.fc.weight", 1, 0),
@@ -207,6 +207,12 @@ def test_a_new_set_keeps_the_rows_of_shared_characters(pretrained: Network) -> N
         if extra:
             assert torch.equal(new[key][-1], old[key][-1])
     assert torch.equal(new["backbone.conv1.conv.weight"], old["backbone.conv1.conv.weight"])
+
+
+def test_a_smaller_set_says_what_is_left_out(pretrained: Network) -> None:
+    adopted = adopt(build_model(tiny_config(charset=("a",))), pretrained)
+    assert adopted.left_out == (" ", "b")
+    assert adopted.lines() == ["character set: 1 characters keep their rows, 2 are left out, 0 start anew"]
 
 
 def test_a_model_without_the_second_head_gets_a_new_one(pretrained: Network) -> None:

@@ -51,6 +51,13 @@ def test_what_is_written_is_read(folder: Path, tmp_path: Path) -> None:
         write_settings(tiny_settings(tmp_path), tiny_config(), folder)
 
 
+def test_the_example_is_one() -> None:
+    """Settings of the run that the README tells of; they start from a model that need not be there to read them."""
+    settings, model = read_settings(Path(__file__).parents[2] / "examples" / "meters" / "config.json")
+    assert settings.pretrained == model.name == "en_PP-OCRv4_rec"
+    assert settings.training.epochs == 1
+
+
 def test_assignments_change_both_files(folder: Path) -> None:
     settings, config = read_settings(
         folder / "config.json",
