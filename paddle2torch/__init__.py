@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 from paddle2torch._version import __version__
 
 if TYPE_CHECKING:
-    from paddle2torch.api import convert, list_models, load_pretrained
+    from paddle2torch.api import convert, load_pretrained
     from paddle2torch.exporting import export
     from paddle2torch.model_zoo.errors import Paddle2TorchError
     from paddle2torch.ocr import OCR
     from paddle2torch.verification import verify
+    from paddle2torch.zoo import list_models
 
 __all__ = ["OCR", "Paddle2TorchError", "__version__", "convert", "export", "list_models", "load_pretrained", "verify"]
 
@@ -21,7 +22,7 @@ __all__ = ["OCR", "Paddle2TorchError", "__version__", "convert", "export", "list
 _HOMES = {
     "convert": "paddle2torch.api",
     "export": "paddle2torch.exporting",
-    "list_models": "paddle2torch.api",
+    "list_models": "paddle2torch.zoo",
     "load_pretrained": "paddle2torch.api",
     "OCR": "paddle2torch.ocr",
     "Paddle2TorchError": "paddle2torch.model_zoo.errors",

@@ -1,4 +1,4 @@
-"""`load_pretrained`, `convert`, `list_models`: what the command line and Python share."""
+"""`load_pretrained` and `convert`: what the command line and Python share."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from paddle2torch._version import __version__
 from paddle2torch.converters import templates
 from paddle2torch.converters.convert import Converted, convert_files
 from paddle2torch.converters.templates import Charset, Template
-from paddle2torch.model_zoo.cards import Card, list_cards, load_card
+from paddle2torch.model_zoo.cards import Card, load_card
 from paddle2torch.model_zoo.charsets import read_charset
-from paddle2torch.model_zoo.config import CONFIG_NAME, Form, ModelConfig
+from paddle2torch.model_zoo.config import CONFIG_NAME, ModelConfig
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.folding import fold
 from paddle2torch.model_zoo.network import Network, build_model, fuse
@@ -30,15 +30,6 @@ class Conversion:
     config: ModelConfig
     tensors: int
     notes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class ZooModel:
-    """A released model and, where it was converted here, its folder and form."""
-
-    card: Card
-    folder: Path | None
-    form: Form | None
 
 
 def load_pretrained(
@@ -135,17 +126,6 @@ def convert(
     folder = zoo_dir() / _plain(name) if output is None else Path(output)
     save_model(folder, settings, converted.state, overwrite=overwrite or output is None)
     return Conversion(folder, settings, len(converted.state), notes)
-
-
-def list_models() -> tuple[ZooModel, ...]:
-    """All released models that have a card, sorted by name, and what of them is converted here."""
-    models = []
-    for card in list_cards():
-        folder = zoo_dir() / card.name
-        converted = (folder / CONFIG_NAME).is_file()
-        form = ModelConfig.load(folder).form if converted else None
-        models.append(ZooModel(card, folder if converted else None, form))
-    return tuple(models)
 
 
 def _card(name: str, required: bool) -> Card | None:

@@ -44,12 +44,15 @@ def main() -> None:
 
 
 @main.command("list")
+@click.option("--task", type=click.Choice(["rec", "det", "cls"]), help="Only recognisers, detectors or classifiers.")
+@click.option("--language", help="Only recognisers of this language, by any of its names: fr, french, korean, arabic.")
+@click.option("--version", help="Only models of this version: v2.0, v2, v3, v4, v5.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
-def list_command(as_json: bool) -> None:
-    """Show the released models that can be had by name."""
-    from paddle2torch.api import list_models
+def list_command(as_json: bool, **filters: Any) -> None:
+    """Show the released models that can be had by name, and what of them is converted here."""
+    from paddle2torch.zoo import list_models
 
-    models = list_models()
+    models = list_models(**filters)
     if as_json:
         _print_json(
             [
@@ -58,17 +61,51 @@ def list_command(as_json: bool) -> None:
                     "aliases": list(model.card.aliases),
                     "task": model.card.task,
                     "version": model.card.version,
+                    "tier": model.card.tier,
                     "languages": list(model.card.languages),
                     "licence": model.card.licence,
+                    "parameters": model.card.parameters.fused,
                     "converted": None if model.folder is None else str(model.folder),
                     "form": model.form,
+                    "bytes": model.bytes,
                 }
                 for model in models
             ]
         )
         return
-    rows = [(m.card.name, m.card.task, m.card.version, ", ".join(m.card.languages), m.form or "-") for m in models]
-    _print_table(("name", "task", "version", "languages", "converted here"), rows)
+    from paddle2torch import zoo_tables
+
+    if not sys.stdout.isatty():
+        _print_table(zoo_tables.HEADER, list(zoo_tables.model_rows(models)))
+        return
+    from rich.console import Console
+
+    zoo_tables.print_models(models, Console(highlight=False))
+
+
+@main.command()
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def info(name: str, as_json: bool) -> None:
+    """Show one model: card, network, layers, parameters, multiply-adds, characters, sources.
+
+    NAME is a name of the zoo (`paddle2torch list`) or the folder of a converted model.
+    """
+    from paddle2torch.info import describe
+
+    found = describe(name)
+    if as_json:
+        _print_json(found.to_json())
+        return
+    from paddle2torch import zoo_tables
+
+    if not sys.stdout.isatty():
+        for title, value in zoo_tables.info_rows(found):
+            click.echo(f"{title:<16} {value}")
+        return
+    from rich.console import Console
+
+    zoo_tables.print_info(found, Console(highlight=False))
 
 
 @main.command()
@@ -133,7 +170,7 @@ def verify(
     MODEL is a name of the zoo or the folder of a converted model; without it every converted model of the local zoo
     is verified. The exit status is 0 only if all hold.
     """
-    from paddle2torch.api import list_models
+    from paddle2torch.zoo import list_models
     from paddle2torch.verification import verify as run
 
     names = [model] if model else [found.card.name for found in list_models() if found.folder]
@@ -196,7 +233,7 @@ def read(model: str, images: tuple[Path, ...], batch_size: int, device: str, as_
 
 @main.command()
 @click.argument("inputs", nargs=-1, required=True, metavar="IMAGE|FOLDER|PDF|-...")
-@click.option("--lang", default="en", show_default=True, help="Language: chooses the recogniser.")
+@click.option("--lang", default="en", show_default=True, help="Language, by any of its names: chooses the models.")
 @click.option("--det", help="Another detector: name or folder.")
 @click.option("--rec", help="Another recogniser: name or folder.")
 @click.option("--cls", help="Another orientation classifier: name or folder.")
@@ -239,7 +276,7 @@ def ocr(
     """
     import torch
 
-    from paddle2torch.ocr import CLASSIFIER, DETECTOR, OCR
+    from paddle2torch.ocr import AUTO, OCR
     from paddle2torch.ocr_job import run_job
 
     if workers > 1:
@@ -248,9 +285,9 @@ def ocr(
     with _status("loading models", quiet=as_json):
         pipeline = OCR(
             lang,
-            det=det or DETECTOR,
+            det=det,
             rec=rec,
-            cls=None if no_cls else cls or CLASSIFIER,
+            cls=None if no_cls else cls or AUTO,
             device=device,
             fast=fast,
             drop_score=drop_score,

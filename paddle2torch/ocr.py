@@ -22,20 +22,18 @@ from paddle2torch.detection import Box, Detector
 from paddle2torch.formats import PageText, TextLine, TextWord
 from paddle2torch.geometry import Crop, crop_polygon, crop_quad
 from paddle2torch.images import ImageSource, load_image
-from paddle2torch.model_zoo.cards import list_cards
 from paddle2torch.model_zoo.config import DBPostprocess, DetPreprocess, ModelConfig, RecPreprocess
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.orientation import Classifier
 from paddle2torch.pages import Failure, Page, find_sources, read_pages
 from paddle2torch.recognition import Line, Recognizer, words
+from paddle2torch.zoo import pipeline_of
 
 Model: TypeAlias = "str | Path | nn.Module"
 
-VERSIONS = ("v4", "v5", "v3")
-"""Of recognisers, the preferred one first."""
+AUTO = "auto"
+"""As `cls`: the classifier that belongs to the recogniser of the language."""
 
-DETECTOR = "ch_PP-OCRv4_det"
-CLASSIFIER = "ch_ppocr_mobile_v2.0_cls"
 DROP_SCORE = 0.5
 """PaddleOCR's: lines read with less confidence are left out."""
 
@@ -52,9 +50,11 @@ class OCR:
     >>> lines = OCR(lang="en")("receipt.jpg")
     >>> lines[0].text, lines[0].score, lines[0].box
 
-    lang: chooses the recogniser of the zoo (`en`, `ch`, …). det, rec, cls: other models than the zoo's, by name, by
-    folder, or as loaded (fused, in eval mode); with `cls=None` no line is turned that stands on its head. device: where
-    the models are moved; without it a loaded model stays where it is, and others are run on the CPU.
+    lang: chooses the models of the zoo, by any name that PaddleOCR has for a language ("en", "fr", "french", "latin")
+    or by its English name; see `paddle2torch.zoo.pipeline_of`. Lines of right-to-left scripts come in reading order.
+    det, rec, cls: other models, by name, by folder, or as loaded (fused, in eval mode); with `cls=None` no line is turned
+    that stands on its head. device: where the models are moved; without it a loaded model stays where it is, and others
+    are run on the CPU.
 
     fast: batches the lines of several pages by width and pads them no more than that needs. PaddleOCR pads every
     line to at least 320 pixels and to the widest of six lines of its page; a recogniser sees padding, so that texts and
@@ -68,9 +68,9 @@ class OCR:
         self,
         lang: str = "en",
         *,
-        det: Model = DETECTOR,
+        det: Model | None = None,
         rec: Model | None = None,
-        cls: Model | None = CLASSIFIER,
+        cls: Model | None = AUTO,
         device: torch.device | str | None = None,
         fast: bool = False,
         drop_score: float = DROP_SCORE,
@@ -80,11 +80,12 @@ class OCR:
     ) -> None:
         if workers < 1:
             raise ConfigError(f"workers is at least 1, not {workers}")
-        self.detector = Detector(*_load(det, device))
+        self.detector = Detector(*_load(pipeline_of(lang).det if det is None else det, device))
         self.detector.preprocess = preprocess or self.detector.preprocess
         self.detector.postprocess = postprocess or self.detector.postprocess
+        cls = pipeline_of(lang).cls if cls == AUTO else cls
         self.classifier = None if cls is None else Classifier(*_load(cls, device))
-        self.recognizer = _recognizer(*_load(recognizer_of(lang) if rec is None else rec, device), fast)
+        self.recognizer = _recognizer(*_load(pipeline_of(lang).rec if rec is None else rec, device), fast)
         self.fast = fast
         self.drop_score = drop_score
         self.workers = workers
@@ -162,21 +163,6 @@ class _Prepared:
     page: Page
     boxes: list[Box]
     crops: list[Crop]
-
-
-def recognizer_of(lang: str) -> str:
-    """The zoo's recogniser for a language; raises `ConfigError` with the languages that there are.
-
-    The mobile ones whose network is known: of v4 where there is one, else of v5, else of v3.
-    """
-    cards = [card for card in list_cards() if card.task == "rec" and card.tier == "mobile" and card.architecture]
-    for version in VERSIONS:
-        able = [card for card in cards if card.version == version and lang in card.languages]
-        if able:
-            # ch reads English, too: the model whose own language it is goes first.
-            return min(able, key=lambda card: card.languages.index(lang)).name
-    known = sorted({language for card in cards if card.version in VERSIONS for language in card.languages})
-    raise ConfigError(f"no recogniser of the zoo reads {lang!r}; known: {', '.join(known)}. Or give one with rec=…")
 
 
 def _load(model: Model, device: torch.device | str | None) -> tuple[nn.Module, ModelConfig]:

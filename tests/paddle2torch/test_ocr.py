@@ -34,7 +34,7 @@ from paddle2torch.model_zoo.config import (
     RecPreprocess,
 )
 from paddle2torch.model_zoo.errors import ConfigError
-from paddle2torch.ocr import OCR, recognizer_of
+from paddle2torch.ocr import OCR
 from paddle2torch.pages import Failure, Page, find_sources, read_pages
 
 # A letter is a cell of a colour (BGR), 12 pixels wide, with 6 pixels of grey on each side; the lower edge is black.
@@ -400,13 +400,6 @@ def test_models_that_do_not_fit_are_refused() -> None:
         pipeline(det=Ink())(blank())
     with pytest.raises(DetectionError, match="NaN"):
         list(pipeline(det=Nan().eval()).read_pages(numbered(3)))
-
-
-def test_languages() -> None:
-    assert recognizer_of("en") == "en_PP-OCRv4_rec"
-    assert recognizer_of("ch") == "ch_PP-OCRv4_rec"
-    with pytest.raises(ConfigError, match=r"'klingon'; known: .*ch.*en"):
-        recognizer_of("klingon")
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,276 @@
+"""The zoo as it is shown: lists, one model, the models of each language, and README's table."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import support_table
+from click.testing import CliRunner, Result
+from rich.cells import cell_len
+from rich.console import Console
+
+from paddle2torch import OCR, convert, list_models
+from paddle2torch import ocr as ocr_module
+from paddle2torch.cli import main
+from paddle2torch.info import cost_of, describe
+from paddle2torch.model_zoo.cards import list_cards, load_card
+from paddle2torch.model_zoo.config import Component, CTCDecode, ModelConfig, RecPreprocess
+from paddle2torch.model_zoo.errors import ConfigError
+from paddle2torch.model_zoo.languages import ALIASES, LANGUAGES, SCRIPTS, find_language
+from paddle2torch.zoo import Pipeline, pipeline_of
+from paddle2torch.zoo_tables import print_info, print_models
+
+SHARED = Path(__file__).resolve().parents[3] / "shared"
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+# --- languages ---
+
+V3, V4 = ("ch_PP-OCRv3_det", "ch_ppocr_mobile_v2.0_cls"), ("ch_PP-OCRv4_det", "ch_ppocr_mobile_v2.0_cls")
+V5 = ("PP-OCRv5_mobile_det", "PP-LCNet_x1_0_textline_ori")
+# PaddleOCR's lists, of `parse_lang` (2.x) and `_get_ocr_model_names` (3.x).
+LATIN = (
+    "af az bs cs cy da de es et fr ga hr hu id is it ku la lt lv mi ms mt nl no oc pi pl pt ro rs_latin sk sl sq sv sw "
+    "tl tr uz vi french german fi eu gl lb rm ca qu"
+)
+CYRILLIC = (
+    "rs_cyrillic bg mn abq ady kbd ava dar inh che lbe lez tab kk ky tg mk tt cv ba mhr mo udm kv os bua xal tyv sah "
+    "kaa"
+)
+RECOGNISERS = {
+    "ch_PP-OCRv4_rec": ("ch", V4),
+    "en_PP-OCRv4_rec": ("en", V4),
+    "PP-OCRv5_mobile_rec": ("chinese_cht japan", V5),
+    "korean_PP-OCRv5_mobile_rec": ("korean", V5),
+    "th_PP-OCRv5_mobile_rec": ("th", V5),
+    "el_PP-OCRv5_mobile_rec": ("el", V5),
+    "te_PP-OCRv5_mobile_rec": ("te", V5),
+    "ta_PP-OCRv5_mobile_rec": ("ta", V5),
+    "ka_PP-OCRv3_rec": ("ka", V3),
+    "latin_PP-OCRv5_mobile_rec": (f"latin {LATIN}", V5),
+    "arabic_PP-OCRv5_mobile_rec": ("arabic ar fa ug ur ps sd bal", V5),
+    "eslav_PP-OCRv5_mobile_rec": ("ru be uk", V5),
+    "cyrillic_PP-OCRv5_mobile_rec": (f"cyrillic {CYRILLIC}", V5),
+    "devanagari_PP-OCRv5_mobile_rec": ("devanagari hi mr ne bh mai ang bho mah sck new gom sa bgc", V5),
+}
+
+
+@pytest.mark.parametrize("rec", RECOGNISERS)
+def test_every_language_of_paddleocr_has_its_models(rec: str) -> None:
+    languages, (det, cls) = RECOGNISERS[rec]
+    assert {lang: pipeline_of(lang) for lang in languages.split()} == dict.fromkeys(
+        languages.split(), Pipeline(det, rec, cls)
+    )
+    for name, task in ((det, "det"), (rec, "rec"), (cls, "cls")):
+        assert load_card(name).task == task
+
+
+def test_no_language_is_left_out() -> None:
+    listed = {find_language(lang) for languages, _ in RECOGNISERS.values() for lang in languages.split()}
+    assert listed == set(LANGUAGES)
+    on_cards = {name for card in list_cards() if card.task == "rec" for name in card.languages}
+    assert on_cards - {*LANGUAGES, *ALIASES} == {"digits", "pinyin", "special symbols"}
+    assert not {*ALIASES, *SCRIPTS} & set(LANGUAGES)
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [("French", "fr"), ("KOREAN", "korean"), ("ja", "japan"), ("zh", "ch"), ("kn", "ka"), ("Goan Konkani", "gom")],
+)
+def test_names_of_a_language(name: str, code: str) -> None:
+    assert find_language(name) == code
+
+
+def test_an_unknown_language_gets_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"no language is called 'frensh'; did you mean french"):
+        pipeline_of("frensh")
+    with pytest.raises(ConfigError, match=r"'klingon'; known: ch, chinese_cht, en, .*devanagari"):
+        OCR(lang="klingon")
+
+
+def test_ocr_loads_what_the_language_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+
+    def load(model: object, *options: object) -> tuple[None, None]:
+        asked.append(model)
+        if len(asked) % 3 == 0:
+            raise ConfigError("enough")
+        return None, None
+
+    for name in ("Detector", "Classifier"):
+        monkeypatch.setattr(ocr_module, name, lambda *parts: type("Part", (), {"preprocess": 0, "postprocess": 0})())
+    monkeypatch.setattr(ocr_module, "_load", load)
+    for arguments in ({"lang": "fa"}, {"lang": "fr", "det": "my_det", "cls": "my_cls"}):
+        with pytest.raises(ConfigError, match="enough"):
+            OCR(**arguments)
+    assert asked == [V5[0], V5[1], "arabic_PP-OCRv5_mobile_rec", "my_det", "my_cls", "latin_PP-OCRv5_mobile_rec"]
+
+
+def test_languages_of_right_to_left_scripts_are_turned_around() -> None:
+    for lang in ("ar", "fa", "ug", "ur", "ps", "sd", "bal", "arabic"):
+        assert load_card(pipeline_of(lang).rec).postprocess == CTCDecode(right_to_left=True)
+    assert load_card(pipeline_of("ku").rec).postprocess == CTCDecode()  # in Latin letters
+
+
+# --- lists ---
+
+
+def test_list_filters() -> None:
+    names = {model.card.name for model in list_models(language="german", version="v5")}
+    assert names == {"latin_PP-OCRv5_mobile_rec"}
+    assert {model.card.task for model in list_models(task="cls")} == {"cls"}
+    assert len(list_models()) == len(list_cards())
+    with pytest.raises(ConfigError, match=r"no model is of version 'v7'; there are v2, v2\.0, v3, v3\.x, v4, v5"):
+        list_models(version="v7")
+    table = run("list", "--task", "det", "--version", "v5").stdout.splitlines()
+    assert [line.split()[0] for line in table] == ["name", "PP-OCRv5_mobile_det", "PP-OCRv5_server_det"]
+    (found,) = json.loads(run("list", "--language", "Thai", "--json").stdout)
+    assert (found["name"], found["parameters"], found["converted"]) == (
+        "th_PP-OCRv5_mobile_rec",
+        load_card("th_PP-OCRv5_mobile_rec").parameters.fused,
+        None,
+    )
+    refused = run("list", "--language", "frensh")
+    assert refused.exit_code == 1
+    assert "did you mean french" in refused.output
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_tables_fit_the_terminal(width: int) -> None:
+    for name in ("latin_PP-OCRv5_mobile_rec", "PP-LCNet_x1_0_doc_ori", "ka_PP-OCRv4_rec"):
+        out = io.StringIO()
+        print_info(describe(name), Console(file=out, width=width, color_system=None))
+        # Characters may take two cells of a terminal, or none.
+        assert max(map(cell_len, out.getvalue().splitlines())) <= width
+    out = io.StringIO()
+    print_models(list_models(), Console(file=out, width=width, color_system=None))
+    lines = out.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    # Names are never cut: they are what one types. Every model has a line.
+    assert [line.split()[0] for line in lines[1:-1]] == [card.name for card in list_cards()]
+
+
+def test_the_list_needs_no_torch() -> None:
+    code = (
+        "import sys, paddle2torch.cli as cli; cli.main(['list'], standalone_mode=False); print('torch' in sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == "False"
+
+
+# --- one model ---
+
+
+def config(backbone: Component, neck: Component, head: Component, *, height: int) -> ModelConfig:
+    return ModelConfig(
+        name="counted",
+        task="rec",
+        form="training",
+        backbone=backbone,
+        neck=neck,
+        head=head,
+        preprocess=RecPreprocess(image_shape=(3, height, 64)),
+        postprocess=CTCDecode(),
+        charset=("a", "b", "c"),
+    )
+
+
+def test_multiply_adds_counted_by_hand() -> None:
+    """A LSTM and a linear layer on what the backbone gives: the difference of two hidden sizes is known."""
+    found = []
+    for hidden in (8, 16):
+        cost = cost_of(
+            config(
+                Component("MobileNetV3", {"scale": 0.5, "model_name": "small", "small_stride": [1, 2, 2, 2]}),
+                Component("SequenceEncoder", {"encoder_type": "rnn", "hidden_size": hidden}),
+                Component("CTCHead", {"classes": 4}),
+                height=32,
+            )
+        )
+        # 64 pixels are 16 steps of 288 channels. Four gates of an LSTM, two directions, two layers; then the head.
+        first = 16 * 2 * 4 * hidden * (288 + hidden)
+        second = 16 * 2 * 4 * hidden * (2 * hidden + hidden)
+        found.append(cost.multiply_adds - first - second - 16 * 2 * hidden * 4)
+        assert cost.layers["lstm"] == 1
+        assert cost.input == (1, 3, 32, 64)
+    backbone, same = found
+    assert backbone == same > 0
+
+
+def test_multiply_adds_of_a_classifier_by_hand() -> None:
+    """Every convolution and linear layer of the smallest network, from its shapes."""
+    cost = describe("PP-LCNet_x0_25_textline_ori").cost
+    assert cost is not None
+    # Channels in and out, kernel, and the pixels (height, width) of each block's output; a block is a depthwise and a
+    # pointwise convolution, two of them with squeeze and excitation.
+    height, width = 40, 80
+    total = 3 * 8 * 9 * height * width
+    blocks = (
+        [(8, 8, 3, 1)] + [(8, 16, 3, 2), (16, 16, 3, 1)] + [(16, 32, 3, 2), (32, 32, 3, 1)]
+        + [(32, 64, 3, 2)] + [(64, 64, 5, 1)] * 5 + [(64, 128, 5, 2), (128, 128, 5, 1)]
+    )  # fmt: skip
+    for index, (c_in, c_out, kernel, stride) in enumerate(blocks):
+        height = -(-height // stride)  # of the text-line models; the width stays
+        total += height * width * c_in * (kernel * kernel + c_out)
+        if index >= len(blocks) - 2:
+            total += 2 * c_in * (c_in // 4)
+    assert cost.multiply_adds == total + 128 * 1280 + 1280 * 2
+    assert cost.parameters == load_card("PP-LCNet_x0_25_textline_ori").parameters.fused
+
+
+@pytest.mark.parametrize("name", ["PP-OCRv4_mobile_rec", "en_ppocr_mobile_v2.0_det", "french_mobile_v2.0_rec"])
+def test_info_of_a_name(name: str) -> None:
+    card = load_card(name)
+    result = run("info", name, "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found["name"] == card.name
+    assert found["parameters"] == {"training": card.parameters.training, "fused": card.parameters.fused}
+    assert (found["cost"] is None) == (card.parameters.fused is None)
+    text = run("info", name).stdout
+    assert card.licence in text
+    assert all(str(source) in text for source in card.sources.inference)
+
+
+def test_info_of_a_converted_model(small_checkpoint: Path, tmp_path: Path) -> None:
+    letters = tmp_path / "letters.txt"
+    letters.write_text("\n".join("abcdefg"))
+    convert("own", weights=small_checkpoint, charset=letters, output=tmp_path / "out")
+    info = describe(tmp_path / "out")
+    assert (info.name, info.card) == ("own", None)
+    assert info.parameters.training is not None
+    assert info.parameters.fused is not None
+    assert info.parameters.training > info.parameters.fused
+    assert info.bytes == (tmp_path / "out" / "model.safetensors").stat().st_size
+    text = run("info", tmp_path / "out").stdout
+    assert "training checkpoint" in text
+    assert str(tmp_path / "out") in text
+    refused = run("info", "en_PP-OCRv4_rek")
+    assert refused.exit_code == 1
+    assert "did you mean en_PP-OCRv4_rec" in refused.output
+
+
+# --- README ---
+
+
+def test_readme_has_the_support_table() -> None:
+    text = support_table.README.read_text(encoding="utf-8")
+    _, _, rest = text.partition(support_table.BEGIN)
+    found, end, _ = rest.partition(support_table.END)
+    assert end
+    assert found == support_table.table(), "README.md is out of date: run `python tests/support_table.py`"
+    assert "structure only" not in found
+
+
+@pytest.mark.skipif(not (SHARED / "reference" / "zoo").is_dir(), reason="../shared is not here")
+def test_the_table_knows_the_zoo() -> None:
+    manifests = (SHARED / "reference" / "zoo").glob("*.manifest.json")
+    assert sorted(support_table.ZOO) == sorted(path.name.removesuffix(".manifest.json") for path in manifests)
