@@ -175,7 +175,8 @@ def test_five_steps_in_float32_go_where_paddle_goes(reference: Reference) -> Non
     optimizer = build_optimizer(network, case.optimizer)
     set_rate(optimizer, case.optimizer.lr)
     losses = [step(network, optimizer, batch, case) for _ in range(5)]
-    assert losses[0]["loss"] == pytest.approx(reference.losses[0]["loss"], rel=1e-5)
+    # Our own float32 is up to 2e-5 from our float64, by the order of its sums: that one is held to 1e-5 above.
+    assert losses[0]["loss"] == pytest.approx(reference.losses[0]["loss"], rel=5e-5)
     for ours, paddles in zip(losses, reference.losses, strict=True):
         assert ours["loss"] == pytest.approx(paddles["loss"], rel=case.drift)
 
