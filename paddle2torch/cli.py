@@ -384,7 +384,7 @@ def eval_command(
 
 @main.command()
 @click.argument("model")
-@click.option("--to", type=click.Choice(["paddle", "onnx", "torch"]), required=True, help="The format.")
+@click.option("--to", type=click.Choice(["paddle", "onnx", "torch", "transformers"]), required=True, help="The format.")
 @click.option("-o", "--output", "target", type=PATH, help="What to write; without it named like the model.")
 @click.option("--template", help="paddle: an export of the same architecture, whose program is kept (folder or name).")
 @click.option("--force", is_flag=True, help="Replace what is there.")
@@ -394,6 +394,7 @@ def export(model: str, to: str, target: Path | None, as_json: bool, force: bool,
 
     MODEL is a name of the zoo or the folder of a converted or trained model. paddle: a .pdparams, or with --template
     an inference program. onnx, torch (.pt2): the fused form, with free batch and image sizes.
+    transformers: a folder that Hugging Face transformers loads (PP-OCRv5, and PP-OCRv4 mobile).
     """
     from paddle2torch.exporting import export as run
 

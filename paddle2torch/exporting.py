@@ -38,6 +38,7 @@ FORMATS: Mapping[str, Format] = {
     "paddle": Format("paddle2torch.export_paddle:export_paddle", ".pdparams", frozenset({"template"})),
     "onnx": Format("paddle2torch.export_onnx:export_onnx", ".onnx"),
     "torch": Format("paddle2torch.export_torch:export_torch", ".pt2"),
+    "transformers": Format("paddle2torch.export_transformers:export_transformers", "_transformers"),
 }
 
 
@@ -78,7 +79,7 @@ def export(
     Args:
         model: a name of the zoo, the folder of a converted model, a Hub id, or a network.
         to: "paddle": a training checkpoint, or with `template` an inference program. "onnx" and "torch": the fused
-            form for serving, with free batch and image sizes.
+            form for serving, with free batch and image sizes. "transformers": a folder for Hugging Face's own classes.
         target: the file to write; for "paddle" with `template`, the folder. By default it is named like the model.
         force: replace what is at `target`.
         options: `template` ("paddle"): an export of the same architecture (its folder, or a name of the zoo whose
