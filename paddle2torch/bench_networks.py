@@ -1,0 +1,351 @@
+"""One network beside the engines that run the same weights: OpenVINO, ONNX Runtime, Paddle. Same input, in turns.
+
+See `bench_pages` for how the engines live and take turns. What an engine reads here is one batch of a fixed size; what
+is timed is the network alone. Beside the times stands the floor: the network's operations at the rate that a plain
+matrix product reaches on the machine's cores in the same run.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from paddle2torch.bench_pages import Engine, EngineRun, PagesBench, Reader, run_engines
+from paddle2torch.landing import land_file
+from paddle2torch.model_zoo.config import ClsPreprocess, ModelConfig, RecPreprocess
+from paddle2torch.model_zoo.errors import ConfigError, Paddle2TorchError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from paddle2torch.images import BGRImage
+
+Shape: TypeAlias = tuple[int, int, int]
+"""Images in a batch, height, width."""
+
+SHAPES: Mapping[str, tuple[Shape, ...]] = {
+    "rec": ((6, 48, 320), (1, 48, 320), (1, 48, 1280)),
+    "det": ((1, 736, 1280),),
+    "cls": ((6, 48, 192),),
+}
+"""What is measured of each task without other wishes."""
+
+OURS = "paddle2torch"
+COMPILED = "paddle2torch, compiled"
+MATRIX = 2048
+
+
+@dataclass(frozen=True)
+class NetworkBench:
+    """One batch shape. `multiply_adds` of the fused network; `peak`: multiply-adds per second of a matrix product."""
+
+    model: str
+    shape: Shape
+    multiply_adds: int
+    peak: float
+    result: PagesBench
+
+    @property
+    def floor(self) -> float:
+        """Seconds that the multiply-adds alone take at the peak."""
+        return self.multiply_adds / self.peak
+
+    def agreement(self, run: EngineRun) -> float:
+        """The share of outputs (classes of steps, pixels of text) that are what the first engine gives."""
+        pairs = [
+            (a, b)
+            for ours, theirs in zip(self.result.runs[0].texts, run.texts, strict=True)
+            for a, b in zip(ours, theirs, strict=True)
+        ]
+        return sum(a == b for a, b in pairs) / len(pairs)
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as JSON knows it, with what follows from it."""
+        engines = []
+        for run in self.result.runs:
+            ratio, least, most = self.result.ratios(run)
+            engines.append(
+                {
+                    "name": run.passes.name,
+                    "seconds": list(run.passes.seconds),
+                    "median_seconds": run.passes.median,
+                    "fastest_seconds": min(run.passes.seconds),
+                    "theirs_by_ours": {"median": ratio, "min": least, "max": most},
+                    "by_floor": run.passes.median / self.floor,
+                    "loaded_memory": run.loaded_memory,
+                    "peak_memory": run.passes.peak_memory,
+                    "agreement": self.agreement(run),
+                }
+            )
+        return {
+            "model": self.model,
+            "batch": list(self.shape),
+            "multiply_adds": self.multiply_adds,
+            "peak_multiply_adds_per_second": self.peak,
+            "floor_seconds": self.floor,
+            "threads": self.result.threads,
+            "cpu": self.result.cpu,
+            "versions": dict(self.result.versions),
+            "engines": engines,
+            "missing": {name: list(distributions) for name, distributions in self.result.missing.items()},
+        }
+
+
+def bench_networks(
+    model: str | Path,
+    *,
+    export: Path | None = None,
+    shapes: Sequence[Shape] | None = None,
+    repeat: int = 15,
+    threads: int = 2,
+    compiled: bool = True,
+) -> tuple[NetworkBench, ...]:
+    """Run a converted model beside the engines that are installed (`paddle2torch[bench]`).
+
+    Args:
+        model: a name of the zoo or the folder of a converted model.
+        export: the Paddle export of the same weights, which Paddle and OpenVINO run; without it they are left out.
+        shapes: batches as (images, height, width); by default those of `SHAPES`.
+        repeat: turns that count, after one that does not.
+        threads: of each engine.
+        compiled: run the compiled form as well; it is made first where there is none.
+    """
+    from paddle2torch.api import model_folder
+    from paddle2torch.compiled import load_compiled
+
+    folder = model_folder(model).absolute()
+    config = ModelConfig.load(folder)
+    if compiled:
+        load_compiled(folder)
+    peak = matrix_peak(threads)
+    results = []
+    with tempfile.TemporaryDirectory() as temporary:
+        chosen = engines(folder, export, compiled, Path(temporary))
+        for shape in shapes or SHAPES[config.task]:
+            _check_shape(shape, config)
+            images = _images(shape, Path(temporary))
+            result = run_engines(chosen, images, repeat=repeat, threads=threads)
+            results.append(NetworkBench(config.name, shape, multiply_adds(config, shape), peak, result))
+    return tuple(results)
+
+
+def engines(folder: Path, export: Path | None, compiled: bool, temporary: Path) -> tuple[Engine, ...]:
+    """The engines of `bench_networks` for the converted model in `folder`. ONNX Runtime gets our export of it."""
+    from paddle2torch.converters.exports import find_export
+    from paddle2torch.exporting import export as write
+
+    here = __name__
+
+    def ours(name: str, compiled: bool) -> Engine:
+        options = {"model": str(folder), "compiled": compiled}
+        return Engine(name, f"{here}:load_ours", ("paddle2torch", "torch"), options)
+
+    found = [ours(OURS, False), *([ours(COMPILED, True)] if compiled else [])]
+    given = {"model": str(folder)}
+    onnx = temporary / "model.onnx"
+    installed = all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime"))
+    if installed:
+        try:
+            write(folder, "onnx", onnx)
+        except Paddle2TorchError as error:
+            # An LSTM has no ONNX of free width: that engine cannot take part.
+            raise ConfigError(f"ONNX Runtime cannot take part: {error}") from None
+    needs = ("onnxruntime", "onnx", "onnxscript")
+    found.append(Engine("ONNX Runtime", f"{here}:load_onnxruntime", needs, {**given, "onnx": str(onnx)}))
+    if export is not None:
+        program, parameters = (str(path.absolute()) for path in find_export(export))
+        given.update(program=program, parameters=parameters)
+        found.append(Engine("OpenVINO", f"{here}:load_openvino", ("openvino",), dict(given)))
+        for name, onednn in (("Paddle with oneDNN", True), ("Paddle without oneDNN", False)):
+            found.append(Engine(name, f"{here}:load_paddle", ("paddlepaddle",), {**given, "onednn": onednn}))
+    return tuple(found)
+
+
+def load_ours(threads: int, *, model: str, compiled: bool) -> Reader:
+    """Ours: folded, or compiled."""
+    import torch
+
+    from paddle2torch.api import load_pretrained
+
+    torch.set_num_threads(threads)
+    network = load_pretrained(model, fused=True, compiled=compiled)
+
+    def run(x: NDArray[np.float32]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            output = network(torch.from_numpy(x))
+        return np.asarray((output["maps"] if isinstance(output, dict) else output).numpy())
+
+    return _reader(model, run)
+
+
+def load_onnxruntime(threads: int, *, model: str, onnx: str) -> Reader:
+    """ONNX Runtime on the CPU."""
+    runtime: Any = importlib.import_module("onnxruntime")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = runtime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return _reader(model, lambda x: session.run(None, {name: x})[0])
+
+
+def load_openvino(threads: int, *, model: str, program: str, parameters: str) -> Reader:
+    """OpenVINO on the CPU in float32; it reads Paddle's legacy format."""
+    if not program.endswith(".pdmodel"):
+        raise ConfigError(f"OpenVINO reads Paddle's legacy format, not {Path(program).name}: give a legacy export")
+    core = importlib.import_module("openvino").Core()
+    settings = {
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": "f32",
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    compiled = core.compile_model(core.read_model(program, parameters), "CPU", settings)
+    return _reader(model, lambda x: compiled(x)[compiled.output(0)])
+
+
+def load_paddle(threads: int, *, model: str, program: str, parameters: str, onednn: bool) -> Reader:
+    """Paddle's predictor, set up as PaddleOCR does."""
+    # In a process that never imports torch: the two do not bear each other.
+    inference: Any = importlib.import_module("paddle.inference")
+    config = inference.Config(program, parameters)
+    config.disable_gpu()
+    config.disable_glog_info()
+    config.set_cpu_math_library_num_threads(threads)
+    config.enable_memory_optim()
+    if onednn:
+        config.enable_mkldnn()
+        config.set_mkldnn_cache_capacity(10)
+    else:
+        config.disable_mkldnn()
+    predictor = inference.create_predictor(config)
+    given = predictor.get_input_handle(predictor.get_input_names()[0])
+    output = predictor.get_output_handle(predictor.get_output_names()[0])
+
+    def run(x: NDArray[np.float32]) -> NDArray[np.float32]:
+        given.copy_from_cpu(x)
+        predictor.run()
+        return np.asarray(output.copy_to_cpu())
+
+    return _reader(model, run)
+
+
+def _reader(model: str, run: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> Reader:
+    """Runs the batch of all images; what it reads is the classes of the steps, or which pixels are text."""
+    config = ModelConfig.load(Path(model))
+    batches: list[NDArray[np.float32]] = []
+
+    def read(images: Sequence[BGRImage]) -> list[list[str]]:
+        if not batches:
+            batches.append(_batch(images, config))
+        output = run(batches[0])
+        if config.task == "det":
+            return [[str(int((page > 0.3).sum()))] for page in output]
+        return [[str(index) for index in np.atleast_1d(line.argmax(-1))] for line in output]
+
+    return read
+
+
+def _batch(images: Sequence[BGRImage], config: ModelConfig) -> NDArray[np.float32]:
+    settings = config.preprocess
+    pixels = np.stack(images).astype(np.float32) * settings.scale
+    normalised = (pixels - np.float32(settings.mean)) / np.float32(settings.std)
+    return np.ascontiguousarray(normalised.transpose(0, 3, 1, 2), dtype=np.float32)
+
+
+def _images(shape: Shape, folder: Path) -> list[Path]:
+    """A batch of rendered text, as files."""
+    import cv2
+
+    count, height, width = shape
+    paths = []
+    for number in range(count):
+        page = np.full((height, width, 3), 255, np.uint8)
+        for line, base in enumerate(range(34, height + 1, 44)):
+            text = f"{number}{line} The quick brown fox 0123456789 " * (1 + width // 600)
+            cv2.putText(page, text, (4, base), cv2.FONT_HERSHEY_SIMPLEX, 0.9, (30, 40, 50), 2, cv2.LINE_AA)
+        paths.append(folder / f"{count}x{height}x{width}.{number}.png")
+        cv2.imwrite(str(paths[-1]), page)
+    return paths
+
+
+def _check_shape(shape: Shape, config: ModelConfig) -> None:
+    _, height, width = shape
+    settings = config.preprocess
+    fits = height % 32 == width % 32 == 0
+    if isinstance(settings, RecPreprocess):
+        fits = height == settings.image_shape[1]
+    elif isinstance(settings, ClsPreprocess):
+        fits = (height, width) == settings.image_shape[1:]
+    if not fits or min(shape) < 1:
+        raise ConfigError(f"{config.name} takes no images of {height}x{width}: see its preprocess settings")
+
+
+def multiply_adds(config: ModelConfig, shape: Shape) -> int:
+    """Of the fused network for a batch, counted on the meta device: convolutions and matrix products."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from paddle2torch.model_zoo.network import build_model
+
+    with torch.device("meta"):
+        network = build_model(config.with_form("fused")).eval()
+        image = torch.zeros(shape[0], 3, *shape[1:])
+    with FlopCounterMode(display=False) as counted, torch.inference_mode():
+        network(image)
+    return int(counted.get_total_flops()) // 2
+
+
+def matrix_peak(threads: int, seconds: float = 2.0) -> float:
+    """Multiply-adds per second that a product of two large float32 matrices reaches: the best of two seconds."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        a, b = torch.rand(MATRIX, MATRIX), torch.rand(MATRIX, MATRIX)
+        best, end = float("inf"), time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            start = time.perf_counter()
+            torch.mm(a, b)
+            best = min(best, time.perf_counter() - start)
+    finally:
+        torch.set_num_threads(before)
+    return MATRIX**3 / best
+
+
+def write_chart(results: Sequence[NetworkBench], path: Path) -> None:
+    """A bar chart as PNG: medians of each engine, a panel per batch, the floor as a line. Needs matplotlib."""
+    try:
+        figure_module = importlib.import_module("matplotlib.figure")
+    except ImportError:
+        raise Paddle2TorchError("a chart needs matplotlib: pip install 'paddle2torch[train]'") from None
+    figure = figure_module.Figure(figsize=(9, 2.2 * len(results) + 0.6), layout="constrained")
+    for index, bench in enumerate(results, start=1):
+        axes = figure.add_subplot(len(results), 1, index)
+        runs = bench.result.runs
+        milliseconds = [[1000 * value for value in run.passes.seconds] for run in runs]
+        medians = [statistics.median(values) for values in milliseconds]
+        spread = [
+            [median - min(values) for median, values in zip(medians, milliseconds, strict=True)],
+            [max(values) - median for median, values in zip(medians, milliseconds, strict=True)],
+        ]
+        names = [run.passes.name for run in runs]
+        colours = ["#2b6cb0" if name.startswith(OURS) else "#a0aec0" for name in names]
+        axes.barh(names, medians, xerr=spread, color=colours, ecolor="#4a5568", capsize=2)
+        axes.axvline(1000 * bench.floor, color="#c53030", linestyle="--", linewidth=1, label="floor")
+        axes.invert_yaxis()
+        count, height, width = bench.shape
+        axes.set_title(f"{bench.model}, {count} x {height} x {width}, {bench.result.threads} threads", fontsize=9)
+        axes.set_xlabel("milliseconds", fontsize=8)
+        axes.tick_params(labelsize=8)
+        axes.legend(fontsize=7)
+    with land_file(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)
