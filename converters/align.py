@@ -218,10 +218,19 @@ def example_shape(config: ModelConfig) -> tuple[int, int, int]:
     return 3, 64, 64
 
 
+class AlignmentError(ConversionError):
+    """A program is not the network it was compared with: `matched` of its `layers` layers are, in order."""
+
+    def __init__(self, message: str, matched: int, layers: int) -> None:
+        super().__init__(message)
+        self.matched = matched
+        self.layers = layers
+
+
 def align(program: Program, config: ModelConfig, source: str) -> Alignment:
     """Match the layers of `program` with those of the fused network that `config` describes.
 
-    Raises `ConversionError`, led by `source`, at the first layer that differs in kind, shape or attribute.
+    Raises `AlignmentError`, led by `source`, at the first layer that differs in kind, shape or attribute.
     """
     with torch.device("meta"):
         model = build_model(config.with_form("fused")).eval()
@@ -229,6 +238,22 @@ def align(program: Program, config: ModelConfig, source: str) -> Alignment:
     model.to_empty(device="cpu")
     network, steps = layers_of(model), steps_of(program)
     layers: list[Aligned] = []
+    try:
+        rows = _match(program, steps, model, network, layers, source)
+    except ConversionError as error:
+        raise AlignmentError(str(error), len(layers), len(network)) from None
+    return Alignment(tuple(layers), rows)
+
+
+def _match(
+    program: Program,
+    steps: Sequence[Step],
+    model: Network,
+    network: Sequence[tuple[str, str, nn.Module]],
+    layers: list[Aligned],
+    source: str,
+) -> tuple[Row, ...]:
+    """The rows of all tensors; `layers` grows by each layer that matches."""
     rows: list[Row] = []
     position = 0
     for path, kind, module in network:
@@ -258,7 +283,7 @@ def align(program: Program, config: ModelConfig, source: str) -> Alignment:
     expected, filled = set(model.state_dict()), {row.torch_key for row in rows}
     if expected != filled:
         raise ConversionError(f"{source}: no layer of the program fills {', '.join(sorted(expected - filled)[:8])}")
-    return Alignment(tuple(layers), tuple(rows))
+    return tuple(rows)
 
 
 def _say(step: Step, program: Program) -> str:

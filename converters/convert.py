@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from paddle2torch.converters.align import Step, align, steps_of
+from paddle2torch.converters.align import AlignmentError, Step, align, steps_of
 from paddle2torch.converters.architecture import (
     Architecture,
     Shapes,
@@ -99,21 +99,42 @@ def convert_export(path: Path, template: Template | None = None, *, name: str, s
     steps = steps_of(program)
     shapes = {name: program.values[name].shape for name in program.parameters}
     kind: OriginKind = "legacy export" if program.format == "legacy" else "PIR export"
-    failures: list[str] = []
-    for hint in _candidates(template):
+    candidates = _candidates(template)
+    failures: list[tuple[float, str]] = []
+    for hint in candidates:
         try:
             architecture = _refine(hint, steps, shapes)
             config = _config(name, architecture, template, program_path, kind, source, "fused")
             alignment = align(program, config, str(program_path))
         except ConversionError as error:
-            failures.append(f"as {hint.backbone.name} with {hint.head.name}: {error}")
+            share = error.matched / error.layers if isinstance(error, AlignmentError) else 0.0
+            failures.append((share, f"{_say_network(hint)}: {error}"))
             continue
         parameters = read_parameters(program, parameters_path)
         state = to_torch(alignment.rows, parameters.tensors, parameters.bfloat16)
         second = " and no NRTR or SAR head" if config.head.name == "MultiHead" else ""
         notes = (f"an export has no training branches{second}",)
         return Converted(_noted(config, notes), state, alignment.rows, notes)
-    raise ConversionError("\n".join(failures) or f"{path}: no network to compare with")
+    raise ConversionError(_said(failures, program_path))
+
+
+def _say_network(architecture: Architecture) -> str:
+    parts = (architecture.backbone, architecture.neck, architecture.head)
+    return " with ".join(part.name for part in parts if part is not None)
+
+
+def _said(failures: Sequence[tuple[float, str]], path: Path) -> str:
+    """Why no candidate is the program: the nearest one's reason; all of them would fill the screen."""
+    if not failures:
+        return f"{path}: no network to compare with"
+    share, reason = max(failures, key=lambda failure: failure[0])
+    if len(failures) == 1:
+        return f"as {reason}"
+    nearest = f"the nearest, {share:.0%} of whose layers match, is {reason}" if share else f"one of them: {reason}"
+    return (
+        f"{path} is none of the {len(failures)} networks that are known here; {nearest}. Where you know what it was "
+        f"trained as, give that: a name of the zoo, or its yml (--config)"
+    )
 
 
 def _hint(template: Template | None) -> Architecture | None:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import yaml
 
 from paddle2torch.converters.architecture import Architecture, from_paddleocr
-from paddle2torch.model_zoo.cards import Card
+from paddle2torch.model_zoo.cards import Card, load_card
 from paddle2torch.model_zoo.charsets import charset_path, read_charset
 from paddle2torch.model_zoo.config import (
     ClsPostprocess,
@@ -173,7 +173,7 @@ def _from_inference_yml(data: Mapping[str, Any], path: Path) -> Template:
         task,
         None,
         charset,
-        _preprocess(task, transforms, path),
+        _preprocess(task, transforms, path, _longest(str(name))),
         _postprocess(task, post, labels, path),
     )
 
@@ -191,9 +191,22 @@ def _dictionary(name: str, yml: Path) -> tuple[str, ...]:
         ) from None
 
 
+Limit = Literal["max", "min", "resize_long"]
+
+
+def _longest(name: str) -> Limit:
+    """What `resize_long` means in an export's settings: the pipeline's "at most that", but for seals as it says."""
+    try:
+        preprocess = load_card(name).preprocess
+    except ConfigError:
+        return "max"
+    return preprocess.limit_type if isinstance(preprocess, DetPreprocess) else "max"
+
+
 def _preprocess(
-    task: str, transforms: Mapping[str, Mapping[str, Any]], path: Path
+    task: str, transforms: Mapping[str, Mapping[str, Any]], path: Path, longest: Limit = "resize_long"
 ) -> RecPreprocess | DetPreprocess | ClsPreprocess | None:
+    """`longest` is what `resize_long` means: in PaddleOCR's own code, which reads training settings, what it says."""
     try:
         if task == "rec" and "RecResizeImg" in transforms:
             channels, height, width = (int(size) for size in transforms["RecResizeImg"]["image_shape"])
@@ -202,20 +215,21 @@ def _preprocess(
             channels, height, width = (int(size) for size in transforms["ClsResizeImg"]["image_shape"])
             return ClsPreprocess(image_shape=(channels, height, width))
         if task == "det":
-            return _det_preprocess(transforms)
+            return _det_preprocess(transforms, longest)
     except (KeyError, TypeError, ValueError) as error:
         raise FileFormatError(f"{path}: the transforms cannot be read: {error!r}") from None
     return None
 
 
-def _det_preprocess(transforms: Mapping[str, Mapping[str, Any]]) -> DetPreprocess:
+def _det_preprocess(transforms: Mapping[str, Mapping[str, Any]], longest: Limit) -> DetPreprocess:
     settings = DetPreprocess()
     resize = transforms.get("DetResizeForTest", {})
-    # `resize_long` is how newer exports write the default of the pipeline, the longest side at most that.
-    side = resize.get("limit_side_len", resize.get("resize_long"))
-    if side is not None:
-        limit: Literal["min", "max"] = "min" if resize.get("limit_type") == "min" else "max"
-        settings = replace(settings, limit_side_len=int(side), limit_type=limit)
+    if "limit_side_len" in resize:
+        limit: Limit = "min" if resize.get("limit_type") == "min" else "max"
+        settings = replace(settings, limit_side_len=int(resize["limit_side_len"]), limit_type=limit)
+    elif "resize_long" in resize:
+        limit = "min" if resize.get("limit_type") == "min" else longest
+        settings = replace(settings, limit_side_len=int(resize["resize_long"]), limit_type=limit)
     normalise = transforms.get("NormalizeImage", {})
     if "mean" in normalise:
         mean, std = (tuple(float(value) for value in normalise[key]) for key in ("mean", "std"))

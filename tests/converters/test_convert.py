@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 from dataclasses import replace
@@ -19,10 +20,11 @@ from paddle2torch.converters.pdparams import read_pdparams
 from paddle2torch.converters.templates import Charset, Template, from_card, from_yml
 from paddle2torch.model_zoo.cards import load_card
 from paddle2torch.model_zoo.charsets import load_charset
-from paddle2torch.model_zoo.config import Component, DetPreprocess
+from paddle2torch.model_zoo.config import Component, DBPostprocess, DetPreprocess, ModelConfig
 from paddle2torch.model_zoo.errors import ConfigError, ConversionError, FileFormatError, Paddle2TorchError
 from paddle2torch.model_zoo.network import Network, build_model, fuse
 
+GOLDENS = Path(__file__).parents[1] / "goldens" / "family"
 LETTERS = Template("own", "test", charset=Charset(tuple("abcdefg"), False, "letters"))
 
 
@@ -96,6 +98,64 @@ def test_the_student_of_a_distillation_is_taken(tmp_path: Path, small: Network) 
     converted = convert_checkpoint(write_pdparams(tmp_path / "a.pdparams", tensors), LETTERS, name="own")
     assert torch.equal(converted.state["head.ctc_head.fc.bias"], small.state_dict()["head.ctc_head.fc.bias"])
     assert any("took Student, left out 1 tensors of Student2 and" in note for note in converted.notes)
+
+
+def test_the_student_of_mutual_learning_is_taken(tmp_path: Path) -> None:
+    """CML of the detectors: two students of one network, a teacher of another, whose names fit nothing here."""
+    student = build_model(
+        ModelConfig(
+            name="det",
+            task="det",
+            form="training",
+            backbone=Component("PPLCNetV3", {"scale": 0.35, "det": True, "conv_kxk_num": 1}),
+            neck=Component("RSEFPN", {"out_channels": 24}),
+            head=Component("DBHead", {}),
+            preprocess=DetPreprocess(),
+            postprocess=DBPostprocess(),
+        )
+    )
+    own = tensors_of(student)
+    tensors = {f"Student.{key}": array for key, array in own.items()}
+    tensors |= {f"Student2.{key}": array + 1 for key, array in own.items()}
+    tensors |= {"Teacher.backbone.bb_0_0.conv0._conv.weight": np.zeros((64, 64, 3, 3), np.float32)}
+    converted = convert_checkpoint(write_pdparams(tmp_path / "a.pdparams", tensors), None, name="det")
+    assert converted.notes[0] == (
+        f"distillation checkpoint: took Student, left out {len(own)} tensors of Student2 and 1 tensors of Teacher"
+    )
+    assert converted.config.origin is not None
+    assert converted.config.origin.notes == converted.notes
+    for key, value in student.state_dict().items():
+        assert torch.equal(converted.state[key], value)
+
+
+def test_leftovers_of_a_checkpoint_are_said(tmp_path: Path, small: Network) -> None:
+    """What no official code runs, with and without a distillation's prefix; any other tensor is an error."""
+    own = tensors_of(small)
+    leftovers = {f"backbone.conv1.hardswish.{name}": np.ones(1, np.float32) for name in ("scale", "bias")}
+    path = write_pdparams(tmp_path / "a.pdparams", own | leftovers)
+    converted = convert_checkpoint(path, LETTERS, name="own")
+    assert set(converted.state) == set(small.state_dict())
+    said = "left out backbone.conv1.hardswish.scale, backbone.conv1.hardswish.bias: the stem's affine"
+    assert any(note.startswith(said) for note in converted.notes)
+    prefixed = write_pdparams(tmp_path / "b.pdparams", {f"Student.{k}": v for k, v in (own | leftovers).items()})
+    notes = convert_checkpoint(prefixed, LETTERS, name="own").notes
+    assert notes[0] == "took Student"
+    assert any(note.startswith(said) for note in notes)
+    strange = write_pdparams(tmp_path / "c.pdparams", own | {"backbone.conv1.relu.scale": np.ones(1, np.float32)})
+    with pytest.raises(ConversionError, match=r"1 that the network does not have: backbone\.conv1\.relu\.scale"):
+        convert_checkpoint(strange, LETTERS, name="own")
+
+
+def test_a_sar_head_comes_with_its_network(tmp_path: Path) -> None:
+    """v3's second head: in the training form, not in the fused one, and left out where a checkpoint has none."""
+    config = replace(small_config(nrtr=False), name="own")
+    sar = {"enc_dim": 16, "d_k": 8, "max_text_length": 25}
+    model = build_model(replace(config, head=replace(config.head, options={**config.head.options, "sar": sar})))
+    converted = convert_checkpoint(write_pdparams(tmp_path / "a.pdparams", tensors_of(model)), LETTERS, name="own")
+    assert converted.config.head.options["sar"] == sar
+    assert set(converted.state) == set(model.state_dict())
+    network = loaded(converted)
+    assert not any(key.startswith("head.sar_head.") for key in fuse(network).state_dict())
 
 
 def test_a_distillation_without_a_student(tmp_path: Path, small: Network) -> None:
@@ -268,6 +328,52 @@ def test_an_export_of_ones_own_finds_its_network(ch_export: Path) -> None:
     converted = convert_files(ch_export, Template("own", "test", charset=characters), name="own")
     assert converted.config.backbone == Component("PPLCNetV3", {"scale": 0.95})
     assert converted.config.head.options["ctc"]["dims"] == 120
+
+
+def test_a_program_of_no_known_network_names_the_nearest_alone(tmp_path: Path) -> None:
+    stored = GOLDENS / "ch_RepSVTR_rec.fused.program.json.gz"
+    program = json.loads(gzip.decompress(stored.read_bytes()))["program"]
+    norms = [o for o in program["program"]["regions"][0]["blocks"][0]["ops"] if o["#"] == "1.layer_norm"]
+    next(a for a in norms[-1]["A"] if a["N"] == "epsilon")["AT"]["D"] = 1e-3
+    (tmp_path / "inference.json").write_text(json.dumps(program), encoding="utf-8")
+    (tmp_path / "inference.pdiparams").write_bytes(b"")
+    letters = Charset(tuple(map(chr, range(0x4E00, 0x4E00 + 23))), False, "letters")
+    with pytest.raises(ConversionError) as caught:
+        convert_export(tmp_path, Template("own", "test", charset=letters), name="own")
+    message = str(caught.value)
+    assert "is none of the " in message
+    assert "the nearest, 9" in message
+    assert "% of whose layers match, is RepSVTR with MultiHead: " in message
+    assert "head.ctc_encoder.encoder.norm (layer_norm): epsilon is 1e-06, in the program 0.001" in message
+    assert "--config" in message
+    assert len(message) < 700
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "limit"),
+    [
+        ("PP-OCRv5_mobile_det", 960, "max"),
+        ("PP-OCRv4_mobile_seal_det", 736, "resize_long"),
+        ("PP-OCRv4_server_seal_det", 736, "resize_long"),
+        ("own", 960, "max"),
+    ],
+)
+def test_what_resize_long_means(name: str, side: int, limit: str, tmp_path: Path) -> None:
+    """PaddleX's pipeline reads it as "at most", and seals' detectors as PaddleOCR's own code does, which trains."""
+    resize = [{"DetResizeForTest": {"resize_long": side}}]
+    exported = {
+        "Global": {"model_name": name},
+        "PreProcess": {"transform_ops": resize},
+        "PostProcess": {"name": "DBPostProcess"},
+    }
+    (tmp_path / "inference.yml").write_text(yaml.safe_dump(exported))
+    assert from_yml(tmp_path / "inference.yml").preprocess == DetPreprocess(side, limit)  # type: ignore[arg-type]
+    training = {
+        "Architecture": {"model_type": "det", "Backbone": {"name": "PPLCNetV3"}, "Head": {"name": "DBHead"}},
+        "Eval": {"dataset": {"transforms": resize}},
+    }
+    (tmp_path / "config.yml").write_text(yaml.safe_dump(training))
+    assert from_yml(tmp_path / "config.yml").preprocess == DetPreprocess(side, "resize_long")
 
 
 def test_an_export_with_another_attribute_is_refused(shared: Path, tmp_path: Path) -> None:
