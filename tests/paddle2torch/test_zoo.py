@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import functools
 import io
 import json
 import subprocess
@@ -10,18 +12,24 @@ from pathlib import Path
 
 import pytest
 import support_table
+import torch
 from click.testing import CliRunner, Result
 from rich.cells import cell_len
 from rich.console import Console
+from small_models import fill, write_pdparams
 
-from paddle2torch import OCR, convert, list_models
+from paddle2torch import OCR, convert, list_models, load_pretrained
 from paddle2torch import ocr as ocr_module
 from paddle2torch.cli import main
+from paddle2torch.converters import convert as convert_module
+from paddle2torch.converters.layout import layout_table, to_paddle
 from paddle2torch.info import cost_of, describe
+from paddle2torch.model_zoo import cards
 from paddle2torch.model_zoo.cards import list_cards, load_card
 from paddle2torch.model_zoo.config import Component, CTCDecode, ModelConfig, RecPreprocess
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.languages import ALIASES, LANGUAGES, SCRIPTS, find_language
+from paddle2torch.model_zoo.network import build_model
 from paddle2torch.zoo import Pipeline, pipeline_of
 from paddle2torch.zoo_tables import print_info, print_models
 
@@ -256,6 +264,46 @@ def test_info_of_a_converted_model(small_checkpoint: Path, tmp_path: Path) -> No
     refused = run("info", "en_PP-OCRv4_rek")
     assert refused.exit_code == 1
     assert "did you mean en_PP-OCRv4_rec" in refused.output
+
+
+# --- one more model ---
+
+
+def test_a_model_of_a_known_architecture_is_a_card_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Listed, described, converted by its name, loaded, chosen by its language."""
+    data = json.loads((cards.CARDS / "en_PP-OCRv4_rec.json").read_text(encoding="utf-8"))
+    data |= {"name": "eu_PP-OCRv4_mobile_rec", "aliases": ["basque"], "languages": ["eu"]}
+    data["architecture"]["Backbone"]["scale"] = 0.35
+    data["architecture"]["Head"]["head_list"][1]["NRTRHead"] |= {"nrtr_dim": 32, "num_decoder_layers": 1}
+    (tmp_path / "cards").mkdir()
+    (tmp_path / "cards" / "eu_PP-OCRv4_mobile_rec.json").write_text(json.dumps(data), encoding="utf-8")
+    monkeypatch.setattr(cards, "CARDS", tmp_path / "cards")
+    monkeypatch.setattr(cards, "_index", functools.cache(cards._index.__wrapped__))
+    config = describe("basque").config
+    assert config is not None
+    network = build_model(config)
+    fill(network)
+    tensors = to_paddle(layout_table(network), network.state_dict())
+    convert("basque", weights=write_pdparams(tmp_path / "a.pdparams", tensors))
+    (found,) = list_models(language="Basque")
+    assert (found.card.name, found.form) == ("eu_PP-OCRv4_mobile_rec", "training")
+    assert pipeline_of("eu").rec == found.card.name
+    loaded = load_pretrained("basque")
+    assert loaded.config.charset == load_card("basque").characters()
+    assert torch.equal(loaded.state_dict()["head.ctc_head.fc.bias"], network.state_dict()["head.ctc_head.fc.bias"])
+
+
+def test_no_code_knows_a_model_by_its_name() -> None:
+    """Of the networks and the converters, none has a case for one model."""
+    names = {name for card in list_cards() for name in (card.name, *card.aliases)}
+    files = [path for module in (cards, convert_module) for path in Path(module.__file__).parent.glob("*.py")]
+    assert len(files) > 40
+    for path in files:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                assert node.value not in names, f"{path}:{node.lineno}"
 
 
 # --- README ---
