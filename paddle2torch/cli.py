@@ -100,7 +100,7 @@ def info(name: str, as_json: bool) -> None:
     from paddle2torch import zoo_tables
 
     if not sys.stdout.isatty():
-        for title, value in zoo_tables.info_rows(found):
+        for title, value in (("name", found.name), *zoo_tables.info_rows(found)):
             click.echo(f"{title:<16} {value}")
         return
     from rich.console import Console

@@ -59,10 +59,13 @@ def print_info(info: Info, console: Console) -> None:
 def info_rows(info: Info) -> Iterator[tuple[str, str]]:
     """What `print_info` prints, as (name, value)."""
     card, config, cost = info.card, info.config, info.cost
+    if card is not None and card.aliases:
+        yield "also called", ", ".join(card.aliases)
+    for known in (card, config):
+        if known is not None:
+            yield "task", {"rec": "recognition", "det": "detection", "cls": "classification"}[known.task]
+            break
     if card is not None:
-        if card.aliases:
-            yield "also called", ", ".join(card.aliases)
-        yield "task", {"rec": "recognition", "det": "detection", "cls": "classification"}[card.task]
         yield "version", f"{card.version}, {card.tier}"
         if card.task == "rec":
             names = (f"{code} ({LANGUAGES[code]})" if code in LANGUAGES else code for code in languages_of(card))

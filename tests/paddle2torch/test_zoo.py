@@ -259,6 +259,7 @@ def test_info_of_a_converted_model(small_checkpoint: Path, tmp_path: Path) -> No
     assert info.parameters.training > info.parameters.fused
     assert info.bytes == (tmp_path / "out" / "model.safetensors").stat().st_size
     text = run("info", tmp_path / "out").stdout
+    assert text.splitlines()[:2] == ["name             own", "task             recognition"]
     assert "training checkpoint" in text
     assert str(tmp_path / "out") in text
     refused = run("info", "en_PP-OCRv4_rek")
