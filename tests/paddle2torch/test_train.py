@@ -237,7 +237,7 @@ def test_two_processes_give_the_losses_of_one(tmp_path: Path, program: Program) 
         assert two == pytest.approx(one, rel=5e-5), task
         states = [load_file(tmp_path / task / name / "last" / WEIGHTS_NAME) for name in ("one", "two")]
         for key, tensor in states[0].items():
-            torch.testing.assert_close(states[1][key], tensor, rtol=1e-3, atol=1e-5, msg=f"{task}: {key}")
+            torch.testing.assert_close(states[1][key], tensor, rtol=1e-3, atol=1e-4, msg=f"{task}: {key}")
 
 
 def test_accumulation_is_the_mean_gradient(tmp_path: Path) -> None:
