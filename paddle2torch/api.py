@@ -18,7 +18,7 @@ from paddle2torch.model_zoo.config import CONFIG_NAME, ModelConfig
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.folding import fold
 from paddle2torch.model_zoo.network import Network, build_model, fuse
-from paddle2torch.sources import Obtained, obtain, obtain_local, zoo_dir
+from paddle2torch.sources import Obtained, is_hub_id, obtain, obtain_local, zoo_dir
 from paddle2torch.store import load_model, save_model
 
 
@@ -35,6 +35,7 @@ class Conversion:
 def load_pretrained(
     model: str | Path,
     *,
+    revision: str | None = None,
     fused: bool = False,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
@@ -42,8 +43,9 @@ def load_pretrained(
     """A converted model as a plain `nn.Module`, in evaluation mode.
 
     Args:
-        model: a name of the zoo, which is converted first where it is not yet (this may download), or the folder of a
-            converted model.
+        model: a name of the zoo, which is converted first where it is not yet (this may download), the folder of a
+            converted model, or a Hugging Face Hub repository, "org/name".
+        revision: of a Hub repository: a branch, a tag, or a commit, by which what is loaded is pinned.
         fused: the form for running, which nothing trains: fused and folded (`model_zoo.folding`), so that one
             convolution does its branches, normalisation and activation. Otherwise the model comes in the form it was
             converted in; `fuse(model)` has the structure of Paddle's exports.
@@ -57,14 +59,18 @@ def load_pretrained(
     >>> model(torch.zeros(1, 3, 48, 320)).shape
     torch.Size([1, 40, 97])
     """
-    network = load_model(model_folder(model))
+    network = load_model(model_folder(model, revision))
     if fused:
         network = fold(network)
     return network.to(device=device, dtype=dtype)
 
 
-def model_folder(model: str | Path) -> Path:
-    """The folder of a converted model: `model` itself, or that of a zoo name, converted now where it is not yet."""
+def model_folder(model: str | Path, revision: str | None = None) -> Path:
+    """The folder of a converted model: `model` itself, that of a zoo name (converted now where it is not yet), or that
+    of a Hub repository (fetched now where it is not here).
+    """
+    if revision is not None:
+        return _from_hub(model, revision)
     if isinstance(model, Path) or (Path(model) / CONFIG_NAME).is_file():
         return Path(model)
     try:
@@ -75,12 +81,22 @@ def model_folder(model: str | Path) -> Path:
         local = zoo_dir() / model
         if (local / CONFIG_NAME).is_file() and local.parent == zoo_dir():
             return local
+        if is_hub_id(model):
+            return _from_hub(model, None)
         raise
     folder = zoo_dir() / card.name
     if not (folder / CONFIG_NAME).is_file():
         for note in convert(card.name).notes:
             warnings.warn(f"{card.name}: {note}", stacklevel=3)
     return folder
+
+
+def _from_hub(model: str | Path, revision: str | None) -> Path:
+    if isinstance(model, Path) or not is_hub_id(model):
+        raise ConfigError(f"{model} is no Hub repository (org/name): it has no revision {revision!r}")
+    from paddle2torch import hub  # half a second that what is local need not wait for
+
+    return hub.fetch(model, revision)
 
 
 def convert(

@@ -416,9 +416,32 @@ def export(model: str, to: str, target: Path | None, as_json: bool, force: bool,
     if result.checked_by is not None:
         click.echo(
             f"{result.checked_by} beside PyTorch, {len(result.checks)} inputs: the outputs differ by at most "
-            f"{result.worst:.1e} of the largest value"
+            f"{result.worst:.1e} of the largest value; PyTorch's own rounding is {result.rounding:.1e}"
         )
     click.echo(str(result.target))
+
+
+@main.command()
+@click.argument("model")
+@click.argument("repo", metavar="ORG/NAME")
+@click.option("--private", is_flag=True, help="Make the repository private; one that is public is refused.")
+@click.option("--revision", help="A branch, made where there is none.")
+@click.option("--licence", default="apache-2.0", show_default=True, help="Of the weights, as the Hub names it.")
+@click.option("--verification", type=PATH, help="What `verify --json` printed: its figures go into the card.")
+def push(model: str, repo: str, **options: Any) -> None:
+    """Publish a model on the Hugging Face Hub, with a model card.
+
+    MODEL is a name of the zoo or the folder of a converted or trained model. The token is HF_TOKEN's, or that of
+    `hf auth login`.
+    """
+    from paddle2torch.api import model_folder
+    from paddle2torch.hub import push as run
+
+    with _status(f"pushing {model} to {repo}", quiet=False):
+        pushed = run(model_folder(model), repo, **options)
+    for note in pushed.notes:
+        click.echo(f"note: {note}", err=True)
+    click.echo(pushed.url)
 
 
 @main.group()

@@ -40,6 +40,7 @@ SourceForm = Literal["training", "inference"]
 _RECORD_NAME = "source.json"
 _ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 _PIP_SECONDS = 1800
+_HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 
 # How each file begins. A proxy's login page that comes with status 200 must not end up in the cache.
 _SIGNATURES = {".pdparams": b"\x80", ".pdiparams": b"\0\0\0\0", ".pdmodel": b"\n", ".json": b"{"}
@@ -88,6 +89,11 @@ def cache_dir() -> Path:
 def zoo_dir() -> Path:
     """The folder of converted models: `zoo_dir() / NAME` is where `convert NAME` puts and `load_pretrained` looks."""
     return cache_dir() / "zoo"
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether `name` has the form of a Hugging Face Hub repository, "org/name"."""
+    return _HUB_ID.fullmatch(name) is not None and ".." not in name and "--" not in name
 
 
 def obtain(card: Card, *, fused: bool = False, weights: Path | None = None, progress: bool = True) -> Obtained:

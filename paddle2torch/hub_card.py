@@ -1,0 +1,118 @@
+"""The README.md of a model on the Hub: its metadata, where it comes from, what was measured, how it is used."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from paddle2torch._version import __version__
+from paddle2torch.model_zoo.cards import Card, load_card
+from paddle2torch.model_zoo.config import ModelConfig, Task
+from paddle2torch.model_zoo.errors import ConfigError
+
+# What the Hub calls the tasks; it filters by them, and shows the widget that belongs to one.
+PIPELINE_TAGS: Mapping[Task, str] = {"rec": "image-to-text", "det": "object-detection", "cls": "image-classification"}
+TASKS: Mapping[Task, str] = {
+    "rec": "reads line images",
+    "det": "finds the text on a page",
+    "cls": "tells which way up a line or page is",
+}
+# The cards name languages as PaddleOCR does; the Hub wants ISO codes. What has none ("digits") is left out.
+_LANGUAGE_CODES = {
+    "ch": "zh",
+    "chinese_cht": "zh",
+    "french": "fr",
+    "german": "de",
+    "japan": "ja",
+    "ka": "kn",
+    "korean": "ko",
+}
+
+
+def hub_card(config: ModelConfig, repo: str, licence: str, figures: Mapping[str, Any] | None) -> str:
+    """The text of the README.md. `figures` is one entry of what `paddle2torch verify --json` prints, or None."""
+    card = _card(config)
+    metadata: dict[str, Any] = {
+        "license": licence,
+        "library_name": "paddle2torch",
+        "pipeline_tag": PIPELINE_TAGS[config.task],
+        "tags": ["ocr", "paddleocr", "pp-ocr", "pytorch", "safetensors"],
+        # The Hub runs no models of this library: a widget would only show an error.
+        "inference": False,
+    }
+    codes = [_LANGUAGE_CODES.get(code, code) for code in card.languages] if card else []
+    languages = [
+        code for code in dict.fromkeys(codes) if re.fullmatch("[a-z]{2,3}|multilingual", code) and code != "any"
+    ]
+    if languages:
+        metadata["language"] = languages
+    architecture = " with ".join(part.name for part in (config.backbone, config.neck, config.head) if part is not None)
+    characters = f", {len(config.charset)} characters" if config.charset is not None else ""
+    parts = [
+        f"---\n{yaml.safe_dump(metadata, sort_keys=False)}---\n",
+        f"# {config.name}\n",
+        f"A PP-OCR model in PyTorch, which {TASKS[config.task]}: {architecture}, in {config.form} form{characters}. "
+        f"Weights as safetensors, settings as JSON, for the library paddle2torch {__version__}.\n",
+        _usage(config, repo),
+        _source(config, card),
+        _parity(figures),
+    ]
+    return "\n".join(parts)
+
+
+def _card(config: ModelConfig) -> Card | None:
+    try:
+        return load_card(config.name)
+    except ConfigError:
+        return None
+
+
+def _usage(config: ModelConfig, repo: str) -> str:
+    use = {
+        "rec": f'reader = OCR(rec="{repo}")\nfor line in reader("page.jpg"):\n    print(line.text, line.score)',
+        "det": f'reader = OCR(det="{repo}")\nfor line in reader("page.jpg"):\n    print(line.box, line.text)',
+        "cls": f'reader = OCR(cls="{repo}")\nfor line in reader("page.jpg"):\n    print(line.text, line.score)',
+    }[config.task]
+    shape = "(N, 3, 48, W)" if config.task == "rec" else "(N, 3, H, W)"
+    return (
+        "## Usage\n\n```python\nfrom paddle2torch import OCR, load_pretrained\n\n"
+        f'model = load_pretrained("{repo}", fused=True)  # an nn.Module; takes float32 {shape}\n{use}\n```\n'
+    )
+
+
+def _source(config: ModelConfig, card: Card | None) -> str:
+    lines = ["## Source\n"]
+    origin = config.origin
+    if origin is not None:
+        lines.append(f"- from: {origin.kind}" + (f" ({origin.converter})" if origin.converter else ""))
+        lines += [f"- `{name}`: sha256 `{digest}`" for name, digest in origin.files.items()]
+        lines += [f"- {note}" for note in origin.notes]
+    if card is not None:
+        lines.append(f"- the architecture is {card.name} of PaddleOCR (PaddlePaddle, {card.licence})")
+    if len(lines) == 1:
+        lines.append("- not recorded")
+    return "\n".join(lines) + "\n"
+
+
+def _parity(figures: Mapping[str, Any] | None) -> str:
+    if figures is None:
+        return "## Parity with Paddle\n\nNot measured for this upload: `paddle2torch verify` does it.\n"
+    layers = [layer for layer in figures["layers"] if layer["leaf"]]
+    worst = {
+        kind: max((float(layer[kind]["relative"]) for layer in layers if layer[kind] is not None), default=None)
+        for kind in ("local", "accumulated")
+    }
+    rows = [f"| {kind}, worst layer | {value:.1e} |" for kind, value in worst.items() if value is not None]
+    output = figures["output"]
+    verdict = "holds" if figures["holds"] else "does not hold"
+    return (
+        f"## Parity with Paddle\n\n`paddle2torch verify` {verdict}: {len(layers)} layers against "
+        f"{figures['reference']}, Paddle {figures['paddle_version']}, torch {figures['torch_version']}. Differences, "
+        f"of each layer's largest value:\n\n| | |\n| --- | --- |\n"
+        + "\n".join(rows)
+        + "\n"
+        + f"| output, absolute | {float(output['absolute']):.1e} |\n"
+    )

@@ -1,0 +1,467 @@
+"""The Hub on loopback, in the library's own words: models go up, come down pinned, and what goes wrong is said."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import huggingface_hub
+import pytest
+import torch
+import yaml
+from click.testing import CliRunner
+from huggingface_hub import constants
+from loopback import Handler, Server
+
+from paddle2torch import hub, load_pretrained
+from paddle2torch.cli import main
+from paddle2torch.hub import push
+from paddle2torch.hub_card import hub_card
+from paddle2torch.model_zoo.errors import ConfigError, FileFormatError, SourceError
+from paddle2torch.model_zoo.network import Network
+from paddle2torch.sources import is_hub_id
+from paddle2torch.store import save_model
+
+TOKEN = "hf_atesttoken"
+
+
+class HubServer(Server):
+    """A Hub: repositories with branches of commits of files; large files go up and come down by their sha256."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.RequestHandlerClass = HubHandler
+        self.commits: dict[str, dict[str, bytes]] = {}
+        self.branches: dict[str, dict[str, str]] = {}
+        self.private: set[str] = set()
+        self.needs_token = False
+        self.store: dict[str, bytes] = {}
+        self.busy = 0  # answers of 429 before the next real one
+        self.cuts = 0  # downloads that end in the middle
+        self.replaced: dict[str, bytes] = {}  # by file name: what is served in its place
+        self.calls: list[str] = []
+
+    def commit(self, repo: str, files: dict[str, bytes], branch: str = "main") -> str:
+        """Put files on top of a branch; returns the commit's hash."""
+        parent = self.branches.setdefault(repo, {}).get(branch, "")
+        whole = {**self.commits.get(parent, {}), **files}
+        names = json.dumps([parent, {name: hashlib.sha256(data).hexdigest() for name, data in whole.items()}])
+        digest = hashlib.sha1(names.encode()).hexdigest()
+        self.commits[digest] = whole
+        self.branches[repo][branch] = digest
+        return digest
+
+    def resolve(self, repo: str, revision: str) -> str | None:
+        found = self.branches.get(repo, {}).get(revision)
+        return found or (revision if revision in self.commits else None)
+
+
+class HubHandler(Handler):
+    """The paths of the Hub's API that `huggingface_hub` uses for models."""
+
+    server: HubServer
+
+    def do_POST(self) -> None:  # noqa: N802
+        self.route("POST")
+
+    def do_PUT(self) -> None:  # noqa: N802
+        self.route("PUT")
+
+    def do_GET(self) -> None:  # noqa: N802
+        self.route("GET")
+
+    def do_HEAD(self) -> None:  # noqa: N802
+        self.route("HEAD")
+
+    def route(self, method: str) -> None:
+        hub_, length = self.server, int(self.headers.get("Content-Length", 0))
+        body = self.rfile.read(length)
+        path = unquote(urlsplit(self.path).path)
+        hub_.calls.append(f"{method} {path}")
+        if path == "/":
+            return self.answer(200, b"")
+        if hub_.busy:
+            hub_.busy -= 1
+            return self.answer(429, b"{}", {"Retry-After": "0"})
+        if path.startswith("/lfs-store/"):
+            hub_.store[path.rsplit("/", 1)[1]] = body
+            return self.answer(200, b"")
+        if hub_.needs_token and self.headers.get("Authorization") != f"Bearer {TOKEN}":
+            return self.answer(401, b"{}", {"X-Error-Message": "Invalid credentials in Authorization header"})
+        if method == "POST" and path == "/api/repos/create":
+            return self.create(json.loads(body))
+        if path == "/api/validate-yaml":
+            metadata = yaml.safe_load(json.loads(body)["content"].split("---\n")[1])
+            assert metadata["license"]
+            return self.answer_json({"errors": [], "warnings": []})
+        parts = path.strip("/").split("/")
+        if "resolve" in parts:
+            return self.resolve("/".join(parts[:2]), parts[3], "/".join(parts[4:]), method == "GET")
+        if path.endswith(".git/info/lfs/objects/batch"):
+            return self.batch(json.loads(body))
+        return self.api(parts, body)
+
+    def api(self, parts: list[str], body: bytes) -> None:
+        hub_, repo = self.server, "/".join(parts[2:4])
+        if repo not in hub_.branches:
+            return self.answer(404, b"{}", {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"})
+        action = parts[4] if len(parts) > 4 else "revision"
+        revision = parts[5] if len(parts) > 5 else "main"
+        if action == "branch":
+            hub_.branches[repo].setdefault(revision, hub_.branches[repo]["main"])
+            return self.answer(200, b"{}")
+        if action == "preupload":
+            files = json.loads(body)["files"]
+            modes = [
+                {
+                    "path": file["path"],
+                    "uploadMode": "lfs" if file["path"].endswith(".safetensors") else "regular",
+                    "shouldIgnore": False,
+                    "oid": None,
+                }
+                for file in files
+            ]
+            return self.answer_json({"files": modes})
+        if action == "commit":
+            return self.make_commit(repo, revision, body)
+        commit = hub_.resolve(repo, revision)
+        if commit is None:
+            return self.answer(404, b"{}", {"X-Error-Code": "RevisionNotFound", "X-Error-Message": "Invalid rev id"})
+        siblings = [sibling(name, data) for name, data in hub_.commits[commit].items()]
+        facts = {"id": repo, "sha": commit, "private": repo in hub_.private, "siblings": siblings, "tags": []}
+        return self.answer_json(facts)
+
+    def create(self, wanted: dict[str, Any]) -> None:
+        repo = f"{wanted['organization']}/{wanted['name']}"
+        url = f"{self.server.endpoint}/{repo}"
+        if repo in self.server.branches:
+            return self.answer(409, json.dumps({"url": url, "error": "You already created this model repo"}).encode())
+        if wanted.get("visibility") == "private" or wanted.get("private"):
+            self.server.private.add(repo)
+        self.server.commit(repo, {".gitattributes": b"*.safetensors filter=lfs\n"})
+        return self.answer_json({"url": url, "name": repo, "id": repo})
+
+    def batch(self, wanted: dict[str, Any]) -> None:
+        objects = [
+            {
+                **entry,
+                "actions": {"upload": {"href": f"{self.server.endpoint}/lfs-store/{entry['oid']}", "header": {}}},
+            }
+            for entry in wanted["objects"]
+        ]
+        return self.answer_json({"transfer": "basic", "objects": objects})
+
+    def make_commit(self, repo: str, branch: str, body: bytes) -> None:
+        files: dict[str, bytes] = {}
+        for line in map(json.loads, body.splitlines()):
+            value = line["value"]
+            if line["key"] == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            elif line["key"] == "lfsFile":
+                data = self.server.store[value["oid"]]
+                assert hashlib.sha256(data).hexdigest() == value["oid"]
+                files[value["path"]] = data
+        commit = self.server.commit(repo, files, branch)
+        url = f"{self.server.endpoint}/{repo}/commit/{commit}"
+        return self.answer_json({"success": True, "commitOid": commit, "commitUrl": url, "hookOutput": ""})
+
+    def resolve(self, repo: str, revision: str, name: str, with_body: bool) -> None:
+        hub_ = self.server
+        commit = hub_.resolve(repo, revision)
+        data = hub_.commits.get(commit or "", {}).get(name)
+        if data is None:
+            return self.answer(404, b"", {"X-Error-Code": "EntryNotFound", "X-Error-Message": "Entry not found"})
+        etag = hashlib.sha256(data).hexdigest() if name.endswith(".safetensors") else blob_id(data)
+        data = hub_.replaced.get(name, data)
+        start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").split("-")[0])
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+        self.send_header("Content-Length", str(len(data) - start))
+        self.send_header("ETag", f'"{etag}"')
+        self.send_header("X-Repo-Commit", commit or "")
+        self.end_headers()
+        if not with_body:
+            return None
+        if hub_.cuts and name.endswith(".safetensors"):
+            hub_.cuts -= 1
+            self.wfile.write(data[start : start + len(data) // 3])
+            self.close_connection = True
+            self.connection.close()
+            return None
+        self.wfile.write(data[start:])
+        return None
+
+    def answer_json(self, data: Any) -> None:
+        self.answer(200, json.dumps(data).encode(), {"Content-Type": "application/json"})
+
+    def answer(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+
+def blob_id(data: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+
+
+def sibling(name: str, data: bytes) -> dict[str, Any]:
+    facts: dict[str, Any] = {"rfilename": name, "size": len(data), "blobId": blob_id(data)}
+    if name.endswith(".safetensors"):
+        facts["lfs"] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 134}
+    return facts
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubServer]:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(hub, "FIRST_DELAY", 0.01)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # the library's, between attempts
+    with HubServer() as server:
+        # The library reads its environment once, when it is imported.
+        monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)
+        template = server.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf"))
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+@pytest.fixture
+def folder(small: Network, tmp_path: Path) -> Path:
+    """The small recogniser as a converted model."""
+    save_model(tmp_path / "small", small.config, small.state_dict())
+    return tmp_path / "small"
+
+
+def same(one: Network, other: Network) -> bool:
+    state = other.state_dict()
+    return all(torch.equal(tensor, state[key]) for key, tensor in one.state_dict().items())
+
+
+def downloads(server: HubServer) -> list[str]:
+    return [call.rsplit("/", 1)[1] for call in server.calls if call.startswith("GET") and "/resolve/" in call]
+
+
+def test_up_and_down_again(server: HubServer, folder: Path, small: Network, home: Path) -> None:
+    server.needs_token = True
+    pushed = push(folder, "me/small", private=True)
+    commit = server.branches["me/small"]["main"]
+    assert pushed.commit == commit
+    assert pushed.url == f"{server.endpoint}/me/small/commit/{commit}"
+    assert "me/small" in server.private
+    files = server.commits[commit]
+    assert set(files) == {".gitattributes", "README.md", "model.safetensors", "model_config.json"}
+    assert files["model.safetensors"] == (folder / "model.safetensors").read_bytes()
+
+    model = load_pretrained("me/small")
+    assert same(model, small)
+    assert model.config == small.config
+    # Nothing else is read from there.
+    assert sorted(downloads(server)) == ["model.safetensors", "model_config.json"]
+    cached = home / "hub" / "me--small" / commit
+    assert sorted(entry.name for entry in cached.iterdir()) == ["hub.json", "model.safetensors", "model_config.json"]
+    assert json.loads((cached / "hub.json").read_text())["commit"] == commit
+    # From the cache the next time; pinned to the commit without a question.
+    load_pretrained("me/small")
+    server.calls.clear()
+    load_pretrained("me/small", revision=commit)
+    assert server.calls == []
+
+
+def test_a_branch_is_resolved_and_followed(server: HubServer, folder: Path, small: Network) -> None:
+    push(folder, "me/small")
+    first = server.branches["me/small"]["main"]
+    push(folder, "me/small", revision="tuned")
+    changed = {key: tensor.clone() for key, tensor in small.state_dict().items()}
+    changed["head.ctc_head.fc.bias"] += 1
+    save_model(folder, small.config, changed, overwrite=True)
+    push(folder, "me/small", revision="tuned")
+    assert server.branches["me/small"]["main"] == first
+    assert same(load_pretrained("me/small"), small)
+    tuned = load_pretrained("me/small", revision="tuned")
+    assert torch.equal(tuned.state_dict()["head.ctc_head.fc.bias"], changed["head.ctc_head.fc.bias"])
+    assert same(load_pretrained("me/small", revision=first), small)
+
+
+def test_too_many_requests_and_cut_connections(server: HubServer, folder: Path, small: Network) -> None:
+    server.busy = 2
+    push(folder, "me/small")
+    server.busy, server.cuts = 2, 2
+    assert same(load_pretrained("me/small"), small)
+    assert downloads(server).count("model.safetensors") >= 3
+    assert server.cuts == 0
+
+
+def test_too_many_requests_for_ever(server: HubServer, folder: Path) -> None:
+    push(folder, "me/small")
+    server.busy = 10_000
+    with pytest.raises(SourceError, match=r"me/small: .*429"):
+        load_pretrained("me/small")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model_config.json"])
+def test_a_wrong_hash_is_discarded(server: HubServer, folder: Path, name: str, home: Path, small: Network) -> None:
+    push(folder, "me/small")
+    data = bytearray((folder / name).read_bytes())
+    data[-3] ^= 1
+    server.replaced[name] = bytes(data)
+    with pytest.raises(SourceError, match=rf"what came as {name} has the digest .* It was discarded"):
+        load_pretrained("me/small")
+    assert [path for path in home.rglob("*") if path.is_file()] == []
+    server.replaced.clear()
+    assert same(load_pretrained("me/small"), small)
+
+
+def test_what_is_not_there_and_what_is_not_ours(
+    server: HubServer, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SourceError, match=r"me/none is not at .*, or it is private and HF_TOKEN"):
+        load_pretrained("me/none")
+    push(folder, "me/small")
+    with pytest.raises(SourceError, match="me/small has no such revision"):
+        load_pretrained("me/small", revision="nowhere")
+    server.commit("me/other", {"pytorch_model.bin": b"\x80\x04pickle", "model_config.json": b"{}"})
+    with pytest.raises(SourceError, match=r"me/other at .* has no model.safetensors"):
+        load_pretrained("me/other")
+    server.needs_token = True
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+    for act in (lambda: load_pretrained("me/small"), lambda: push(folder, "me/small")):
+        with pytest.raises(SourceError, match="HF_TOKEN"):
+            act()
+    assert "pytorch_model.bin" not in downloads(server)
+
+
+def test_a_config_that_is_none(server: HubServer, folder: Path, home: Path) -> None:
+    push(folder, "me/small")
+    server.commit("me/small", {"model_config.json": b'{"name": "small"}'})
+    with pytest.raises(ConfigError, match=r"model_config.json.*is missing"):
+        load_pretrained("me/small")
+    server.commit("me/small", {"model_config.json": b" " * (9 << 20)})
+    with pytest.raises(SourceError, match=r"has 9437184 bytes by the Hub's account; 8,388,608 is the limit"):
+        load_pretrained("me/small")
+    assert list(home.rglob("*.safetensors")) == []
+
+
+def test_without_a_network_what_is_here_is_taken(server: HubServer, folder: Path, small: Network) -> None:
+    push(folder, "me/small")
+    commit = server.branches["me/small"]["main"]
+    load_pretrained("me/small")
+    constants.ENDPOINT = "http://127.0.0.1:9"
+    with pytest.warns(UserWarning, match=f"taking what it was the last time, {commit}"):
+        assert same(load_pretrained("me/small"), small)
+    assert same(load_pretrained("me/small", revision=commit), small)
+    with pytest.raises(SourceError, match="no connection"):
+        load_pretrained("me/another")
+
+
+def test_a_damaged_cache_is_fetched_again(server: HubServer, folder: Path, small: Network, home: Path) -> None:
+    push(folder, "me/small")
+    load_pretrained("me/small")
+    (weights,) = home.rglob("model.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-4])
+    assert same(load_pretrained("me/small"), small)
+
+
+def test_what_is_refused_before_anything_is_sent(server: HubServer, folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is no name of a Hub repository"):
+        push(folder, "small")
+    with pytest.raises(ConfigError, match="is not a converted model"):
+        push(tmp_path, "me/small")
+    (folder / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(FileFormatError):
+        push(folder, "me/small")
+    assert server.calls == []
+
+
+def test_private_is_not_taken_for_granted(server: HubServer, folder: Path) -> None:
+    push(folder, "me/small")
+    before = dict(server.commits)
+    with pytest.raises(ConfigError, match="is there and public"):
+        push(folder, "me/small", private=True)
+    assert server.commits == before
+
+
+def test_cards_that_people_wrote_stay(server: HubServer, folder: Path) -> None:
+    push(folder, "me/small")
+    server.commit("me/small", {"README.md": b"---\nlicense: mit\n---\nmine"})
+    assert "stays as it is" in push(folder, "me/small").notes[0]
+    assert server.commits[server.branches["me/small"]["main"]]["README.md"].endswith(b"mine")
+    (folder / "README.md").write_text("---\nlicense: mit\n---\nfrom the folder", encoding="utf-8")
+    assert push(folder, "me/small").notes == ()
+    assert server.commits[server.branches["me/small"]["main"]]["README.md"].endswith(b"from the folder")
+
+
+def test_the_card(small: Network, tmp_path: Path, server: HubServer, folder: Path) -> None:
+    figures = {
+        "model": "small",
+        "holds": True,
+        "reference": "its export",
+        "paddle_version": "3.3.1",
+        "torch_version": "2.13.0",
+        "output": {"absolute": 4.8e-6, "relative": 5e-6},
+        "layers": [
+            {"leaf": True, "local": {"relative": 1.5e-6}, "accumulated": {"relative": 1.9e-5}},
+            {"leaf": True, "local": None, "accumulated": {"relative": 2e-6}},
+            {"leaf": False, "local": {"relative": 1.0}, "accumulated": {"relative": 1.0}},
+        ],
+    }
+    report = tmp_path / "verification.json"
+    report.write_text(json.dumps([figures]), encoding="utf-8")
+    done = CliRunner().invoke(main, ["push", str(folder), "me/small", "--verification", str(report)])
+    assert done.exit_code == 0, done.output
+    assert done.stdout.startswith(f"{server.endpoint}/me/small/commit/")
+    card = server.commits[server.branches["me/small"]["main"]]["README.md"].decode()
+    metadata = yaml.safe_load(card.split("---\n")[1])
+    assert metadata["license"] == "apache-2.0"
+    assert metadata["library_name"] == "paddle2torch"
+    assert metadata["pipeline_tag"] == "image-to-text"
+    assert 'load_pretrained("me/small", fused=True)' in card
+    assert "holds: 2 layers against its export, Paddle 3.3.1" in card
+    assert "| local, worst layer | 1.5e-06 |" in card
+    assert "| accumulated, worst layer | 1.9e-05 |" in card
+    assert huggingface_hub.ModelCard(card).data.library_name == "paddle2torch"
+    assert "Not measured" in hub_card(small.config, "me/small", "mit", None)
+    report.write_text("[]", encoding="utf-8")
+    done = CliRunner().invoke(main, ["push", str(folder), "me/small", "--verification", str(report)])
+    assert done.exit_code == 1
+    assert "has no figures of small" in done.output
+
+
+@pytest.mark.parametrize(
+    ("name", "is_one"),
+    [("org/name", True), ("a.b/c-d_e", True), ("name", False), ("a/b/c", False), ("../x", False), ("a/..", False)],
+)
+def test_names(name: str, is_one: bool) -> None:
+    assert is_hub_id(name) == is_one
+
+
+def test_a_revision_is_of_the_hub(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="is no Hub repository"):
+        load_pretrained(folder, revision="main")
+
+
+def test_by_the_environment_in_a_process_of_its_own(server: HubServer, folder: Path, home: Path) -> None:
+    """As a user runs it: HF_ENDPOINT names the Hub, nothing is patched."""
+    push(folder, "me/small")
+    environment = os.environ | {"HF_ENDPOINT": server.endpoint, "HF_HOME": str(home / "hf"), "HF_HUB_DISABLE_XET": "1"}
+    script = "from paddle2torch import load_pretrained; print(load_pretrained('me/small').config.name)"
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "small"
