@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from paddle2torch.model_zoo.db import DBBranch
+from paddle2torch.model_zoo.db import DBBranch, DBHead
 from paddle2torch.model_zoo.layers import (
     BatchNormHardswish,
     BatchNormReLU,
@@ -149,6 +149,18 @@ class FoldedConvTranspose2d(nn.ConvTranspose2d):
         return f"{super().extra_repr()}, {self.tail}"
 
 
+class PixelShuffleConv(nn.Module):
+    """A convolution to the pixels of a 4x4 square, which are then put in their places."""
+
+    def __init__(self, conv: nn.Module) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: float (N, C, H, W); returns (N, 1, 4 H, 4 W)."""
+        return F.pixel_shuffle(self.conv(x), 4)
+
+
 def _onednn(x: Tensor) -> bool:
     """Whether oneDNN's own operators can be called: on a CPU, for inference, outside compilers and exporters."""
     return (
@@ -178,6 +190,8 @@ def fold(model: Network) -> Network:
                     for chain in chains:
                         _fold_chain(module, chain)
                     break
+        if type(network.head) is DBHead:  # the other head reads what lies between the two
+            _spread(network.head.binarize)
         for path, module in list(network.named_modules()):
             if type(module) in (nn.Conv2d, nn.ConvTranspose2d):
                 _replace(network, path, _folded(module, module.weight.double(), _bias(module), Tail()))
@@ -224,6 +238,33 @@ def _fold_chain(parent: nn.Module, chain: tuple[str, ...]) -> None:
         if affine is not None:
             break
     _replace(parent, chain[0], _folded(first, weight, bias, Tail(activation, affine)))
+
+
+def _spread(branch: DBBranch) -> None:
+    """Two transposed convolutions with kernel and stride 2 as convolutions of size 1, and one shuffle at the end.
+
+    The four pixels that the first makes of one stay beside each other as channels, and so do the sixteen of the second:
+    the large maps between are never laid out. The second then has a block for each of the four, and zeros.
+    """
+    first, second = branch.get_submodule("conv2"), branch.get_submodule("conv3")
+    if not isinstance(first, FoldedConvTranspose2d) or not isinstance(second, FoldedConvTranspose2d):
+        return
+    for conv in (first, second):
+        plain = conv.padding == conv.output_padding == (0, 0) and conv.groups == 1
+        if not conv.kernel_size == conv.stride == (2, 2) or not plain:
+            return
+    first_bias, second_bias = _bias(first), _bias(second)
+    channels = first.out_channels
+    weight = first.weight.permute(2, 3, 1, 0).reshape(4 * channels, first.in_channels, 1, 1)
+    pixels = nn.Conv2d(first.in_channels, 4 * channels, 1, device="meta", dtype=weight.dtype)
+    _replace(branch, "conv2", _folded(pixels, weight, first_bias.repeat(4), first.tail))
+    blocks = second.weight.new_zeros(4, 4, 2, 2, channels)  # row and column in the square, then the pixel before
+    for row in range(4):
+        for column in range(4):
+            blocks[row, column, row // 2, column // 2] = second.weight[:, 0, row % 2, column % 2]
+    square = nn.Conv2d(4 * channels, 16, 1, device="meta", dtype=weight.dtype)
+    sixteen = _folded(square, blocks.view(16, 4 * channels, 1, 1), second_bias.repeat(16), second.tail)
+    _replace(branch, "conv3", PixelShuffleConv(sixteen))
 
 
 def _gain(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:

@@ -175,7 +175,9 @@ def load_ours(threads: int, *, model: str, compiled: bool) -> Reader:
     import torch
 
     from paddle2torch.api import load_pretrained
+    from paddle2torch.memory import keep_freed_memory
 
+    keep_freed_memory()  # as our command line does
     torch.set_num_threads(threads)
     network = load_pretrained(model, fused=True, compiled=compiled)
 

@@ -239,9 +239,11 @@ def load_ours(threads: int, *, det: str, cls: str, rec: str, fast: bool) -> Read
     """Our pipeline with these models, names of the zoo or folders."""
     import torch
 
+    from paddle2torch.memory import keep_freed_memory
     from paddle2torch.ocr import OCR
     from paddle2torch.pages import Failure, Page
 
+    keep_freed_memory()  # as our command line does
     torch.set_num_threads(threads)
     pipeline = OCR(det=det, cls=cls, rec=rec, fast=fast)
 

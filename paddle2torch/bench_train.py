@@ -155,11 +155,13 @@ def load_ours(threads: int, *, model: str | None) -> Reader:
     from paddle2torch.converters.templates import from_card
     from paddle2torch.initialisation import initialise
     from paddle2torch.losses import losses_of
+    from paddle2torch.memory import keep_freed_memory
     from paddle2torch.model_zoo.cards import load_card
     from paddle2torch.model_zoo.network import build_model, channels_last
     from paddle2torch.optimisation import build_optimizer, leave_out_unused, set_training
     from paddle2torch.recipes import config_of, official_settings
 
+    keep_freed_memory()  # as our command line does
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     if model is None:

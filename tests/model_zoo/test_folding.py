@@ -18,6 +18,7 @@ from paddle2torch.model_zoo.folding import (
     Folded,
     FoldedConv2d,
     FoldedConvTranspose2d,
+    PixelShuffleConv,
     PushedAffine,
     fold,
 )
@@ -148,8 +149,18 @@ def test_without_onednn(small: Network) -> None:
             assert error(fold(small)(x), expected) < 1e-5
 
 
+def test_the_map_of_a_detector_is_shuffled_once() -> None:
+    head = fold(network("ch_PP-OCRv4_det")).get_submodule("head.binarize")
+    assert isinstance(head.get_submodule("conv2"), FoldedConv2d)
+    assert isinstance(head.get_submodule("conv3"), PixelShuffleConv)
+    x = image(1, 96, 5, 7)
+    plain = network("ch_PP-OCRv4_det").get_submodule("head.binarize")
+    with torch.inference_mode():
+        assert error(head(x), plain(x)) < 1e-5
+
+
 def test_the_output_size_of_a_transposed_convolution() -> None:
-    detector = fold(network("ch_PP-OCRv4_det"))
+    detector = fold(network("ch_PP-OCRv4_server_det"))
     conv = detector.get_submodule("head.binarize.conv2")
     assert isinstance(conv, FoldedConvTranspose2d)
     x = image(1, conv.in_channels, 5, 7)

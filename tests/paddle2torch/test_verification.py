@@ -269,6 +269,17 @@ def test_the_english_exports(shared: Path, paddle: None, export: str) -> None:
     assert len(result.not_covered) == 2
 
 
+def test_the_folded_detector(shared: Path, paddle: None) -> None:
+    export = shared / "models" / "ch_PP-OCRv4_det_infer"
+    result = verify_export(convert(export, "ch_PP-OCRv4_det"), export, folded=True)
+    assert result.holds
+    compared = {layer.path: layer for layer in result.layers}
+    # Its map is laid out once, at the end: what is between has other shapes, and is compared as one.
+    assert compared["head.binarize"].local is not None
+    assert "head.binarize.conv2" not in compared
+    assert sum(layer.leaf for layer in result.layers) > 65
+
+
 def npz_golden(path: Path) -> Golden:
     """A golden of ../shared in our form."""
     import json
