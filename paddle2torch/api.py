@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal, overload
 
 import torch
 
@@ -21,6 +22,9 @@ from paddle2torch.model_zoo.network import Network, build_model, fuse
 from paddle2torch.sources import Obtained, is_hub_id, obtain, obtain_local, zoo_dir
 from paddle2torch.store import load_model, save_model
 
+if TYPE_CHECKING:
+    from paddle2torch.compiled import CompiledNetwork
+
 
 @dataclass(frozen=True)
 class Conversion:
@@ -32,14 +36,39 @@ class Conversion:
     notes: tuple[str, ...]
 
 
+@overload
 def load_pretrained(
     model: str | Path,
     *,
     revision: str | None = None,
     fused: bool = False,
+    compiled: Literal[False] = False,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
-) -> Network:
+) -> Network: ...
+
+
+@overload
+def load_pretrained(
+    model: str | Path,
+    *,
+    revision: str | None = None,
+    fused: bool = False,
+    compiled: bool,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Network | CompiledNetwork: ...
+
+
+def load_pretrained(
+    model: str | Path,
+    *,
+    revision: str | None = None,
+    fused: bool = False,
+    compiled: bool = False,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Network | CompiledNetwork:
     """A converted model as a plain `nn.Module`, in evaluation mode.
 
     Args:
@@ -49,18 +78,31 @@ def load_pretrained(
         fused: the form for running, which nothing trains: fused and folded (`model_zoo.folding`), so that one
             convolution does its branches, normalisation and activation. Otherwise the model comes in the form it was
             converted in; `fuse(model)` has the structure of Paddle's exports.
-        device: where its tensors go.
-        dtype: of its floating-point tensors.
+        compiled: the form for running, compiled ahead of time for this CPU (`paddle2torch.compiled`). The first use on
+            a machine takes a minute or two; where there is no C++ compiler a warning says so, and it is not compiled.
+        device: where its tensors go; a compiled one stays on the CPU.
+        dtype: of its floating-point tensors; a compiled one has float32.
 
-    Returns a `Network`; `.config` has its settings. A recogniser maps float (N, 3, 48, W) to float (N, T, classes)
+    Returns a `Network`, or compiled a module that is called in the same way; `.config` has its settings. A recogniser maps float (N, 3, 48, W) to float (N, T, classes)
     probabilities. Raises `ConfigError` for a name that nobody knows, `SourceError` where no source answers.
 
     >>> model = load_pretrained("en_PP-OCRv4_rec", fused=True)
     >>> model(torch.zeros(1, 3, 48, 320)).shape
     torch.Size([1, 40, 97])
     """
-    network = load_model(model_folder(model, revision))
-    if fused:
+    folder = model_folder(model, revision)
+    if compiled:
+        # Not before it is needed: it imports the exporter.
+        from paddle2torch.compiled import CompilerError, load_compiled
+
+        if torch.device(device).type != "cpu" or dtype != torch.float32:
+            raise ConfigError(f"a compiled model is float32 on the CPU, not {dtype} on {device}: leave compiled out")
+        try:
+            return load_compiled(folder)
+        except CompilerError as error:
+            warnings.warn(f"{error}. {ModelConfig.load(folder).name} runs without being compiled", stacklevel=2)
+    network = load_model(folder)
+    if fused or compiled:
         network = fold(network)
     return network.to(device=device, dtype=dtype)
 

@@ -170,8 +170,8 @@ def verify(
     MODEL is a name of the zoo or the folder of a converted model; without it every converted model of the local zoo
     is verified. The exit status is 0 only if all hold.
     """
-    from paddle2torch.zoo import list_models
     from paddle2torch.verification import verify as run
+    from paddle2torch.zoo import list_models
 
     names = [model] if model else [found.card.name for found in list_models() if found.folder]
     if not names:
@@ -196,22 +196,47 @@ def verify(
     sys.exit(0 if all(result.holds for result in results) else 1)
 
 
+@main.command("compile")
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def compile_command(models: tuple[str, ...], as_json: bool) -> None:
+    """Compile models for this CPU, ahead of time.
+
+    MODEL is a name of the zoo or the folder of a converted model. Takes a minute or two each and needs a C++ compiler;
+    `--compiled` and `load_pretrained(..., compiled=True)` then load the result at once.
+    """
+    from paddle2torch.api import model_folder
+    from paddle2torch.compiled import compile_model
+
+    packages = []
+    for model in models:
+        with _status(f"compiling {model}", quiet=as_json):
+            packages.append(compile_model(model_folder(model)))
+        if not as_json:
+            click.echo(f"{model}: {packages[-1]}")
+    if as_json:
+        _print_json([{"model": m, "package": str(p)} for m, p in zip(models, packages, strict=True)])
+
+
 @main.command()
 @click.argument("model")
 @click.argument("images", nargs=-1, required=True, type=PATH, metavar="IMAGE...")
 @click.option("--batch-size", type=click.IntRange(min=1), default=6, show_default=True, help="Lines run at once.")
+@click.option("--compiled", is_flag=True, help="Run it compiled for this CPU; see `paddle2torch compile`.")
 @click.option("--device", default="cpu", show_default=True, help="Where to run, as PyTorch names it.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
-def read(model: str, images: tuple[Path, ...], batch_size: int, device: str, as_json: bool) -> None:
+def read(model: str, images: tuple[Path, ...], batch_size: int, compiled: bool, device: str, as_json: bool) -> None:
     """Read line images: text and confidence of each.
 
     MODEL is a name of the zoo or the folder of a converted recogniser.
     """
     from paddle2torch.api import load_pretrained
     from paddle2torch.images import load_image
+    from paddle2torch.memory import keep_freed_memory
     from paddle2torch.recognition import Recognizer
 
-    network = load_pretrained(model, fused=True, device=device)
+    keep_freed_memory()
+    network = load_pretrained(model, fused=True, compiled=compiled, device=device)
     lines = Recognizer(network, network.config, batch_size=batch_size)([load_image(image) for image in images])
     if as_json:
         _print_json(
@@ -249,6 +274,7 @@ def read(model: str, images: tuple[Path, ...], batch_size: int, device: str, as_
 @click.option("-o", "--output", type=PATH, help="A folder (a document per source) or a .jsonl file (a line per page).")
 @click.option("--resume", is_flag=True, help="Go on where a run was cut off: leave out what --output has.")
 @click.option("--visualize", type=PATH, help="A folder for pictures: boxes and texts side by side.")
+@click.option("--compiled", is_flag=True, help="Run networks compiled for this CPU; see `paddle2torch compile`.")
 @click.option("--fast", is_flag=True, help="Tight padding, lines of several pages together: texts may differ a little.")
 @click.option("--drop-score", type=float, default=0.5, show_default=True, help="Leave out lines with less confidence.")
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Pages read at once.")
@@ -265,6 +291,7 @@ def ocr(
     output: Path | None,
     resume: bool,
     visualize: Path | None,
+    compiled: bool,
     fast: bool,
     drop_score: float,
     workers: int,
@@ -276,9 +303,11 @@ def ocr(
     """
     import torch
 
+    from paddle2torch.memory import keep_freed_memory
     from paddle2torch.ocr import AUTO, OCR
     from paddle2torch.ocr_job import run_job
 
+    keep_freed_memory()
     if workers > 1:
         # Every page's thread would otherwise start as many threads as there are cores.
         torch.set_num_threads(max(1, torch.get_num_threads() // workers))
@@ -289,6 +318,7 @@ def ocr(
             rec=rec,
             cls=None if no_cls else cls or AUTO,
             device=device,
+            compiled=compiled,
             fast=fast,
             drop_score=drop_score,
             workers=workers,
@@ -346,9 +376,11 @@ def train(config: Path, model_config: Path | None, assignments: tuple[str, ...],
 
     For several processes or machines: accelerate launch -m paddle2torch.cli train --config config.json
     """
+    from paddle2torch.memory import keep_freed_memory
     from paddle2torch.settings import read_settings
     from paddle2torch.train import train as run
 
+    keep_freed_memory()
     settings, model = read_settings(config, model_config, assignments)
     result = run(settings, model, resume=resume)
     best = "" if result.best is None else f", best {result.best:.4f} at step {result.best_step}"
@@ -366,9 +398,11 @@ def eval_command(
 ) -> None:
     """Evaluate a model with PaddleOCR's metrics on the settings' evaluation data."""
     from paddle2torch.api import load_pretrained
+    from paddle2torch.memory import keep_freed_memory
     from paddle2torch.settings import read_settings
     from paddle2torch.train import evaluate
 
+    keep_freed_memory()
     settings, _ = read_settings(config, model_config, assignments)
     best = Path(settings.output.dir) / "best"
     chosen = model or (str(best) if best.is_dir() else settings.pretrained)
@@ -472,6 +506,66 @@ def bench_convert(weights: Path | None, repeat: int, as_json: bool) -> None:
         f"convert takes {result.above_import:.2f} s more than import torch, and {result.memory_ratio:.2f} times the "
         f"file ({result.file_size / 2**20:.0f} MiB) in memory above it"
     )
+
+
+@bench.command("network")
+@click.argument("model")
+@click.option("--export", type=PATH, help="The Paddle export of the same weights, for Paddle and OpenVINO.")
+@click.option("--batch", "batches", multiple=True, metavar="NxHxW", help="A batch to run, such as 6x48x320.")
+@click.option("--no-compiled", "compiled", is_flag=True, default=True, flag_value=False, help="Leave that form out.")
+@click.option("--repeat", type=click.IntRange(min=1), default=15, show_default=True, help="Turns.")
+@click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True, help="Of each engine.")
+@click.option("--chart", type=PATH, help="Write a bar chart (PNG).")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def bench_network_command(
+    model: str, batches: tuple[str, ...], chart: Path | None, as_json: bool, **options: Any
+) -> None:
+    """One network beside OpenVINO, ONNX Runtime and Paddle, same weights and input, taking turns.
+
+    MODEL is a name of the zoo or the folder of a converted model. The floor is what its multiply-adds take at the rate
+    of a plain matrix product on this machine.
+    """
+    from paddle2torch.bench_networks import bench_networks, write_chart
+
+    shapes = []
+    for batch in batches:
+        sizes = batch.split("x")
+        if len(sizes) != 3 or not all(size.isdecimal() for size in sizes):
+            raise Paddle2TorchError(f"--batch {batch!r} is not images x height x width, such as 6x48x320")
+        shapes.append((int(sizes[0]), int(sizes[1]), int(sizes[2])))
+    with _status("running the network in each engine", quiet=as_json):
+        results = bench_networks(model, shapes=shapes or None, **options)
+    if chart is not None:
+        write_chart(results, chart)
+    if as_json:
+        _print_json([result.to_json() for result in results])
+        return
+    for result in results:
+        rows = []
+        for run in result.result.runs:
+            ratio, least, most = result.result.ratios(run)
+            rows.append(
+                (
+                    run.passes.name,
+                    f"{1000 * run.passes.median:.1f}",
+                    f"{1000 * min(run.passes.seconds):.1f}",
+                    f"{1000 * max(run.passes.seconds):.1f}",
+                    f"{ratio:.2f} ({least:.2f} to {most:.2f})",
+                    f"{run.passes.median / result.floor:.2f}",
+                    f"{run.passes.peak_memory / 2**20:.0f}",
+                    f"{100 * result.agreement(run):.1f}",
+                )
+            )
+        header = ("engine", "median ms", "min", "max", "theirs/ours", "by floor", "peak MiB", "% as ours")
+        _print_table(header, rows)
+        click.echo(
+            f"{result.model}, {'x'.join(map(str, result.shape))}: {result.multiply_adds / 1e9:.2f} G multiply-adds, "
+            f"floor {1000 * result.floor:.1f} ms at {result.peak / 1e9:.0f} G/s"
+        )
+        for name, distributions in result.result.missing.items():
+            click.echo(f"left out: {name} ({', '.join(distributions)} not installed)")
+    versions = ", ".join(f"{name} {version}" for name, version in results[0].result.versions.items())
+    click.echo(f"{results[0].result.threads} threads, {results[0].result.cpu}; {versions}")
 
 
 @bench.command("pages")
