@@ -163,14 +163,13 @@ class PixelShuffleConv(nn.Module):
 
 def _onednn(x: Tensor) -> bool:
     """Whether oneDNN's own operators can be called: on a CPU, for inference, outside compilers and exporters."""
-    return (
-        x.device.type == "cpu"
-        and not torch.is_grad_enabled()
-        and not torch.compiler.is_compiling()
-        and torch.backends.mkldnn.is_available()
-        and torch.backends.mkldnn.enabled
-        and (x.dtype == torch.float32 or (x.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()))
-    )
+    if x.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return False
+    if not torch.backends.mkldnn.is_available() or not torch.backends.mkldnn.enabled:
+        return False
+    if x.dtype == torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return x.dtype == torch.float32
 
 
 def fold(model: Network) -> Network:
@@ -208,7 +207,7 @@ def _push_affine(block: LCNetV3Block) -> None:
     weight = conv.weight.double()
     conv.bias = nn.Parameter((_bias(conv) + weight.sum((1, 2, 3)) * shift).to(conv.weight.dtype), requires_grad=False)
     conv.weight.copy_(weight * scale)
-    act.lab = PushedAffine()
+    _replace(act, "lab", PushedAffine())
 
 
 def _fold_chain(parent: nn.Module, chain: tuple[str, ...]) -> None:

@@ -83,8 +83,9 @@ def load_pretrained(
         device: where its tensors go; a compiled one stays on the CPU.
         dtype: of its floating-point tensors; a compiled one has float32.
 
-    Returns a `Network`, or compiled a module that is called in the same way; `.config` has its settings. A recogniser maps float (N, 3, 48, W) to float (N, T, classes)
-    probabilities. Raises `ConfigError` for a name that nobody knows, `SourceError` where no source answers.
+    Returns a `Network`, or compiled a module that is called in the same way; `.config` has its settings. A recogniser
+    maps float (N, 3, 48, W) to float (N, T, classes) probabilities. Raises `ConfigError` for a name that nobody knows,
+    `SourceError` where no source answers.
 
     >>> model = load_pretrained("en_PP-OCRv4_rec", fused=True)
     >>> model(torch.zeros(1, 3, 48, 320)).shape

@@ -258,7 +258,7 @@ def _reader(model: str, run: Callable[[NDArray[np.float32]], NDArray[np.float32]
 def _batch(images: Sequence[BGRImage], config: ModelConfig) -> NDArray[np.float32]:
     settings = config.preprocess
     pixels = np.stack(images).astype(np.float32) * settings.scale
-    normalised = (pixels - np.float32(settings.mean)) / np.float32(settings.std)
+    normalised = (pixels - np.array(settings.mean, np.float32)) / np.array(settings.std, np.float32)
     return np.ascontiguousarray(normalised.transpose(0, 3, 1, 2), dtype=np.float32)
 
 

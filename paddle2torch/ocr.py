@@ -52,9 +52,9 @@ class OCR:
 
     lang: chooses the models of the zoo, by any name that PaddleOCR has for a language ("en", "fr", "french", "latin")
     or by its English name; see `paddle2torch.zoo.pipeline_of`. Lines of right-to-left scripts come in reading order.
-    det, rec, cls: other models, by name, by folder, or as loaded (fused, in eval mode); with `cls=None` no line is turned
-    that stands on its head. device: where the models are moved; without it a loaded model stays where it is, and others
-    are run on the CPU.
+    det, rec, cls: other models, by name, by folder, or as loaded (fused, in eval mode); with `cls=None` no line is
+    turned that stands on its head. device: where the models are moved; without it a loaded model stays where it is, and
+    others are run on the CPU.
 
     compiled: run what is named by name or folder compiled for this CPU, see `load_pretrained`.
 
