@@ -430,7 +430,7 @@ def _svtrv2_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:
         attentions = sum(key.startswith(prefix) and key.endswith(".mixer.qkv.weight") for key in shapes)
         mixer.append(["Conv"] * len(kernels) + ["Global"] * attentions)
         # Attention does not show its heads: those of official models are 32 wide, as their groups are.
-        heads.append(dim // (kernels[0][1] if kernels else 32))
+        heads.append(dim // max(1, kernels[0][1] if kernels else 32))
         dims.append(dim)
     options: dict[str, Any] = {"dims": dims, "depths": [len(stage) for stage in mixer], "num_heads": heads}
     # Strides leave no trace in the tensors.

@@ -42,7 +42,7 @@ from paddle2torch.model_zoo.config import (
     Task,
 )
 from paddle2torch.model_zoo.errors import ConversionError, Paddle2TorchError
-from paddle2torch.model_zoo.network import BACKBONES, HEADS, NECKS, build_model
+from paddle2torch.model_zoo.network import build_model
 from paddle2torch.model_zoo.pplcnetv3 import DET_STAGES, REC_STAGES
 
 # Tensors that are left out on purpose, and why. Whatever else has no place in the network is an error.
@@ -149,18 +149,9 @@ def _candidates(template: Template | None) -> list[Architecture]:
     for card in list_cards():
         if template is None or template.task in (None, card.task):
             architecture = from_card(card).architecture
-            if architecture is not None and architecture not in found and _is_supported(architecture):
+            if architecture is not None and architecture not in found:
                 found.append(architecture)
     return found
-
-
-def _is_supported(architecture: Architecture) -> bool:
-    """Whether `build_model` knows the parts: some cards describe networks that are still to come."""
-    return (
-        architecture.backbone.name in BACKBONES
-        and (architecture.neck is None or architecture.neck.name in NECKS)
-        and architecture.head.name in HEADS
-    )
 
 
 def _student(shapes: Shapes, path: Path) -> tuple[dict[str, tuple[tuple[int, ...], str]], tuple[str, ...]]:

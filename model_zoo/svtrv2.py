@@ -207,6 +207,8 @@ class SVTRv2(nn.Module):
         first = kinds.index("Global") if "Global" in kinds else len(kinds)
         if not 0 < first < len(kinds) or set(kinds[:first]) != {"Conv"} or set(kinds[first:]) != {"Global"}:
             raise ConfigError('SVTRv2: the mixers are "Conv" up to one block and "Global" from there on')
+        if any(heads < 1 or dim % heads for dim, heads in zip(dims, num_heads, strict=True)):
+            raise ConfigError(f"SVTRv2: dims {list(dims)} cannot be shared out to num_heads {list(num_heads)}")
         self.pope = POPatchEmbed(in_channels, dims[0])
         # Stochastic depth grows from the first block to the last.
         rates = torch.linspace(0, drop_path_rate, len(kinds), dtype=torch.float64, device="cpu").tolist()

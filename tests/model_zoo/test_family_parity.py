@@ -21,9 +21,10 @@ from paddle2torch.converters.layout import layout_table, to_torch
 from paddle2torch.golden import OUTPUT, sample
 from paddle2torch.model_zoo.cards import load_card
 from paddle2torch.model_zoo.config import ModelConfig
+from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.layers import BatchNorm2d
 from paddle2torch.model_zoo.network import Network, build_model, fuse
-from paddle2torch.model_zoo.svtrv2 import DropPath
+from paddle2torch.model_zoo.svtrv2 import DropPath, SVTRv2
 
 GOLDENS = Path(__file__).parents[1] / "goldens" / "family"
 # Of a layer's largest value. The worst of all is at 3.7e-5: fifty layers of ResNet_vd magnify their first roundings a
@@ -158,6 +159,24 @@ def test_stochastic_depth_leaves_out_branches_of_images() -> None:
     assert torch.equal(out.amin((1, 2)), out.amax((1, 2)))
     assert abs(float((out[:, 0, 0] == 0).float().mean()) - 0.25) < 0.03
     assert torch.equal(DropPath(0.25).eval()(out), out)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"dims": (64, 128)}, "an entry for each stage"),
+        ({"depths": (3, 6, 4)}, "each of the blocks that depths counts"),
+        ({"mixer": (("Conv",) * 3, ("Global",) * 6, ("Conv",) * 3)}, "up to one block"),
+        ({"mixer": (("Conv",) * 3, ("Conv",) * 6, ("Conv",) * 3)}, "up to one block"),
+        ({"num_heads": (2, 3, 8)}, r"dims \[64, 128, 256\] cannot be shared out to num_heads \[2, 3, 8\]"),
+        ({"num_heads": (2, 4, 0)}, "cannot be shared out"),
+    ],
+)
+def test_stages_of_svtrv2_that_do_not_fit(change: dict[str, Any], message: str) -> None:
+    with torch.device("meta"):
+        SVTRv2()
+        with pytest.raises(ConfigError, match=message):
+            SVTRv2(**change)
 
 
 def test_sar_in_training_equals_paddles() -> None:
