@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -21,13 +22,15 @@ import yaml
 from click.testing import CliRunner
 from huggingface_hub import constants
 from loopback import Handler, Server
+from small_models import small_config
 
 from paddle2torch import hub, load_pretrained
 from paddle2torch.cli import main
 from paddle2torch.hub import push
 from paddle2torch.hub_card import hub_card
+from paddle2torch.model_zoo.config import ClsPostprocess, ClsPreprocess, Component, ModelConfig
 from paddle2torch.model_zoo.errors import ConfigError, FileFormatError, SourceError
-from paddle2torch.model_zoo.network import Network
+from paddle2torch.model_zoo.network import Network, build_model
 from paddle2torch.sources import is_hub_id
 from paddle2torch.store import save_model
 
@@ -243,9 +246,25 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubServe
         server.shutdown()
 
 
+@pytest.fixture(scope="module")
+def small() -> Network:
+    """A classifier: few layers, so that it is quickly written and read."""
+    config = ModelConfig(
+        name="small",
+        task="cls",
+        form="training",
+        backbone=Component("MobileNetV3", {"scale": 0.35, "model_name": "small"}),
+        neck=None,
+        head=Component("ClsHead", {"classes": 2}),
+        preprocess=ClsPreprocess(),
+        postprocess=ClsPostprocess(),
+    )
+    return build_model(config).eval()
+
+
 @pytest.fixture
 def folder(small: Network, tmp_path: Path) -> Path:
-    """The small recogniser as a converted model."""
+    """The classifier as a converted model."""
     save_model(tmp_path / "small", small.config, small.state_dict())
     return tmp_path / "small"
 
@@ -290,13 +309,13 @@ def test_a_branch_is_resolved_and_followed(server: HubServer, folder: Path, smal
     first = server.branches["me/small"]["main"]
     push(folder, "me/small", revision="tuned")
     changed = {key: tensor.clone() for key, tensor in small.state_dict().items()}
-    changed["head.ctc_head.fc.bias"] += 1
+    changed["head.fc.bias"] += 1
     save_model(folder, small.config, changed, overwrite=True)
     push(folder, "me/small", revision="tuned")
     assert server.branches["me/small"]["main"] == first
     assert same(load_pretrained("me/small"), small)
     tuned = load_pretrained("me/small", revision="tuned")
-    assert torch.equal(tuned.state_dict()["head.ctc_head.fc.bias"], changed["head.ctc_head.fc.bias"])
+    assert torch.equal(tuned.state_dict()["head.fc.bias"], changed["head.fc.bias"])
     assert same(load_pretrained("me/small", revision=first), small)
 
 
@@ -431,13 +450,19 @@ def test_the_card(small: Network, tmp_path: Path, server: HubServer, folder: Pat
     metadata = yaml.safe_load(card.split("---\n")[1])
     assert metadata["license"] == "apache-2.0"
     assert metadata["library_name"] == "paddle2torch"
-    assert metadata["pipeline_tag"] == "image-to-text"
+    assert metadata["pipeline_tag"] == "image-classification"
     assert 'load_pretrained("me/small", fused=True)' in card
     assert "holds: 2 layers against its export, Paddle 3.3.1" in card
     assert "| local, worst layer | 1.5e-06 |" in card
     assert "| accumulated, worst layer | 1.9e-05 |" in card
     assert huggingface_hub.ModelCard(card).data.library_name == "paddle2torch"
-    assert "Not measured" in hub_card(small.config, "me/small", "mit", None)
+    reader = hub_card(replace(small_config(), name="en_PP-OCRv4_rec"), "me/reader", "mit", None)
+    metadata = yaml.safe_load(reader.split("---\n")[1])
+    assert metadata["pipeline_tag"] == "image-to-text"
+    assert metadata["language"] == ["en"]
+    assert metadata["license"] == "mit"
+    assert "7 characters" in reader
+    assert "Not measured" in reader
     report.write_text("[]", encoding="utf-8")
     done = CliRunner().invoke(main, ["push", str(folder), "me/small", "--verification", str(report)])
     assert done.exit_code == 1
