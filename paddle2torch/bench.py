@@ -96,6 +96,17 @@ def bench_conversion(weights: Path | None = None, *, repeat: int = 5) -> Convers
         )
 
 
+def bench_growth(folder: Path, counts: Sequence[int]) -> tuple[Measurement, ...]:
+    """Run `paddle2torch read` on so many lines each: the bundled ones, again and again."""
+    images = sorted((Path(__file__).parent / "assets").glob("line_*.png"))
+    cli = [sys.executable, "-m", "paddle2torch.cli", "read", str(folder)]
+    results = []
+    for count in counts:
+        took, peak = _run([*cli, *(str(images[index % len(images)]) for index in range(count))])
+        results.append(Measurement(f"{count} lines", (took,), peak))
+    return tuple(results)
+
+
 def write_checkpoint(path: Path) -> None:
     """A checkpoint of en_PP-OCRv4_rec with zeros for weights, as Paddle writes one."""
     import torch

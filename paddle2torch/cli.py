@@ -237,7 +237,8 @@ def read(model: str, images: tuple[Path, ...], batch_size: int, compiled: bool, 
 
     keep_freed_memory()
     network = load_pretrained(model, fused=True, compiled=compiled, device=device)
-    lines = Recognizer(network, network.config, batch_size=batch_size)([load_image(image) for image in images])
+    recognizer = Recognizer(network, network.config, batch_size=batch_size)
+    lines = list(recognizer.stream(load_image(image) for image in images))
     if as_json:
         _print_json(
             [
@@ -505,6 +506,34 @@ def bench_convert(weights: Path | None, repeat: int, as_json: bool) -> None:
     click.echo(
         f"convert takes {result.above_import:.2f} s more than import torch, and {result.memory_ratio:.2f} times the "
         f"file ({result.file_size / 2**20:.0f} MiB) in memory above it"
+    )
+
+
+@bench.command("growth")
+@click.argument("model")
+@click.option("--lines", type=click.IntRange(min=1), multiple=True, default=(1, 100, 1000), show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def bench_growth_command(model: str, lines: tuple[int, ...], as_json: bool) -> None:
+    """Time and memory of `read` for ever more lines: whole processes."""
+    from paddle2torch.api import model_folder
+    from paddle2torch.bench import bench_growth
+
+    with _status("reading", quiet=as_json):
+        results = bench_growth(model_folder(model), lines)
+    if as_json:
+        _print_json(
+            [
+                {"lines": count, "seconds": run.median, "peak_memory": run.peak_memory}
+                for count, run in zip(lines, results, strict=True)
+            ]
+        )
+        return
+    _print_table(
+        ("lines", "seconds", "lines/s", "peak MiB"),
+        [
+            (str(count), f"{run.median:.2f}", f"{count / run.median:.1f}", f"{run.peak_memory / 2**20:.0f}")
+            for count, run in zip(lines, results, strict=True)
+        ],
     )
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 import cv2
@@ -129,6 +130,10 @@ def _normalised(config: RecPreprocess) -> npt.NDArray[np.float32]:
     return (values - mean) / std
 
 
+WINDOW = 32
+"""Batches that `Recognizer.stream` takes at a time: enough that lines of a width find each other."""
+
+
 class Recognizer:
     """Reads line images with a recogniser in eval form.
 
@@ -179,6 +184,15 @@ class Recognizer:
         for indices, width in self._batches([image.shape[1] / image.shape[0] for image in images]):
             lines.update(zip(indices, self._read([images[index] for index in indices], width), strict=True))
         return [lines[index] for index in range(len(images))]
+
+    def stream(self, images: Iterable[BGRImage]) -> Iterator[Line]:
+        """Read images as they come, a `Line` each, in order: as many in memory as `WINDOW` batches hold.
+
+        With the padding "line" the results are those of one call. With "batch" each window is sorted by itself.
+        """
+        rest = iter(images)
+        while window := list(islice(rest, WINDOW * self.batch_size)):
+            yield from self(window)
 
     def _batches(self, ratios: Sequence[float]) -> Iterator[tuple[list[int], int]]:
         """Indices of the lines that run together, and the width of their input."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -26,7 +26,7 @@ from paddle2torch.model_zoo.config import (
     RecPreprocess,
 )
 from paddle2torch.model_zoo.errors import ConfigError
-from paddle2torch.model_zoo.network import build_model
+from paddle2torch.model_zoo.network import Network, build_model
 from paddle2torch.recognition import (
     Char,
     Extent,
@@ -514,3 +514,27 @@ def test_real_lines_read_as_paddleocr_reads_them(name: str, weights: str) -> Non
     assert [line.text for line in lines] == [line["text"] for line in expected.values()]
     for line, official in zip(lines, expected.values(), strict=True):
         assert line.score == pytest.approx(official["score"], abs=1e-5)
+
+
+def test_a_stream_reads_as_one_call_does_and_holds_a_window(monkeypatch: pytest.MonkeyPatch, small: Network) -> None:
+    monkeypatch.setattr("paddle2torch.recognition.WINDOW", 2)
+    recognizer = Recognizer(small, small.config, batch_size=2)
+    rng = np.random.default_rng(3)
+    images = [rng.integers(0, 256, (48, 40 + 90 * (index % 5), 3), dtype=np.uint8) for index in range(11)]
+    taken = 0
+
+    def source() -> Iterator[np.ndarray]:
+        nonlocal taken
+        for image in images:
+            taken += 1
+            yield image
+
+    stream = recognizer.stream(source())
+    found = [next(stream)]
+    assert taken == 4
+    found += stream
+    # Not compared bit for bit: which lines share a batch is another matter of rounding.
+    expected = recognizer(images)
+    assert [line.text for line in found] == [line.text for line in expected]
+    assert np.allclose([line.score for line in found], [line.score for line in expected], atol=1e-5)
+    assert list(recognizer.stream([])) == []
