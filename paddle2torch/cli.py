@@ -49,10 +49,13 @@ def main() -> None:
 @click.option("--version", help="Only models of this version: v2.0, v2, v3, v4, v5.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def list_command(as_json: bool, **filters: Any) -> None:
-    """Show the released models that can be had by name, and what of them is converted here."""
-    from paddle2torch.zoo import list_models
+    """Show the released models that can be had by name, what of them is converted here, and your own."""
+    from paddle2torch.zoo import list_models, own_models
 
     models = list_models(**filters)
+    # Nobody said which language and version they are of.
+    asked = filters["language"] is not None or filters["version"] is not None
+    own = () if asked else own_models(task=filters["task"])
     if as_json:
         _print_json(
             [
@@ -71,16 +74,27 @@ def list_command(as_json: bool, **filters: Any) -> None:
                 }
                 for model in models
             ]
+            + [
+                {
+                    "name": model.name,
+                    "task": model.task,
+                    "version": None,
+                    "converted": str(model.folder),
+                    "form": model.form,
+                    "bytes": model.bytes,
+                }
+                for model in own
+            ]
         )
         return
     from paddle2torch import zoo_tables
 
     if not sys.stdout.isatty():
-        _print_table(zoo_tables.HEADER, list(zoo_tables.model_rows(models)))
+        _print_table(zoo_tables.HEADER, list(zoo_tables.model_rows(models, own)))
         return
     from rich.console import Console
 
-    zoo_tables.print_models(models, Console(highlight=False))
+    zoo_tables.print_models(models, Console(highlight=False), own)
 
 
 @main.command()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from paddle2torch.model_zoo.cards import Card, list_cards
-from paddle2torch.model_zoo.config import CONFIG_NAME, Form, ModelConfig
+from paddle2torch.model_zoo.config import CONFIG_NAME, Form, ModelConfig, Task
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.languages import find_language
 from paddle2torch.sources import zoo_dir
@@ -27,9 +27,18 @@ class ZooModel:
     @property
     def bytes(self) -> int | None:
         """What the converted model takes on disk; None where it is not converted here."""
-        if self.folder is None:
-            return None
-        return sum(path.stat().st_size for path in self.folder.iterdir() if path.is_file())
+        return None if self.folder is None else _size(self.folder)
+
+
+@dataclass(frozen=True)
+class OwnModel:
+    """A converted model of the local zoo that no card is about."""
+
+    name: str
+    task: Task
+    form: Form
+    folder: Path
+    bytes: int
 
 
 def list_models(
@@ -62,6 +71,25 @@ def list_models(
         form = ModelConfig.load(folder).form if converted else None
         models.append(ZooModel(card, folder if converted else None, form))
     return tuple(models)
+
+
+def own_models(*, task: str | None = None) -> tuple[OwnModel, ...]:
+    """The models of the local zoo that are not released ones, sorted by name."""
+    released = {card.name for card in list_cards()}
+    home = zoo_dir()
+    models = []
+    for folder in sorted(home.iterdir()) if home.is_dir() else ():
+        # What is being written has a name with a dot in front.
+        if folder.name in released or folder.name.startswith(".") or not (folder / CONFIG_NAME).is_file():
+            continue
+        config = ModelConfig.load(folder)
+        if task in (None, config.task):
+            models.append(OwnModel(folder.name, config.task, config.form, folder, _size(folder)))
+    return tuple(models)
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
 
 
 def languages_of(card: Card) -> tuple[str, ...]:

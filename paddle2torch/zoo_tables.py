@@ -11,7 +11,7 @@ from rich.text import Text
 
 from paddle2torch.model_zoo.config import CTCDecode
 from paddle2torch.model_zoo.languages import LANGUAGES
-from paddle2torch.zoo import ZooModel, languages_of
+from paddle2torch.zoo import OwnModel, ZooModel, languages_of
 
 if TYPE_CHECKING:
     from paddle2torch.info import Info
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 HEADER = ("name", "task", "version", "parameters", "here", "languages")
 
 
-def print_models(models: Sequence[ZooModel], console: Console) -> None:
+def print_models(models: Sequence[ZooModel], console: Console, own: Sequence[OwnModel] = ()) -> None:
     """A table of models; languages are cut where the terminal ends."""
-    rows = [("name", "task", "vers.", "param.", "here", "languages"), *model_rows(models)]
+    rows = [("name", "task", "vers.", "param.", "here", "languages"), *model_rows(models, own)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for index, row in enumerate(rows):
         cells = (
@@ -33,16 +33,19 @@ def print_models(models: Sequence[ZooModel], console: Console) -> None:
         line.truncate(console.width, overflow="ellipsis")
         console.print(line)
     here = sum(model.folder is not None for model in models)
-    console.print(f"{len(models)} models, {here} converted here", style="dim")
+    more = f", and {len(own)} of your own" if own else ""
+    console.print(f"{len(models)} released models, {here} converted here{more}", style="dim")
 
 
-def model_rows(models: Sequence[ZooModel]) -> Iterator[tuple[str, ...]]:
+def model_rows(models: Sequence[ZooModel], own: Sequence[OwnModel] = ()) -> Iterator[tuple[str, ...]]:
     """The cells of a table of models: parameters in the form for reading, and form and size of what is here."""
     for model in models:
         card = model.card
         here = "-" if model.bytes is None else f"{model.form} {_size(model.bytes)}"
         languages = ", ".join(languages_of(card)) if card.task == "rec" else "any"
         yield card.name, card.task, card.version, _millions(card.parameters.fused), here, languages
+    for mine in own:
+        yield mine.name, mine.task, "own", "-", f"{mine.form} {_size(mine.bytes)}", "-"
 
 
 def print_info(info: Info, console: Console) -> None:

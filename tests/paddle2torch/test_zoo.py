@@ -30,7 +30,7 @@ from paddle2torch.model_zoo.config import Component, CTCDecode, ModelConfig, Rec
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.languages import ALIASES, LANGUAGES, SCRIPTS, find_language
 from paddle2torch.model_zoo.network import build_model
-from paddle2torch.zoo import Pipeline, pipeline_of
+from paddle2torch.zoo import Pipeline, own_models, pipeline_of
 from paddle2torch.zoo_tables import print_info, print_models
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
@@ -149,6 +149,23 @@ def test_list_filters() -> None:
     refused = run("list", "--language", "frensh")
     assert refused.exit_code == 1
     assert "did you mean french" in refused.output
+
+
+def test_own_models_are_listed_after_the_released(small_checkpoint: Path, tmp_path: Path) -> None:
+    letters = tmp_path / "letters.txt"
+    letters.write_text("\n".join("abcdefg"))
+    assert own_models() == ()
+    convert("mine", weights=small_checkpoint, charset=letters)
+    (own,) = own_models()
+    assert (own.name, own.task, own.form) == ("mine", "rec", "training")
+    assert own_models(task="det") == ()
+    *_, last = json.loads(run("list", "--task", "rec", "--json").stdout)
+    assert (last["name"], last["version"], last["bytes"]) == ("mine", None, own.bytes)
+    assert run("list").stdout.splitlines()[-1].split()[:3] == ["mine", "rec", "own"]
+    assert "mine" not in run("list", "--version", "v4").stdout
+    out = io.StringIO()
+    print_models(list_models(), Console(file=out, width=80, color_system=None), own_models())
+    assert out.getvalue().endswith("0 converted here, and 1 of your own\n")
 
 
 @pytest.mark.parametrize("width", [80, 120])
