@@ -24,7 +24,7 @@ from paddle2torch.hub_card import hub_card
 from paddle2torch.landing import land_file, land_folder, repair_folder
 from paddle2torch.model_zoo.config import CONFIG_NAME, ModelConfig
 from paddle2torch.model_zoo.errors import ConfigError, Paddle2TorchError, SourceError
-from paddle2torch.sources import cache_dir, is_hub_id
+from paddle2torch.sources import cache_dir, is_hub_id, one_at_a_time
 from paddle2torch.store import WEIGHTS_NAME, load_model
 
 RECORD_NAME = "hub.json"
@@ -73,7 +73,10 @@ def fetch(repo: str, revision: str | None = None) -> Path:
         warnings.warn(f"{repo}: {error}; taking what it was the last time, {last}", stacklevel=4)
         return home / last
     if not _is_whole(home / info.sha):
-        _download(repo, info, home / info.sha)
+        with one_at_a_time(home / info.sha, progress=True):
+            # The process that was waited for may have brought it.
+            if not _is_whole(home / info.sha):
+                _download(repo, info, home / info.sha)
     if commit is None:
         with land_file(known) as temporary:
             temporary.write_text(info.sha + "\n", encoding="utf-8")

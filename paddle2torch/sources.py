@@ -115,7 +115,7 @@ def obtain(card: Card, *, fused: bool = False, weights: Path | None = None, prog
         sources = card.sources.training if form == "training" else card.sources.inference
         found = _cached(folder, form, sources, tried)
         if found is None:
-            with _one_at_a_time(folder, progress):
+            with one_at_a_time(folder, progress):
                 # The process that was waited for may have brought it.
                 found = _cached(folder, form, sources, []) or _fetched(
                     folder, form, sources, tried, unreachable, progress
@@ -180,7 +180,7 @@ def _local_archive(archive: Path) -> Obtained:
     origin = f"local file {archive}"
     found = _cached(folder, form, None, [])
     if found is None:
-        with _one_at_a_time(folder, progress=False):
+        with one_at_a_time(folder, progress=False):
             found = _cached(folder, form, None, [])
             if found is None:
                 with land_folder(folder, overwrite=True) as staging:
@@ -429,7 +429,7 @@ def _one_line(text: str) -> str:
 
 
 @contextlib.contextmanager
-def _one_at_a_time(folder: Path, progress: bool) -> Iterator[None]:
+def one_at_a_time(folder: Path, progress: bool) -> Iterator[None]:
     """Only one process fetches into the folders beside `folder`; the others wait and find what it brought."""
     from filelock import FileLock, Timeout  # costs a quarter of a second, which only a download should pay
 
