@@ -306,8 +306,8 @@ class OutputSettings:
 class Settings:
     """All of `config.json`.
 
-    `pretrained` is where training starts: a name of the zoo, or a converted model's folder; null for new weights,
-    initialised as Paddle does.
+    `pretrained` is where training starts: a name of the zoo, a converted model's folder, or a repository of the Hub
+    ("org/name"); null for new weights, initialised as Paddle does.
     """
 
     pretrained: str | None
