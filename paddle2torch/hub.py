@@ -72,6 +72,8 @@ def fetch(repo: str, revision: str | None = None) -> Path:
             raise
         warnings.warn(f"{repo}: {error}; taking what it was the last time, {last}", stacklevel=4)
         return home / last
+    if commit is not None and info.sha != commit:
+        raise SourceError(f"{repo}: asked for the commit {commit}, the Hub answers with {info.sha}")
     if not _is_whole(home / info.sha):
         with one_at_a_time(home / info.sha, progress=True):
             # The process that was waited for may have brought it.

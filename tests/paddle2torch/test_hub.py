@@ -319,6 +319,15 @@ def test_a_branch_is_resolved_and_followed(server: HubServer, folder: Path, smal
     assert same(load_pretrained("me/small", revision=first), small)
 
 
+def test_a_commit_is_that_commit(server: HubServer, folder: Path, home: Path) -> None:
+    push(folder, "me/small")
+    other = "0" * 40
+    server.branches["me/small"][other] = server.branches["me/small"]["main"]  # a branch that is called like a commit
+    with pytest.raises(SourceError, match=f"asked for the commit {other}, the Hub answers with"):
+        load_pretrained("me/small", revision=other)
+    assert list(home.rglob("*.safetensors")) == []
+
+
 def test_too_many_requests_and_cut_connections(server: HubServer, folder: Path, small: Network) -> None:
     server.busy = 2
     push(folder, "me/small")
