@@ -21,7 +21,14 @@ from paddle2torch.converters.layout import checkpoint_rows, to_paddle
 from paddle2torch.converters.pdparams import Checkpoint, read_pdparams
 from paddle2torch.converters.templates import from_card, from_yml
 from paddle2torch.model_zoo.cards import load_card
-from paddle2torch.model_zoo.config import Component, CTCDecode, ModelConfig, RecPreprocess
+from paddle2torch.model_zoo.config import (
+    ClsPostprocess,
+    ClsPreprocess,
+    Component,
+    CTCDecode,
+    ModelConfig,
+    RecPreprocess,
+)
 from paddle2torch.model_zoo.errors import ConfigError, ConversionError
 from paddle2torch.model_zoo.network import Network, build_model, fuse
 
@@ -119,6 +126,26 @@ def test_an_lstm_has_both_of_its_names(tmp_path: Path) -> None:
     for own, cell in (("weight_ih_l0", "0.cell_fw.weight_ih"), ("bias_hh_l1_reverse", "1.cell_bw.bias_hh")):
         one, other = (tensors[f"neck.encoder.lstm.{name}"] for name in (own, cell))
         assert one.tobytes() == other.tobytes()
+
+
+def test_a_classifier_of_paddleclas_has_its_names(tmp_path: Path) -> None:
+    config = ModelConfig(
+        name="clas",
+        task="cls",
+        form="training",
+        backbone=Component("PPLCNet", {"scale": 0.25}),
+        neck=None,
+        head=Component("PPLCNetHead", {"classes": 2}),
+        preprocess=ClsPreprocess(image_shape=(3, 80, 160), keep_ratio=False),
+        postprocess=ClsPostprocess(),
+    )
+    model = build_model(config).eval()
+    target = export(model, "paddle", tmp_path / "clas.pdparams").target
+    names = list(read_pdparams(target).tensors)
+    assert names[0] == "conv1.conv.weight"
+    assert names[-1] == "fc.bias"
+    state = convert_checkpoint(target, name="clas").state
+    assert all(torch.equal(state[key], tensor) for key, tensor in model.state_dict().items())
 
 
 def test_a_fused_model_makes_no_checkpoint(small: Network, tmp_path: Path) -> None:
