@@ -23,7 +23,7 @@ from small_models import write_pdparams
 from paddle2torch.converters.align import align
 from paddle2torch.converters.architecture import from_paddleocr
 from paddle2torch.converters.convert import convert_checkpoint, convert_export
-from paddle2torch.converters.layout import layout_table, lstm_key
+from paddle2torch.converters.layout import checkpoint_rows, layout_table, lstm_key
 from paddle2torch.converters.pir import read_pir
 from paddle2torch.converters.templates import Charset, Template
 from paddle2torch.model_zoo.config import CTCDecode, DBPostprocess, DetPreprocess, ModelConfig, RecPreprocess
@@ -158,6 +158,11 @@ def test_checkpoint_converts_and_every_layer_equals_paddles(name: str, tmp_path:
         model = build_model(converted.config)
     model.load_state_dict(dict(converted.state), assign=True)
     model.eval()
+    # The way back: Paddle's names in Paddle's order, but for what was left out.
+    back = [row.paddle_key for row in checkpoint_rows(model)]
+    assert back == [entry["name"] for entry in facts["parameters"] if entry["name"] in set(back)]
+    left_out = [entry["name"] for entry in facts["parameters"] if entry["name"] not in set(back)]
+    assert all(key in "".join(converted.notes) for key in left_out)
     outputs: dict[str, torch.Tensor] = {}
     calls: Counter[str] = Counter()
 
