@@ -61,7 +61,8 @@ class Left(NamedTuple):
 
 @pytest.fixture(scope="module")
 def left(tmp_path_factory: pytest.TempPathFactory) -> Left:
-    """A tiny recogniser, fine-tuned for a few steps, in both graph formats."""
+    """A tiny recogniser, fine-tuned for a step, in both graph formats."""
+    needs_onnx()
     folder = tmp_path_factory.mktemp("left")
     config = tiny_config(charset=CHARSET, preprocess=RecPreprocess(image_shape=(3, 48, 320)))
     torch.manual_seed(3)
@@ -83,6 +84,11 @@ def left(tmp_path_factory: pytest.TempPathFactory) -> Left:
         patch.setattr(export_onnx, "captured", lambda model: program)
         patch.setattr(export_torch, "captured", lambda model: program)
         return Left(best, export(best, "onnx", folder / "tiny.onnx"), export(best, "torch", folder / "tiny.pt2"))
+
+
+def needs_onnx() -> None:
+    for name in export_onnx.NEEDED:
+        pytest.importorskip(name, reason=f"needs {name}")
 
 
 @torch.no_grad()
@@ -131,7 +137,7 @@ class Stand(Network):
 
 
 def onnx_session(path: Path) -> Any:
-    onnxruntime = pytest.importorskip("onnxruntime", reason="needs onnxruntime")
+    onnxruntime = importlib.import_module("onnxruntime")
     return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
 
@@ -328,8 +334,9 @@ def test_the_numbers_of_a_result() -> None:
     assert Exported(Path("x"), "paddle").worst is None
 
 
-def test_rapidocr_with_the_real_recogniser(ch_export: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_rapidocr_with_the_real_recogniser(ch_export: Path, tmp_path: Path) -> None:
     """The official weights as ONNX: RapidOCR, unchanged, reads what we read."""
+    needs_onnx()
     card = load_card("ch_PP-OCRv4_rec")
     converted = convert_export(ch_export, from_card(card), name=card.name)
     network = build_model(converted.config).eval()
