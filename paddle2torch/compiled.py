@@ -1,12 +1,13 @@
 """Networks compiled ahead of time for the CPU at hand, so that nobody waits for a compiler to read one image.
 
-A package is made once (about a minute), by torch.export and AOTInductor from the folded form, with free batch and image
-sizes. It lies in the cache under a name that holds everything it depends on: weights, settings, versions of PyTorch and
-of this library, the CPU's instructions. It is native code: only packages that were made here are ever loaded.
+A package is made once (a minute or two), by torch.export and AOTInductor from the folded form, with free batch and
+image sizes. It lies in the cache under a name that holds everything it depends on: weights, settings, the networks'
+code, PyTorch's version, the CPU's instructions. It is native code: only packages that were made here are ever loaded.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
 import platform
@@ -19,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from paddle2torch._version import __version__
+from paddle2torch import model_zoo
 from paddle2torch.converters.files import sha256_of
 from paddle2torch.exporting import LINE_WIDTH_AT_LEAST, Served, captured, compare, example_images
 from paddle2torch.landing import land_file
@@ -106,7 +107,7 @@ def package_path(folder: Path) -> Path:
     parts = (
         sha256_of(folder / WEIGHTS_NAME),
         hashlib.sha256(settings).hexdigest(),
-        __version__,
+        _code_digest(),
         torch.__version__,
         platform.system(),
         platform.machine(),
@@ -115,6 +116,15 @@ def package_path(folder: Path) -> Path:
     )
     key = hashlib.sha256("\n".join(parts).encode()).hexdigest()
     return cache_dir() / "compiled" / f"{name}-{key[:24]}.pt2"
+
+
+@functools.cache
+def _code_digest() -> str:
+    """Of the code that makes networks: what was compiled from other code is another package."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(model_zoo.__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def compile_model(folder: Path) -> Path:
