@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
 from small_models import fill
 from structure import image
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from paddle2torch.converters.templates import from_card
 from paddle2torch.model_zoo.cards import load_card
@@ -166,3 +168,35 @@ def test_the_output_size_of_a_transposed_convolution() -> None:
     x = image(1, conv.in_channels, 5, 7)
     with torch.inference_mode():
         assert torch.allclose(conv(x), conv(x, [10, 14]), atol=1e-6)
+
+
+class Operations(TorchDispatchMode):
+    """Counts what PyTorch is asked to compute, and the values written by it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+        self.written = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, Tensor) and not func.is_view:
+            self.count += 1
+            self.written += out.numel()
+        return out
+
+
+@pytest.mark.parametrize(
+    ("name", "operations", "written"), [("en_PP-OCRv4_rec", 0.49, 0.29), ("ch_PP-OCRv4_det", 0.59, 0.43)]
+)
+def test_passes_over_memory_are_saved(name: str, operations: float, written: float) -> None:
+    """A guard of speed that no noise moves: at most these shares of what the fused form does."""
+    x = image(*NETWORKS[name])
+    counts = []
+    for model in (fuse(network(name)), fold(network(name))):
+        with torch.inference_mode(), Operations() as found:
+            model(x)
+        counts.append(found)
+    fused, folded = counts
+    assert folded.count <= operations * fused.count
+    assert folded.written <= written * fused.written
