@@ -55,6 +55,12 @@ HEADS: Mapping[str, Callable[..., nn.Module]] = {
 }
 
 
+# Of settings from outside; the largest official ones are 12 and 18,385.
+LAYER_COUNTS = frozenset({"conv_kxk_num", "depth", "depths", "num_decoder_layers"})
+MOST_LAYERS = 100
+MOST_CHANNELS = 1_000_000
+
+
 class Network(nn.Module):
     """A PP-OCR network: backbone, neck where there is one, head, under Paddle's names.
 
@@ -114,6 +120,7 @@ def _build(
     where = f"{config.name}: {part}"
     if component.name not in registry:
         raise ConfigError(f"{where}: {component.name!r} is not supported; known: {', '.join(registry) or 'none'}")
+    _check_sizes(component.options, where)
     constructor = registry[component.name]
     parameters = inspect.signature(constructor).parameters
     if fused and "fused" in parameters:
@@ -127,6 +134,17 @@ def _build(
     except TypeError as error:
         # Nested options (the neck inside a head) are checked by their own constructor.
         raise ConfigError(f"{where} {component.name}: {error}") from None
+
+
+def _check_sizes(options: Mapping[str, Any], where: str) -> None:
+    """Raise `ConfigError` for numbers that no network has: settings come from outside, and would build for hours."""
+    for key, value in options.items():
+        most = MOST_LAYERS if key in LAYER_COUNTS else MOST_CHANNELS
+        for number in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(number, Mapping):
+                _check_sizes(number, f"{where}: {key}")
+            elif isinstance(number, int | float) and abs(number) > most:
+                raise ConfigError(f"{where}: {key} is {number}, and at most {most} is taken for a network")
 
 
 def channels_last(model: Network) -> Network:

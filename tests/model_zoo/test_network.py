@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -32,8 +33,6 @@ def test_fusing_changes_no_result(small: Network, width: int) -> None:
 
 
 def test_a_fused_model_keeps_its_dtype(small: Network) -> None:
-    import copy
-
     half = fuse(copy.deepcopy(small).to(torch.bfloat16))
     assert {tensor.dtype for tensor in half.state_dict().values()} == {torch.bfloat16}
 
@@ -131,3 +130,24 @@ def test_kernels_of_the_neck(kernels: tuple[list[int], list[int] | None]) -> Non
 def test_an_option_that_no_network_has(part: str, component: Component, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build_model(replace(small_config(), **{part: component}))
+
+
+@pytest.mark.parametrize(
+    ("part", "path", "key"),
+    [
+        ("backbone", (), "conv_kxk_num"),
+        ("head", ("ctc",), "depth"),
+        ("head", ("nrtr",), "num_decoder_layers"),
+        ("head", ("ctc",), "hidden_dims"),
+    ],
+)
+def test_sizes_that_would_build_for_hours_are_refused(part: str, path: tuple[str, ...], key: str) -> None:
+    config = small_config()
+    component: Component = getattr(config, part)
+    options = copy.deepcopy(dict(component.options))
+    place = options
+    for step in path:
+        place = place[step]
+    place[key] = 10**9
+    with pytest.raises(ConfigError, match=f"{key} is 1000000000, and at most"):
+        build_model(replace(config, **{part: Component(component.name, options)}))
