@@ -556,7 +556,7 @@ def bench_growth_command(model: str, lines: tuple[int, ...], as_json: bool) -> N
 @click.option("--export", type=PATH, help="The Paddle export of the same weights, for Paddle and OpenVINO.")
 @click.option("--batch", "batches", multiple=True, metavar="NxHxW", help="A batch to run, such as 6x48x320.")
 @click.option("--compiled/--no-compiled", default=True, show_default=True, help="Run our compiled form as well.")
-@click.option("--repeat", type=click.IntRange(min=1), default=15, show_default=True, help="Turns.")
+@click.option("--repeat", type=click.IntRange(min=1), default=7, show_default=True, help="Turns.")
 @click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True, help="Of each engine.")
 @click.option("--chart", type=PATH, help="Write a bar chart (PNG).")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
