@@ -37,6 +37,11 @@ class Measurement:
         """Slowest minus fastest, in seconds."""
         return max(self.seconds) - min(self.seconds)
 
+    def times_as_fast_as(self, other: Measurement) -> tuple[float, float, float]:
+        """`other`'s seconds by these: median, least and most over the turns, each turn within itself."""
+        turns = [theirs / ours for ours, theirs in zip(self.seconds, other.seconds, strict=True)]
+        return statistics.median(turns), min(turns), max(turns)
+
 
 @dataclass(frozen=True)
 class ConversionBench:
