@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import statistics
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,9 +31,19 @@ class Commands(click.Group):
         return list(self.commands)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command."""
+        """Run the command. What the library warns of is a note, without the place in our code."""
+        show = warnings.showwarning
+
+        def note(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
+            if category is UserWarning:
+                click.echo(f"note: {message}", err=True)
+            else:
+                show(message, category, *place, **options)
+
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.showwarning = note
+                return super().invoke(ctx)
         except Paddle2TorchError as error:
             raise click.ClickException(str(error)) from None
 

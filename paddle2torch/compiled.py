@@ -94,6 +94,7 @@ def load_compiled(folder: Path) -> CompiledNetwork:
     """
     package = package_path(folder)
     if not package.is_file():
+        _need_compiler()
         name = ModelConfig.load(folder).name
         warnings.warn(f"{name} is compiled for this CPU now, once: this takes a minute or two", stacklevel=3)
         compile_model(folder)

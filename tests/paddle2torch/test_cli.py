@@ -122,3 +122,15 @@ def test_texts_with_odd_file_names(converted: Path, tmp_path: Path) -> None:
     assert lines[0]["image"] == str(image)
     assert lines[0]["text"] == ""
     assert lines[0]["score"] == 0.0
+
+
+def test_a_warning_is_a_note(converted: Path) -> None:
+    import torch._inductor.config as compiler
+
+    with compiler.patch({"cpp.cxx": (None, "/nowhere/g++")}):
+        result = run("read", converted, bundled_images("rec")[0], "--compiled")
+    assert result.exit_code == 0, result.output
+    assert "Reads 0123" in result.stdout
+    (note,) = result.stderr.splitlines()
+    assert note.startswith("note: no C++ compiler was found")
+    assert note.endswith("runs without being compiled")
