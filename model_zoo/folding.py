@@ -26,6 +26,7 @@ from paddle2torch.model_zoo.layers import (
     ConvBNAct,
     ConvNormAct,
     SEModule,
+    fold_batch_norm,
 )
 from paddle2torch.model_zoo.network import Network, channels_last, fuse
 from paddle2torch.model_zoo.pphgnet import ESEModule
@@ -215,7 +216,7 @@ def _fold_chain(parent: nn.Module, chain: tuple[str, ...]) -> None:
     if not isinstance(first, nn.Conv2d | nn.ConvTranspose2d):
         return
     weight, bias = first.weight.double(), _bias(first)
-    outputs = (1, -1, 1, 1) if isinstance(first, nn.ConvTranspose2d) else (-1, 1, 1, 1)
+    outputs = int(isinstance(first, nn.ConvTranspose2d))  # the axis of the weights that they are
     activation, affine = "none", None
     for name in chain[1:]:
         layer = _child(parent, name)
@@ -227,8 +228,8 @@ def _fold_chain(parent: nn.Module, chain: tuple[str, ...]) -> None:
             else:
                 affine = (float(layer.scale), float(layer.bias))
         elif isinstance(layer, nn.BatchNorm2d) and activation == "none":
-            gain, offset = _gain(layer)
-            weight, bias, activation = weight * gain.view(outputs), bias * gain + offset, found or "none"
+            weight, bias = fold_batch_norm(weight.transpose(0, outputs), layer, bias)
+            weight, activation = weight.transpose(0, outputs), found or "none"
         elif found is not None and activation == "none":
             activation = found
         else:
@@ -264,14 +265,6 @@ def _spread(branch: DBBranch) -> None:
     square = nn.Conv2d(4 * channels, 16, 1, device="meta", dtype=weight.dtype)
     sixteen = _folded(square, blocks.view(16, 4 * channels, 1, 1), second_bias.repeat(16), second.tail)
     _replace(branch, "conv3", PixelShuffleConv(sixteen))
-
-
-def _gain(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """The factor and the summand of each channel, float64."""
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    gain = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
-    return gain, norm.bias.double() - norm.running_mean.double() * gain
 
 
 def _folded(conv: Convolution, weight: Tensor, bias: Tensor, tail: Tail) -> nn.Module:

@@ -124,6 +124,7 @@ def bench_networks(
     """
     from paddle2torch.api import model_folder
     from paddle2torch.compiled import load_compiled
+    from paddle2torch.info import cost_of
 
     folder = model_folder(model).absolute()
     config = ModelConfig.load(folder)
@@ -137,7 +138,8 @@ def bench_networks(
             _check_shape(shape, config)
             images = _images(shape, Path(temporary))
             result = _of_one_run(run_engines(chosen, images, repeat=repeat, threads=threads))
-            results.append(NetworkBench(config.name, shape, multiply_adds(config, shape), peak, result))
+            cost = cost_of(config, (shape[0], 3, *shape[1:]))
+            results.append(NetworkBench(config.name, shape, cost.multiply_adds, peak, result))
     return tuple(results)
 
 
@@ -305,21 +307,6 @@ def _check_shape(shape: Shape, config: ModelConfig) -> None:
         fits = (height, width) == settings.image_shape[1:]
     if not fits or min(shape) < 1:
         raise ConfigError(f"{config.name} takes no images of {height}x{width}: see its preprocess settings")
-
-
-def multiply_adds(config: ModelConfig, shape: Shape) -> int:
-    """Of the fused network for a batch, counted on the meta device: convolutions and matrix products."""
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    from paddle2torch.model_zoo.network import build_model
-
-    with torch.device("meta"):
-        network = build_model(config.with_form("fused")).eval()
-        image = torch.zeros(shape[0], 3, *shape[1:])
-    with FlopCounterMode(display=False) as counted, torch.inference_mode():
-        network(image)
-    return int(counted.get_total_flops()) // 2
 
 
 def matrix_peak(threads: int, seconds: float = 2.0) -> float:

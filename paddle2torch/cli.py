@@ -10,7 +10,7 @@ import json
 import statistics
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -597,14 +597,13 @@ def bench_network_command(
     for result in results:
         rows = []
         for run in result.result.runs:
-            ratio, least, most = result.result.ratios(run)
             rows.append(
                 (
                     run.passes.name,
                     f"{1000 * run.passes.median:.1f}",
                     f"{1000 * min(run.passes.seconds):.1f}",
                     f"{1000 * max(run.passes.seconds):.1f}",
-                    f"{ratio:.2f} ({least:.2f} to {most:.2f})",
+                    _ratio(*result.result.ratios(run)),
                     f"{run.passes.median / result.floor:.2f}",
                     f"{run.passes.peak_memory / 2**20:.0f}",
                     f"{100 * result.agreement(run):.1f}",
@@ -616,10 +615,8 @@ def bench_network_command(
             f"{result.model}, {'x'.join(map(str, result.shape))}: {result.multiply_adds / 1e9:.2f} G multiply-adds, "
             f"floor {1000 * result.floor:.1f} ms at {result.peak / 1e9:.0f} G/s"
         )
-        for name, distributions in result.result.missing.items():
-            click.echo(f"left out: {name} ({', '.join(distributions)} not installed)")
-    versions = ", ".join(f"{name} {version}" for name, version in results[0].result.versions.items())
-    click.echo(f"{results[0].result.threads} threads, {results[0].result.cpu}; {versions}")
+        _print_missing(result.result.missing)
+    click.echo(_machine(results[0].result))
 
 
 @bench.command("pages")
@@ -645,7 +642,6 @@ def bench_pages_command(images: tuple[Path, ...], as_json: bool, **options: Any)
         return
     rows = []
     for run in result.runs:
-        ratio, least, most = result.ratios(run)
         rows.append(
             (
                 run.passes.name,
@@ -653,17 +649,15 @@ def bench_pages_command(images: tuple[Path, ...], as_json: bool, **options: Any)
                 f"{run.passes.median:.2f}",
                 f"{run.passes.spread:.2f}",
                 f"{statistics.median(run.cpu_seconds):.2f}",
-                f"{ratio:.2f} ({least:.2f} to {most:.2f})",
+                _ratio(*result.ratios(run)),
                 f"{run.passes.peak_memory / 2**20:.0f} ({run.loaded_memory / 2**20:.0f})",
                 f"{run.texts_in_common(result.runs[0])} of {sum(map(len, run.texts))}",
             )
         )
     header = ("engine", "pages/s", "median s", "spread s", "CPU s", "ours/theirs", "peak MiB (loaded)", "lines as ours")
     _print_table(header, rows)
-    versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
-    click.echo(f"{len(result.pages)} pages, {result.threads} threads, {result.cpu}; {versions}")
-    for name, distributions in result.missing.items():
-        click.echo(f"left out: {name} ({', '.join(distributions)} not installed)")
+    click.echo(f"{len(result.pages)} pages, {_machine(result)}")
+    _print_missing(result.missing)
 
 
 @bench.command("train")
@@ -687,7 +681,6 @@ def bench_train_command(paddleocr: Path, as_json: bool, **options: Any) -> None:
         return
     rows = []
     for run in result.runs:
-        ratio, least, most = result.ratios(run)
         rows.append(
             (
                 run.steps.name,
@@ -695,15 +688,29 @@ def bench_train_command(paddleocr: Path, as_json: bool, **options: Any) -> None:
                 f"{run.steps.median:.2f}",
                 f"{run.steps.spread:.2f}",
                 f"{statistics.median(run.cpu_seconds):.2f}",
-                f"{ratio:.2f} ({least:.2f} to {most:.2f})",
+                _ratio(*result.ratios(run)),
                 f"{run.steps.peak_memory / 2**20:.0f}",
                 f"{run.loss:.3f}",
             )
         )
     _print_table(("engine", "images/s", "median s", "spread s", "CPU s", "ours/theirs", "peak MiB", "loss"), rows)
+    click.echo(f"batch of {result.batch}, {_machine(result)}")
+    _print_missing(result.missing)
+
+
+def _ratio(median: float, least: float, most: float) -> str:
+    """A ratio over the turns of a benchmark."""
+    return f"{median:.2f} ({least:.2f} to {most:.2f})"
+
+
+def _machine(result: Any) -> str:
+    """What a benchmark ran on and with."""
     versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
-    click.echo(f"batch of {result.batch}, {result.threads} threads, {result.cpu}; {versions}")
-    for name, distributions in result.missing.items():
+    return f"{result.threads} threads, {result.cpu}; {versions}"
+
+
+def _print_missing(missing: Mapping[str, Sequence[str]]) -> None:
+    for name, distributions in missing.items():
         click.echo(f"left out: {name} ({', '.join(distributions)} not installed)")
 
 

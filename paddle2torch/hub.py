@@ -24,7 +24,7 @@ from paddle2torch.hub_card import hub_card
 from paddle2torch.landing import land_file, land_folder, repair_folder
 from paddle2torch.model_zoo.config import CONFIG_NAME, ModelConfig
 from paddle2torch.model_zoo.errors import ConfigError, Paddle2TorchError, SourceError
-from paddle2torch.sources import cache_dir, is_hub_id, one_at_a_time
+from paddle2torch.sources import cache_dir, is_hub_id, one_at_a_time, one_line
 from paddle2torch.store import WEIGHTS_NAME, load_model
 
 RECORD_NAME = "hub.json"
@@ -281,4 +281,4 @@ def _guarded(repo: str, call: Callable[[], T]) -> T:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    return one_line(str(error)) or type(error).__name__

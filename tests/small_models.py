@@ -29,6 +29,21 @@ def small_config(form: str = "training", *, nrtr: bool = True, classes: int = 8)
     )
 
 
+def lstm_config() -> ModelConfig:
+    """A recogniser of the v2.0 architecture that is small: its neck is an LSTM."""
+    return ModelConfig(
+        name="crnn",
+        task="rec",
+        form="training",
+        backbone=Component("MobileNetV3", {"scale": 0.35, "model_name": "small"}),
+        neck=Component("SequenceEncoder", {"encoder_type": "rnn", "hidden_size": 4}),
+        head=Component("CTCHead", {"classes": 4}),
+        preprocess=RecPreprocess(image_shape=(3, 32, 100)),
+        postprocess=CTCDecode(),
+        charset=("a", "b", "c"),
+    )
+
+
 def fill(model: torch.nn.Module) -> None:
     """Weights and statistics from the tensors' names alone: not symmetric, not trivial, of order one in every layer."""
     with torch.no_grad():

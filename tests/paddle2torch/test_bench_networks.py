@@ -11,9 +11,10 @@ from small_models import fill, small_config
 
 from paddle2torch import bench_networks
 from paddle2torch.bench import Measurement, bench_growth
-from paddle2torch.bench_networks import Engine, NetworkBench, multiply_adds
+from paddle2torch.bench_networks import Engine, NetworkBench
 from paddle2torch.bench_pages import EngineRun, PagesBench
 from paddle2torch.cli import main
+from paddle2torch.info import cost_of
 from paddle2torch.model_zoo.config import ModelConfig
 from paddle2torch.model_zoo.network import build_model
 from paddle2torch.store import save_model
@@ -45,7 +46,7 @@ def test_figures() -> None:
 
 def test_multiply_adds_are_those_of_the_batch(folder: Path) -> None:
     config = ModelConfig.load(folder)
-    one, three = (multiply_adds(config, (count, 48, 320)) for count in (1, 3))
+    one, three = (cost_of(config, (count, 3, 48, 320)).multiply_adds for count in (1, 3))
     assert three == 3 * one > 10**7
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from small_models import lstm_config
 from tiny_training import TinyBatches, tiny_config, tiny_settings
 
 from paddle2torch import export, export_onnx, export_torch
@@ -26,7 +27,7 @@ from paddle2torch.converters.convert import convert_checkpoint, convert_export
 from paddle2torch.converters.templates import Charset, Template, from_card
 from paddle2torch.exporting import Check, Exported, captured, compare, example_images, served
 from paddle2torch.model_zoo.cards import load_card
-from paddle2torch.model_zoo.config import Component, CTCDecode, ModelConfig, RecPreprocess
+from paddle2torch.model_zoo.config import ModelConfig, RecPreprocess
 from paddle2torch.model_zoo.errors import ConfigError, ConversionError, Paddle2TorchError
 from paddle2torch.model_zoo.folding import fold
 from paddle2torch.model_zoo.network import Network, build_model, fuse
@@ -262,19 +263,7 @@ def test_what_fails_leaves_the_older_file(small: Network, tmp_path: Path, monkey
 
 
 def test_an_lstm_cannot_be_captured_and_says_why(tmp_path: Path) -> None:
-    model = build_model(
-        ModelConfig(
-            name="crnn",
-            task="rec",
-            form="training",
-            backbone=Component("MobileNetV3", {"scale": 0.35, "model_name": "small"}),
-            neck=Component("SequenceEncoder", {"encoder_type": "rnn", "hidden_size": 4}),
-            head=Component("CTCHead", {"classes": 4}),
-            preprocess=RecPreprocess(image_shape=(3, 32, 100)),
-            postprocess=CTCDecode(),
-            charset=("a", "b", "c"),
-        )
-    )
+    model = build_model(lstm_config())
     for to in ("onnx", "torch"):
         with pytest.raises(ConversionError, match=r"has an LSTM, .*--to paddle"):
             export(model, to, tmp_path / "no")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from small_models import fill, small_config, write_pdparams
+from small_models import fill, lstm_config, small_config, write_pdparams
 
 from paddle2torch import export
 from paddle2torch.converters.convert import convert_checkpoint, convert_export
@@ -25,9 +25,7 @@ from paddle2torch.model_zoo.config import (
     ClsPostprocess,
     ClsPreprocess,
     Component,
-    CTCDecode,
     ModelConfig,
-    RecPreprocess,
 )
 from paddle2torch.model_zoo.errors import ConfigError, ConversionError
 from paddle2torch.model_zoo.network import Network, build_model, fuse
@@ -104,19 +102,7 @@ def test_other_types_stay_what_they_are(dtype: torch.dtype, tmp_path: Path) -> N
 
 
 def test_an_lstm_has_both_of_its_names(tmp_path: Path) -> None:
-    model = build_model(
-        ModelConfig(
-            name="crnn",
-            task="rec",
-            form="training",
-            backbone=Component("MobileNetV3", {"scale": 0.35, "model_name": "small"}),
-            neck=Component("SequenceEncoder", {"encoder_type": "rnn", "hidden_size": 4}),
-            head=Component("CTCHead", {"classes": 4}),
-            preprocess=RecPreprocess(image_shape=(3, 32, 100)),
-            postprocess=CTCDecode(),
-            charset=("a", "b", "c"),
-        )
-    )
+    model = build_model(lstm_config())
     tensors = read_pdparams(export(model, "paddle", tmp_path / "crnn.pdparams").target).tensors
     names = [name for name in tensors if name.startswith("neck.encoder.lstm.")]
     assert len(names) == 32
