@@ -73,16 +73,16 @@ class HubHandler(Handler):
 
     server: HubServer
 
-    def do_POST(self) -> None:  # noqa: N802
+    def do_POST(self) -> None:  # noqa: N802 - http.server finds it by this name
         self.route("POST")
 
-    def do_PUT(self) -> None:  # noqa: N802
+    def do_PUT(self) -> None:  # noqa: N802 - http.server finds it by this name
         self.route("PUT")
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:  # noqa: N802 - http.server finds it by this name
         self.route("GET")
 
-    def do_HEAD(self) -> None:  # noqa: N802
+    def do_HEAD(self) -> None:  # noqa: N802 - http.server finds it by this name
         self.route("HEAD")
 
     def route(self, method: str) -> None:

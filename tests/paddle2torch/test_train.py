@@ -398,7 +398,7 @@ def test_half_precision_goes_where_full_does(tmp_path: Path) -> None:
 
 def test_half_precision_with_loss_scaling_is_for_gpus(tmp_path: Path) -> None:
     if torch.cuda.is_available():
-        pytest.skip("fp16 is for this machine")
+        pytest.skip("this machine has a GPU, for which fp16 is")
     with pytest.raises(ConfigError, match="fp16 needs a GPU: take bf16"):
         train(tiny_settings(tmp_path, training={"precision": "fp16"}), tiny_config(), make_batches=TinyBatches.make)
 
