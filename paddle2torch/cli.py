@@ -514,24 +514,44 @@ def bench() -> None:
 @click.option("--repeat", type=click.IntRange(min=1), default=5, show_default=True, help="Repetitions that count.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def bench_convert(weights: Path | None, repeat: int, as_json: bool) -> None:
-    """Conversion of a checkpoint, whole process, beside `import torch` alone."""
-    from dataclasses import asdict
-
+    """Conversion of a checkpoint, whole process, beside `--help` and the imports."""
     from paddle2torch.bench import bench_conversion
 
-    result = bench_conversion(weights, repeat=repeat)
-    measurements = (result.help, result.import_torch, result.convert)
+    with _status("running each command in turn", quiet=as_json):
+        result = bench_conversion(weights, repeat=repeat)
     if as_json:
-        _print_json(
-            {**asdict(result), "seconds_above_import": result.above_import, "memory_in_file_sizes": result.memory_ratio}
-        )
+        _print_json(result.to_json())
         return
-    rows = [(m.name, f"{m.median:.2f}", f"{m.spread:.2f}", f"{m.peak_memory / 2**20:.0f}") for m in measurements]
-    _print_table(("process", "median s", "spread s", "peak MiB"), rows)
+    _print_processes(result)
     click.echo(
-        f"convert takes {result.above_import:.2f} s more than import torch, and {result.memory_ratio:.2f} times the "
-        f"file ({result.file_size / 2**20:.0f} MiB) in memory above it"
+        f"convert takes {result.seconds_above_import:.2f} s more than import torch, and above it in memory "
+        f"{result.memory_ratio:.2f} times the file ({result.file_size / 2**20:.0f} MiB)"
     )
+    click.echo(_machine(result))
+
+
+@bench.command("verify")
+@click.argument("model")
+@click.option("--reference", type=PATH, help="An exported program that Paddle runs, or a stored golden.")
+@click.option("--repeat", type=click.IntRange(min=1), default=5, show_default=True, help="Repetitions that count.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def bench_verify(model: str, reference: Path | None, repeat: int, as_json: bool) -> None:
+    """Verification of a model, whole process, beside `import torch` and Paddle alone.
+
+    MODEL is a name of the zoo or the folder of a converted model; the reference is that of `paddle2torch verify`.
+    Paddle alone is a process that starts Paddle and runs the reference once, as verification has to; that it hands over
+    what each layer gave comes on top.
+    """
+    from paddle2torch.bench import bench_verification
+
+    with _status("running each command in turn", quiet=as_json):
+        result = bench_verification(model, reference=reference, repeat=repeat)
+    if as_json:
+        _print_json(result.to_json())
+        return
+    _print_processes(result)
+    click.echo(f"verify takes {result.seconds_above_import:.2f} s more than import torch, against {result.reference}")
+    click.echo(_machine(result))
 
 
 @bench.command("growth")
@@ -540,11 +560,10 @@ def bench_convert(weights: Path | None, repeat: int, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def bench_growth_command(model: str, lines: tuple[int, ...], as_json: bool) -> None:
     """Time and memory of `read` for ever more lines: whole processes."""
-    from paddle2torch.api import model_folder
     from paddle2torch.bench import bench_growth
 
     with _status("reading", quiet=as_json):
-        results = bench_growth(model_folder(model), lines)
+        results = bench_growth(model, lines)
     if as_json:
         _print_json(
             [
@@ -616,7 +635,7 @@ def bench_network_command(
             f"floor {1000 * result.floor:.1f} ms at {result.peak / 1e9:.0f} G/s"
         )
         _print_missing(result.result.missing)
-    click.echo(_machine(results[0].result))
+    click.echo(f"{results[0].result.threads} threads, {_machine(results[0].result)}")
 
 
 @bench.command("pages")
@@ -656,7 +675,7 @@ def bench_pages_command(images: tuple[Path, ...], as_json: bool, **options: Any)
         )
     header = ("engine", "pages/s", "median s", "spread s", "CPU s", "ours/theirs", "peak MiB (loaded)", "lines as ours")
     _print_table(header, rows)
-    click.echo(f"{len(result.pages)} pages, {_machine(result)}")
+    click.echo(f"{len(result.pages)} pages, {result.threads} threads, {_machine(result)}")
     _print_missing(result.missing)
 
 
@@ -694,7 +713,7 @@ def bench_train_command(paddleocr: Path, as_json: bool, **options: Any) -> None:
             )
         )
     _print_table(("engine", "images/s", "median s", "spread s", "CPU s", "ours/theirs", "peak MiB", "loss"), rows)
-    click.echo(f"batch of {result.batch}, {_machine(result)}")
+    click.echo(f"batch of {result.batch}, {result.threads} threads, {_machine(result)}")
     _print_missing(result.missing)
 
 
@@ -706,7 +725,22 @@ def _ratio(median: float, least: float, most: float) -> str:
 def _machine(result: Any) -> str:
     """What a benchmark ran on and with."""
     versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
-    return f"{result.threads} threads, {result.cpu}; {versions}"
+    return f"{result.cpu}; {versions}"
+
+
+def _print_processes(result: Any) -> None:
+    """The table of a benchmark of whole processes."""
+    rows = [
+        (
+            process.name,
+            f"{process.median:.2f}",
+            f"{process.spread:.2f}",
+            _ratio(*result.ratios(process)),
+            f"{process.peak_memory / 2**20:.0f}",
+        )
+        for process in result.processes
+    ]
+    _print_table(("process", "median s", "spread s", "by import torch", "peak MiB"), rows)
 
 
 def _print_missing(missing: Mapping[str, Sequence[str]]) -> None:

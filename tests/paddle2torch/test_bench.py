@@ -1,135 +1,188 @@
-"""The measuring of engines, on fake ones: turns, figures, and what is said of engines that are missing or fail."""
+"""Whole processes beside each other: turns, figures, and the commands that measure them."""
 
 from __future__ import annotations
 
 import json
-import os
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
+from small_models import fill, small_config
 
-from paddle2torch import bench_pages as bench
-from paddle2torch.bench import Measurement
-from paddle2torch.bench_pages import BenchError, Engine, EngineRun, PagesBench, run_engines
+from paddle2torch import bench
+from paddle2torch.bench import BenchError, ConversionBench, Measurement, bench_growth, run_in_turns
 from paddle2torch.cli import main
-from paddle2torch.model_zoo.errors import ConfigError, Paddle2TorchError
-
-FAKE = """
-import os, sys, time
-from pathlib import Path
-
-def load(threads, *, log, seconds=0.0, held=0, words="hello", exits_at=None):
-    name, reads = Path(log).stem, 0
-    ballast = b"x" * held
-    print("libraries print what they like")
-    assert os.environ["OMP_NUM_THREADS"] == str(threads)
-    def read(images):
-        nonlocal reads
-        reads += 1
-        if reads == exits_at:
-            raise ValueError("out of ink")
-        print("and go on printing")
-        with (Path(log).parent / "turns").open("a") as file:
-            file.write(name)
-        time.sleep(seconds)
-        return [[words, f"{image.shape[1]}x{image.shape[0]}"] for image in images]
-    return read
-"""
+from paddle2torch.golden import OUTPUT, Golden, save_golden
+from paddle2torch.model_zoo.network import build_model
+from paddle2torch.store import save_model
 
 
 @pytest.fixture
-def pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Two small pages; fake engines can be loaded, and their turns cost no rest."""
-    (tmp_path / "fake_engines.py").write_text(FAKE)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH")))))
-    monkeypatch.setattr(bench, "REST", 0.0)
-    paths = [tmp_path / "a.png", tmp_path / "b.png"]
-    for path, width in zip(paths, (8, 9), strict=True):
-        cv2.imwrite(str(path), np.zeros((4, width, 3), np.uint8))
-    return paths
+def one_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each command runs once: what is looked at is not how fast it is."""
+
+    def once(commands: Mapping[str, Sequence[str]], repeat: int) -> tuple[Measurement, ...]:
+        assert repeat == 5
+        measured = ((name, *bench._run(command)) for name, command in commands.items())
+        return tuple(Measurement(name, (seconds,), memory) for name, seconds, memory in measured)
+
+    monkeypatch.setattr(bench, "run_in_turns", once)
 
 
-def fake(name: str, folder: Path, **options: object) -> Engine:
-    return Engine(name, "fake_engines:load", options={"log": str(folder / name), **options})
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    network = build_model(small_config("fused", nrtr=False)).eval()
+    fill(network)
+    folder = tmp_path_factory.mktemp("models") / "own"
+    save_model(folder, network.config, network.state_dict())
+    return folder
 
 
-def made_up(name: str, seconds: tuple[float, ...], *texts: tuple[str, ...]) -> EngineRun:
-    return EngineRun(Measurement(name, seconds, 2**20), seconds, 2**10, texts)
+@pytest.fixture(scope="module")
+def golden(folder: Path) -> Path:
+    """What the model itself gives, as if Paddle had left it."""
+    from paddle2torch import load_pretrained
+
+    x = np.random.default_rng(0).random((1, 3, 48, 64), np.float32)
+    with torch.inference_mode():
+        output = load_pretrained(folder)(torch.from_numpy(x)).numpy()
+    values = {OUTPUT: output.ravel()}
+    path = folder.parent / "own.golden.safetensors"
+    save_golden(Golden("", "fused", "3", {}, x, values, {OUTPUT: output.shape}, {OUTPUT: float(output.max())}), path)
+    return path
 
 
-def test_engines_take_turns_after_each_has_warmed_up(pages: list[Path], tmp_path: Path) -> None:
-    slow = fake("B", tmp_path, seconds=0.1, held=64 << 20, words="world")
-    result = run_engines([fake("A", tmp_path), slow], pages, repeat=3, threads=1)
-    assert (tmp_path / "turns").read_text() == "AB" + "ABABAB"
-    first, second = result.runs
-    assert first.texts == (("hello", "8x4"), ("hello", "9x4"))
-    assert second.texts_in_common(first) == 2
-    assert len(second.passes.seconds) == 3
-    assert min(second.passes.seconds) >= 0.1
-    assert max(second.cpu_seconds) < 0.1, "sleeping takes no processor time"
-    assert second.pages_per_second <= 2 / 0.1
-    assert second.loaded_memory - first.loaded_memory > 48 << 20
-    assert second.passes.peak_memory >= second.loaded_memory
-    assert (result.threads, result.missing) == (1, {})
-    assert result.pages == tuple(map(str, pages))
+def test_commands_take_turns_after_one_that_does_not_count(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    write = f"open({str(log)!r}, 'a').write({{!r}})"
+    commands = {
+        "A": (sys.executable, "-c", write.format("A")),
+        "B": (sys.executable, "-c", write.format("B") + "; import time; time.sleep(0.1); x = b'x' * (64 << 20)"),
+    }
+    first, second = run_in_turns(commands, 2)
+    assert log.read_text() == "ABABAB"
+    assert (first.name, len(first.seconds)) == ("A", 2)
+    assert min(second.seconds) >= 0.1
+    assert second.peak_memory - first.peak_memory > 48 << 20
 
 
-def test_an_engine_that_is_not_installed_is_left_out_and_named(pages: list[Path], tmp_path: Path) -> None:
-    absent = Engine("C", "no_such_module:load", ("numpy", "no-such-distribution"))
-    result = run_engines([fake("A", tmp_path), absent], pages, repeat=1, threads=1)
-    assert [run.passes.name for run in result.runs] == ["A"]
-    assert result.missing == {"C": ("no-such-distribution",)}
-    assert result.versions["numpy"] == np.__version__
-    with pytest.raises(BenchError, match="C is not installed: no-such-distribution"):
-        run_engines([absent, fake("A", tmp_path)], pages, repeat=1, threads=1)
+def test_what_a_process_starts_counts_for_its_memory() -> None:
+    inner = "x = b'x' * (64 << 20)"
+    outer = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {inner!r}])"
+    alone, around = run_in_turns({"inner": (sys.executable, "-c", inner), "outer": (sys.executable, "-c", outer)}, 1)
+    assert around.peak_memory > 64 << 20
+    assert abs(around.peak_memory - alone.peak_memory) < 16 << 20
 
 
-def test_an_engine_that_fails_ends_the_run_with_its_own_words(pages: list[Path], tmp_path: Path) -> None:
-    with pytest.raises(BenchError, match="B stopped: ValueError: out of ink"):
-        run_engines([fake("A", tmp_path), fake("B", tmp_path, exits_at=2)], pages, repeat=2, threads=1)
-    with pytest.raises(BenchError, match=r"A stopped: .*ImageError: .*gone\.png"):
-        run_engines([fake("A", tmp_path)], [tmp_path / "gone.png"], repeat=1, threads=1)
+def test_a_process_that_fails_is_named_with_its_own_words() -> None:
+    with pytest.raises(BenchError, match=r"python.* failed: ValueError: out of ink"):
+        run_in_turns({"A": (sys.executable, "-c", "raise ValueError('out of ink')")}, 1)
+    with pytest.raises(BenchError, match="failed: exit status 3"):
+        run_in_turns({"A": (sys.executable, "-c", "raise SystemExit(3)")}, 1)
 
 
-@pytest.mark.parametrize("threads", [0, (os.cpu_count() or 1) + 1])
-def test_threads_that_the_machine_does_not_have_are_refused(pages: list[Path], tmp_path: Path, threads: int) -> None:
-    with pytest.raises(ConfigError, match=f"not {threads}"):
-        run_engines([fake("A", tmp_path)], pages, threads=threads)
-    with pytest.raises(ConfigError, match="at least one page"):
-        run_engines([fake("A", tmp_path)], [])
+def test_figures() -> None:
+    start = Measurement("import torch", (1.0, 2.0, 1.0), 100)
+    command = Measurement("convert", (3.0, 4.0, 2.0), 350)
+    result = ConversionBench((start, command), "a cpu", {"torch": "2"}, "made up", 125)
+    assert result.import_torch is start
+    assert result.ratios(command) == (2.0, 2.0, 3.0)
+    assert (result.seconds_above_import, result.memory_above_import, result.memory_ratio) == (2.0, 250, 2.0)
+    document = result.to_json()
+    assert document["processes"][1] == {
+        "name": "convert",
+        "seconds": [3.0, 4.0, 2.0],
+        "median_seconds": 3.0,
+        "spread_seconds": 2.0,
+        "peak_memory": 350,
+        "by_import_torch": {"median": 2.0, "min": 2.0, "max": 3.0},
+    }
+    assert (document["memory_in_file_sizes"], document["seconds_above_import"]) == (2.0, 2.0)
 
 
-def test_ratios_are_taken_within_each_turn() -> None:
-    ours = made_up("ours", (1.0, 4.0, 2.0), ("a", "b", "b"), ("c",))
-    theirs = made_up("theirs", (2.0, 4.0, 8.0), ("b", "b", "x"), ("a",))
-    result = PagesBench(("1", "2"), 1, "a cpu", {}, (ours, theirs), {})
-    assert result.ratios(theirs) == (2.0, 1.0, 4.0)
-    assert result.ratios(ours) == (1.0, 1.0, 1.0)
-    assert ours.pages_per_second == 1.0
-    assert theirs.texts_in_common(ours) == 2, "texts count as often as both have them, page by page"
-
-
-def test_the_command_prints_a_table_or_json(pages: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    absent = Engine("C", "no_such_module:load", ("no-such-distribution",))
-    monkeypatch.setattr(bench, "engines", lambda *_: (fake("A", tmp_path), fake("B", tmp_path), absent))
-    arguments = ["bench", "pages", *map(str, pages), "--repeat", "2", "--threads", "1"]
-    shown = CliRunner().invoke(main, [*arguments, "--json"])
+def test_conversion_and_imports(one_turn: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = CliRunner().invoke(main, ["bench", "convert", "--json"])
     assert shown.exit_code == 0, shown.output
     document = json.loads(shown.stdout)
-    assert [engine["name"] for engine in document["engines"]] == ["A", "B"]
-    second = document["engines"][1]
-    assert (second["lines"], second["texts_in_common"], len(second["seconds"])) == (4, 4, 2)
-    assert second["ours_by_theirs"]["min"] <= second["ours_by_theirs"]["median"] <= second["ours_by_theirs"]["max"]
-    assert document["missing"] == {"C": ["no-such-distribution"]}
-    table = CliRunner().invoke(main, arguments)
-    assert table.exit_code == 0, table.output
-    assert "4 of 4" in table.stdout
-    assert "left out: C (no-such-distribution not installed)" in table.stdout
+    seconds = {process["name"]: process["median_seconds"] for process in document["processes"]}
+    memory = {process["name"]: process["peak_memory"] for process in document["processes"]}
+    last = "from paddle2torch import load_pretrained"
+    assert list(seconds) == ["paddle2torch --help", "import paddle2torch", "import torch", last, "convert"]
+    assert max(memory["paddle2torch --help"], memory["import paddle2torch"]) < memory["import torch"] / 2
+    assert document["file_size"] > 60 << 20
+    assert 1 < document["memory_in_file_sizes"] < 3
 
 
-def test_an_export_that_cannot_be_converted_is_named(pages: list[Path], tmp_path: Path) -> None:
-    with pytest.raises(Paddle2TorchError, match="nowhere"):
-        bench.bench_pages(pages, det=tmp_path / "nowhere")
+def test_verification(folder: Path, golden: Path, one_turn: None) -> None:
+    shown = CliRunner().invoke(main, ["bench", "verify", str(folder), "--reference", str(golden)])
+    assert shown.exit_code == 0, shown.output
+    lines = shown.stdout.splitlines()
+    assert [line.split("  ")[0] for line in lines[:3]] == ["process", "import torch", "verify"]
+    assert f"against {golden}" in lines[3]
+    assert f"torch {torch.__version__}" in lines[4]
+    assert len(lines) == 5
+
+
+def test_verification_beside_paddle(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {"holds": True, "model": "m", "reference": "export", "input_shape": [1, 3, 48, 320]}
+    monkeypatch.setattr(bench, "_verification", lambda *_: found)
+    commands: dict[str, Sequence[str]] = {}
+
+    def fake(asked: Mapping[str, Sequence[str]], repeat: int) -> tuple[Measurement, ...]:
+        commands.update(asked)
+        return tuple(Measurement(name, (1.0,) * repeat, 1) for name in asked)
+
+    monkeypatch.setattr(bench, "run_in_turns", fake)
+    monkeypatch.setattr(bench.importlib.util, "find_spec", lambda name: name)
+    result = bench.bench_verification("m", repeat=3)
+    assert [process.name for process in result.processes] == ["import torch", "Paddle alone", "verify"]
+    assert commands["Paddle alone"][-5:] == ("export", "1", "3", "48", "320")
+    assert commands["verify"][-2:] == ("verify", "m")
+
+
+def test_paddle_alone(ch_export: Path, paddle: None) -> None:
+    bench.run_paddle(str(ch_export), "1", "3", "48", "32")
+    with pytest.raises(bench.Paddle2TorchError, match="the program takes"):
+        bench.run_paddle(str(ch_export), "1", "4", "48", "32")
+
+
+def test_a_model_that_is_not_equal_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = '[{"holds": false, "reference": "golden"}]'
+    command = (sys.executable, "-c", f"import sys; print({said!r}); sys.exit(1)")
+    with pytest.raises(BenchError, match="m is not equal to golden: see paddle2torch verify m"):
+        bench._verification(command, "m")
+    command = (sys.executable, "-c", "import sys; sys.exit('Error: no model is called that')")
+    with pytest.raises(BenchError, match="m cannot be verified: no model is called that"):
+        bench._verification(command, "m")
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ({"cpu_name": "AMD EPYC", "avx2": True, "avx512_f": False}, "AMD EPYC, {} cores, AVX2"),
+        (
+            {"cpu_name": "Xeon", "avx2": True, "avx512_f": True, "avx_vnni": True, "amx_tile": True, "amx_bf16": True},
+            "Xeon, {} cores, AVX2, AVX-512, VNNI, AMX, bfloat16",
+        ),
+        ({"cpu_name": "Neoverse", "neon": True, "sve": True, "bf16": True}, "Neoverse, {} cores, NEON, SVE, bfloat16"),
+    ],
+)
+def test_the_processor(found: dict[str, object], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found)
+    assert bench.describe_cpu() == said.format(bench.os.cpu_count())
+
+
+def test_the_processor_as_an_older_pytorch_says_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert bench.describe_cpu().endswith(torch.backends.cpu.get_cpu_capability())
+
+
+def test_growth(folder: Path) -> None:
+    (few,) = bench_growth(folder, (4,))
+    assert few.name == "4 lines"
+    assert few.median > 0
+    assert few.peak_memory > 10 << 20

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from small_models import fill, small_config
 
 from paddle2torch import bench_networks
-from paddle2torch.bench import Measurement, bench_growth
+from paddle2torch.bench import Measurement
 from paddle2torch.bench_networks import Engine, NetworkBench
 from paddle2torch.bench_pages import EngineRun, PagesBench
 from paddle2torch.cli import main
@@ -77,10 +77,3 @@ def test_batches_that_cannot_be(folder: Path, batch: str, message: str, monkeypa
     result = CliRunner().invoke(main, ["bench", "network", str(folder), "--no-compiled", "--batch", batch])
     assert result.exit_code == 1
     assert message in result.output
-
-
-def test_growth(folder: Path) -> None:
-    one, more = bench_growth(folder, (1, 4))
-    assert (one.name, more.name) == ("1 lines", "4 lines")
-    assert min(one.seconds + more.seconds) > 0
-    assert more.peak_memory > 10 << 20

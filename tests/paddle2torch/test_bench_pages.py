@@ -1,0 +1,135 @@
+"""The measuring of engines, on fake ones: turns, figures, and what is said of engines that are missing or fail."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from paddle2torch import bench_pages as bench
+from paddle2torch.bench import Measurement
+from paddle2torch.bench_pages import BenchError, Engine, EngineRun, PagesBench, run_engines
+from paddle2torch.cli import main
+from paddle2torch.model_zoo.errors import ConfigError, Paddle2TorchError
+
+FAKE = """
+import os, sys, time
+from pathlib import Path
+
+def load(threads, *, log, seconds=0.0, held=0, words="hello", exits_at=None):
+    name, reads = Path(log).stem, 0
+    ballast = b"x" * held
+    print("libraries print what they like")
+    assert os.environ["OMP_NUM_THREADS"] == str(threads)
+    def read(images):
+        nonlocal reads
+        reads += 1
+        if reads == exits_at:
+            raise ValueError("out of ink")
+        print("and go on printing")
+        with (Path(log).parent / "turns").open("a") as file:
+            file.write(name)
+        time.sleep(seconds)
+        return [[words, f"{image.shape[1]}x{image.shape[0]}"] for image in images]
+    return read
+"""
+
+
+@pytest.fixture
+def pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Two small pages; fake engines can be loaded, and their turns cost no rest."""
+    (tmp_path / "fake_engines.py").write_text(FAKE)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH")))))
+    monkeypatch.setattr(bench, "REST", 0.0)
+    paths = [tmp_path / "a.png", tmp_path / "b.png"]
+    for path, width in zip(paths, (8, 9), strict=True):
+        cv2.imwrite(str(path), np.zeros((4, width, 3), np.uint8))
+    return paths
+
+
+def fake(name: str, folder: Path, **options: object) -> Engine:
+    return Engine(name, "fake_engines:load", options={"log": str(folder / name), **options})
+
+
+def made_up(name: str, seconds: tuple[float, ...], *texts: tuple[str, ...]) -> EngineRun:
+    return EngineRun(Measurement(name, seconds, 2**20), seconds, 2**10, texts)
+
+
+def test_engines_take_turns_after_each_has_warmed_up(pages: list[Path], tmp_path: Path) -> None:
+    slow = fake("B", tmp_path, seconds=0.1, held=64 << 20, words="world")
+    result = run_engines([fake("A", tmp_path), slow], pages, repeat=3, threads=1)
+    assert (tmp_path / "turns").read_text() == "AB" + "ABABAB"
+    first, second = result.runs
+    assert first.texts == (("hello", "8x4"), ("hello", "9x4"))
+    assert second.texts_in_common(first) == 2
+    assert len(second.passes.seconds) == 3
+    assert min(second.passes.seconds) >= 0.1
+    assert max(second.cpu_seconds) < 0.1, "sleeping takes no processor time"
+    assert second.pages_per_second <= 2 / 0.1
+    assert second.loaded_memory - first.loaded_memory > 48 << 20
+    assert second.passes.peak_memory >= second.loaded_memory
+    assert (result.threads, result.missing) == (1, {})
+    assert result.pages == tuple(map(str, pages))
+
+
+def test_an_engine_that_is_not_installed_is_left_out_and_named(pages: list[Path], tmp_path: Path) -> None:
+    absent = Engine("C", "no_such_module:load", ("numpy", "no-such-distribution"))
+    result = run_engines([fake("A", tmp_path), absent], pages, repeat=1, threads=1)
+    assert [run.passes.name for run in result.runs] == ["A"]
+    assert result.missing == {"C": ("no-such-distribution",)}
+    assert result.versions["numpy"] == np.__version__
+    with pytest.raises(BenchError, match="C is not installed: no-such-distribution"):
+        run_engines([absent, fake("A", tmp_path)], pages, repeat=1, threads=1)
+
+
+def test_an_engine_that_fails_ends_the_run_with_its_own_words(pages: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match="B stopped: ValueError: out of ink"):
+        run_engines([fake("A", tmp_path), fake("B", tmp_path, exits_at=2)], pages, repeat=2, threads=1)
+    with pytest.raises(BenchError, match=r"A stopped: .*ImageError: .*gone\.png"):
+        run_engines([fake("A", tmp_path)], [tmp_path / "gone.png"], repeat=1, threads=1)
+
+
+@pytest.mark.parametrize("threads", [0, (os.cpu_count() or 1) + 1])
+def test_threads_that_the_machine_does_not_have_are_refused(pages: list[Path], tmp_path: Path, threads: int) -> None:
+    with pytest.raises(ConfigError, match=f"not {threads}"):
+        run_engines([fake("A", tmp_path)], pages, threads=threads)
+    with pytest.raises(ConfigError, match="at least one page"):
+        run_engines([fake("A", tmp_path)], [])
+
+
+def test_ratios_are_taken_within_each_turn() -> None:
+    ours = made_up("ours", (1.0, 4.0, 2.0), ("a", "b", "b"), ("c",))
+    theirs = made_up("theirs", (2.0, 4.0, 8.0), ("b", "b", "x"), ("a",))
+    result = PagesBench(("1", "2"), 1, "a cpu", {}, (ours, theirs), {})
+    assert result.ratios(theirs) == (2.0, 1.0, 4.0)
+    assert result.ratios(ours) == (1.0, 1.0, 1.0)
+    assert ours.pages_per_second == 1.0
+    assert theirs.texts_in_common(ours) == 2, "texts count as often as both have them, page by page"
+
+
+def test_the_command_prints_a_table_or_json(pages: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    absent = Engine("C", "no_such_module:load", ("no-such-distribution",))
+    monkeypatch.setattr(bench, "engines", lambda *_: (fake("A", tmp_path), fake("B", tmp_path), absent))
+    arguments = ["bench", "pages", *map(str, pages), "--repeat", "2", "--threads", "1"]
+    shown = CliRunner().invoke(main, [*arguments, "--json"])
+    assert shown.exit_code == 0, shown.output
+    document = json.loads(shown.stdout)
+    assert [engine["name"] for engine in document["engines"]] == ["A", "B"]
+    second = document["engines"][1]
+    assert (second["lines"], second["texts_in_common"], len(second["seconds"])) == (4, 4, 2)
+    assert second["ours_by_theirs"]["min"] <= second["ours_by_theirs"]["median"] <= second["ours_by_theirs"]["max"]
+    assert document["missing"] == {"C": ["no-such-distribution"]}
+    table = CliRunner().invoke(main, arguments)
+    assert table.exit_code == 0, table.output
+    assert "4 of 4" in table.stdout
+    assert "left out: C (no-such-distribution not installed)" in table.stdout
+
+
+def test_an_export_that_cannot_be_converted_is_named(pages: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(Paddle2TorchError, match="nowhere"):
+        bench.bench_pages(pages, det=tmp_path / "nowhere")
