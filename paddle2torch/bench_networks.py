@@ -1,7 +1,7 @@
 """One network beside the engines that run the same weights: OpenVINO, ONNX Runtime, Paddle. Same input, in turns.
 
-See `bench_pages` for how the engines live and take turns. What an engine reads here is one batch of a fixed size; what
-is timed is the network alone. Beside the times stands the floor: the network's operations at the rate that a plain
+See `bench_engines` for how the engines live and take turns. What an engine reads here is one batch of a fixed size;
+what is timed is the network alone. Beside the times stands the floor: the network's operations at the rate that a plain
 matrix product reaches on the machine's cores in the same run.
 """
 
@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from paddle2torch.bench_pages import Engine, EngineRun, PagesBench, Reader, run_engines
+from paddle2torch.bench import version_of
+from paddle2torch.bench_engines import Engine, EngineRun, EnginesBench, Reader, check_threads, run_engines
 from paddle2torch.landing import land_file
 from paddle2torch.model_zoo.config import ClsPreprocess, ModelConfig, RecPreprocess
 from paddle2torch.model_zoo.errors import ConfigError, Paddle2TorchError
@@ -39,28 +40,37 @@ SHAPES: Mapping[str, tuple[Shape, ...]] = {
 }
 """What is measured of each task without other wishes."""
 
-OURS = "paddle2torch"
-COMPILED = "paddle2torch, compiled"
+OURS: Mapping[str, Mapping[str, Any]] = {"paddle2torch": {}, "paddle2torch, compiled": {"compiled": True}}
+"""Our forms of a network: what `load_pretrained` is told, beside fused=True."""
+
 RUNS = 5
 """Of the network in a turn: a page has many lines, and only the first finds the caches cold."""
 
 MATRIX = 2048
+MATRIX_SECONDS = 2.0
+
+NO_LSTM = "the model has an LSTM, which PyTorch's exporter cannot write for free widths"
+NO_EXPORT = "runs the Paddle export of the same weights: give it with --export"
+NO_PIR = "reads Paddle's legacy format (.pdmodel): give such an export"
 
 
 @dataclass(frozen=True)
 class NetworkBench:
-    """One batch shape. `multiply_adds` of the fused network; `peak`: multiply-adds per second of a matrix product."""
+    """One batch shape; what an engine found in an image is the class of each step, or how many pixels are text.
+
+    multiply_adds: of the fused network. peaks: those per second of a matrix product, before and after the turns.
+    """
 
     model: str
     shape: Shape
     multiply_adds: int
-    peak: float
-    result: PagesBench
+    peaks: tuple[float, float]
+    result: EnginesBench
 
     @property
     def floor(self) -> float:
-        """Seconds that the multiply-adds alone take at the peak."""
-        return self.multiply_adds / self.peak
+        """Seconds that the multiply-adds alone take at the better peak: the machine can do that much."""
+        return self.multiply_adds / max(self.peaks)
 
     def agreement(self, run: EngineRun) -> float:
         """The share of outputs (classes of steps, pixels of text) that are what the first engine gives."""
@@ -73,33 +83,19 @@ class NetworkBench:
 
     def to_json(self) -> dict[str, Any]:
         """All of it as JSON knows it, with what follows from it."""
-        engines = []
-        for run in self.result.runs:
-            ratio, least, most = self.result.ratios(run)
-            engines.append(
-                {
-                    "name": run.passes.name,
-                    "seconds": list(run.passes.seconds),
-                    "median_seconds": run.passes.median,
-                    "fastest_seconds": min(run.passes.seconds),
-                    "theirs_by_ours": {"median": ratio, "min": least, "max": most},
-                    "by_floor": run.passes.median / self.floor,
-                    "loaded_memory": run.loaded_memory,
-                    "peak_memory": run.passes.peak_memory,
-                    "agreement": self.agreement(run),
-                }
-            )
+        result = self.result.to_json()
+        for engine, run in zip(result["engines"], self.result.runs, strict=True):
+            engine["fastest_seconds"] = min(run.passes.seconds)
+            engine["by_floor"] = run.passes.median / self.floor
+            engine["agreement"] = self.agreement(run)
+        before, after = self.peaks
         return {
             "model": self.model,
             "batch": list(self.shape),
             "multiply_adds": self.multiply_adds,
-            "peak_multiply_adds_per_second": self.peak,
+            "peak_multiply_adds_per_second": {"before": before, "after": after, "best": max(self.peaks)},
             "floor_seconds": self.floor,
-            "threads": self.result.threads,
-            "cpu": self.result.cpu,
-            "versions": dict(self.result.versions),
-            "engines": engines,
-            "missing": {name: list(distributions) for name, distributions in self.result.missing.items()},
+            **result,
         }
 
 
@@ -117,33 +113,38 @@ def bench_networks(
     Args:
         model: a name of the zoo or the folder of a converted model.
         export: the Paddle export of the same weights, which Paddle and OpenVINO run; without it they are left out.
+            OpenVINO reads the legacy format only.
         shapes: batches as (images, height, width); by default those of `SHAPES`.
         repeat: turns of `RUNS` runs that count, after one that does not.
         threads: of each engine.
         compiled: run the compiled form as well; it is made first where there is none.
+
+    What cannot take part is left out and named with the reason. Raises `ConfigError` for threads or a shape that cannot
+    be, `BenchError` where an engine fails.
     """
     from paddle2torch.api import model_folder
-    from paddle2torch.compiled import load_compiled
     from paddle2torch.info import cost_of
 
     folder = model_folder(model).absolute()
     config = ModelConfig.load(folder)
-    if compiled:
-        load_compiled(folder)
-    peak = matrix_peak(threads)
+    check_threads(threads)
+    chosen_shapes = shapes or SHAPES[config.task]
+    for shape in chosen_shapes:
+        _check_shape(shape, config)
     results = []
     with tempfile.TemporaryDirectory() as temporary:
         chosen = engines(folder, export, compiled, Path(temporary))
-        for shape in shapes or SHAPES[config.task]:
-            _check_shape(shape, config)
+        peak = matrix_peak(threads)
+        for shape in chosen_shapes:
             images = _images(shape, Path(temporary))
             result = _of_one_run(run_engines(chosen, images, repeat=repeat, threads=threads))
+            before, peak = peak, matrix_peak(threads)
             cost = cost_of(config, (shape[0], 3, *shape[1:]))
-            results.append(NetworkBench(config.name, shape, cost.multiply_adds, peak, result))
+            results.append(NetworkBench(config.name, shape, cost.multiply_adds, (before, peak), result))
     return tuple(results)
 
 
-def _of_one_run(result: PagesBench) -> PagesBench:
+def _of_one_run(result: EnginesBench) -> EnginesBench:
     """The times of a turn, by the runs in it."""
 
     def each(seconds: Sequence[float]) -> tuple[float, ...]:
@@ -161,38 +162,43 @@ def _of_one_run(result: PagesBench) -> PagesBench:
 
 
 def engines(folder: Path, export: Path | None, compiled: bool, temporary: Path) -> tuple[Engine, ...]:
-    """The engines of `bench_networks` for the converted model in `folder`. ONNX Runtime gets our export of it."""
+    """The engines of `bench_networks` for the converted model in `folder`, which is compiled where it is not yet.
+
+    ONNX Runtime gets our export of it, in `temporary`.
+    """
+    from paddle2torch.compiled import load_compiled
     from paddle2torch.converters.exports import find_export
     from paddle2torch.exporting import export as write
+    from paddle2torch.info import cost_of
 
-    here = __name__
-
-    def ours(name: str, compiled: bool) -> Engine:
-        options = {"model": str(folder), "compiled": compiled}
-        return Engine(name, f"{here}:load_ours", ("paddle2torch", "torch"), options)
-
-    found = [ours(OURS, False), *([ours(COMPILED, True)] if compiled else [])]
-    given = {"model": str(folder)}
-    onnx = temporary / "model.onnx"
-    installed = all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime"))
-    if installed:
-        try:
-            write(folder, "onnx", onnx)
-        except Paddle2TorchError as error:
-            # An LSTM has no ONNX of free width: that engine cannot take part.
-            raise ConfigError(f"ONNX Runtime cannot take part: {error}") from None
-    needs = ("onnxruntime", "onnx", "onnxscript")
-    found.append(Engine("ONNX Runtime", f"{here}:load_onnxruntime", needs, {**given, "onnx": str(onnx)}))
+    no_graph = NO_LSTM if "lstm" in cost_of(ModelConfig.load(folder)).layers else None
+    if compiled and no_graph is None:
+        load_compiled(folder)
+    onnx, onnx_packages = temporary / "model.onnx", ("onnxruntime", "onnx", "onnxscript")
+    if no_graph is None and all(version_of(name) for name in onnx_packages):
+        write(folder, "onnx", onnx)
+    model = {"model": str(folder)}
+    found = []
+    for name, options in OURS.items():
+        if compiled or "compiled" not in options:
+            cannot = no_graph if "compiled" in options else None
+            packages = ("paddle2torch", "torch")
+            found.append(Engine(name, f"{__name__}:load_ours", packages, {**model, **options}, cannot))
+    given = {**model, "onnx": str(onnx)}
+    found.append(Engine("ONNX Runtime", f"{__name__}:load_onnxruntime", onnx_packages, given, no_graph))
+    no_openvino: str | None = NO_EXPORT
+    no_paddle: str | None = NO_EXPORT
     if export is not None:
-        program, parameters = (str(path.absolute()) for path in find_export(export))
-        given.update(program=program, parameters=parameters)
-        found.append(Engine("OpenVINO", f"{here}:load_openvino", ("openvino",), dict(given)))
-        found.append(Engine("Paddle with oneDNN", f"{here}:load_paddle", ("paddlepaddle",), dict(given)))
+        program, parameters = find_export(export)
+        given = {**model, "program": str(program.absolute()), "parameters": str(parameters.absolute())}
+        no_openvino, no_paddle = (None if program.suffix == ".pdmodel" else NO_PIR), None
+    found.append(Engine("OpenVINO", f"{__name__}:load_openvino", ("openvino",), given, no_openvino))
+    found.append(Engine("Paddle with oneDNN", f"{__name__}:load_paddle", ("paddlepaddle",), given, no_paddle))
     return tuple(found)
 
 
-def load_ours(threads: int, *, model: str, compiled: bool) -> Reader:
-    """Ours: folded, or compiled."""
+def load_ours(threads: int, *, model: str, **options: Any) -> Reader:
+    """Ours in the form for running; options: others of `load_pretrained`."""
     import torch
 
     from paddle2torch.api import load_pretrained
@@ -200,7 +206,7 @@ def load_ours(threads: int, *, model: str, compiled: bool) -> Reader:
 
     keep_freed_memory()  # as our command line does
     torch.set_num_threads(threads)
-    network = load_pretrained(model, fused=True, compiled=compiled)
+    network = load_pretrained(model, fused=True, **options)
 
     def run(x: NDArray[np.float32]) -> NDArray[np.float32]:
         with torch.inference_mode():
@@ -222,8 +228,6 @@ def load_onnxruntime(threads: int, *, model: str, onnx: str) -> Reader:
 
 def load_openvino(threads: int, *, model: str, program: str, parameters: str) -> Reader:
     """OpenVINO on the CPU in float32; it reads Paddle's legacy format."""
-    if not program.endswith(".pdmodel"):
-        raise ConfigError(f"OpenVINO reads Paddle's legacy format, not {Path(program).name}: give a legacy export")
     core = importlib.import_module("openvino").Core()
     settings = {
         "INFERENCE_NUM_THREADS": threads,
@@ -309,15 +313,15 @@ def _check_shape(shape: Shape, config: ModelConfig) -> None:
         raise ConfigError(f"{config.name} takes no images of {height}x{width}: see its preprocess settings")
 
 
-def matrix_peak(threads: int, seconds: float = 2.0) -> float:
-    """Multiply-adds per second that a product of two large float32 matrices reaches: the best of two seconds."""
+def matrix_peak(threads: int) -> float:
+    """Multiply-adds per second that a product of two large float32 matrices reaches: the best of a while."""
     import torch
 
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         a, b = torch.rand(MATRIX, MATRIX), torch.rand(MATRIX, MATRIX)
-        best, end = float("inf"), time.perf_counter() + seconds
+        best, end = float("inf"), time.perf_counter() + MATRIX_SECONDS
         while time.perf_counter() < end:
             start = time.perf_counter()
             torch.mm(a, b)
@@ -327,12 +331,16 @@ def matrix_peak(threads: int, seconds: float = 2.0) -> float:
     return MATRIX**3 / best
 
 
+def need_matplotlib() -> None:
+    """Raise `Paddle2TorchError` where no chart can be drawn, before anybody has waited for what it is to show."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise Paddle2TorchError("a chart needs matplotlib: pip install 'paddle2torch[train]'")
+
+
 def write_chart(results: Sequence[NetworkBench], path: Path) -> None:
-    """A bar chart as PNG: medians of each engine, a panel per batch, the floor as a line. Needs matplotlib."""
-    try:
-        figure_module = importlib.import_module("matplotlib.figure")
-    except ImportError:
-        raise Paddle2TorchError("a chart needs matplotlib: pip install 'paddle2torch[train]'") from None
+    """A bar chart as PNG: medians of each engine, a panel per batch, the floor as a line."""
+    need_matplotlib()
+    figure_module = importlib.import_module("matplotlib.figure")
     figure = figure_module.Figure(figsize=(9, 2.2 * len(results) + 0.6), layout="constrained")
     for index, bench in enumerate(results, start=1):
         axes = figure.add_subplot(len(results), 1, index)
@@ -344,7 +352,7 @@ def write_chart(results: Sequence[NetworkBench], path: Path) -> None:
             [max(values) - median for median, values in zip(medians, milliseconds, strict=True)],
         ]
         names = [run.passes.name for run in runs]
-        colours = ["#2b6cb0" if name.startswith(OURS) else "#a0aec0" for name in names]
+        colours = ["#2b6cb0" if name in OURS else "#a0aec0" for name in names]
         axes.barh(names, medians, xerr=spread, color=colours, ecolor="#4a5568", capsize=2)
         axes.axvline(1000 * bench.floor, color="#c53030", linestyle="--", linewidth=1, label="floor")
         axes.invert_yaxis()

@@ -1,22 +1,21 @@
 """Images per second of one training step: ours beside PaddleOCR's own code, same batch, same weights, one run.
 
 A step is forward, CTC and NRTR loss, backward, and Adam, in float32 with dropout on, as both trainers run it; decoding
-and augmentation are left out. As in `bench_pages` each engine lives in a process of its own, makes one step that does
+and augmentation are left out. As in `bench_engines` each engine lives in a process of its own, makes one step that does
 not count, and then they take turns.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from paddle2torch.bench import Measurement
-from paddle2torch.bench_pages import Engine, EngineRun, Reader, run_engines
+from paddle2torch.bench_engines import Engine, EngineRun, EnginesBench, Reader, run_engines
 from paddle2torch.data.encode import LabelEncoder
 from paddle2torch.model_zoo.errors import ConfigError
 
@@ -34,59 +33,27 @@ LABEL_LENGTH = 8
 
 
 @dataclass(frozen=True)
-class TrainRun:
-    """What an engine needed for each step. loss: of its last step; cpu_seconds: of all its threads, per step."""
-
-    steps: Measurement
-    cpu_seconds: tuple[float, ...]
-    loss: float
-
-
-@dataclass(frozen=True)
 class TrainBench:
-    """Both engines in one run, ours first."""
+    """Both engines on the same batch, ours first; what an engine found in each image is the loss of the step."""
 
     batch: int
-    threads: int
-    cpu: str
-    versions: Mapping[str, str]
-    runs: tuple[TrainRun, ...]
-    missing: Mapping[str, tuple[str, ...]]
+    result: EnginesBench
 
-    def images_per_second(self, run: TrainRun) -> float:
+    def images_per_second(self, run: EngineRun) -> float:
         """Images of a batch by the median of the steps."""
-        return self.batch / run.steps.median
+        return self.batch / run.passes.median
 
-    def ratios(self, run: TrainRun) -> tuple[float, float, float]:
-        """Our images per second by those of `run`; see `Measurement.times_as_fast_as`."""
-        return self.runs[0].steps.times_as_fast_as(run.steps)
+    def loss(self, run: EngineRun) -> float:
+        """Of its last step."""
+        return float(run.texts[0][0])
 
     def to_json(self) -> dict[str, Any]:
         """All of it as JSON knows it, with what follows from it."""
-        engines = []
-        for run in self.runs:
-            ratio, least, most = self.ratios(run)
-            engines.append(
-                {
-                    "name": run.steps.name,
-                    "images_per_second": self.images_per_second(run),
-                    "seconds": list(run.steps.seconds),
-                    "median_seconds": run.steps.median,
-                    "spread_seconds": run.steps.spread,
-                    "cpu_seconds": list(run.cpu_seconds),
-                    "ours_by_theirs": {"median": ratio, "min": least, "max": most},
-                    "peak_memory": run.steps.peak_memory,
-                    "loss": run.loss,
-                }
-            )
-        return {
-            "batch": self.batch,
-            "threads": self.threads,
-            "cpu": self.cpu,
-            "versions": dict(self.versions),
-            "engines": engines,
-            "missing": {name: list(distributions) for name, distributions in self.missing.items()},
-        }
+        result = self.result.to_json()
+        for engine, run in zip(result["engines"], self.result.runs, strict=True):
+            engine["images_per_second"] = self.images_per_second(run)
+            engine["loss"] = self.loss(run)
+        return {"batch": self.batch, **result}
 
 
 def bench_train(
@@ -127,8 +94,7 @@ def run_steps(engines: Sequence[Engine], *, batch: int, repeat: int, threads: in
         images = [Path(folder) / f"{index}.png" for index in range(batch)]
         for image in images:
             cv2.imwrite(str(image), rng.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8))
-        result = run_engines(engines, images, repeat=repeat, threads=threads)
-    return TrainBench(batch, threads, result.cpu, result.versions, tuple(map(_train_run, result.runs)), result.missing)
+        return TrainBench(batch, run_engines(engines, images, repeat=repeat, threads=threads))
 
 
 def batch_of(images: Sequence[BGRImage]) -> dict[str, NDArray[Any]]:
@@ -182,10 +148,6 @@ def load_ours(threads: int, *, model: str | None) -> Reader:
         return [[str(loss.item())]] * len(images)
 
     return step
-
-
-def _train_run(run: EngineRun) -> TrainRun:
-    return TrainRun(run.passes, run.cpu_seconds, float(run.texts[0][0]))
 
 
 def _converted(weights: Path, folder: Path) -> str:

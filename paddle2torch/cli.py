@@ -10,7 +10,7 @@ import json
 import statistics
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -596,10 +596,12 @@ def bench_network_command(
     """One network beside OpenVINO, ONNX Runtime and Paddle, same weights and input, taking turns.
 
     MODEL is a name of the zoo or the folder of a converted model. The floor is what its multiply-adds take at the rate
-    of a plain matrix product on this machine.
+    of a plain matrix product on this machine: the better of two measurements, before and after the turns.
     """
-    from paddle2torch.bench_networks import bench_networks, write_chart
+    from paddle2torch.bench_networks import bench_networks, need_matplotlib, write_chart
 
+    if chart is not None:
+        need_matplotlib()
     shapes = []
     for batch in batches:
         sizes = batch.split("x")
@@ -632,9 +634,10 @@ def bench_network_command(
         _print_table(header, rows)
         click.echo(
             f"{result.model}, {'x'.join(map(str, result.shape))}: {result.multiply_adds / 1e9:.2f} G multiply-adds, "
-            f"floor {1000 * result.floor:.1f} ms at {result.peak / 1e9:.0f} G/s"
+            f"floor {1000 * result.floor:.1f} ms at {max(result.peaks) / 1e9:.0f} G/s "
+            f"(before and after: {' and '.join(f'{peak / 1e9:.0f}' for peak in result.peaks)})"
         )
-        _print_missing(result.result.missing)
+        _print_left_out(result.result)
     click.echo(f"{results[0].result.threads} threads, {_machine(results[0].result)}")
 
 
@@ -660,23 +663,23 @@ def bench_pages_command(images: tuple[Path, ...], as_json: bool, **options: Any)
         _print_json(result.to_json())
         return
     rows = []
-    for run in result.runs:
+    for run in result.result.runs:
         rows.append(
             (
                 run.passes.name,
-                f"{run.pages_per_second:.2f}",
+                f"{result.pages_per_second(run):.2f}",
                 f"{run.passes.median:.2f}",
                 f"{run.passes.spread:.2f}",
                 f"{statistics.median(run.cpu_seconds):.2f}",
-                _ratio(*result.ratios(run)),
+                _ratio(*result.result.ratios(run)),
                 f"{run.passes.peak_memory / 2**20:.0f} ({run.loaded_memory / 2**20:.0f})",
-                f"{run.texts_in_common(result.runs[0])} of {sum(map(len, run.texts))}",
+                f"{result.texts_in_common(run)} of {sum(map(len, run.texts))}",
             )
         )
     header = ("engine", "pages/s", "median s", "spread s", "CPU s", "ours/theirs", "peak MiB (loaded)", "lines as ours")
     _print_table(header, rows)
-    click.echo(f"{len(result.pages)} pages, {result.threads} threads, {_machine(result)}")
-    _print_missing(result.missing)
+    click.echo(f"{len(result.pages)} pages, {result.result.threads} threads, {_machine(result.result)}")
+    _print_left_out(result.result)
 
 
 @bench.command("train")
@@ -699,22 +702,22 @@ def bench_train_command(paddleocr: Path, as_json: bool, **options: Any) -> None:
         _print_json(result.to_json())
         return
     rows = []
-    for run in result.runs:
+    for run in result.result.runs:
         rows.append(
             (
-                run.steps.name,
+                run.passes.name,
                 f"{result.images_per_second(run):.2f}",
-                f"{run.steps.median:.2f}",
-                f"{run.steps.spread:.2f}",
+                f"{run.passes.median:.2f}",
+                f"{run.passes.spread:.2f}",
                 f"{statistics.median(run.cpu_seconds):.2f}",
-                _ratio(*result.ratios(run)),
-                f"{run.steps.peak_memory / 2**20:.0f}",
-                f"{run.loss:.3f}",
+                _ratio(*result.result.ratios(run)),
+                f"{run.passes.peak_memory / 2**20:.0f}",
+                f"{result.loss(run):.3f}",
             )
         )
     _print_table(("engine", "images/s", "median s", "spread s", "CPU s", "ours/theirs", "peak MiB", "loss"), rows)
-    click.echo(f"batch of {result.batch}, {result.threads} threads, {_machine(result)}")
-    _print_missing(result.missing)
+    click.echo(f"batch of {result.batch}, {result.result.threads} threads, {_machine(result.result)}")
+    _print_left_out(result.result)
 
 
 def _ratio(median: float, least: float, most: float) -> str:
@@ -743,9 +746,12 @@ def _print_processes(result: Any) -> None:
     _print_table(("process", "median s", "spread s", "by import torch", "peak MiB"), rows)
 
 
-def _print_missing(missing: Mapping[str, Sequence[str]]) -> None:
-    for name, distributions in missing.items():
+def _print_left_out(result: Any) -> None:
+    """The engines that a benchmark did not run, and why."""
+    for name, distributions in result.missing.items():
         click.echo(f"left out: {name} ({', '.join(distributions)} not installed)")
+    for name, reason in result.left_out.items():
+        click.echo(f"left out: {name} ({reason})")
 
 
 def _print_verification(result: Any, all_layers: bool) -> None:

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from paddle2torch import bench_pages, bench_train
+from paddle2torch import bench_engines, bench_train
 from paddle2torch.bench import Measurement
-from paddle2torch.bench_pages import Engine
-from paddle2torch.bench_train import TrainBench, TrainRun, batch_of, load_ours, run_steps
+from paddle2torch.bench_engines import Engine, EngineRun, EnginesBench
+from paddle2torch.bench_train import TrainBench, batch_of, load_ours, run_steps
 from paddle2torch.cli import main
 from paddle2torch.model_zoo.errors import ConfigError
 
@@ -35,25 +35,27 @@ def engine(name: str, losses: list[float], *distributions: str) -> Engine:
 def fake_trainers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "fake_trainers.py").write_text(FAKE)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH")))))
-    monkeypatch.setattr(bench_pages, "REST", 0.0)
+    monkeypatch.setattr(bench_engines, "REST", 0.0)
 
 
 def test_the_first_step_does_not_count() -> None:
     result = run_steps([engine("ours", [3.0, 2.0, 1.0]), engine("theirs", [6, 5, 4])], batch=2, repeat=2, threads=1)
-    assert [run.loss for run in result.runs] == [1.0, 4.0]
-    assert [len(run.steps.seconds) for run in result.runs] == [2, 2]
-    assert (result.batch, result.threads, result.missing) == (2, 1, {})
+    runs = result.result.runs
+    assert [result.loss(run) for run in runs] == [1.0, 4.0]
+    assert [len(run.passes.seconds) for run in runs] == [2, 2]
+    assert (result.batch, result.result.threads, result.result.missing) == (2, 1, {})
 
 
 def test_figures() -> None:
     ours, theirs = (
-        TrainRun(Measurement(name, seconds, 1), seconds, 0.5)
+        EngineRun(Measurement(name, seconds, 1), seconds, 1, (("0.5",),))
         for name, seconds in (("ours", (1.0, 2.0, 4.0)), ("theirs", (6.0, 8.0, 12.0)))
     )
-    result = TrainBench(24, 2, "a cpu", {}, (ours, theirs), {})
+    result = TrainBench(24, EnginesBench(2, "a cpu", {}, (ours, theirs), {}))
     assert result.images_per_second(ours) == 12
-    assert result.ratios(theirs) == (4.0, 3.0, 6.0)
-    assert result.to_json()["engines"][1]["ours_by_theirs"] == {"median": 4.0, "min": 3.0, "max": 6.0}
+    document = result.to_json()["engines"][1]
+    assert document["ours_times_as_fast"] == {"median": 4.0, "min": 3.0, "max": 6.0}
+    assert (document["images_per_second"], document["loss"]) == (3, 0.5)
 
 
 def test_the_batch_is_what_both_take() -> None:

@@ -1,9 +1,10 @@
-"""The measuring of engines, on fake ones: turns, figures, and what is said of engines that are missing or fail."""
+"""The measuring of engines, on fake ones, and of pages: turns, figures, what is said of those that do not run."""
 
 from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -11,9 +12,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from paddle2torch import bench_pages as bench
-from paddle2torch.bench import Measurement
-from paddle2torch.bench_pages import BenchError, Engine, EngineRun, PagesBench, run_engines
+from paddle2torch import bench_engines, bench_pages
+from paddle2torch.bench import BenchError, Measurement
+from paddle2torch.bench_engines import Engine, EngineRun, EnginesBench, run_engines
+from paddle2torch.bench_pages import PagesBench
 from paddle2torch.cli import main
 from paddle2torch.model_zoo.errors import ConfigError, Paddle2TorchError
 
@@ -45,7 +47,7 @@ def pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Two small pages; fake engines can be loaded, and their turns cost no rest."""
     (tmp_path / "fake_engines.py").write_text(FAKE)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH")))))
-    monkeypatch.setattr(bench, "REST", 0.0)
+    monkeypatch.setattr(bench_engines, "REST", 0.0)
     paths = [tmp_path / "a.png", tmp_path / "b.png"]
     for path, width in zip(paths, (8, 9), strict=True):
         cv2.imwrite(str(path), np.zeros((4, width, 3), np.uint8))
@@ -66,22 +68,20 @@ def test_engines_take_turns_after_each_has_warmed_up(pages: list[Path], tmp_path
     assert (tmp_path / "turns").read_text() == "AB" + "ABABAB"
     first, second = result.runs
     assert first.texts == (("hello", "8x4"), ("hello", "9x4"))
-    assert second.texts_in_common(first) == 2
+    assert second.texts == (("world", "8x4"), ("world", "9x4"))
     assert len(second.passes.seconds) == 3
     assert min(second.passes.seconds) >= 0.1
     assert max(second.cpu_seconds) < 0.1, "sleeping takes no processor time"
-    assert second.pages_per_second <= 2 / 0.1
     assert second.loaded_memory - first.loaded_memory > 48 << 20
     assert second.passes.peak_memory >= second.loaded_memory
-    assert (result.threads, result.missing) == (1, {})
-    assert result.pages == tuple(map(str, pages))
+    assert (result.threads, result.missing, result.left_out) == (1, {}, {})
 
 
 def test_an_engine_that_is_not_installed_is_left_out_and_named(pages: list[Path], tmp_path: Path) -> None:
     absent = Engine("C", "no_such_module:load", ("numpy", "no-such-distribution"))
     result = run_engines([fake("A", tmp_path), absent], pages, repeat=1, threads=1)
     assert [run.passes.name for run in result.runs] == ["A"]
-    assert result.missing == {"C": ("no-such-distribution",)}
+    assert (result.missing, result.left_out) == ({"C": ("no-such-distribution",)}, {})
     assert result.versions["numpy"] == np.__version__
     with pytest.raises(BenchError, match="C is not installed: no-such-distribution"):
         run_engines([absent, fake("A", tmp_path)], pages, repeat=1, threads=1)
@@ -94,27 +94,37 @@ def test_an_engine_that_fails_ends_the_run_with_its_own_words(pages: list[Path],
         run_engines([fake("A", tmp_path)], [tmp_path / "gone.png"], repeat=1, threads=1)
 
 
+def test_an_engine_that_cannot_take_part_is_named_with_the_reason(pages: list[Path], tmp_path: Path) -> None:
+    cannot = replace(fake("B", tmp_path, exits_at=1), cannot="it is Sunday", distributions=("no-such-distribution",))
+    result = run_engines([fake("A", tmp_path), cannot], pages, repeat=1, threads=1)
+    assert [run.passes.name for run in result.runs] == ["A"]
+    assert (result.missing, result.left_out) == ({}, {"B": "it is Sunday"})
+    assert result.to_json()["left_out"] == {"B": "it is Sunday"}
+
+
 @pytest.mark.parametrize("threads", [0, (os.cpu_count() or 1) + 1])
 def test_threads_that_the_machine_does_not_have_are_refused(pages: list[Path], tmp_path: Path, threads: int) -> None:
     with pytest.raises(ConfigError, match=f"not {threads}"):
         run_engines([fake("A", tmp_path)], pages, threads=threads)
-    with pytest.raises(ConfigError, match="at least one page"):
+    with pytest.raises(ConfigError, match="at least one image"):
         run_engines([fake("A", tmp_path)], [])
 
 
 def test_ratios_are_taken_within_each_turn() -> None:
     ours = made_up("ours", (1.0, 4.0, 2.0), ("a", "b", "b"), ("c",))
     theirs = made_up("theirs", (2.0, 4.0, 8.0), ("b", "b", "x"), ("a",))
-    result = PagesBench(("1", "2"), 1, "a cpu", {}, (ours, theirs), {})
+    result = EnginesBench(1, "a cpu", {}, (ours, theirs), {})
     assert result.ratios(theirs) == (2.0, 1.0, 4.0)
     assert result.ratios(ours) == (1.0, 1.0, 1.0)
-    assert ours.pages_per_second == 1.0
-    assert theirs.texts_in_common(ours) == 2, "texts count as often as both have them, page by page"
+    assert result.to_json()["engines"][1]["ours_times_as_fast"] == {"median": 2.0, "min": 1.0, "max": 4.0}
+    pages = PagesBench(("1", "2"), result)
+    assert pages.pages_per_second(ours) == 1.0
+    assert pages.texts_in_common(theirs) == 2, "texts count as often as both have them, page by page"
 
 
 def test_the_command_prints_a_table_or_json(pages: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     absent = Engine("C", "no_such_module:load", ("no-such-distribution",))
-    monkeypatch.setattr(bench, "engines", lambda *_: (fake("A", tmp_path), fake("B", tmp_path), absent))
+    monkeypatch.setattr(bench_pages, "engines", lambda *_: (fake("A", tmp_path), fake("B", tmp_path), absent))
     arguments = ["bench", "pages", *map(str, pages), "--repeat", "2", "--threads", "1"]
     shown = CliRunner().invoke(main, [*arguments, "--json"])
     assert shown.exit_code == 0, shown.output
@@ -122,7 +132,7 @@ def test_the_command_prints_a_table_or_json(pages: list[Path], tmp_path: Path, m
     assert [engine["name"] for engine in document["engines"]] == ["A", "B"]
     second = document["engines"][1]
     assert (second["lines"], second["texts_in_common"], len(second["seconds"])) == (4, 4, 2)
-    assert second["ours_by_theirs"]["min"] <= second["ours_by_theirs"]["median"] <= second["ours_by_theirs"]["max"]
+    assert second["pages_per_second"] == pytest.approx(2 / second["median_seconds"])
     assert document["missing"] == {"C": ["no-such-distribution"]}
     table = CliRunner().invoke(main, arguments)
     assert table.exit_code == 0, table.output
@@ -132,4 +142,28 @@ def test_the_command_prints_a_table_or_json(pages: list[Path], tmp_path: Path, m
 
 def test_an_export_that_cannot_be_converted_is_named(pages: list[Path], tmp_path: Path) -> None:
     with pytest.raises(Paddle2TorchError, match="nowhere"):
-        bench.bench_pages(pages, det=tmp_path / "nowhere")
+        bench_pages.bench_pages(pages, threads=1, det=tmp_path / "nowhere")
+
+
+def test_threads_are_looked_at_before_anything_is_converted(pages: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="threads is 1 to"):
+        bench_pages.bench_pages(pages, threads=0, det=tmp_path / "nowhere")
+
+
+def test_ours_are_prepared_before_their_processes_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A compiled engine whose model cannot be compiled would run without it, and nobody would know."""
+    from paddle2torch import compiled
+
+    def load_compiled(folder: Path) -> None:
+        raise compiled.CompilerError(f"no compiler for {folder.name}")
+
+    monkeypatch.setattr(compiled, "load_compiled", load_compiled)
+    models = {task: str(tmp_path / task) for task in ("det", "cls", "rec")}
+    for folder in models.values():
+        Path(folder).mkdir()
+        (Path(folder) / "model_config.json").write_text("{}")
+    with pytest.raises(compiled.CompilerError, match="no compiler for det"):
+        bench_pages.engines(models, {}, compiled=True)
+    found = bench_pages.engines(models, {}, compiled=False)
+    assert [engine.name for engine in found[:2]] == ["paddle2torch", "paddle2torch, fast"]
+    assert found[1].options == {**models, "fast": True}
