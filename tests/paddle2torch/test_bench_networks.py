@@ -12,7 +12,7 @@ from small_models import fill, lstm_config, small_config
 
 from paddle2torch import bench_networks
 from paddle2torch.bench import Measurement
-from paddle2torch.bench_engines import Engine, EngineRun, EnginesBench
+from paddle2torch.bench_engines import Engine, EngineRun, EnginesBench, run_engines
 from paddle2torch.bench_networks import NetworkBench
 from paddle2torch.cli import main
 from paddle2torch.info import cost_of
@@ -134,3 +134,15 @@ def test_openvino_reads_the_legacy_format_only(
     assert list(found) == ["paddle2torch", "ONNX Runtime", "OpenVINO", "Paddle with oneDNN"]
     assert (found["OpenVINO"].cannot, found["Paddle with oneDNN"].cannot) == (openvino, None)
     assert found["OpenVINO"].options["program"] == str(tmp_path / program)
+
+
+def test_paddle_runs_an_export_of_its_newer_format(folder: Path, shared: Path, paddle: None, tmp_path: Path) -> None:
+    export = shared / "models" / "en_PP-OCRv4_mobile_rec_infer"
+    options = {
+        "model": str(folder),
+        "program": str(export / "inference.json"),
+        "parameters": str(export / "inference.pdiparams"),
+    }
+    engine = Engine("Paddle", "paddle2torch.bench_networks:load_paddle", options=options)
+    result = run_engines([engine], bench_networks._images((1, 48, 64), tmp_path), repeat=1, threads=1)
+    assert len(result.runs[0].texts[0]) == 8, "a class for each step"
