@@ -166,6 +166,25 @@ class VerificationBench(ProcessBench):
         return {"model": self.model, "reference": self.reference, **super().to_json()}
 
 
+@dataclass(frozen=True)
+class GrowthBench:
+    """Reading so many lines: a process for each of `lines`."""
+
+    lines: tuple[int, ...]
+    processes: tuple[Measurement, ...]
+    cpu: str
+    versions: Mapping[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as JSON knows it."""
+        runs = zip(self.lines, self.processes, strict=True)
+        return {
+            "runs": [{"lines": lines, "seconds": run.median, "peak_memory": run.peak_memory} for lines, run in runs],
+            "cpu": self.cpu,
+            "versions": dict(self.versions),
+        }
+
+
 def bench_conversion(weights: Path | None = None, *, repeat: int = 5) -> ConversionBench:
     """Measure `paddle2torch convert` of a checkpoint of en_PP-OCRv4_rec, and the ways to import the package.
 
@@ -232,16 +251,16 @@ def run_paddle(reference: str, *shape: str) -> None:
     run_program(program, parameters, np.zeros([int(size) for size in shape], np.float32), wanted=[])
 
 
-def bench_growth(model: str | Path, counts: Sequence[int]) -> tuple[Measurement, ...]:
+def bench_growth(model: str | Path, counts: Sequence[int]) -> GrowthBench:
     """Run `paddle2torch read` on so many lines each: the bundled ones, again and again. A first run does not count."""
     images = sorted((Path(__file__).parent / "assets").glob("line_*.png"))
-    cli = (*CLI, "read", str(model))
-    _run((*cli, str(images[0])))
-    results = []
+    command = (*CLI, "read", str(model))
+    _run((*command, str(images[0])))
+    processes = []
     for count in counts:
-        took, peak = _run((*cli, *(str(images[index % len(images)]) for index in range(count))))
-        results.append(Measurement(f"{count} lines", (took,), peak))
-    return tuple(results)
+        took, peak = _run((*command, *(str(images[index % len(images)]) for index in range(count))))
+        processes.append(Measurement(f"{count} lines", (took,), peak))
+    return GrowthBench(tuple(counts), tuple(processes), describe_cpu(), versions_of("torch"))
 
 
 def run_in_turns(commands: Mapping[str, Sequence[str]], repeat: int) -> tuple[Measurement, ...]:
@@ -267,18 +286,11 @@ def write_checkpoint(path: Path) -> None:
     from paddle2torch.converters.layout import layout_table, to_paddle
     from paddle2torch.converters.templates import from_card
     from paddle2torch.model_zoo.cards import load_card
-    from paddle2torch.model_zoo.config import Component, CTCDecode, ModelConfig, RecPreprocess
     from paddle2torch.model_zoo.network import build_model
+    from paddle2torch.recipes import config_of
 
-    card = load_card("en_PP-OCRv4_rec")
-    architecture = from_card(card).architecture
-    assert architecture is not None
-    head = Component(architecture.head.name, {**architecture.head.options, "classes": card.classes})
-    config = ModelConfig(
-        card.name, "rec", "training", architecture.backbone, None, head, RecPreprocess(), CTCDecode(), card.characters()
-    )
     with torch.device("meta"):
-        model = build_model(config)
+        model = build_model(config_of(from_card(load_card("en_PP-OCRv4_rec"))))
     state = {key: torch.zeros(value.shape) for key, value in model.state_dict().items()}
     tensors: dict[str, np.ndarray | dict[str, str]] = dict(to_paddle(layout_table(model), state))
     tensors["StructuredToParameterName@@"] = {key: f"tensor_{i}" for i, key in enumerate(state)}

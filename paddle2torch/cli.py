@@ -559,26 +559,23 @@ def bench_verify(model: str, reference: Path | None, repeat: int, as_json: bool)
 @click.option("--lines", type=click.IntRange(min=1), multiple=True, default=(1, 100, 1000), show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def bench_growth_command(model: str, lines: tuple[int, ...], as_json: bool) -> None:
-    """Time and memory of `read` for ever more lines: whole processes."""
+    """Time and memory of `read` for ever more lines: whole processes.
+
+    MODEL is a name of the zoo or the folder of a converted recogniser.
+    """
     from paddle2torch.bench import bench_growth
 
     with _status("reading", quiet=as_json):
-        results = bench_growth(model, lines)
+        result = bench_growth(model, lines)
     if as_json:
-        _print_json(
-            [
-                {"lines": count, "seconds": run.median, "peak_memory": run.peak_memory}
-                for count, run in zip(lines, results, strict=True)
-            ]
-        )
+        _print_json(result.to_json())
         return
-    _print_table(
-        ("lines", "seconds", "lines/s", "peak MiB"),
-        [
-            (str(count), f"{run.median:.2f}", f"{count / run.median:.1f}", f"{run.peak_memory / 2**20:.0f}")
-            for count, run in zip(lines, results, strict=True)
-        ],
-    )
+    rows = [
+        (str(count), f"{run.median:.2f}", f"{count / run.median:.1f}", f"{run.peak_memory / 2**20:.0f}")
+        for count, run in zip(result.lines, result.processes, strict=True)
+    ]
+    _print_table(("lines", "seconds", "lines/s", "peak MiB"), rows)
+    click.echo(_machine(result))
 
 
 @bench.command("network")

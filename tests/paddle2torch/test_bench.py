@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from small_models import fill, small_config
 
 from paddle2torch import bench
-from paddle2torch.bench import BenchError, ConversionBench, Measurement, bench_growth, run_in_turns
+from paddle2torch.bench import BenchError, ConversionBench, Measurement, run_in_turns
 from paddle2torch.cli import main
 from paddle2torch.golden import OUTPUT, Golden, save_golden
 from paddle2torch.model_zoo.network import build_model
@@ -182,7 +182,12 @@ def test_the_processor_as_an_older_pytorch_says_it(monkeypatch: pytest.MonkeyPat
 
 
 def test_growth(folder: Path) -> None:
-    (few,) = bench_growth(folder, (4,))
-    assert few.name == "4 lines"
-    assert few.median > 0
-    assert few.peak_memory > 10 << 20
+    arguments = ["bench", "growth", str(folder), "--lines", "4"]
+    shown = CliRunner().invoke(main, [*arguments, "--json"])
+    assert shown.exit_code == 0, shown.output
+    document = json.loads(shown.stdout)
+    (run,) = document["runs"]
+    assert run["lines"] == 4
+    assert run["seconds"] > 0
+    assert run["peak_memory"] > 10 << 20
+    assert document["versions"]["torch"] == torch.__version__
