@@ -627,7 +627,7 @@ def bench_network_command(
                     f"{100 * result.agreement(run):.1f}",
                 )
             )
-        header = ("engine", "median ms", "min", "max", "theirs/ours", "by floor", "peak MiB", "% as ours")
+        header = ("engine", "median ms", "min", "max", "ours times as fast", "by floor", "peak MiB", "% as ours")
         _print_table(header, rows)
         click.echo(
             f"{result.model}, {'x'.join(map(str, result.shape))}: {result.multiply_adds / 1e9:.2f} G multiply-adds, "
@@ -673,7 +673,16 @@ def bench_pages_command(images: tuple[Path, ...], as_json: bool, **options: Any)
                 f"{result.texts_in_common(run)} of {sum(map(len, run.texts))}",
             )
         )
-    header = ("engine", "pages/s", "median s", "spread s", "CPU s", "ours/theirs", "peak MiB (loaded)", "lines as ours")
+    header = (
+        "engine",
+        "pages/s",
+        "median s",
+        "spread s",
+        "CPU s",
+        "ours times as fast",
+        "peak MiB (loaded)",
+        "lines as ours",
+    )
     _print_table(header, rows)
     click.echo(f"{len(result.pages)} pages, {result.result.threads} threads, {_machine(result.result)}")
     _print_left_out(result.result)
@@ -712,7 +721,9 @@ def bench_train_command(paddleocr: Path, as_json: bool, **options: Any) -> None:
                 f"{result.loss(run):.3f}",
             )
         )
-    _print_table(("engine", "images/s", "median s", "spread s", "CPU s", "ours/theirs", "peak MiB", "loss"), rows)
+    _print_table(
+        ("engine", "images/s", "median s", "spread s", "CPU s", "ours times as fast", "peak MiB", "loss"), rows
+    )
     click.echo(f"batch of {result.batch}, {result.result.threads} threads, {_machine(result.result)}")
     _print_left_out(result.result)
 
