@@ -9,15 +9,20 @@ elsewhere become identities, so that the network can still be compared with Padd
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from paddle2torch.model_zoo.db import DBBranch, DBHead
+from paddle2torch.model_zoo.folded import (
+    Folded,
+    FoldedConv2d,
+    FoldedConvTranspose2d,
+    PixelShuffleConv,
+    PushedAffine,
+    Tail,
+)
 from paddle2torch.model_zoo.layers import (
     BatchNormHardswish,
     BatchNormReLU,
@@ -28,14 +33,13 @@ from paddle2torch.model_zoo.layers import (
     SEModule,
     fold_batch_norm,
 )
-from paddle2torch.model_zoo.network import Network, channels_last, fuse
+from paddle2torch.model_zoo.network import Network, channels_last, fuse, replace_module
 from paddle2torch.model_zoo.pphgnet import ESEModule
 from paddle2torch.model_zoo.pphgnetv2 import EvenConvBNAct
 from paddle2torch.model_zoo.pplcnet import PPLCNetHead
 from paddle2torch.model_zoo.pplcnetv3 import LCNetV3Block, LearnableAffineBlock, LearnableRepLayer
 
 Convolution: TypeAlias = "nn.Conv2d | nn.ConvTranspose2d"
-Affine: TypeAlias = tuple[float, float]
 
 CHAINS: tuple[tuple[type[nn.Module], tuple[tuple[str, ...], ...]], ...] = (
     (ConvBN, (("conv", "bn", "act"),)),
@@ -63,114 +67,6 @@ NORMALISATIONS: tuple[tuple[type[nn.Module], str], ...] = (
     (BatchNormHardswish, "hardswish"),
     (nn.BatchNorm2d, "none"),
 )
-FUNCTIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
-    "none": lambda x: x,
-    "relu": F.relu,
-    "hardswish": F.hardswish,
-    "swish": F.silu,
-    "sigmoid": torch.sigmoid,
-}
-
-
-class Folded(nn.Identity):
-    """Stands where a layer was whose work the convolution before it does now."""
-
-
-class PushedAffine(nn.Identity):
-    """Stands where an affine was that the weights of the convolution after it hold now."""
-
-
-@dataclass(frozen=True)
-class Tail:
-    """What a folded convolution does to its output: an activation, then scale * y + shift with one number each.
-
-    Such an affine is left where no weight can hold it: where the next convolution pads with zeros.
-    """
-
-    activation: str = "none"
-    affine: Affine | None = None
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """x: float of any shape; returns the same shape."""
-        return self.shifted(FUNCTIONS[self.activation](x))
-
-    def shifted(self, x: Tensor) -> Tensor:
-        """The affine alone. `x` may be changed in place: it is the convolution's own output, still in the cache."""
-        if self.affine is None:
-            return x
-        scale, shift = self.affine
-        if torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return x * scale + shift
-        return torch.add(torch.scalar_tensor(shift, dtype=x.dtype), x, alpha=scale, out=x)
-
-
-class FoldedConv2d(nn.Conv2d):
-    """`nn.Conv2d` and its tail."""
-
-    def __init__(self, *args: Any, tail: Tail, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.tail = tail
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x: float (N, in_channels, H, W); returns (N, out_channels, H', W')."""
-        if not _onednn(x):
-            return self.tail(super().forward(x))
-        # The operator that PyTorch's own compiler takes: `F.conv2d` has no activation, and leaves oneDNN for a slower
-        # way of its own where it has one thread.
-        geometry = (self.padding, self.stride, self.dilation, self.groups)
-        return self.tail.shifted(
-            torch.ops.mkldnn._convolution_pointwise(x, self.weight, self.bias, *geometry, self.tail.activation, [], "")
-        )
-
-    def extra_repr(self) -> str:
-        """The convolution and its tail."""
-        return f"{super().extra_repr()}, {self.tail}"
-
-
-class FoldedConvTranspose2d(nn.ConvTranspose2d):
-    """`nn.ConvTranspose2d` and its tail."""
-
-    def __init__(self, *args: Any, tail: Tail, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.tail = tail
-
-    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
-        """x: float (N, in_channels, H, W); returns (N, out_channels, H', W')."""
-        if output_size is not None or not _onednn(x):
-            return self.tail(super().forward(x, output_size))
-        geometry = (self.padding, self.output_padding, self.stride, self.dilation, self.groups)
-        return self.tail.shifted(
-            torch.ops.mkldnn._convolution_transpose_pointwise(
-                x, self.weight, self.bias, *geometry, self.tail.activation, [], ""
-            )
-        )
-
-    def extra_repr(self) -> str:
-        """The convolution and its tail."""
-        return f"{super().extra_repr()}, {self.tail}"
-
-
-class PixelShuffleConv(nn.Module):
-    """A convolution to the pixels of a 4x4 square, which are then put in their places."""
-
-    def __init__(self, conv: nn.Module) -> None:
-        super().__init__()
-        self.conv = conv
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x: float (N, C, H, W); returns (N, 1, 4 H, 4 W)."""
-        return F.pixel_shuffle(self.conv(x), 4)
-
-
-def _onednn(x: Tensor) -> bool:
-    """Whether oneDNN's own operators can be called: on a CPU, for inference, outside compilers and exporters."""
-    if x.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
-        return False
-    if not torch.backends.mkldnn.is_available() or not torch.backends.mkldnn.enabled:
-        return False
-    if x.dtype == torch.bfloat16:
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return x.dtype == torch.float32
 
 
 def fold(model: Network) -> Network:
@@ -194,7 +90,7 @@ def fold(model: Network) -> Network:
             _spread(network.head.binarize)
         for path, module in list(network.named_modules()):
             if type(module) in (nn.Conv2d, nn.ConvTranspose2d):
-                _replace(network, path, _folded(module, module.weight.double(), _bias(module), Tail()))
+                replace_module(network, path, _folded(module, module.weight.double(), _bias(module), Tail()))
     return channels_last(network)
 
 
@@ -208,7 +104,7 @@ def _push_affine(block: LCNetV3Block) -> None:
     weight = conv.weight.double()
     conv.bias = nn.Parameter((_bias(conv) + weight.sum((1, 2, 3)) * shift).to(conv.weight.dtype), requires_grad=False)
     conv.weight.copy_(weight * scale)
-    _replace(act, "lab", PushedAffine())
+    replace_module(act, "lab", PushedAffine())
 
 
 def _fold_chain(parent: nn.Module, chain: tuple[str, ...]) -> None:
@@ -234,10 +130,10 @@ def _fold_chain(parent: nn.Module, chain: tuple[str, ...]) -> None:
             activation = found
         else:
             break
-        _replace(parent, name, Folded())
+        replace_module(parent, name, Folded())
         if affine is not None:
             break
-    _replace(parent, chain[0], _folded(first, weight, bias, Tail(activation, affine)))
+    replace_module(parent, chain[0], _folded(first, weight, bias, Tail(activation, affine)))
 
 
 def _spread(branch: DBBranch) -> None:
@@ -257,14 +153,14 @@ def _spread(branch: DBBranch) -> None:
     channels = first.out_channels
     weight = first.weight.permute(2, 3, 1, 0).reshape(4 * channels, first.in_channels, 1, 1)
     pixels = nn.Conv2d(first.in_channels, 4 * channels, 1, device="meta", dtype=weight.dtype)
-    _replace(branch, "conv2", _folded(pixels, weight, first_bias.repeat(4), first.tail))
+    replace_module(branch, "conv2", _folded(pixels, weight, first_bias.repeat(4), first.tail))
     blocks = second.weight.new_zeros(4, 4, 2, 2, channels)  # row and column in the square, then the pixel before
     for row in range(4):
         for column in range(4):
             blocks[row, column, row // 2, column // 2] = second.weight[:, 0, row % 2, column % 2]
     square = nn.Conv2d(4 * channels, 16, 1, device="meta", dtype=weight.dtype)
     sixteen = _folded(square, blocks.view(16, 4 * channels, 1, 1), second_bias.repeat(16), second.tail)
-    _replace(branch, "conv3", PixelShuffleConv(sixteen))
+    replace_module(branch, "conv3", PixelShuffleConv(sixteen))
 
 
 def _folded(conv: Convolution, weight: Tensor, bias: Tensor, tail: Tail) -> nn.Module:
@@ -299,8 +195,3 @@ def _child(parent: nn.Module, path: str) -> nn.Module | None:
     for name in path.split("."):
         module = getattr(module, name, None)
     return module
-
-
-def _replace(root: nn.Module, path: str, module: nn.Module) -> None:
-    parent, _, name = path.rpartition(".")
-    root.get_submodule(parent).register_module(name, module)

@@ -147,6 +147,12 @@ def _check_sizes(options: Mapping[str, Any], where: str) -> None:
                 raise ConfigError(f"{where}: {key} is {number}, and at most {most} is taken for a network")
 
 
+def replace_module(root: nn.Module, path: str, module: nn.Module) -> None:
+    """Put `module` in the place that has this path in `root`."""
+    parent, _, name = path.rpartition(".")
+    root.get_submodule(parent).register_module(name, module)
+
+
 def channels_last(model: Network) -> Network:
     """`model` itself, its convolutions' weights laid out with the channels last: the faster layout on a CPU."""
     # PyTorch's annotations of `to` leave out the keyword.

@@ -20,7 +20,7 @@ from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.folding import fold
 from paddle2torch.model_zoo.network import Network, build_model, fuse
 from paddle2torch.sources import Obtained, is_hub_id, obtain, obtain_local, zoo_dir
-from paddle2torch.store import load_model, save_model
+from paddle2torch.store import load_model, load_quantized, save_model
 
 if TYPE_CHECKING:
     from paddle2torch.compiled import CompiledNetwork
@@ -42,6 +42,7 @@ def load_pretrained(
     *,
     revision: str | None = None,
     fused: bool = False,
+    quantized: bool = False,
     compiled: Literal[False] = False,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
@@ -54,6 +55,7 @@ def load_pretrained(
     *,
     revision: str | None = None,
     fused: bool = False,
+    quantized: bool = False,
     compiled: bool,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
@@ -65,6 +67,7 @@ def load_pretrained(
     *,
     revision: str | None = None,
     fused: bool = False,
+    quantized: bool = False,
     compiled: bool = False,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
@@ -78,10 +81,12 @@ def load_pretrained(
         fused: the form for running, which nothing trains: fused and folded (`model_zoo.folding`), so that one
             convolution does its branches, normalisation and activation. Otherwise the model comes in the form it was
             converted in; `fuse(model)` has the structure of Paddle's exports.
+        quantized: the form for running, with convolutions in int8. The model must have been quantized first
+            (`paddle2torch.quantize`); it gives other results, a little.
         compiled: the form for running, compiled ahead of time for this CPU (`paddle2torch.compiled`). The first use on
             a machine takes a minute or two; where there is no C++ compiler a warning says so, and it is not compiled.
-        device: where its tensors go; a compiled one stays on the CPU.
-        dtype: of its floating-point tensors; a compiled one has float32.
+        device: where its tensors go; a quantized or compiled one stays on the CPU.
+        dtype: of its floating-point tensors; a quantized or compiled one has float32.
 
     Returns a `Network`, or compiled a module that is called in the same way; `.config` has its settings. A recogniser
     maps float (N, 3, 48, W) to float (N, T, classes) probabilities. Raises `ConfigError` for a name that nobody knows,
@@ -92,16 +97,19 @@ def load_pretrained(
     torch.Size([1, 40, 97])
     """
     folder = model_folder(model, revision)
+    for form, wanted in (("compiled", compiled), ("quantized", quantized)):
+        if wanted and (torch.device(device).type != "cpu" or dtype != torch.float32):
+            raise ConfigError(f"a {form} model is float32 on the CPU, not {dtype} on {device}: leave {form} out")
     if compiled:
         # Not before it is needed: it imports the exporter.
         from paddle2torch.compiled import CompilerError, load_compiled
 
-        if torch.device(device).type != "cpu" or dtype != torch.float32:
-            raise ConfigError(f"a compiled model is float32 on the CPU, not {dtype} on {device}: leave compiled out")
         try:
-            return load_compiled(folder)
+            return load_compiled(folder, quantized=quantized)
         except CompilerError as error:
             warnings.warn(f"{error}. {ModelConfig.load(folder).name} runs without being compiled", stacklevel=2)
+    if quantized:
+        return load_quantized(folder)
     network = load_model(folder)
     if fused or compiled:
         network = fold(network)

@@ -27,8 +27,10 @@ from paddle2torch.landing import land_file
 from paddle2torch.model_zoo.config import CONFIG_NAME, ClsPreprocess, ModelConfig, RecPreprocess
 from paddle2torch.model_zoo.errors import ConfigError, ConversionError
 from paddle2torch.model_zoo.folding import fold
+from paddle2torch.model_zoo.network import Network
+from paddle2torch.model_zoo.packing import pack
 from paddle2torch.sources import cache_dir
-from paddle2torch.store import WEIGHTS_NAME, load_model
+from paddle2torch.store import WEIGHTS_NAME, load_model, load_quantized, quantized_file
 
 PAGE_SIZE_AT_LEAST = 64  # pixels
 OPTIONS = {
@@ -50,11 +52,12 @@ class CompiledNetwork(nn.Module):
     than 16 pixels, a page of less than 64) goes through the folded network, which is then loaded.
     """
 
-    def __init__(self, package: Path, folder: Path) -> None:
+    def __init__(self, package: Path, folder: Path, quantized: bool = False) -> None:
         super().__init__()
         self.config = ModelConfig.load(folder)
         self.package = package
         self.folder = folder
+        self.quantized = quantized
         self._run = _load(package)
         self.eval()
 
@@ -80,33 +83,35 @@ class CompiledNetwork(nn.Module):
 
     @cached_property
     def _eager(self) -> nn.Module:
-        return fold(load_model(self.folder))
+        return _to_run(self.folder, self.quantized)
 
     def extra_repr(self) -> str:
         """The package."""
         return str(self.package)
 
 
-def load_compiled(folder: Path) -> CompiledNetwork:
+def load_compiled(folder: Path, *, quantized: bool = False) -> CompiledNetwork:
     """The compiled form of a converted model; made first where this machine has none, which takes about a minute.
 
-    Raises `CompilerError` where it cannot be made here.
+    quantized: with its convolutions in int8 (`paddle2torch.quantization`). Raises `CompilerError` where it cannot be
+    made here.
     """
-    package = package_path(folder)
+    package = package_path(folder, quantized=quantized)
     if not package.is_file():
         _need_compiler()
         name = ModelConfig.load(folder).name
         warnings.warn(f"{name} is compiled for this CPU now, once: this takes a minute or two", stacklevel=3)
-        compile_model(folder)
-    return CompiledNetwork(package, folder)
+        compile_model(folder, quantized=quantized)
+    return CompiledNetwork(package, folder, quantized)
 
 
-def package_path(folder: Path) -> Path:
+def package_path(folder: Path, *, quantized: bool = False) -> Path:
     """Where the package of a converted model is, or would be, on this machine."""
     name = ModelConfig.load(folder).name
     settings = (folder / CONFIG_NAME).read_bytes()
     parts = (
         sha256_of(folder / WEIGHTS_NAME),
+        sha256_of(quantized_file(folder)) if quantized else "",
         hashlib.sha256(settings).hexdigest(),
         _code_digest(),
         torch.__version__,
@@ -116,7 +121,7 @@ def package_path(folder: Path) -> Path:
         repr(sorted(OPTIONS.items())),
     )
     key = hashlib.sha256("\n".join(parts).encode()).hexdigest()
-    return cache_dir() / "compiled" / f"{name}-{key[:24]}.pt2"
+    return cache_dir() / "compiled" / f"{name}-{'int8-' if quantized else ''}{key[:24]}.pt2"
 
 
 @functools.cache
@@ -128,17 +133,17 @@ def _code_digest() -> str:
     return digest.hexdigest()
 
 
-def compile_model(folder: Path) -> Path:
-    """Compile a converted model for this CPU and give the package's path; compare it with the folded network first.
+def compile_model(folder: Path, *, quantized: bool = False) -> Path:
+    """Compile a converted model for this CPU and give the package's path; compare it with the network first.
 
     Raises `CompilerError` without a working C++ compiler, `ConversionError` for a network that cannot be compiled or
     whose package gives something else. Then nothing was written.
     """
-    package = package_path(folder)
+    package = package_path(folder, quantized=quantized)
     _need_compiler()
-    served = Served(fold(load_model(folder))).eval()
-    config = served.network.config
-    program = captured(served)
+    network = _to_run(folder, quantized)
+    config = network.config
+    program = captured(Served(pack(network, [torch.zeros(size) for size in _usual_sizes(config)])).eval())
     inductor = import_module("torch._inductor")
     errors = import_module("torch._inductor.exc")
     # It tells of its own deprecated parts, and of each guess about a size.
@@ -156,8 +161,27 @@ def compile_model(folder: Path) -> Path:
         finally:
             made.unlink(missing_ok=True)
         run = _load(temporary)
-        compare(served, lambda x: run.boxed_run([x])[0].numpy(), example_images(config), "the compiled output")
+        compare(
+            Served(network).eval(),
+            lambda x: run.boxed_run([x])[0].numpy(),
+            example_images(config),
+            "the compiled output",
+        )
     return package
+
+
+def _to_run(folder: Path, quantized: bool) -> Network:
+    return load_quantized(folder) if quantized else fold(load_model(folder))
+
+
+def _usual_sizes(config: ModelConfig) -> list[tuple[int, ...]]:
+    """Sizes of batches (N, C, H, W) that the package is to be fast for."""
+    if isinstance(config.preprocess, RecPreprocess):
+        channels, height, _ = config.preprocess.image_shape
+        return [(n, channels, height, w) for n, w in ((1, 96), (1, 320), (6, 320), (3, 777), (6, 600), (1, 1280))]
+    if isinstance(config.preprocess, ClsPreprocess):
+        return [(n, *config.preprocess.image_shape) for n in (1, 6)]
+    return [(1, 3, height, width) for height, width in ((320, 320), (640, 640), (736, 1280), (960, 704))]
 
 
 def _need_compiler() -> None:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from paddle2torch.api import model_folder
 from paddle2torch.model_zoo.config import ClsPreprocess, ModelConfig, RecPreprocess
 from paddle2torch.model_zoo.errors import ConfigError, ConversionError
-from paddle2torch.model_zoo.folding import FoldedConv2d, FoldedConvTranspose2d
+from paddle2torch.model_zoo.folded import FoldedConv2d, FoldedConvTranspose2d
 from paddle2torch.model_zoo.network import Network, fuse
 from paddle2torch.store import load_model
 

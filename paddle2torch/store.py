@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,12 +18,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from paddle2torch.landing import keep_mode, land_folder, repair_folder
+from paddle2torch.landing import keep_mode, land_file, land_folder, repair_folder
 from paddle2torch.model_zoo.config import CONFIG_NAME, ModelConfig
-from paddle2torch.model_zoo.errors import ConversionError, FileFormatError
+from paddle2torch.model_zoo.errors import ConfigError, ConversionError, FileFormatError
+from paddle2torch.model_zoo.folding import fold
 from paddle2torch.model_zoo.network import Network, build_model
+from paddle2torch.model_zoo.quantized import quantize_network
 
 WEIGHTS_NAME = "model.safetensors"
+INT8_NAME = "int8.safetensors"
+"""Beside the weights, where the model was quantized (`paddle2torch.quantization`)."""
 
 
 def save_model(folder: Path, config: ModelConfig, state: Mapping[str, Tensor], *, overwrite: bool = False) -> None:
@@ -35,6 +40,9 @@ def save_model(folder: Path, config: ModelConfig, state: Mapping[str, Tensor], *
     with land_folder(Path(folder), overwrite=overwrite, size=size) as temporary:
         write_state(temporary / WEIGHTS_NAME, state, metadata(config))
         (temporary / CONFIG_NAME).write_text(config.dumps(), encoding="utf-8")
+        if (Path(folder) / INT8_NAME).is_file():
+            # Of the same weights again it is still good; of others, loading it says so.
+            shutil.copyfile(Path(folder) / INT8_NAME, temporary / INT8_NAME)
         if ModelConfig.load(temporary) != config:
             raise ConversionError(f"{folder}: the settings read back are not those that were written")
 
@@ -63,6 +71,55 @@ def metadata(config: ModelConfig) -> dict[str, str]:
     """What the safetensors file itself says: form, name and the hash of the files it came from."""
     source = json.dumps(dict(sorted(config.origin.files.items()))) if config.origin else ""
     return {"name": config.name, "form": config.form, "source": hashlib.sha256(source.encode()).hexdigest()}
+
+
+def save_quantized(folder: Path, network: Network, tensors: Mapping[str, Tensor]) -> Path:
+    """Write what stands for convolutions in int8 beside the weights of `network`, whole or not at all: the file."""
+    path = Path(folder) / INT8_NAME
+    with land_file(path) as temporary:
+        write_state(temporary, tensors, {"weights": digest_of(network)})
+    return path
+
+
+def load_quantized(folder: Path) -> Network:
+    """The folded network of a converted model, with convolutions in int8 (`model_zoo.quantized`).
+
+    Raises `ConfigError` where it was not quantized, `FileFormatError` for a file that does not belong to the weights.
+    """
+    path = quantized_file(folder)
+    network = load_model(folder)
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            of = (file.metadata() or {}).get("weights")
+    except (OSError, SafetensorError) as error:
+        raise FileFormatError(f"{path} is not a sound safetensors file: {error}") from None
+    if of != digest_of(network):
+        raise FileFormatError(f"{path} was made of other weights than those beside it: quantize the model again")
+    try:
+        return quantize_network(fold(network), tensors)
+    except FileFormatError as error:
+        raise FileFormatError(f"{path}: {error}") from None
+
+
+def quantized_file(folder: Path) -> Path:
+    """The file of a model's int8 form; raises `ConfigError` where it was not quantized."""
+    path = Path(folder) / INT8_NAME
+    if not path.is_file():
+        raise ConfigError(
+            f"{ModelConfig.load(folder).name} has no int8 form yet: paddle2torch quantize {folder} IMAGES, with images "
+            f"like those that it will read"
+        )
+    return path
+
+
+def digest_of(network: Network) -> str:
+    """sha256 of a network's tensors and their names."""
+    digest = hashlib.sha256()
+    for key, tensor in sorted(network.state_dict().items()):
+        digest.update(f"{key} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def load_model(folder: Path) -> Network:

@@ -30,7 +30,8 @@ from paddle2torch.images import load_image
 from paddle2torch.model_zoo.cards import load_card
 from paddle2torch.model_zoo.config import ClsPreprocess, CTCDecode, Form, ModelConfig, RecPreprocess, Task
 from paddle2torch.model_zoo.errors import ConfigError, SourceError, VerificationError
-from paddle2torch.model_zoo.folding import Folded, PushedAffine, fold
+from paddle2torch.model_zoo.folded import Folded, PushedAffine
+from paddle2torch.model_zoo.folding import fold
 from paddle2torch.model_zoo.network import Network, fuse
 from paddle2torch.recognition import Extent, decode_ctc, padded_width, resize_norm
 from paddle2torch.reference import PaddleRun, Wanted, run_program

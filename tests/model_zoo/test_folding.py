@@ -16,14 +16,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from paddle2torch.converters.templates import from_card
 from paddle2torch.model_zoo.cards import load_card
 from paddle2torch.model_zoo.config import Component, ModelConfig
-from paddle2torch.model_zoo.folding import (
+from paddle2torch.model_zoo.folded import (
     Folded,
     FoldedConv2d,
     FoldedConvTranspose2d,
     PixelShuffleConv,
     PushedAffine,
-    fold,
 )
+from paddle2torch.model_zoo.folding import fold
 from paddle2torch.model_zoo.lkpan import IntraCLBlock
 from paddle2torch.model_zoo.network import Network, build_model, fuse
 from paddle2torch.model_zoo.pplcnetv3 import LearnableAffineBlock
