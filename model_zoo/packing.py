@@ -58,7 +58,8 @@ def pack(network: Network, inputs: Sequence[Tensor]) -> Network:
     """A copy of a folded network, to be compiled, whose convolutions are laid out where all `inputs` agree on how.
 
     inputs: float32 (N, 3, H, W), of sizes that will occur. To change from one of its layouts to another takes oneDNN
-    longer than to begin with plain weights. Where PyTorch has no oneDNN the network itself is returned.
+    longer than to begin with plain weights. What is packed already stays as it is. Where PyTorch has no oneDNN the
+    network itself is returned.
     """
     if not torch.backends.mkldnn.is_available():
         return network
@@ -80,6 +81,8 @@ def pack(network: Network, inputs: Sequence[Tensor]) -> Network:
     for hook in watched:
         hook.remove()
     for path, module in list(packed.named_modules()):
+        if isinstance(packed.get_submodule(path.rpartition(".")[0]), PackedConv2d | PackedQuantizedConv2d):
+            continue
         if isinstance(module, QuantizedConv2d):
             replace_module(packed, path, PackedQuantizedConv2d(module))
         elif isinstance(module, FoldedConv2d):

@@ -53,20 +53,24 @@ class QuantizedConv2d(nn.Module):
         Raises `FileFormatError` for tensors that do not fit it.
         """
         super().__init__()
-        for name, (shape, dtype) in expected_tensors(conv).items():
+        expected = expected_tensors(conv)
+        if strange := ", ".join(sorted(set(tensors) - set(expected))[:8]):
+            raise FileFormatError(f"{strange} is not of int8's tensors: {', '.join(expected)}")
+        for name, (shape, dtype) in expected.items():
             tensor = tensors.get(name)
             if tensor is None or tensor.shape != shape or tensor.dtype != dtype:
                 found = "missing" if tensor is None else f"{tensor.dtype} {list(tensor.shape)}"
                 raise FileFormatError(f"{name} is {found}, the network needs {dtype} {list(shape)}")
             self.register_buffer(name, tensor)
         scales = torch.cat([self.weight_scale, self.input_scale])
-        sound = bool((scales > 0).all()) and bool(torch.isfinite(torch.cat([scales, self.bias])).all())
-        if not sound or int(self.weight.abs().max()) > WEIGHT_LIMIT or not 0 <= int(self.input_zero_point) <= LEVELS:
+        steps = (1 / self.input_scale.double()).float()
+        sound = bool((scales > 0).all()) and bool(torch.isfinite(torch.cat([scales, self.bias, steps])).all())
+        low, high = (int(value) for value in self.weight.aminmax())  # not `abs`: of -128 it is -128
+        if not sound or max(-low, high) > WEIGHT_LIMIT or not 0 <= int(self.input_zero_point) <= LEVELS:
             raise FileFormatError("scales, zero point or weights are not in the range that int8 has here")
         self.geometry: Geometry = conv.geometry
         self.tail = conv.tail
         self.zero_point = int(self.input_zero_point)
-        steps = (1 / self.input_scale.double()).float()
         self.register_buffer("_steps", steps.view(1, -1, 1, 1), persistent=False)
         self.register_buffer("_offset", torch.tensor(self.zero_point + 0.5), persistent=False)
         self._prepacked: tuple[int, Tensor] | None = None
@@ -104,7 +108,7 @@ class QuantizedConv2d(nn.Module):
         return result
 
     def _plainly(self, x: Tensor) -> Tensor:
-        """The same integers, multiplied as float32, which holds their sums exactly."""
+        """The same integers, multiplied as float32, which holds any but the largest of their sums exactly."""
         padding, stride, dilation, groups = self.geometry
         q = self.quantized(x.float()).float() - self.zero_point
         sums = F.conv2d(q, self.weight.float(), None, stride, padding, dilation, groups)
@@ -146,7 +150,7 @@ def quantize_network(network: Network, tensors: Mapping[str, Tensor]) -> Network
     for path, part in parts.items():
         conv = modules.get(path)
         if not isinstance(conv, FoldedConv2d) or not can_be_quantized(conv):
-            raise FileFormatError(f"{path} is no convolution of {network.config.name} that int8 can stand for")
+            raise FileFormatError(f"{path!r} is no convolution of {network.config.name} that int8 can stand for")
         try:
             module = QuantizedConv2d(conv, part)
         except FileFormatError as error:

@@ -98,8 +98,10 @@ def quantize(model: str | Path, images: Sequence[ImageSource]) -> Quantization:
     network = load_model(folder)
     folded = fold(network)
     loaded = [load_image(image) for image in images]
-    held = loaded[HELD_BACK - 1 :: HELD_BACK] or loaded[-1:]
-    used = [image for image in loaded if not any(image is other for other in held)]
+    every = range(len(loaded))
+    kept = every[HELD_BACK - 1 :: HELD_BACK] or every[-1:]
+    held = [loaded[index] for index in kept]
+    used = [loaded[index] for index in every if index not in kept]
     shares = _shares(folded, used[0])
     chosen = [path for path, share in shares.items() if share >= SHARE_AT_LEAST and _can_be(folded, path)]
     if not chosen:
@@ -188,7 +190,8 @@ def _rounded(weight: Tensor, integers: Tensor) -> tuple[Tensor, Tensor]:
     """Integers and scales (O,) for weights float64 (O, K) of inputs (n, K): the outputs on those are kept (GPTQ)."""
     count = weight.shape[1]
     products = integers.T @ integers / len(integers)
-    products += torch.eye(count, dtype=torch.float64) * products.diagonal().mean() * DAMPING
+    # At least something, for a convolution whose inputs are always zero.
+    products += torch.eye(count, dtype=torch.float64) * products.diagonal().mean().clamp_min(1e-6) * DAMPING
     importance = products.diagonal()
     order = importance.argsort(descending=True)
     scale = _weight_scale(weight, importance)
@@ -252,12 +255,13 @@ def _rounds(network: Network, paths: Sequence[str]) -> Iterator[list[str]]:
 def _measured(network: Network, paths: Sequence[str], images: Sequence[BGRImage]) -> dict[str, Tensor]:
     """What convolutions see under their kernel, at `ROWS` places of all images: float32 (n, I * h * w) each."""
     rows: dict[str, list[Tensor]] = {path: [] for path in paths}
-    places = np.random.default_rng(0)
+    # Of its own for each, so that what is sampled does not depend on what is measured in the same round.
+    places = {path: np.random.default_rng(0) for path in paths}
     each = -(-ROWS // len(images))
 
     def sample(path: str, conv: FoldedConv2d, x: Tensor, output: Tensor) -> None:
         if path in rows:
-            rows[path].append(_rows(conv, x, output, places, each))
+            rows[path].append(_rows(conv, x, output, places[path], each))
 
     with _Watching(network, sample):
         for image in images:
