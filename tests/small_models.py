@@ -1,15 +1,19 @@
-"""A small recogniser for tests, and the files it would have in Paddle."""
+"""Networks for tests: a small recogniser, the files it would have in Paddle, and the networks of cards."""
 
 from __future__ import annotations
 
 import pickle
 import zlib
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from paddle2torch.converters.templates import from_card
+from paddle2torch.model_zoo.cards import load_card
 from paddle2torch.model_zoo.config import Component, CTCDecode, ModelConfig, RecPreprocess
+from paddle2torch.model_zoo.network import Network, build_model
 
 
 def small_config(form: str = "training", *, nrtr: bool = True, classes: int = 8) -> ModelConfig:
@@ -42,6 +46,33 @@ def lstm_config() -> ModelConfig:
         postprocess=CTCDecode(),
         charset=("a", "b", "c"),
     )
+
+
+@cache
+def card_network(name: str) -> Network:
+    """The card's network, few classes, in training form with weights that no layer leaves as they are."""
+    card = load_card(name)
+    architecture = from_card(card).architecture
+    assert architecture is not None
+    assert card.preprocess is not None
+    assert card.postprocess is not None
+    rec = card.task == "rec"
+    options = {**architecture.head.options, "classes": 12} if rec else architecture.head.options
+    model = build_model(
+        ModelConfig(
+            name=name,
+            task=card.task,
+            form="training",
+            backbone=architecture.backbone,
+            neck=architecture.neck,
+            head=Component(architecture.head.name, options),
+            preprocess=card.preprocess,
+            postprocess=card.postprocess,
+            charset=tuple("abcdefghijk") if rec else None,
+        )
+    ).eval()
+    fill(model)
+    return model
 
 
 def fill(model: torch.nn.Module) -> None:

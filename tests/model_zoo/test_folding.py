@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import copy
-from functools import cache
 from typing import Any
 
 import pytest
 import torch
-from small_models import fill
+from small_models import card_network as network
 from structure import image
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from paddle2torch.converters.templates import from_card
-from paddle2torch.model_zoo.cards import load_card
-from paddle2torch.model_zoo.config import Component, ModelConfig
 from paddle2torch.model_zoo.folded import (
     Folded,
     FoldedConv2d,
@@ -25,7 +21,7 @@ from paddle2torch.model_zoo.folded import (
 )
 from paddle2torch.model_zoo.folding import fold
 from paddle2torch.model_zoo.lkpan import IntraCLBlock
-from paddle2torch.model_zoo.network import Network, build_model, fuse
+from paddle2torch.model_zoo.network import Network, fuse
 from paddle2torch.model_zoo.pplcnetv3 import LearnableAffineBlock
 
 # One of each backbone, neck and head, and odd sizes where the network takes them.
@@ -40,33 +36,6 @@ NETWORKS = {
     "PP-OCRv5_server_det": (1, 3, 64, 96),
     "PP-LCNet_x0_25_textline_ori": (2, 3, 80, 160),
 }
-
-
-@cache
-def network(name: str) -> Network:
-    """The card's network, few classes, in training form with weights that no layer leaves as they are."""
-    card = load_card(name)
-    architecture = from_card(card).architecture
-    assert architecture is not None
-    assert card.preprocess is not None
-    assert card.postprocess is not None
-    rec = card.task == "rec"
-    options = {**architecture.head.options, "classes": 12} if rec else architecture.head.options
-    model = build_model(
-        ModelConfig(
-            name=name,
-            task=card.task,
-            form="training",
-            backbone=architecture.backbone,
-            neck=architecture.neck,
-            head=Component(architecture.head.name, options),
-            preprocess=card.preprocess,
-            postprocess=card.postprocess,
-            charset=tuple("abcdefghijk") if rec else None,
-        )
-    ).eval()
-    fill(model)
-    return model
 
 
 def run(model: nn.Module, x: Tensor) -> Tensor:

@@ -209,6 +209,7 @@ WRONG = {
     "no input scale": (with_one("input_scale", 3, 0), "range"),
     "infinite input scale": (with_one("input_scale", 3, float("inf")), "range"),
     "input scale without an inverse": (with_one("input_scale", 3, 1e-40), "range"),
+    "no weight scale": (with_one("weight_scale", 31, 0), "range"),
     "negative weight scale": (with_one("weight_scale", 31, -0.1), "range"),
     "NaN weight scale": (with_one("weight_scale", 31, float("nan")), "range"),
     "infinite bias": (with_one("bias", 0, float("inf")), "range"),
