@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from paddle2torch import model_zoo
 from paddle2torch.converters.files import sha256_of
-from paddle2torch.exporting import LINE_WIDTH_AT_LEAST, Served, captured, compare, example_images
+from paddle2torch.exporting import LINE_WIDTH_AT_LEAST, TOLERANCE, Served, captured, compare, example_images
 from paddle2torch.landing import land_file
 from paddle2torch.model_zoo.config import CONFIG_NAME, ClsPreprocess, ModelConfig, RecPreprocess
 from paddle2torch.model_zoo.errors import ConfigError, ConversionError
@@ -33,6 +33,9 @@ from paddle2torch.sources import cache_dir
 from paddle2torch.store import WEIGHTS_NAME, load_model, load_quantized, quantized_file
 
 PAGE_SIZE_AT_LEAST = 64  # pixels
+INT8_TOLERANCE = 1e-2
+"""Of the largest value: code that rounds otherwise moves inputs between two steps to the other one, here and there."""
+
 OPTIONS = {
     # Weights are laid out for the convolutions once, now.
     "freezing": True,
@@ -166,6 +169,7 @@ def compile_model(folder: Path, *, quantized: bool = False) -> Path:
             lambda x: run.boxed_run([x])[0].numpy(),
             example_images(config),
             "the compiled output",
+            INT8_TOLERANCE if quantized else TOLERANCE,
         )
     return package
 

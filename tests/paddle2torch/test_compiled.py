@@ -8,16 +8,29 @@ import sys
 import threading
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
-from small_models import fill, small_config
+from safetensors.torch import load_file
+from small_models import card_network, fill, small_config
 from structure import image
 
 from paddle2torch.api import load_pretrained
-from paddle2torch.compiled import CompiledNetwork, CompilerError, compile_model, load_compiled, package_path
+from paddle2torch.compiled import (
+    CompiledNetwork,
+    CompilerError,
+    _usual_sizes,
+    compile_model,
+    load_compiled,
+    package_path,
+)
 from paddle2torch.model_zoo.errors import ConfigError, ConversionError
+from paddle2torch.model_zoo.folding import fold
 from paddle2torch.model_zoo.network import Network, build_model
-from paddle2torch.store import save_model
+from paddle2torch.model_zoo.packing import PackedConv2d, PackedQuantizedConv2d, pack
+from paddle2torch.quantization import quantize
+from paddle2torch.store import INT8_NAME, load_model, load_quantized, save_model, save_quantized
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 
@@ -27,6 +40,16 @@ def saved(folder: Path, classes: int = 8) -> Path:
     fill(network)
     save_model(folder, network.config, network.state_dict())
     return folder
+
+
+def lines() -> list[np.ndarray]:
+    """A few to quantize on, uint8 (48, 160, 3)."""
+    images = []
+    for number in range(4):
+        pixels = np.full((48, 160, 3), 200 + 10 * number, np.uint8)
+        cv2.putText(pixels, f"line {number}", (4, 34), cv2.FONT_HERSHEY_SIMPLEX, 1, (30, 20, 60), 2, cv2.LINE_AA)
+        images.append(pixels)
+    return images
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +66,14 @@ def cache(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return saved(tmp_path_factory.mktemp("models") / "own")
+
+
+@pytest.fixture(scope="module")
+def folder_int8(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Path:
+    """The same model, quantized."""
+    quantized = Path(shutil.copytree(folder, tmp_path_factory.mktemp("quantized") / "own"))
+    quantize(quantized, lines())
+    return quantized
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +97,27 @@ def test_the_same_results_at_every_size(compiled: CompiledNetwork, folder: Path,
             found = compiled(given)
             assert found.shape == expected.shape
             assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+@needs_compiler
+def test_int8(tmp_path: Path) -> None:
+    """Of the network that takes least time to compile."""
+    network = card_network("PP-LCNet_x0_25_textline_ori")
+    save_model(tmp_path / "own", network.config, network.state_dict())
+    quantize(tmp_path / "own", lines())
+    with pytest.warns(UserWarning, match="compiled for this CPU now"):
+        compiled = load_pretrained(tmp_path / "own", compiled=True, quantized=True)
+    assert isinstance(compiled, CompiledNetwork)
+    assert "-int8-" in compiled.package.name
+    quantized, plain = load_quantized(tmp_path / "own"), fold(network)
+    for number in (1, 3):
+        x = image(number, 3, 80, 160)
+        with torch.inference_mode():
+            found, expected, without = compiled(x), quantized(x), plain(x)
+        assert found.shape == expected.shape
+        # int8 moves every input by up to half a step. The compiled code rounds some sums otherwise, and so moves the
+        # few inputs that lie between two steps by one.
+        assert (found - expected).abs().max() < 0.5 * (expected - without).abs().max()
 
 
 @needs_compiler
@@ -125,6 +177,33 @@ def test_every_weight_and_setting_has_a_package_of_its_own(folder: Path, tmp_pat
     assert package_path(other) != package_path(folder)
     # Not saved again: safetensors writes its metadata in whatever order.
     assert package_path(Path(shutil.copytree(folder, tmp_path / "same"))) == package_path(folder)
+
+
+def test_int8_has_packages_of_its_own(folder: Path, folder_int8: Path, tmp_path: Path) -> None:
+    own = package_path(folder_int8, quantized=True)
+    assert own != package_path(folder_int8)
+    assert package_path(folder_int8) == package_path(folder), "of the same weights"
+    same = Path(shutil.copytree(folder_int8, tmp_path / "same"))
+    assert package_path(same, quantized=True) == own
+    tensors = load_file(same / INT8_NAME)
+    tensors[min(tensors)].view(-1)[0] += 1
+    save_quantized(same, load_model(same), tensors)
+    assert package_path(same, quantized=True) != own
+    assert package_path(same) == package_path(folder)
+    with pytest.raises(ConfigError, match="paddle2torch quantize"):
+        package_path(folder, quantized=True)
+    with pytest.raises(ConfigError, match="paddle2torch quantize"):
+        load_pretrained(folder, compiled=True, quantized=True)
+
+
+def test_the_small_networks_have_packed_convolutions(folder: Path, folder_int8: Path) -> None:
+    """So that the package above shows what becomes of them."""
+    for network, kinds in (
+        (fold(load_model(folder)), {PackedConv2d}),
+        (load_quantized(folder_int8), {PackedConv2d, PackedQuantizedConv2d}),
+    ):
+        packed = pack(network, [torch.zeros(size) for size in _usual_sizes(network.config)])
+        assert {type(module) for module in packed.modules()} & {PackedConv2d, PackedQuantizedConv2d} == kinds
 
 
 def test_without_a_compiler_it_runs_all_the_same(tmp_path: Path) -> None:
