@@ -45,6 +45,9 @@ BALANCE = 0.65
 ROWS = 8192
 """Places of the maps that a convolution is measured at, over all images."""
 
+VALUES = 1 << 18
+"""Of the input that steps are chosen by."""
+
 SAMPLES_AT_MOST = 1 << 27
 """Values in memory at a time: what has more is measured in several rounds."""
 
@@ -145,7 +148,8 @@ def compare(network: Network, quantized: Network, images: Sequence[BGRImage]) ->
 def quantized_convolution(network: Network, path: str, rows: Tensor) -> dict[str, Tensor]:
     """The tensors of a `QuantizedConv2d` in place of the convolution at `path`.
 
-    rows: float32 (n, I * h * w), inputs under the kernel at n places, in the order of the weights' last three axes.
+    rows: float32 (n, I * h * w), inputs under the kernel at n places, in no order; those of one place in the order of
+    the weights' last three axes.
     """
     conv = network.get_submodule(path)
     assert isinstance(conv, FoldedConv2d)
@@ -171,8 +175,8 @@ def _input_scale(rows: Tensor, area: int) -> tuple[Tensor, int]:
     """Steps of the input channels, float32 (I,), and the integer that stands for zero."""
     largest = rows.view(len(rows), -1, area).abs().amax((0, 2))
     balance = largest.clamp_min(1e-3) ** BALANCE
-    values = (rows / balance.repeat_interleave(area)).flatten()
-    values = values[:: max(1, len(values) // 200_000)]
+    # The rows are in no order: the first are as good as any.
+    values = (rows[: max(1, VALUES // rows.shape[1])] / balance.repeat_interleave(area)).flatten()
     low, high = min(float(values.min()), 0.0), max(float(values.max()), 1e-6)
     best, step, zero_point = float("inf"), 1.0, 0
     # What is cut off at the top costs less than coarse steps for all else.
@@ -253,7 +257,7 @@ def _rounds(network: Network, paths: Sequence[str]) -> Iterator[list[str]]:
 
 
 def _measured(network: Network, paths: Sequence[str], images: Sequence[BGRImage]) -> dict[str, Tensor]:
-    """What convolutions see under their kernel, at `ROWS` places of all images: float32 (n, I * h * w) each."""
+    """What convolutions see under their kernel, at `ROWS` places of all images, in no order: float32 (n, I * h * w)."""
     rows: dict[str, list[Tensor]] = {path: [] for path in paths}
     # Of its own for each, so that what is sampled does not depend on what is measured in the same round.
     places = {path: np.random.default_rng(0) for path in paths}
@@ -266,7 +270,11 @@ def _measured(network: Network, paths: Sequence[str], images: Sequence[BGRImage]
     with _Watching(network, sample):
         for image in images:
             run(network, image)
-    return {path: torch.cat(found) for path, found in rows.items()}
+    return {path: _shuffled(torch.cat(found), places[path]) for path, found in rows.items()}
+
+
+def _shuffled(rows: Tensor, by: np.random.Generator) -> Tensor:
+    return rows[torch.from_numpy(by.permutation(len(rows)))]
 
 
 def _rows(conv: FoldedConv2d, x: Tensor, output: Tensor, places: np.random.Generator, count: int) -> Tensor:
