@@ -141,6 +141,8 @@ def quantize_network(network: Network, tensors: Mapping[str, Tensor]) -> Network
 
     Raises `FileFormatError` for tensors that do not fit the network.
     """
+    if not tensors:
+        raise FileFormatError(f"there is no tensor for any convolution of {network.config.name}")
     quantized = copy.deepcopy(network)
     parts: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():

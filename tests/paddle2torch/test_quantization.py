@@ -422,6 +422,7 @@ def test_a_cut_or_changed_file(folder: Path) -> None:
 Change = Callable[[dict[str, Tensor], str], dict[str, Tensor]]
 
 HOSTILE: dict[str, tuple[Change, str]] = {
+    "nothing": (lambda t, p: {}, "no tensor for any convolution of small"),
     "a missing tensor": (lambda t, p: {k: v for k, v in t.items() if k != f"{p}.bias"}, "bias is missing"),
     "a strange tensor": (lambda t, p: {**t, f"{p}.more": torch.zeros(2)}, "more is not of int8's tensors"),
     "a strange path": (lambda t, p: {**t, "head.x.weight": torch.zeros(2)}, "'head.x' is no convolution of small"),
