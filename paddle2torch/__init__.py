@@ -13,10 +13,21 @@ if TYPE_CHECKING:
     from paddle2torch.exporting import export
     from paddle2torch.model_zoo.errors import Paddle2TorchError
     from paddle2torch.ocr import OCR
+    from paddle2torch.quantization import quantize
     from paddle2torch.verification import verify
     from paddle2torch.zoo import list_models
 
-__all__ = ["OCR", "Paddle2TorchError", "__version__", "convert", "export", "list_models", "load_pretrained", "verify"]
+__all__ = [
+    "OCR",
+    "Paddle2TorchError",
+    "__version__",
+    "convert",
+    "export",
+    "list_models",
+    "load_pretrained",
+    "quantize",
+    "verify",
+]
 
 # Loaded when first used: `import paddle2torch` and `paddle2torch --help` need not wait for torch.
 _HOMES = {
@@ -26,6 +37,7 @@ _HOMES = {
     "load_pretrained": "paddle2torch.api",
     "OCR": "paddle2torch.ocr",
     "Paddle2TorchError": "paddle2torch.model_zoo.errors",
+    "quantize": "paddle2torch.quantization",
     "verify": "paddle2torch.verification",
 }
 

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 REST = 0.2
 """Seconds between two turns: the threads of the engine before go on spinning for a moment after its last image."""
 
+NO_INT8 = "the model was not quantized: paddle2torch quantize"
+"""Why our int8 form is left out."""
+
 Reader: TypeAlias = "Callable[[Sequence[BGRImage]], list[list[str]]]"
 """Images in, what was found in each image out: the texts of its lines, or what else engines can be compared by."""
 

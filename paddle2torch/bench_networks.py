@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from paddle2torch.bench import version_of
-from paddle2torch.bench_engines import Engine, EngineRun, EnginesBench, Reader, check_threads, run_engines
+from paddle2torch.bench_engines import NO_INT8, Engine, EngineRun, EnginesBench, Reader, check_threads, run_engines
 from paddle2torch.landing import land_file
 from paddle2torch.model_zoo.config import ClsPreprocess, ModelConfig, RecPreprocess
 from paddle2torch.model_zoo.errors import ConfigError, Paddle2TorchError
@@ -40,7 +40,12 @@ SHAPES: Mapping[str, tuple[Shape, ...]] = {
 }
 """What is measured of each task without other wishes."""
 
-OURS: Mapping[str, Mapping[str, Any]] = {"paddle2torch": {}, "paddle2torch, compiled": {"compiled": True}}
+OURS: Mapping[str, Mapping[str, Any]] = {
+    "paddle2torch": {},
+    "paddle2torch, compiled": {"compiled": True},
+    "paddle2torch, int8": {"quantized": True},
+    "paddle2torch, int8, compiled": {"quantized": True, "compiled": True},
+}
 """Our forms of a network: what `load_pretrained` is told, beside fused=True."""
 
 RUNS = 5
@@ -170,10 +175,14 @@ def engines(folder: Path, export: Path | None, compiled: bool, temporary: Path) 
     from paddle2torch.converters.exports import find_export
     from paddle2torch.exporting import export as write
     from paddle2torch.info import cost_of
+    from paddle2torch.store import INT8_NAME
 
     no_graph = NO_LSTM if "lstm" in cost_of(ModelConfig.load(folder)).layers else None
+    no_int8 = None if (folder / INT8_NAME).is_file() else NO_INT8
     if compiled and no_graph is None:
         load_compiled(folder)
+        if no_int8 is None:
+            load_compiled(folder, quantized=True)
     onnx, onnx_packages = temporary / "model.onnx", ("onnxruntime", "onnx", "onnxscript")
     if no_graph is None and all(version_of(name) for name in onnx_packages):
         write(folder, "onnx", onnx)
@@ -181,7 +190,7 @@ def engines(folder: Path, export: Path | None, compiled: bool, temporary: Path) 
     found = []
     for name, options in OURS.items():
         if compiled or "compiled" not in options:
-            cannot = no_graph if "compiled" in options else None
+            cannot = (no_int8 if "quantized" in options else None) or (no_graph if "compiled" in options else None)
             packages = ("paddle2torch", "torch")
             found.append(Engine(name, f"{__name__}:load_ours", packages, {**model, **options}, cannot))
     given = {**model, "onnx": str(onnx)}

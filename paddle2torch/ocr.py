@@ -58,6 +58,9 @@ class OCR:
 
     compiled: run what is named by name or folder compiled for this CPU, see `load_pretrained`.
 
+    quantized: run detector and recogniser in int8, where they are named by name or folder; they must have been
+    quantized (`paddle2torch.quantize`).
+
     fast: batches the lines of several pages by width and pads them no more than that needs. PaddleOCR pads every
     line to at least 320 pixels and to the widest of six lines of its page; a recogniser sees padding, so that texts and
     scores of `fast` differ now and then.
@@ -75,6 +78,7 @@ class OCR:
         cls: Model | None = AUTO,
         device: torch.device | str | None = None,
         compiled: bool = False,
+        quantized: bool = False,
         fast: bool = False,
         drop_score: float = DROP_SCORE,
         preprocess: DetPreprocess | None = None,
@@ -83,12 +87,14 @@ class OCR:
     ) -> None:
         if workers < 1:
             raise ConfigError(f"workers is at least 1, not {workers}")
-        self.detector = Detector(*_load(pipeline_of(lang).det if det is None else det, device, compiled))
+        self.detector = Detector(*_load(pipeline_of(lang).det if det is None else det, device, compiled, quantized))
         self.detector.preprocess = preprocess or self.detector.preprocess
         self.detector.postprocess = postprocess or self.detector.postprocess
         cls = pipeline_of(lang).cls if cls == AUTO else cls
         self.classifier = None if cls is None else Classifier(*_load(cls, device, compiled))
-        self.recognizer = _recognizer(*_load(pipeline_of(lang).rec if rec is None else rec, device, compiled), fast)
+        self.recognizer = _recognizer(
+            *_load(pipeline_of(lang).rec if rec is None else rec, device, compiled, quantized), fast
+        )
         self.fast = fast
         self.drop_score = drop_score
         self.workers = workers
@@ -168,12 +174,14 @@ class _Prepared:
     crops: list[Crop]
 
 
-def _load(model: Model, device: torch.device | str | None, compiled: bool) -> tuple[nn.Module, ModelConfig]:
+def _load(
+    model: Model, device: torch.device | str | None, compiled: bool, quantized: bool = False
+) -> tuple[nn.Module, ModelConfig]:
     network: nn.Module
     if isinstance(model, nn.Module):
         network = model if device is None else model.to(device)
     else:
-        network = load_pretrained(model, fused=True, compiled=compiled, device=device or "cpu")
+        network = load_pretrained(model, fused=True, quantized=quantized, compiled=compiled, device=device or "cpu")
     config = getattr(network, "config", None)
     if not isinstance(config, ModelConfig):
         raise ConfigError(
