@@ -249,12 +249,13 @@ def quantize(model: str, inputs: tuple[str, ...], as_json: bool) -> None:
         _print_json({**asdict(result), "path": str(result.path)})
         return
     click.echo(
-        f"{model}: {len(result.convolutions)} convolutions in int8, {result.share:.0%} of its multiply-adds, measured on "
-        f"{result.images} images"
+        f"{model}: {len(result.convolutions)} convolutions in int8, {result.share:.0%} of the multiply-adds of all, "
+        f"measured on {result.images} images"
     )
+    value = "probability" if agreement.what == "pixels of text" else "score"
     click.echo(
-        f"on {result.held_back} others: {agreement.same} of {agreement.total} {agreement.what}; largest difference of a "
-        f"{'probability' if agreement.what == 'pixels of text' else 'score'} {agreement.largest:.3f}"
+        f"on {result.held_back} others: {agreement.same} of {agreement.total} {agreement.what}; largest difference of "
+        f"a {value} {agreement.largest:.3f}"
     )
     click.echo(str(result.path))
 
