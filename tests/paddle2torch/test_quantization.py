@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,13 +14,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from click.testing import CliRunner, Result
 from safetensors import safe_open
 from safetensors.torch import save_file
 from small_models import card_network, fill, small_config
 from structure import image
 from torch import Tensor, nn
 
-from paddle2torch import quantization, store
+from paddle2torch import OCR, cli, quantization, store
 from paddle2torch.api import convert, load_pretrained
 from paddle2torch.images import load_image
 from paddle2torch.model_zoo.errors import ConfigError, FileFormatError, Paddle2TorchError
@@ -508,3 +510,44 @@ def test_a_real_recogniser_reads_the_same(shared: Path, tmp_path: Path, monkeypa
     found = compare(fold(load_model(folder)), load_quantized(folder), lines)
     assert found.total == 8
     assert found.same >= 7
+
+
+def test_on_the_command_line(folder: Path, tmp_path: Path) -> None:
+    lines = tmp_path / "lines"
+    lines.mkdir()
+    for number, picture in enumerate(rendered(6)):
+        cv2.imwrite(str(lines / f"{number}.png"), picture)
+
+    def run(*arguments: object) -> Result:
+        return CliRunner().invoke(cli.main, [str(argument) for argument in arguments])
+
+    (folder / INT8_NAME).unlink()
+    before = run("read", folder, lines / "0.png", "--quantized")
+    assert before.exit_code == 1
+    assert f"paddle2torch quantize {folder} IMAGES" in before.output
+    result = run("quantize", folder, lines, "--json")
+    assert result.exit_code == 0, result.output
+    data = json.loads(result.stdout)
+    assert (data["images"], data["held_back"]) == (5, 1)
+    assert data["agreement"]["what"] == "lines with the same text"
+    assert Path(data["path"]) == folder / INT8_NAME
+    found = json.loads(run("read", folder, lines / "0.png", "--quantized", "--json").stdout)
+    network = load_quantized(folder)
+    expected = Recognizer(network, network.config)([load_image(lines / "0.png")])[0]
+    assert (found[0]["text"], found[0]["score"]) == (expected.text, pytest.approx(expected.score, abs=1e-6))
+    missing = run("quantize", folder, tmp_path / "nothing.png")
+    assert missing.exit_code == 1
+    assert "nothing.png" in missing.output
+
+
+def test_pages_in_int8(tmp_path: Path) -> None:
+    names = {"det": "ch_PP-OCRv4_det", "rec": "en_PP-OCRv4_rec", "cls": "PP-LCNet_x0_25_textline_ori"}
+    folders = {task: saved(tmp_path / task, card_network(name)) for task, name in names.items()}
+    with pytest.raises(ConfigError, match="paddle2torch quantize"):
+        OCR(**folders, quantized=True)
+    quantize(folders["det"], rendered(2, 96, 160))
+    quantize(folders["rec"], rendered(2))
+    pipeline = OCR(**folders, quantized=True)
+    for part, int8 in ((pipeline.detector, True), (pipeline.recognizer, True), (pipeline.classifier, False)):
+        assert part is not None
+        assert any(isinstance(module, QuantizedConv2d) for module in part.model.modules()) == int8
