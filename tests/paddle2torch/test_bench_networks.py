@@ -12,7 +12,7 @@ from small_models import fill, lstm_config, small_config
 
 from paddle2torch import bench_networks
 from paddle2torch.bench import Measurement
-from paddle2torch.bench_engines import Engine, EngineRun, EnginesBench, run_engines
+from paddle2torch.bench_engines import NO_INT8, Engine, EngineRun, EnginesBench, run_engines
 from paddle2torch.bench_networks import NetworkBench
 from paddle2torch.cli import main
 from paddle2torch.info import cost_of
@@ -131,7 +131,8 @@ def test_openvino_reads_the_legacy_format_only(
     for name in (program, "inference.pdiparams"):
         (tmp_path / name).touch()
     found = {engine.name: engine for engine in bench_networks.engines(folder, tmp_path, False, tmp_path)}
-    assert list(found) == ["paddle2torch", "ONNX Runtime", "OpenVINO", "Paddle with oneDNN"]
+    assert list(found) == ["paddle2torch", "paddle2torch, int8", "ONNX Runtime", "OpenVINO", "Paddle with oneDNN"]
+    assert found["paddle2torch, int8"].cannot == NO_INT8
     assert (found["OpenVINO"].cannot, found["Paddle with oneDNN"].cannot) == (openvino, None)
     assert found["OpenVINO"].options["program"] == str(tmp_path / program)
 
