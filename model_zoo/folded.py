@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
@@ -119,6 +120,28 @@ class PixelShuffleConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x: float (N, C, H, W); returns (N, 1, 4 H, 4 W)."""
         return F.pixel_shuffle(self.conv(x), 4)
+
+
+@contextmanager
+def watching(network: nn.Module, see: Callable[[str, FoldedConv2d, Tensor, Tensor], object]) -> Iterator[None]:
+    """Call `see(path, convolution, input, output)` whenever a folded convolution has run inside the block."""
+
+    def hook(path: str) -> Callable[[FoldedConv2d, tuple[Tensor, ...], Tensor], None]:
+        def call(conv: FoldedConv2d, args: tuple[Tensor, ...], output: Tensor) -> None:
+            see(path, conv, args[0], output)
+
+        return call
+
+    hooks = [
+        module.register_forward_hook(hook(path))
+        for path, module in network.named_modules()
+        if isinstance(module, FoldedConv2d)
+    ]
+    try:
+        yield
+    finally:
+        for handle in hooks:
+            handle.remove()
 
 
 def onednn(x: Tensor) -> bool:

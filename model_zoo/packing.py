@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from paddle2torch.model_zoo.folded import FoldedConv2d, pointwise
+from paddle2torch.model_zoo.folded import FoldedConv2d, pointwise, watching
 from paddle2torch.model_zoo.network import Network, replace_module
 from paddle2torch.model_zoo.quantized import QuantizedConv2d
 
@@ -67,19 +66,12 @@ def pack(network: Network, inputs: Sequence[Tensor]) -> Network:
     packed = copy.deepcopy(network)
     sizes: dict[str, set[tuple[int, ...]]] = {}
 
-    def watch(path: str) -> Any:
-        return lambda _, args: sizes.setdefault(path, set()).add(tuple(args[0].shape))
+    def see(path: str, _: FoldedConv2d, x: Tensor, __: Tensor) -> None:
+        sizes.setdefault(path, set()).add(tuple(x.shape))
 
-    watched = [
-        module.register_forward_pre_hook(watch(path))
-        for path, module in packed.named_modules()
-        if isinstance(module, FoldedConv2d)
-    ]
-    with torch.inference_mode():
+    with torch.inference_mode(), watching(packed, see):
         for x in inputs:
             packed(x)
-    for hook in watched:
-        hook.remove()
     for path, module in list(packed.named_modules()):
         if isinstance(packed.get_submodule(path.rpartition(".")[0]), PackedConv2d | PackedQuantizedConv2d):
             continue

@@ -46,6 +46,7 @@ class QuantizedConv2d(nn.Module):
     input_zero_point: Tensor
     _steps: Tensor
     _offset: Tensor
+    _weight_zeros: Tensor
 
     def __init__(self, conv: FoldedConv2d, tensors: Mapping[str, Tensor]) -> None:
         """In place of `conv`, whose shape and tail it takes.
@@ -73,6 +74,8 @@ class QuantizedConv2d(nn.Module):
         self.zero_point = int(self.input_zero_point)
         self.register_buffer("_steps", steps.view(1, -1, 1, 1), persistent=False)
         self.register_buffer("_offset", torch.tensor(self.zero_point + 0.5), persistent=False)
+        zeros = torch.zeros(len(self.weight_scale), dtype=torch.int32)
+        self.register_buffer("_weight_zeros", zeros, persistent=False)
         self._prepacked: tuple[int, Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -99,9 +102,8 @@ class QuantizedConv2d(nn.Module):
     def multiplied(self, q: Tensor, weight: Tensor) -> Tensor:
         """oneDNN's convolution with the activation, without the affine; `weight` is prepacked."""
         padding, stride, dilation, groups = self.geometry
-        zeros = self.weight_scale.new_zeros(self.weight_scale.shape, dtype=torch.int32)
         result: Tensor = torch.ops.onednn.qconv_pointwise(
-            *(q, 1.0, self.zero_point, weight, self.weight_scale, zeros, self.bias),
+            *(q, 1.0, self.zero_point, weight, self.weight_scale, self._weight_zeros, self.bias),
             *(stride, padding, dilation, groups),
             *(1.0, 0, torch.float32, self.tail.activation, [], ""),
         )

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from paddle2torch.landing import land_folder, repair_folder
@@ -21,7 +20,7 @@ from paddle2torch.model_zoo.config import CONFIG_NAME, ModelConfig
 from paddle2torch.model_zoo.errors import ConfigError, FileFormatError
 from paddle2torch.model_zoo.strict_json import from_json, to_json
 from paddle2torch.optimisation import MovingAverage
-from paddle2torch.store import WEIGHTS_NAME, metadata, write_state
+from paddle2torch.store import WEIGHTS_NAME, metadata, read_state, write_state
 
 STATE_NAME = "training_state.safetensors"
 
@@ -119,8 +118,8 @@ def load_checkpoint(
     path = folder / STATE_NAME
     if not path.is_file():
         raise ConfigError(f"{folder} has no {STATE_NAME}: there is no training to resume there")
-    weights, _ = _read(folder / WEIGHTS_NAME)
-    tensors, header = _read(path)
+    weights, _ = read_state(folder / WEIGHTS_NAME)
+    tensors, header = read_state(path)
     try:
         progress = from_json(Progress, json.loads(header["progress"]), f"{path}: progress")
     except (KeyError, ValueError) as error:
@@ -177,14 +176,6 @@ def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
-
-
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118 - no mapping
-    except (OSError, SafetensorError) as error:
-        raise FileFormatError(f"{path} is not a sound safetensors file: {error}") from None
 
 
 @torch.no_grad()

@@ -223,12 +223,18 @@ class Detector:
 
     def __call__(self, image: BGRImage) -> list[Box]:
         """The boxes of a page, uint8 (height, width, 3), BGR, in PaddleOCR's order: by y, and by x within a row."""
-        x, covers = preprocess(image, self.preprocess)
-        boxes = boxes_from_map(self._map(torch.from_numpy(x)[None]), self.postprocess, covers)
+        probabilities, covers = self.map(image)
+        boxes = boxes_from_map(probabilities, self.postprocess, covers)
         boxes = clip_boxes(boxes, image.shape[:2], self.postprocess.box_type)
         return [boxes[i] for i in sorted_order([box.points for box in boxes])]
 
-    def _map(self, x: torch.Tensor) -> NDArray[np.float32]:
+    def map(self, image: BGRImage) -> tuple[NDArray[np.float32], tuple[int, int]]:
+        """The probability of text at each pixel of the input, float32 (H, W), and the page's (height, width) it covers.
+
+        image: as for a call.
+        """
+        pixels, covers = preprocess(image, self.preprocess)
+        x = torch.from_numpy(pixels)[None]
         if self.model.training:
             raise DetectionError(f"{self.config.name} is in training mode: call model.eval() before reading with it")
         parameter = next(self.model.parameters(), x)
@@ -242,4 +248,4 @@ class Detector:
                 f"{self.config.name} gives probabilities that are not numbers (NaN): its weights are broken, or "
                 f"{str(parameter.dtype).removeprefix('torch.')} is too narrow for them"
             )
-        return probabilities
+        return probabilities, covers

@@ -10,7 +10,7 @@ Weights are rounded one input after another, each error made up for by those to 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from paddle2torch.api import model_folder
-from paddle2torch.detection import Detector, preprocess
+from paddle2torch.detection import Detector
 from paddle2torch.images import BGRImage, ImageSource, load_image
 from paddle2torch.model_zoo.config import DBPostprocess
 from paddle2torch.model_zoo.errors import ConfigError
-from paddle2torch.model_zoo.folded import FoldedConv2d
+from paddle2torch.model_zoo.folded import FoldedConv2d, watching
 from paddle2torch.model_zoo.folding import fold
 from paddle2torch.model_zoo.network import Network
 from paddle2torch.model_zoo.quantized import LEVELS, WEIGHT_LIMIT, can_be_quantized, quantize_network
@@ -34,7 +34,7 @@ from paddle2torch.recognition import Recognizer
 from paddle2torch.store import load_model, save_quantized
 
 SHARE_AT_LEAST = 0.005
-"""Of the network's multiply-adds: a smaller convolution takes more time in int8 than in float32."""
+"""Of the convolutions' multiply-adds: a smaller one has next to nothing to gain."""
 
 CHANNELS_AT_LEAST = 8
 """Of the input: the first convolution, which sees the picture itself, stays as it is."""
@@ -130,9 +130,7 @@ def run(network: Network, image: BGRImage) -> Any:
         return Recognizer(network, config)([image])[0]
     if config.task == "cls":
         return Classifier(network, config)([image])[0]
-    pixels, _ = preprocess(image, Detector(network, config).preprocess)
-    with torch.inference_mode():
-        return network(torch.from_numpy(pixels)[None])["maps"][0, 0].numpy()
+    return Detector(network, config).map(image)[0]
 
 
 def compare(network: Network, quantized: Network, images: Sequence[BGRImage]) -> Agreement:
@@ -161,7 +159,7 @@ def quantized_convolution(network: Network, path: str, rows: Tensor) -> dict[str
     weight = conv.weight.flatten(1).double()
     scale, zero_point = _input_scale(rows, area)
     each = scale.repeat_interleave(area)
-    integers = torch.floor(rows / each + zero_point + 0.5).clamp(0, LEVELS).double() - zero_point
+    integers = _nearest_input(rows, each, zero_point).double()
     rounded, weight_scale = _rounded(weight * each, integers)
     assert conv.bias is not None
     # What rounding adds to the output on average is taken off.
@@ -187,7 +185,7 @@ def _input_scale(rows: Tensor, area: int) -> tuple[Tensor, int]:
     for kept in np.linspace(0.2, 1, 41):
         tried = (kept * high - low) / LEVELS
         zero = min(round(-low / tried), LEVELS)
-        stood_for = (torch.floor(values / tried + zero + 0.5).clamp(0, LEVELS) - zero) * tried
+        stood_for = _nearest_input(values, tried, zero) * tried
         error = float((stood_for - values).square().mean())
         if error < best:
             best, step, zero_point = error, tried, zero
@@ -209,7 +207,7 @@ def _rounded(weight: Tensor, integers: Tensor) -> tuple[Tensor, Tensor]:
     result = torch.empty_like(left)
     for index in range(count):
         column = left[:, index]
-        result[:, index] = (column / scale).round().clamp(-WEIGHT_LIMIT, WEIGHT_LIMIT)
+        result[:, index] = _nearest_weight(column, scale)
         error = (column - result[:, index] * scale) / factor[index, index]
         left[:, index:] -= torch.outer(error, factor[index, index:])
     return result[:, order.argsort()], scale
@@ -221,11 +219,20 @@ def _weight_scale(weight: Tensor, importance: Tensor) -> Tensor:
     best, found = torch.full_like(largest, float("inf")), largest
     for kept in np.linspace(0.6, 1, 21):
         scale = (largest * kept)[:, None]
-        stood_for = (weight / scale).round().clamp(-WEIGHT_LIMIT, WEIGHT_LIMIT) * scale
+        stood_for = _nearest_weight(weight, scale) * scale
         error = ((stood_for - weight).square() * importance).sum(1)
         found = torch.where(error < best, largest * kept, found)
         best = torch.minimum(error, best)
     return found
+
+
+def _nearest_input(values: Tensor, step: Tensor | float, zero_point: int) -> Tensor:
+    """The integers that stand for inputs, less the zero point."""
+    return torch.floor(values / step + zero_point + 0.5).clamp(0, LEVELS) - zero_point
+
+
+def _nearest_weight(weight: Tensor, scale: Tensor) -> Tensor:
+    return (weight / scale).round().clamp(-WEIGHT_LIMIT, WEIGHT_LIMIT)
 
 
 def _can_be(network: Network, path: str) -> bool:
@@ -240,7 +247,7 @@ def _shares(network: Network, image: BGRImage) -> dict[str, float]:
     def count(path: str, conv: FoldedConv2d, output: Tensor) -> None:
         counts[path] = counts.get(path, 0) + output[:, 0].numel() * conv.weight.numel()
 
-    with _Watching(network, lambda path, conv, _, output: count(path, conv, output)):
+    with watching(network, lambda path, conv, _, output: count(path, conv, output)):
         run(network, image)
     total = sum(counts.values())
     return {path: value / total for path, value in counts.items()}
@@ -271,7 +278,7 @@ def _measured(network: Network, paths: Sequence[str], images: Sequence[BGRImage]
         if path in rows:
             rows[path].append(_rows(conv, x, output, places[path], each))
 
-    with _Watching(network, sample):
+    with watching(network, sample):
         for image in images:
             run(network, image)
     return {path: _shuffled(torch.cat(found), places[path]) for path, found in rows.items()}
@@ -294,24 +301,3 @@ def _rows(conv: FoldedConv2d, x: Tensor, output: Tensor, places: np.random.Gener
         for j in range(conv.kernel_size[1])
     ]
     return torch.stack(under, dim=2).flatten(1).clone()
-
-
-class _Watching:
-    """Calls `see(path, conv, input, output)` whenever a folded convolution has run inside the block."""
-
-    def __init__(self, network: Network, see: Callable[[str, FoldedConv2d, Tensor, Tensor], None]) -> None:
-        self.network = network
-        self.see = see
-        self.hooks: list[Any] = []
-
-    def __enter__(self) -> None:
-        def hook(path: str) -> Callable[[FoldedConv2d, tuple[Tensor, ...], Tensor], None]:
-            return lambda conv, args, output: self.see(path, conv, args[0], output)
-
-        for path, module in self.network.named_modules():
-            if isinstance(module, FoldedConv2d):
-                self.hooks.append(module.register_forward_hook(hook(path)))
-
-    def __exit__(self, *_: object) -> None:
-        for hook in self.hooks:
-            hook.remove()

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -59,12 +60,27 @@ def write_state(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, 
                 raise ConversionError(f"{path}: {key} was read back with other bits; is the disk sound?")
 
 
+def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """All tensors of a safetensors file, and its metadata. Raises `FileFormatError` for one that is not sound."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = file.keys()
+            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise FileFormatError(f"{path} is not a sound safetensors file: {error}") from None
+
+
 def _same_bits(a: Tensor, b: Tensor) -> bool:
     if a.dtype != b.dtype or a.shape != b.shape:
         return False
-    # Compared as bytes: NaN is equal to itself and -0.0 is not 0.0. By numpy, several times faster at it.
-    one, other = (tensor.contiguous().view(-1).view(torch.uint8).numpy() for tensor in (a, b))
-    return np.array_equal(one, other)
+    # Compared as bytes: NaN is equal to itself and -0.0 is not 0.0.
+    return np.array_equal(_bytes(a), _bytes(b))
+
+
+def _bytes(tensor: Tensor) -> NDArray[np.uint8]:
+    # For numpy, several times faster at comparing them.
+    flat: NDArray[np.uint8] = tensor.contiguous().view(-1).view(torch.uint8).numpy()
+    return flat
 
 
 def metadata(config: ModelConfig) -> dict[str, str]:
@@ -88,13 +104,8 @@ def load_quantized(folder: Path) -> Network:
     """
     path = quantized_file(folder)
     network = load_model(folder)
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            of = (file.metadata() or {}).get("weights")
-    except (OSError, SafetensorError) as error:
-        raise FileFormatError(f"{path} is not a sound safetensors file: {error}") from None
-    if of != digest_of(network):
+    tensors, about = read_state(path)
+    if about.get("weights") != digest_of(network):
         raise FileFormatError(f"{path} was made of other weights than those beside it: quantize the model again")
     try:
         return quantize_network(fold(network), tensors)
@@ -114,11 +125,11 @@ def quantized_file(folder: Path) -> Path:
 
 
 def digest_of(network: Network) -> str:
-    """sha256 of a network's tensors and their names."""
+    """sha256 of a network's tensors and their names: that of the file changes, for its metadata come in any order."""
     digest = hashlib.sha256()
     for key, tensor in sorted(network.state_dict().items()):
         digest.update(f"{key} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
+        digest.update(_bytes(tensor).data)
     return digest.hexdigest()
 
 

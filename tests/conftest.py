@@ -12,6 +12,7 @@ from small_models import fill, small_config, write_pdparams
 
 from paddle2torch.converters.layout import layout_table, to_paddle
 from paddle2torch.model_zoo.cards import load_card
+from paddle2torch.model_zoo.folding import fold
 from paddle2torch.model_zoo.network import Network, build_model
 
 torch.set_num_threads(1)  # the test files run side by side, and threads that wait for a core cost more than they bring
@@ -61,6 +62,12 @@ def small() -> Network:
     model = build_model(small_config()).eval()
     fill(model)
     return model
+
+
+@pytest.fixture(scope="session")
+def folded(small: Network) -> Network:
+    """The small recogniser in the form for running."""
+    return fold(small)
 
 
 @pytest.fixture

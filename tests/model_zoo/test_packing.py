@@ -6,14 +6,14 @@ from itertools import count
 
 import pytest
 import torch
-from small_models import card_network, fill, small_config
+from small_models import card_network
 from structure import image
 from torch import nn
 
 from paddle2torch.model_zoo import packing
 from paddle2torch.model_zoo.folded import FoldedConv2d
 from paddle2torch.model_zoo.folding import fold
-from paddle2torch.model_zoo.network import Network, build_model
+from paddle2torch.model_zoo.network import Network
 from paddle2torch.model_zoo.packing import PackedConv2d, PackedQuantizedConv2d, laid_out, layout_of, pack
 from paddle2torch.model_zoo.quantized import QuantizedConv2d, can_be_quantized, expected_tensors, quantize_network
 
@@ -31,13 +31,6 @@ def inputs() -> list[torch.Tensor]:
 def recogniser() -> Network:
     """The v4 recogniser as its card says it."""
     return fold(card_network("en_PP-OCRv4_rec"))
-
-
-@pytest.fixture(scope="module")
-def folded() -> Network:
-    network = build_model(small_config(nrtr=False)).eval()
-    fill(network)
-    return fold(network)
 
 
 def in_int8(network: Network) -> Network:

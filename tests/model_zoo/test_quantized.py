@@ -9,14 +9,12 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from small_models import fill, small_config
 from structure import image
 from torch import Tensor
 
 from paddle2torch.model_zoo.errors import FileFormatError
 from paddle2torch.model_zoo.folded import Affine, FoldedConv2d, Tail
-from paddle2torch.model_zoo.folding import fold
-from paddle2torch.model_zoo.network import Network, build_model
+from paddle2torch.model_zoo.network import Network
 from paddle2torch.model_zoo.quantized import (
     ACTIVATIONS,
     LEVELS,
@@ -227,21 +225,12 @@ def test_tensors_that_do_not_fit(what: str) -> None:
         QuantizedConv2d(conv, change(tensors))
 
 
-@pytest.fixture(scope="module")
-def folded() -> Network:
-    network = build_model(small_config(nrtr=False)).eval()
-    fill(network)
-    return fold(network)
-
-
 def test_a_network_in_int8(folded: Network) -> None:
     before = {key: value.clone() for key, value in folded.state_dict().items()}
-    paths = [p for p, m in folded.named_modules() if isinstance(m, FoldedConv2d) and can_be_quantized(m)][-3:]
-    tensors = {
-        f"{path}.{name}": tensor
-        for path in paths
-        for name, tensor in made_up(folded.get_submodule(path)).items()  # type: ignore[arg-type]
-    }
+    modules = folded.named_modules()
+    convolutions = {p: m for p, m in modules if isinstance(m, FoldedConv2d) and can_be_quantized(m)}
+    paths = list(convolutions)[-3:]
+    tensors = {f"{path}.{name}": tensor for path in paths for name, tensor in made_up(convolutions[path]).items()}
     quantized = quantize_network(folded, tensors)
     found = [path for path, module in quantized.named_modules() if isinstance(module, QuantizedConv2d)]
     assert found == paths

@@ -15,7 +15,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from click.testing import CliRunner, Result
-from safetensors import safe_open
 from safetensors.torch import save_file
 from small_models import card_network, fill, small_config
 from structure import image
@@ -32,7 +31,7 @@ from paddle2torch.model_zoo.quantized import WEIGHT_LIMIT, QuantizedConv2d
 from paddle2torch.orientation import Direction
 from paddle2torch.quantization import Agreement, compare, quantize, quantized_convolution
 from paddle2torch.recognition import Line, Recognizer
-from paddle2torch.store import INT8_NAME, load_model, load_quantized, save_model
+from paddle2torch.store import INT8_NAME, load_model, load_quantized, read_state, save_model
 
 
 def rendered(count: int, height: int = 48, width: int = 160) -> list[np.ndarray]:
@@ -100,8 +99,7 @@ def folder(once: tuple[Path, quantization.Quantization], tmp_path: Path) -> Path
 
 
 def stored(folder: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    with safe_open(folder / INT8_NAME, framework="pt") as file:
-        return {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118
+    return read_state(folder / INT8_NAME)
 
 
 # How weights and inputs are rounded.
