@@ -84,9 +84,10 @@ def load_pretrained(
         quantized: the form for running, with convolutions in int8. The model must have been quantized first
             (`paddle2torch.quantize`); it gives other results, a little.
         compiled: the form for running, compiled ahead of time for this CPU (`paddle2torch.compiled`). The first use on
-            a machine takes a minute or two; where there is no C++ compiler a warning says so, and it is not compiled.
+            a machine takes up to a minute; where there is no C++ compiler a warning says so, and it is not compiled.
         device: where its tensors go; a quantized or compiled one stays on the CPU.
-        dtype: of its floating-point tensors; a quantized or compiled one has float32.
+        dtype: of its floating-point tensors; a quantized one has float32. What a compiled one computes in: float32, or
+            bfloat16 where the processor has it; it takes and gives float32 all the same.
 
     Returns a `Network`, or compiled a module that is called in the same way; `.config` has its settings. A recogniser
     maps float (N, 3, 48, W) to float (N, T, classes) probabilities. Raises `ConfigError` for a name that nobody knows,
@@ -97,15 +98,16 @@ def load_pretrained(
     torch.Size([1, 40, 97])
     """
     folder = model_folder(model, revision)
-    for form, wanted in (("compiled", compiled), ("quantized", quantized)):
-        if wanted and (torch.device(device).type != "cpu" or dtype != torch.float32):
-            raise ConfigError(f"a {form} model is float32 on the CPU, not {dtype} on {device}: leave {form} out")
+    for form, wanted, dtypes in (("quantized", quantized, "float32"), ("compiled", compiled, "float32 or bfloat16")):
+        if wanted and (torch.device(device).type != "cpu" or str(dtype).removeprefix("torch.") not in dtypes.split()):
+            raise ConfigError(f"a {form} model is {dtypes} on the CPU, not {dtype} on {device}: leave {form} out")
     if compiled:
         # Not before it is needed: it imports the exporter.
-        from paddle2torch.compiled import CompilerError, load_compiled
+        from paddle2torch.compiled import load_compiled
+        from paddle2torch.kernels import CompilerError
 
         try:
-            return load_compiled(folder, quantized=quantized)
+            return load_compiled(folder, quantized=quantized, dtype=dtype)
         except CompilerError as error:
             warnings.warn(f"{error}. {ModelConfig.load(folder).name} runs without being compiled", stacklevel=2)
     if quantized:

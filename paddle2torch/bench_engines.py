@@ -33,6 +33,9 @@ REST = 0.2
 NO_INT8 = "the model was not quantized: paddle2torch quantize"
 """Why our int8 form is left out."""
 
+NO_BFLOAT16 = "this processor does not multiply bfloat16"
+"""Why what runs in bfloat16 is left out."""
+
 Reader: TypeAlias = "Callable[[Sequence[BGRImage]], list[list[str]]]"
 """Images in, what was found in each image out: the texts of its lines, or what else engines can be compared by."""
 
@@ -112,6 +115,32 @@ def check_threads(threads: int) -> None:
     cores = os.cpu_count() or 1
     if not 1 <= threads <= cores:
         raise ConfigError(f"threads is 1 to {cores}, the cores of this machine, not {threads}")
+
+
+def compile_forms(folder: Path, *, quantized: bool) -> str | None:
+    """Compile our forms of a converted model, where that is not yet done: in its process an engine that cannot be
+    compiled would run without it. Gives the reason why there is none in bfloat16, where there is none.
+    """
+    import torch
+
+    from paddle2torch.compiled import load_compiled
+    from paddle2torch.model_zoo.native import has_bfloat16
+
+    load_compiled(folder)
+    if quantized:
+        load_compiled(folder, quantized=True)
+    if not has_bfloat16():
+        return NO_BFLOAT16
+    load_compiled(folder, dtype=torch.bfloat16)
+    return None
+
+
+def our_form(options: Mapping[str, Any]) -> dict[str, Any]:
+    """What `load_pretrained` is told, of options that JSON knows: `bfloat16` stands for the dtype."""
+    import torch
+
+    form = dict(options)
+    return {**form, "dtype": torch.bfloat16} if form.pop("bfloat16", False) else form
 
 
 def run_engines(

@@ -20,7 +20,17 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from paddle2torch.bench import version_of
-from paddle2torch.bench_engines import NO_INT8, Engine, EngineRun, EnginesBench, Reader, check_threads, run_engines
+from paddle2torch.bench_engines import (
+    NO_INT8,
+    Engine,
+    EngineRun,
+    EnginesBench,
+    Reader,
+    check_threads,
+    compile_forms,
+    our_form,
+    run_engines,
+)
 from paddle2torch.landing import land_file
 from paddle2torch.model_zoo.config import ClsPreprocess, ModelConfig, RecPreprocess
 from paddle2torch.model_zoo.errors import ConfigError, Paddle2TorchError
@@ -43,10 +53,11 @@ SHAPES: Mapping[str, tuple[Shape, ...]] = {
 OURS: Mapping[str, Mapping[str, Any]] = {
     "paddle2torch": {},
     "paddle2torch, compiled": {"compiled": True},
+    "paddle2torch, bfloat16, compiled": {"bfloat16": True, "compiled": True},
     "paddle2torch, int8": {"quantized": True},
     "paddle2torch, int8, compiled": {"quantized": True, "compiled": True},
 }
-"""Our forms of a network: what `load_pretrained` is told, beside fused=True."""
+"""Our forms of a network: what `load_pretrained` is told, beside fused=True; see `our_form`."""
 
 RUNS = 5
 """Of the network in a turn: a page has many lines, and only the first finds the caches cold."""
@@ -171,7 +182,6 @@ def engines(folder: Path, export: Path | None, compiled: bool, temporary: Path) 
 
     ONNX Runtime gets our export of it, in `temporary`.
     """
-    from paddle2torch.compiled import load_compiled
     from paddle2torch.converters.exports import find_export
     from paddle2torch.exporting import export as write
     from paddle2torch.info import cost_of
@@ -179,18 +189,18 @@ def engines(folder: Path, export: Path | None, compiled: bool, temporary: Path) 
 
     no_graph = NO_LSTM if "lstm" in cost_of(ModelConfig.load(folder)).layers else None
     no_int8 = None if (folder / INT8_NAME).is_file() else NO_INT8
+    no_bfloat16 = None
     if compiled and no_graph is None:
-        load_compiled(folder)
-        if no_int8 is None:
-            load_compiled(folder, quantized=True)
+        no_bfloat16 = compile_forms(folder, quantized=no_int8 is None)
     onnx, onnx_packages = temporary / "model.onnx", ("onnxruntime", "onnx", "onnxscript")
     if no_graph is None and all(version_of(name) for name in onnx_packages):
         write(folder, "onnx", onnx)
     model = {"model": str(folder)}
+    reasons = {"quantized": no_int8, "bfloat16": no_bfloat16, "compiled": no_graph}
     found = []
     for name, options in OURS.items():
         if compiled or "compiled" not in options:
-            cannot = (no_int8 if "quantized" in options else None) or (no_graph if "compiled" in options else None)
+            cannot = next((reason for key, reason in reasons.items() if key in options and reason is not None), None)
             packages = ("paddle2torch", "torch")
             found.append(Engine(name, f"{__name__}:load_ours", packages, {**model, **options}, cannot))
     given = {**model, "onnx": str(onnx)}
@@ -201,13 +211,17 @@ def engines(folder: Path, export: Path | None, compiled: bool, temporary: Path) 
         program, parameters = find_export(export)
         given = {**model, "program": str(program.absolute()), "parameters": str(parameters.absolute())}
         no_openvino, no_paddle = (None if program.suffix == ".pdmodel" else NO_PIR), None
-    found.append(Engine("OpenVINO", f"{__name__}:load_openvino", ("openvino",), given, no_openvino))
+    for name, precision in (("OpenVINO", "f32"), ("OpenVINO, bfloat16", "bf16")):
+        if precision == "bf16" and (not compiled or no_bfloat16 is not None):
+            continue  # there is nothing of ours to compare it with
+        options = {**given, "precision": precision}
+        found.append(Engine(name, f"{__name__}:load_openvino", ("openvino",), options, no_openvino))
     found.append(Engine("Paddle with oneDNN", f"{__name__}:load_paddle", ("paddlepaddle",), given, no_paddle))
     return tuple(found)
 
 
 def load_ours(threads: int, *, model: str, **options: Any) -> Reader:
-    """Ours in the form for running; options: others of `load_pretrained`."""
+    """Ours in the form for running; options: see `OURS`."""
     import torch
 
     from paddle2torch.api import load_pretrained
@@ -215,7 +229,7 @@ def load_ours(threads: int, *, model: str, **options: Any) -> Reader:
 
     keep_freed_memory()  # as our command line does
     torch.set_num_threads(threads)
-    network = load_pretrained(model, fused=True, **options)
+    network = load_pretrained(model, fused=True, **our_form(options))
 
     def run(x: NDArray[np.float32]) -> NDArray[np.float32]:
         with torch.inference_mode():
@@ -235,12 +249,12 @@ def load_onnxruntime(threads: int, *, model: str, onnx: str) -> Reader:
     return _reader(model, lambda x: session.run(None, {name: x})[0])
 
 
-def load_openvino(threads: int, *, model: str, program: str, parameters: str) -> Reader:
-    """OpenVINO on the CPU in float32; it reads Paddle's legacy format."""
+def load_openvino(threads: int, *, model: str, program: str, parameters: str, precision: str) -> Reader:
+    """OpenVINO on the CPU; it reads Paddle's legacy format. precision: "f32" or "bf16"."""
     core = importlib.import_module("openvino").Core()
     settings = {
         "INFERENCE_NUM_THREADS": threads,
-        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_PRECISION_HINT": precision,
         "PERFORMANCE_HINT": "LATENCY",
     }
     compiled = core.compile_model(core.read_model(program, parameters), "CPU", settings)

@@ -15,7 +15,17 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from paddle2torch.bench import BenchError
-from paddle2torch.bench_engines import NO_INT8, Engine, EngineRun, EnginesBench, Reader, check_threads, run_engines
+from paddle2torch.bench_engines import (
+    NO_INT8,
+    Engine,
+    EngineRun,
+    EnginesBench,
+    Reader,
+    check_threads,
+    compile_forms,
+    our_form,
+    run_engines,
+)
 
 if TYPE_CHECKING:
     from paddle2torch.images import BGRImage
@@ -41,10 +51,11 @@ PADDLEOCR_SETTINGS: Mapping[str, Mapping[str, Any]] = {
 OURS: Mapping[str, Mapping[str, Any]] = {
     "paddle2torch": {},
     "paddle2torch, compiled": {"compiled": True},
+    "paddle2torch, bfloat16, compiled": {"bfloat16": True, "compiled": True},
     "paddle2torch, int8, compiled": {"quantized": True, "compiled": True},
     "paddle2torch, fast": {"fast": True},
 }
-"""Our ways to read a page: what `OCR` is told."""
+"""Our ways to read a page: what `OCR` is told; see `our_form`."""
 
 
 @dataclass(frozen=True)
@@ -106,21 +117,17 @@ def engines(models: Mapping[str, str], exports: Mapping[str, str], compiled: boo
     """The engines of `bench_pages`.
 
     models: ours, by task (det, cls, rec). exports: folders for Paddle, by section. compiled: ours compiled as well.
-    Ours are converted and compiled here, where it is not yet done: in its process an engine that cannot be compiled
-    would run without it.
+    Ours are converted and compiled here, where it is not yet done.
     """
     from paddle2torch.api import model_folder
     from paddle2torch.store import INT8_NAME
 
     folders = {task: model_folder(model) for task, model in models.items()}
     no_int8 = None if all((folders[task] / INT8_NAME).is_file() for task in ("det", "rec")) else NO_INT8
+    no_bfloat16 = None
     if compiled:
-        from paddle2torch.compiled import load_compiled
-
         for task, folder in folders.items():
-            load_compiled(folder)
-            if no_int8 is None and task != "cls":
-                load_compiled(folder, quantized=True)
+            no_bfloat16 = compile_forms(folder, quantized=no_int8 is None and task != "cls")
 
     def rapidocr(name: str, like_paddleocr: bool) -> Engine:
         options = {"like_paddleocr": like_paddleocr}
@@ -138,7 +145,7 @@ def engines(models: Mapping[str, str], exports: Mapping[str, str], compiled: boo
                 f"{__name__}:load_ours",
                 ("paddle2torch", "torch"),
                 {**ours, **options},
-                no_int8 if "quantized" in options else None,
+                no_int8 if "quantized" in options else no_bfloat16 if "bfloat16" in options else None,
             )
             for name, options in OURS.items()
             if compiled or "compiled" not in options
@@ -151,7 +158,7 @@ def engines(models: Mapping[str, str], exports: Mapping[str, str], compiled: boo
 
 
 def load_ours(threads: int, *, det: str, cls: str, rec: str, **options: Any) -> Reader:
-    """Our pipeline with these models, names of the zoo or folders; options: those of `OCR`."""
+    """Our pipeline with these models, names of the zoo or folders; options: see `OURS`."""
     import torch
 
     from paddle2torch.memory import keep_freed_memory
@@ -160,7 +167,7 @@ def load_ours(threads: int, *, det: str, cls: str, rec: str, **options: Any) -> 
 
     keep_freed_memory()  # as our command line does
     torch.set_num_threads(threads)
-    pipeline = OCR(det=det, cls=cls, rec=rec, **options)
+    pipeline = OCR(det=det, cls=cls, rec=rec, **our_form(options))
 
     def read(images: Sequence[BGRImage]) -> list[list[str]]:
         results = pipeline.read_pages(Page(str(i), 1, 1, image) for i, image in enumerate(images))

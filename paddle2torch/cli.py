@@ -23,6 +23,7 @@ from paddle2torch.model_zoo.errors import Paddle2TorchError
 
 PATH = click.Path(path_type=Path)
 QUANTIZED = click.option("--quantized", is_flag=True, help="In int8; see `paddle2torch quantize`.")
+BFLOAT16 = click.option("--bfloat16", is_flag=True, help="In bfloat16, where the processor has it: less exact.")
 
 
 class Commands(click.Group):
@@ -263,11 +264,12 @@ def quantize(model: str, inputs: tuple[str, ...], as_json: bool) -> None:
 @main.command("compile")
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
 @QUANTIZED
+@BFLOAT16
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
-def compile_command(models: tuple[str, ...], quantized: bool, as_json: bool) -> None:
+def compile_command(models: tuple[str, ...], quantized: bool, bfloat16: bool, as_json: bool) -> None:
     """Compile models for this CPU, ahead of time.
 
-    MODEL is a name of the zoo or the folder of a converted model. Takes a minute or two each and needs a C++ compiler;
+    MODEL is a name of the zoo or the folder of a converted model. Takes up to a minute each and needs a C++ compiler;
     `--compiled` and `load_pretrained(..., compiled=True)` then load the result at once.
     """
     from paddle2torch.api import model_folder
@@ -276,7 +278,7 @@ def compile_command(models: tuple[str, ...], quantized: bool, as_json: bool) -> 
     packages = []
     for model in models:
         with _status(f"compiling {model}", quiet=as_json):
-            packages.append(compile_model(model_folder(model), quantized=quantized))
+            packages.append(compile_model(model_folder(model), quantized=quantized, dtype=_dtype(bfloat16)))
         if not as_json:
             click.echo(f"{model}: {packages[-1]}")
     if as_json:
@@ -289,11 +291,10 @@ def compile_command(models: tuple[str, ...], quantized: bool, as_json: bool) -> 
 @click.option("--batch-size", type=click.IntRange(min=1), default=6, show_default=True, help="Lines run at once.")
 @click.option("--compiled", is_flag=True, help="Run it compiled for this CPU; see `paddle2torch compile`.")
 @QUANTIZED
+@BFLOAT16
 @click.option("--device", default="cpu", show_default=True, help="Where to run, as PyTorch names it.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
-def read(
-    model: str, images: tuple[Path, ...], batch_size: int, compiled: bool, quantized: bool, device: str, as_json: bool
-) -> None:
+def read(model: str, images: tuple[Path, ...], batch_size: int, bfloat16: bool, as_json: bool, **form: Any) -> None:
     """Read line images: text and confidence of each.
 
     MODEL is a name of the zoo or the folder of a converted recogniser.
@@ -304,7 +305,7 @@ def read(
     from paddle2torch.recognition import Recognizer
 
     keep_freed_memory()
-    network = load_pretrained(model, fused=True, quantized=quantized, compiled=compiled, device=device)
+    network = load_pretrained(model, fused=True, dtype=_dtype(bfloat16), **form)
     recognizer = Recognizer(network, network.config, batch_size=batch_size)
     lines = list(recognizer.stream(load_image(image) for image in images))
     if as_json:
@@ -345,6 +346,7 @@ def read(
 @click.option("--visualize", type=PATH, help="A folder for pictures: boxes and texts side by side.")
 @click.option("--compiled", is_flag=True, help="Run networks compiled for this CPU; see `paddle2torch compile`.")
 @QUANTIZED
+@BFLOAT16
 @click.option("--fast", is_flag=True, help="Tight padding, lines of several pages together: texts may differ a little.")
 @click.option("--drop-score", type=float, default=0.5, show_default=True, help="Leave out lines with less confidence.")
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Pages read at once.")
@@ -363,6 +365,7 @@ def ocr(
     visualize: Path | None,
     compiled: bool,
     quantized: bool,
+    bfloat16: bool,
     fast: bool,
     drop_score: float,
     workers: int,
@@ -391,6 +394,7 @@ def ocr(
             device=device,
             compiled=compiled,
             quantized=quantized,
+            dtype=_dtype(bfloat16),
             fast=fast,
             drop_score=drop_score,
             workers=workers,
@@ -854,6 +858,12 @@ def _print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> No
 
 def _print_json(data: Any) -> None:
     click.echo(json.dumps(data, ensure_ascii=False, indent=2))
+
+
+def _dtype(bfloat16: bool) -> Any:
+    import torch
+
+    return torch.bfloat16 if bfloat16 else torch.float32
 
 
 @contextmanager

@@ -1,17 +1,20 @@
 """Networks compiled ahead of time for the CPU at hand, so that nobody waits for a compiler to read one image.
 
-A package is made once (a minute or two), by torch.export and AOTInductor from the folded form, with free batch and
-image sizes. It lies in the cache under a name that holds everything it depends on: weights, settings, the networks'
-code, PyTorch's version, the CPU's instructions. It is native code: only packages that were made here are ever loaded.
+A package is made once (about half a minute), by torch.export and AOTInductor from the folded form, with free batch and
+image sizes; its convolutions are kernels of ours (`model_zoo.native`). It lies in the cache under a name that holds
+everything it depends on: weights, settings, the networks' code, PyTorch's version, the processor. It is native code:
+only packages that were made here are ever loaded.
 """
 
 from __future__ import annotations
 
+import copy
 import functools
 import hashlib
 import logging
 import platform
 import warnings
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -23,10 +26,13 @@ from torch import Tensor, nn
 from paddle2torch import model_zoo
 from paddle2torch.converters.files import sha256_of
 from paddle2torch.exporting import LINE_WIDTH_AT_LEAST, TOLERANCE, Served, captured, compare, example_images
+from paddle2torch.kernels import SOURCES, CompilerError, find_compiler, load_kernels, processor
 from paddle2torch.landing import land_file
 from paddle2torch.model_zoo.config import CONFIG_NAME, ClsPreprocess, ModelConfig, RecPreprocess
 from paddle2torch.model_zoo.errors import ConfigError, ConversionError
 from paddle2torch.model_zoo.folding import fold
+from paddle2torch.model_zoo.native import has_bfloat16, takes_images, to_native
+from paddle2torch.model_zoo.native_graph import compiler_options, describe_operators, merge
 from paddle2torch.model_zoo.network import Network
 from paddle2torch.model_zoo.packing import pack
 from paddle2torch.sources import cache_dir
@@ -44,23 +50,24 @@ OPTIONS = {
 }
 
 
-class CompilerError(ConversionError):
-    """No C++ compiler, or one that fails: the network can be run without being compiled."""
-
-
 class CompiledNetwork(nn.Module):
     """A package as a module: in and out as the `Network` it was made of, in evaluation; it has no parameters.
+
+    Input and output are float32, also where it computes in bfloat16.
 
     Several threads may call it; they take turns. An input that is smaller than what a package takes (a line of less
     than 16 pixels, a page of less than 64) goes through the folded network, which is then loaded.
     """
 
-    def __init__(self, package: Path, folder: Path, quantized: bool = False) -> None:
+    def __init__(
+        self, package: Path, folder: Path, quantized: bool = False, dtype: torch.dtype = torch.float32
+    ) -> None:
         super().__init__()
         self.config = ModelConfig.load(folder)
         self.package = package
         self.folder = folder
         self.quantized = quantized
+        self.dtype = dtype
         self._run = _load(package)
         self.eval()
 
@@ -69,9 +76,10 @@ class CompiledNetwork(nn.Module):
         if self.training:
             raise ConfigError(f"{self.config.name} is compiled: nothing can be trained, load it without compiled=True")
         if x.device.type != "cpu" or x.dtype != torch.float32:
-            raise ConfigError(f"{self.config.name} is compiled for float32 on the CPU, not {x.dtype} on {x.device}")
+            raise ConfigError(f"{self.config.name} takes float32 on the CPU, not {x.dtype} on {x.device}")
         if not self._takes(x):
-            return self._eager(x)
+            output = self._eager(x.to(self.dtype))
+            return {"maps": output["maps"].float()} if isinstance(output, dict) else output.float()
         # The code counts on this layout and does not look.
         output = self._run.boxed_run([x.contiguous()])[0]
         return {"maps": output} if self.config.task == "det" else output
@@ -86,29 +94,30 @@ class CompiledNetwork(nn.Module):
 
     @cached_property
     def _eager(self) -> nn.Module:
-        return _to_run(self.folder, self.quantized)
+        return _to_run(self.folder, self.quantized).to(self.dtype)
 
     def extra_repr(self) -> str:
         """The package."""
         return str(self.package)
 
 
-def load_compiled(folder: Path, *, quantized: bool = False) -> CompiledNetwork:
-    """The compiled form of a converted model; made first where this machine has none, which takes about a minute.
+def load_compiled(folder: Path, *, quantized: bool = False, dtype: torch.dtype = torch.float32) -> CompiledNetwork:
+    """The compiled form of a converted model; made first where this machine has none, which takes half a minute.
 
-    quantized: with its convolutions in int8 (`paddle2torch.quantization`). Raises `CompilerError` where it cannot be
-    made here.
+    quantized: with its convolutions in int8 (`paddle2torch.quantization`). dtype: what it computes in, float32 or,
+    where the processor has it, bfloat16. Raises `CompilerError` where it cannot be made here.
     """
-    package = package_path(folder, quantized=quantized)
+    package = package_path(folder, quantized=quantized, dtype=dtype)
     if not package.is_file():
-        _need_compiler()
+        find_compiler()
         name = ModelConfig.load(folder).name
-        warnings.warn(f"{name} is compiled for this CPU now, once: this takes a minute or two", stacklevel=3)
-        compile_model(folder, quantized=quantized)
-    return CompiledNetwork(package, folder, quantized)
+        warnings.warn(f"{name} is compiled for this CPU now, once: this takes up to a minute", stacklevel=3)
+        compile_model(folder, quantized=quantized, dtype=dtype)
+    load_kernels()
+    return CompiledNetwork(package, folder, quantized, dtype)
 
 
-def package_path(folder: Path, *, quantized: bool = False) -> Path:
+def package_path(folder: Path, *, quantized: bool = False, dtype: torch.dtype = torch.float32) -> Path:
     """Where the package of a converted model is, or would be, on this machine."""
     name = ModelConfig.load(folder).name
     settings = (folder / CONFIG_NAME).read_bytes()
@@ -120,33 +129,77 @@ def package_path(folder: Path, *, quantized: bool = False) -> Path:
         torch.__version__,
         platform.system(),
         platform.machine(),
-        torch.backends.cpu.get_cpu_capability(),
+        processor(),
         repr(sorted(OPTIONS.items())),
     )
     key = hashlib.sha256("\n".join(parts).encode()).hexdigest()
-    return cache_dir() / "compiled" / f"{name}-{'int8-' if quantized else ''}{key[:24]}.pt2"
+    form = "int8-" if quantized else "" if dtype == torch.float32 else f"{str(dtype).removeprefix('torch.')}-"
+    return cache_dir() / "compiled" / f"{name}-{form}{key[:24]}.pt2"
 
 
 @functools.cache
 def _code_digest() -> str:
     """Of the code that makes networks: what was compiled from other code is another package."""
     digest = hashlib.sha256()
-    for path in sorted(Path(model_zoo.__file__).parent.glob("*.py")):
+    for path in (*sorted(Path(model_zoo.__file__).parent.glob("*.py")), *sorted(SOURCES.iterdir())):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
-def compile_model(folder: Path, *, quantized: bool = False) -> Path:
+class _Native(Served):
+    """What is compiled: float32 in and out, whatever is computed in."""
+
+    def __init__(self, network: Network, dtype: torch.dtype) -> None:
+        super().__init__(network)
+        # An image goes to the first convolution as it is, if that is a kernel of ours.
+        self.dtype = torch.float32 if takes_images(network) else dtype
+
+    def forward(self, image: Tensor) -> Tensor:
+        """See `Served`."""
+        return super().forward(image.to(self.dtype)).float()
+
+
+def _check_rounded(network: Network, run: Callable[[Tensor], Tensor], images: Sequence[Tensor]) -> None:
+    """Raise `ConversionError` where results in bfloat16 are further from float64 than PyTorch's own in bfloat16.
+
+    The mean of squares is what tells: single values, where a text begins, are off by a third of the largest in either.
+    """
+    exact, rounded = Served(copy.deepcopy(network).double()), Served(copy.deepcopy(network).bfloat16())
+    squares = torch.zeros(2, dtype=torch.float64)
+    with torch.inference_mode():
+        for image in images:
+            truth = exact(image.double())
+            found = (run(image), rounded(image.bfloat16()))
+            squares += torch.stack([(result.double() - truth).square().mean() for result in found])
+    ours, theirs = squares.sqrt().tolist()
+    if not ours <= 2 * theirs:
+        raise ConversionError(
+            f"{network.config.name} compiled in bfloat16 is off by {ours:.1e}, PyTorch's own by {theirs:.1e}. "
+            f"Nothing was written"
+        )
+
+
+def compile_model(folder: Path, *, quantized: bool = False, dtype: torch.dtype = torch.float32) -> Path:
     """Compile a converted model for this CPU and give the package's path; compare it with the network first.
 
-    Raises `CompilerError` without a working C++ compiler, `ConversionError` for a network that cannot be compiled or
-    whose package gives something else. Then nothing was written.
+    Raises `ConfigError` for a dtype that it cannot compute in, `CompilerError` without a working C++ compiler,
+    `ConversionError` for a network that cannot be compiled or whose package gives something else. Then nothing was
+    written.
     """
-    package = package_path(folder, quantized=quantized)
-    _need_compiler()
+    package = package_path(folder, quantized=quantized, dtype=dtype)
+    load_kernels()
+    find_compiler()
+    if dtype not in (torch.float32, torch.bfloat16) or (quantized and dtype != torch.float32):
+        raise ConfigError(f"a compiled network computes in float32, bfloat16 or int8, not {dtype}")
+    if dtype == torch.bfloat16 and not has_bfloat16():
+        raise ConfigError("this processor does not multiply bfloat16 (AVX512_BF16): leave it out")
     network = _to_run(folder, quantized)
     config = network.config
-    program = captured(Served(pack(network, [torch.zeros(size) for size in _usual_sizes(config)])).eval())
+    native = _Native(to_native(network, dtype), dtype)
+    native.network = pack(native.network, [torch.zeros(size, dtype=native.dtype) for size in _usual_sizes(config)])
+    describe_operators()
+    program = captured(native.eval())
+    merge(program)
     inductor = import_module("torch._inductor")
     errors = import_module("torch._inductor.exc")
     # It tells of its own deprecated parts, and of each guess about a size.
@@ -156,21 +209,25 @@ def compile_model(folder: Path, *, quantized: bool = False) -> Path:
         made = temporary.with_suffix(".pt2")  # PyTorch insists on the name
         try:
             inductor.aoti_compile_and_package(
-                program, package_path=str(made), inductor_configs=dict(OPTIONS)
-            )  # it adds to it
+                program, package_path=str(made), inductor_configs={**OPTIONS, **compiler_options()}
+            )
             made.replace(temporary)
         except (errors.InductorError, errors.CppCompileError) as error:
             raise CompilerError(f"{config.name} could not be compiled: {_first_line(error)}") from error
         finally:
             made.unlink(missing_ok=True)
-        run = _load(temporary)
-        compare(
-            Served(network).eval(),
-            lambda x: run.boxed_run([x])[0].numpy(),
-            example_images(config),
-            "the compiled output",
-            INT8_TOLERANCE if quantized else TOLERANCE,
-        )
+        loaded = _load(temporary)
+        images = example_images(config)
+
+        def run(x: Tensor) -> Tensor:
+            result: Tensor = loaded.boxed_run([x])[0]
+            return result
+
+        if dtype == torch.bfloat16:
+            _check_rounded(network, run, images)
+        else:
+            tolerance = INT8_TOLERANCE if quantized else TOLERANCE
+            compare(Served(network).eval(), lambda x: run(x).numpy(), images, "the compiled output", tolerance)
     return package
 
 
@@ -186,17 +243,6 @@ def _usual_sizes(config: ModelConfig) -> list[tuple[int, ...]]:
     if isinstance(config.preprocess, ClsPreprocess):
         return [(n, *config.preprocess.image_shape) for n in (1, 6)]
     return [(1, 3, height, width) for height, width in ((320, 320), (640, 640), (736, 1280), (960, 704))]
-
-
-def _need_compiler() -> None:
-    builder = import_module("torch._inductor.cpp_builder")
-    errors = import_module("torch._inductor.exc")
-    try:
-        builder.get_cpp_compiler()
-    except errors.InvalidCxxCompiler:
-        raise CompilerError(
-            "no C++ compiler was found, which makes the compiled form: install g++ or clang++, or name one in CXX"
-        ) from None
 
 
 def _load(package: Path) -> Any:

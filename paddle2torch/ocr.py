@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import nn
@@ -61,6 +61,9 @@ class OCR:
     quantized: run detector and recogniser in int8, where they are named by name or folder; they must have been
     quantized (`paddle2torch.quantize`).
 
+    dtype: what detector and recogniser are run in, where they are named by name or folder: float32, or bfloat16 where
+    the processor or the device has it, which costs a little accuracy.
+
     fast: batches the lines of several pages by width and pads them no more than that needs. PaddleOCR pads every
     line to at least 320 pixels and to the widest of six lines of its page; a recogniser sees padding, so that texts and
     scores of `fast` differ now and then.
@@ -79,6 +82,7 @@ class OCR:
         device: torch.device | str | None = None,
         compiled: bool = False,
         quantized: bool = False,
+        dtype: torch.dtype = torch.float32,
         fast: bool = False,
         drop_score: float = DROP_SCORE,
         preprocess: DetPreprocess | None = None,
@@ -87,14 +91,14 @@ class OCR:
     ) -> None:
         if workers < 1:
             raise ConfigError(f"workers is at least 1, not {workers}")
-        self.detector = Detector(*_load(pipeline_of(lang).det if det is None else det, device, compiled, quantized))
+        form: dict[str, Any] = {"device": device, "compiled": compiled}
+        heavy = {**form, "quantized": quantized, "dtype": dtype}
+        self.detector = Detector(*_load(pipeline_of(lang).det if det is None else det, **heavy))
         self.detector.preprocess = preprocess or self.detector.preprocess
         self.detector.postprocess = postprocess or self.detector.postprocess
         cls = pipeline_of(lang).cls if cls == AUTO else cls
-        self.classifier = None if cls is None else Classifier(*_load(cls, device, compiled))
-        self.recognizer = _recognizer(
-            *_load(pipeline_of(lang).rec if rec is None else rec, device, compiled, quantized), fast
-        )
+        self.classifier = None if cls is None else Classifier(*_load(cls, **form))
+        self.recognizer = _recognizer(*_load(pipeline_of(lang).rec if rec is None else rec, **heavy), fast)
         self.fast = fast
         self.drop_score = drop_score
         self.workers = workers
@@ -174,14 +178,12 @@ class _Prepared:
     crops: list[Crop]
 
 
-def _load(
-    model: Model, device: torch.device | str | None, compiled: bool, quantized: bool = False
-) -> tuple[nn.Module, ModelConfig]:
+def _load(model: Model, device: torch.device | str | None, **form: Any) -> tuple[nn.Module, ModelConfig]:
     network: nn.Module
     if isinstance(model, nn.Module):
         network = model if device is None else model.to(device)
     else:
-        network = load_pretrained(model, fused=True, quantized=quantized, compiled=compiled, device=device or "cpu")
+        network = load_pretrained(model, fused=True, device=device or "cpu", **form)
     config = getattr(network, "config", None)
     if not isinstance(config, ModelConfig):
         raise ConfigError(

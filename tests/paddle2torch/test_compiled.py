@@ -19,16 +19,14 @@ from structure import image
 from paddle2torch.api import load_pretrained
 from paddle2torch.compiled import (
     CompiledNetwork,
-    CompilerError,
-    _usual_sizes,
     compile_model,
     load_compiled,
     package_path,
 )
+from paddle2torch.kernels import CompilerError
 from paddle2torch.model_zoo.errors import ConfigError, ConversionError
 from paddle2torch.model_zoo.folding import fold
 from paddle2torch.model_zoo.network import Network, build_model
-from paddle2torch.model_zoo.packing import PackedConv2d, PackedQuantizedConv2d, pack
 from paddle2torch.quantization import quantize
 from paddle2torch.store import INT8_NAME, load_model, load_quantized, save_model, save_quantized
 
@@ -196,16 +194,6 @@ def test_int8_has_packages_of_its_own(folder: Path, folder_int8: Path, tmp_path:
         load_pretrained(folder, compiled=True, quantized=True)
 
 
-def test_the_small_networks_have_packed_convolutions(folder: Path, folder_int8: Path) -> None:
-    """So that the package above shows what becomes of them."""
-    for network, kinds in (
-        (fold(load_model(folder)), {PackedConv2d}),
-        (load_quantized(folder_int8), {PackedConv2d, PackedQuantizedConv2d}),
-    ):
-        packed = pack(network, [torch.zeros(size) for size in _usual_sizes(network.config)])
-        assert {type(module) for module in packed.modules()} & {PackedConv2d, PackedQuantizedConv2d} == kinds
-
-
 def test_without_a_compiler_it_runs_all_the_same(tmp_path: Path) -> None:
     import torch._inductor.config as compiler
 
@@ -220,8 +208,13 @@ def test_without_a_compiler_it_runs_all_the_same(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_compiled_says_so(tmp_path: Path) -> None:
+    folder = saved(tmp_path / "own")
     with pytest.raises(ConfigError, match="leave compiled out"):
-        load_pretrained(saved(tmp_path / "own"), compiled=True, dtype=torch.bfloat16)
+        load_pretrained(folder, compiled=True, dtype=torch.float16)
+    with pytest.raises(ConfigError, match="leave compiled out"):
+        load_pretrained(folder, compiled=True, device="meta")
+    with pytest.raises(ConfigError, match="leave quantized out"):
+        load_pretrained(folder, compiled=True, quantized=True, dtype=torch.bfloat16)
     assert issubclass(CompilerError, ConversionError)
     with pytest.raises(ConfigError):
         load_compiled(tmp_path / "nothing")

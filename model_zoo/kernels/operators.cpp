@@ -1,0 +1,339 @@
+// The kernels as PyTorch operators, through PyTorch's stable interface: `model_zoo.native` has the modules that call them.
+
+#include <cstdio>
+#include <exception>
+#include <optional>
+#include <vector>
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+#include <torch/headeronly/util/Exception.h>
+
+#include "convolve.h"
+
+namespace {
+
+using namespace paddle2torch;
+using torch::headeronly::MemoryFormat;
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+using Numbers = std::vector<double>;
+using Sizes = std::vector<int64_t>;
+
+template <class T>
+T* data(const Tensor& tensor) {
+  return static_cast<T*>(tensor.data_ptr());
+}
+
+// (N, C, H, W) with the channels last and nothing between: what the kernels take for granted.
+void check_map(const Tensor& x) {
+  STD_TORCH_CHECK(x.dim() == 4 && x.is_cpu(), "a map is (N, C, H, W) on the CPU");
+  int64_t expected = 1;
+  for (const int dimension : {1, 3, 2, 0}) {
+    STD_TORCH_CHECK(x.size(dimension) == 1 || x.stride(dimension) == expected, "the channels must be last");
+    expected *= x.size(dimension);
+  }
+}
+
+const float* floats(const std::optional<Tensor>& tensor, int64_t count) {
+  if (!tensor.has_value()) return nullptr;
+  STD_TORCH_CHECK(tensor->scalar_type() == ScalarType::Float && tensor->is_contiguous() && tensor->numel() >= count,
+                  "float32, contiguous and of ", count, " values was expected");
+  return data<const float>(*tensor);
+}
+
+Problem problem(const Tensor& x, const Sizes& geometry, bool planes = false) {
+  if (planes) {
+    STD_TORCH_CHECK(x.scalar_type() == ScalarType::Float && x.is_contiguous() && x.is_cpu(), "an image is float32 (N, 3, H, W)");
+  } else {
+    check_map(x);
+  }
+  STD_TORCH_CHECK(geometry.size() == 6, "a geometry is the kernel, the strides and the padding, of height and width");
+  Problem p{};
+  p.x = x.data_ptr();
+  p.planes = planes;
+  p.images = x.size(0), p.channels = planes ? IMAGE_CHANNELS : x.size(1), p.height = x.size(2), p.width = x.size(3);
+  p.geometry = {geometry[0], geometry[1], geometry[2], geometry[3], geometry[4], geometry[5]};
+  return p;
+}
+
+Tail tail(const Numbers& numbers) {
+  STD_TORCH_CHECK(numbers.size() == 3, "a tail is an activation, scale and shift");
+  return {static_cast<Activation>(static_cast<int64_t>(numbers[0])), static_cast<float>(numbers[1]),
+          static_cast<float>(numbers[2])};
+}
+
+void set_depthwise(Problem& p, const std::optional<Tensor>& weight, const std::optional<Tensor>& bias) {
+  const Geometry& g = p.geometry;
+  p.depth_weight = floats(weight, g.kernel_height * g.kernel_width * p.channels);
+  p.depth_bias = floats(bias, p.channels);
+  if (!p.depth_weight) return;
+  STD_TORCH_CHECK(p.depth_bias && g.kernel_height == g.kernel_width && (g.kernel_width == 3 || g.kernel_width == 5) &&
+                      (g.stride_width == 1 || g.stride_width == 2) && p.channels >= HALF,
+                  "not a depthwise convolution that there is a kernel for");
+}
+
+Tensor output_for(Problem& p, ScalarType type) {
+  const std::vector<int64_t> sizes{p.images, p.outputs, p.geometry.height(p.height), p.geometry.width(p.width)};
+  STD_TORCH_CHECK(sizes[2] > 0 && sizes[3] > 0, "the map is smaller than the kernel");
+  Tensor out = torch::stable::empty(sizes, type, std::nullopt, std::nullopt, std::nullopt,
+                                    MemoryFormat::ChannelsLast);
+  p.out = out.data_ptr();
+  return out;
+}
+
+template <class P>
+bool run(Problem& p, const Tensor& x, const Tensor& weight) {
+  const Geometry& g = p.geometry;
+  const int64_t depth = p.depth_weight ? p.channels : g.kernel_height * g.kernel_width * p.channels;
+  STD_TORCH_CHECK(p.depth_weight || g.pointwise() || p.channels % P::GROUP == 0, "channels must fill groups of ", P::GROUP);
+  const int64_t size = Panels(p.outputs).size(groups_of<P>(p), P::GROUP);
+  std::unique_ptr<typename P::Weight[]> packed;
+  if (weight.dim() == 3) {  // of each image its own: (images, outputs, depth) in float32
+    STD_TORCH_CHECK(weight.size(0) == p.images && weight.size(1) == p.outputs && weight.size(2) == depth, "weights do not fit");
+    if constexpr (P::GROUP < 4) {
+      packed.reset(new typename P::Weight[p.images * size]);
+      for (int64_t image = 0; image < p.images; ++image)
+        pack(floats(weight, 0) + image * p.outputs * depth, p.outputs, depth, depth, P::GROUP, packed.get() + image * size,
+             [](float value) {
+               typename P::Weight kept;
+               Floats<HALF> all = Floats<HALF>{} + value;
+               typename P::Weight some[HALF];
+               store<HALF>(some, all);
+               kept = some[0];
+               return kept;
+             });
+      p.weight = packed.get();
+      p.weight_image = size;
+    } else {
+      return false;
+    }
+  } else {
+    STD_TORCH_CHECK(weight.is_contiguous() && weight.numel() == size, "the weights were not packed for this convolution");
+    p.weight = weight.data_ptr();
+  }
+  convolve<P>(p);
+  return true;
+}
+
+Tensor convolve_(const Tensor& x, const Tensor& weight, const Tensor& bias, const std::optional<Tensor>& weight_scale,
+                 const std::optional<Tensor>& depth_weight, const std::optional<Tensor>& depth_bias,
+                 const std::optional<Tensor>& gate, const std::optional<Tensor>& steps, double offset,
+                 const std::optional<Tensor>& coarse, const std::optional<Tensor>& coarser,
+                 const std::optional<Tensor>& coarsest, int64_t outputs, const Sizes& geometry,
+                 const Numbers& depth_tail, const Numbers& tail_) {
+  const bool planes = x.dim() == 4 && x.size(1) == 3 && !depth_weight.has_value();
+  Problem p = problem(x, geometry, planes);
+  STD_TORCH_CHECK(!planes || (!gate.has_value() && !p.geometry.pointwise()), "an image has no gate, and a kernel to go over it");
+  p.outputs = outputs;
+  const int64_t padded = Panels(outputs).outputs_padded();
+  p.bias = floats(bias, padded);
+  p.weight_scale = floats(weight_scale, padded);
+  set_depthwise(p, depth_weight, depth_bias);
+  p.depth_tail = tail(depth_tail), p.tail = tail(tail_);
+  p.gate = floats(gate, p.images * p.channels);
+  p.steps = floats(steps, p.channels);
+  p.offset = static_cast<float>(offset);
+  const bool bfloat16 = weight.scalar_type() == ScalarType::BFloat16 || (!planes && x.scalar_type() == ScalarType::BFloat16);
+  const ScalarType stored = bfloat16 ? ScalarType::BFloat16 : ScalarType::Float;
+  STD_TORCH_CHECK(planes || x.scalar_type() == stored, "the map is not of the weights' type");
+  Tensor out = output_for(p, stored);
+
+  std::vector<Coarse> sources;
+  for (const std::optional<Tensor>& source : {coarse, coarser, coarsest}) {
+    if (!source.has_value()) continue;
+    check_map(*source);
+    const int64_t height = source->size(2) - 1, width = source->size(3) - 1;
+    const int64_t factor = height > 0 ? out.size(2) / height : 0, kinds = factor == 2 ? 2 : 3;
+    STD_TORCH_CHECK(factor >= 2 && height * factor == out.size(2) && width * factor == out.size(3) &&
+                        outputs % HALF == 0 && source->size(0) == p.images &&
+                        source->size(1) == kinds * kinds * outputs && source->scalar_type() == stored,
+                    "a coarse map does not fit");
+    sources.push_back({source->data_ptr(), factor, height, width});
+  }
+  p.coarse = sources.data();
+  p.sources = static_cast<int>(sources.size());
+
+  const ScalarType kind = weight.dim() == 3 ? stored : weight.scalar_type();
+  bool done = false;
+  if (stored == ScalarType::Float && kind == ScalarType::Float) done = run<Float32>(p, x, weight);
+#if defined(PADDLE2TORCH_BFLOAT16)
+  if (stored == ScalarType::BFloat16 && kind == ScalarType::BFloat16) done = run<BFloat16s>(p, x, weight);
+#endif
+#if defined(PADDLE2TORCH_INT8)
+  if (stored == ScalarType::Float && kind == ScalarType::Char && p.steps && p.weight_scale) done = run<Int8>(p, x, weight);
+#endif
+  STD_TORCH_CHECK(done, "this processor has no kernel for these types");
+  return out;
+}
+
+Tensor depthwise_(const Tensor& x, const Tensor& weight, const Tensor& bias, const Sizes& geometry, const Numbers& tail_) {
+  Problem p = problem(x, geometry);
+  p.outputs = p.channels;
+  set_depthwise(p, weight, bias);
+  p.depth_tail = tail(tail_);
+  Tensor out = output_for(p, x.scalar_type());
+  if (x.scalar_type() == ScalarType::Float) {
+    depthwise<float>(p);
+  } else {
+    STD_TORCH_CHECK(x.scalar_type() == ScalarType::BFloat16, "float32 or bfloat16 was expected");
+    depthwise<BFloat16>(p);
+  }
+  return out;
+}
+
+Tensor attend_(const Tensor& qkv, int64_t heads, double scale) {
+  STD_TORCH_CHECK(qkv.dim() == 3 && qkv.is_contiguous() && qkv.is_cpu() && heads > 0 && qkv.size(2) % (3 * heads) == 0,
+                  "queries, keys and values are (N, T, 3 * heads * width)");
+  const int64_t width = qkv.size(2) / 3 / heads;
+  const std::vector<int64_t> sizes{qkv.size(0), qkv.size(1), heads * width};
+  Tensor out = torch::stable::empty(sizes, qkv.scalar_type());
+  if (qkv.scalar_type() == ScalarType::Float) {
+    attend(data<const float>(qkv), sizes[0], sizes[1], heads, width, static_cast<float>(scale), data<float>(out));
+  } else {
+    STD_TORCH_CHECK(qkv.scalar_type() == ScalarType::BFloat16, "float32 or bfloat16 was expected");
+    attend(data<const BFloat16>(qkv), sizes[0], sizes[1], heads, width, static_cast<float>(scale), data<BFloat16>(out));
+  }
+  return out;
+}
+
+Tensor mean_(const Tensor& x) {
+  const Problem p = problem(x, {1, 1, 1, 1, 0, 0});
+  const std::vector<int64_t> sizes{p.images, p.channels};
+  Tensor out = torch::stable::empty(sizes, ScalarType::Float);
+  if (x.scalar_type() == ScalarType::Float) {
+    mean<float>(p, data<float>(out));
+  } else {
+    STD_TORCH_CHECK(x.scalar_type() == ScalarType::BFloat16, "float32 or bfloat16 was expected");
+    mean<BFloat16>(p, data<float>(out));
+  }
+  return out;
+}
+
+template <class T, int GROUP>
+Tensor packed(const Tensor& weight) {
+  const int64_t outputs = weight.size(0), depth = weight.size(1);
+  const std::vector<int64_t> size{Panels(outputs).size((depth + GROUP - 1) / GROUP, GROUP)};
+  Tensor to = torch::stable::empty(size, weight.scalar_type());
+  pack(data<const T>(weight), outputs, depth, depth, GROUP, data<T>(to), [](T value) { return value; });
+  return to;
+}
+
+Tensor pack_(const Tensor& weight) {
+  STD_TORCH_CHECK(weight.dim() == 2 && weight.is_cpu() && weight.is_contiguous(), "weights are (outputs, depth)");
+  switch (weight.scalar_type()) {
+    case ScalarType::Float:
+      return packed<float, 1>(weight);
+    case ScalarType::BFloat16:
+      return packed<BFloat16, 2>(weight);
+    case ScalarType::Char:
+      return packed<int8_t, 4>(weight);
+    default:
+      STD_TORCH_CHECK(false, "float32, bfloat16 or int8 was expected");
+  }
+}
+
+// What there are kernels for: float32, and bfloat16 and int8 where the processor multiplies them.
+Sizes features_() {
+  Sizes found{LANES, 0, 0};
+#if defined(PADDLE2TORCH_BFLOAT16)
+  found[1] = 1;
+#endif
+#if defined(PADDLE2TORCH_INT8)
+  found[2] = 1;
+#endif
+  return found;
+}
+
+}  // namespace
+
+// The same two as functions that compiled code calls directly; the way through PyTorch's dispatcher takes longer than
+// some convolutions. Declared in `model_zoo.native`.
+
+namespace {
+
+Tensor borrowed(AtenTensorHandle handle) {
+  AtenTensorHandle own = nullptr;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_new_tensor_handle(handle, &own));
+  return Tensor(own);
+}
+
+std::optional<Tensor> borrowed(AtenTensorHandle* handle) {
+  if (handle == nullptr) return std::nullopt;
+  return borrowed(*handle);
+}
+
+template <class Function>
+AOTITorchError reported(AtenTensorHandle* result, Function function) {
+  try {
+    const Tensor out = function();
+    return aoti_torch_new_tensor_handle(out.get(), result);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "paddle2torch: %s\n", error.what());
+    return AOTI_TORCH_FAILURE;
+  }
+}
+
+}  // namespace
+
+extern "C" {
+
+AOTITorchError aoti_torch_cpu_convolve(AtenTensorHandle x, AtenTensorHandle weight, AtenTensorHandle bias,
+                                       AtenTensorHandle* weight_scale, AtenTensorHandle* depth_weight,
+                                       AtenTensorHandle* depth_bias, AtenTensorHandle* gate, AtenTensorHandle* steps,
+                                       double offset, AtenTensorHandle* coarse, AtenTensorHandle* coarser,
+                                       AtenTensorHandle* coarsest, int64_t outputs, const int64_t* geometry,
+                                       int64_t geometry_size, const double* depth_tail, int64_t depth_tail_size,
+                                       const double* tail, int64_t tail_size, AtenTensorHandle* result) {
+  return reported(result, [&] {
+    return convolve_(borrowed(x), borrowed(weight), borrowed(bias), borrowed(weight_scale), borrowed(depth_weight),
+                     borrowed(depth_bias), borrowed(gate), borrowed(steps), offset, borrowed(coarse), borrowed(coarser),
+                     borrowed(coarsest), outputs, Sizes(geometry, geometry + geometry_size),
+                     Numbers(depth_tail, depth_tail + depth_tail_size), Numbers(tail, tail + tail_size));
+  });
+}
+
+AOTITorchError aoti_torch_cpu_depthwise(AtenTensorHandle x, AtenTensorHandle weight, AtenTensorHandle bias,
+                                        const int64_t* geometry, int64_t geometry_size, const double* tail,
+                                        int64_t tail_size, AtenTensorHandle* result) {
+  return reported(result, [&] {
+    return depthwise_(borrowed(x), borrowed(weight), borrowed(bias), Sizes(geometry, geometry + geometry_size),
+                      Numbers(tail, tail + tail_size));
+  });
+}
+
+AOTITorchError aoti_torch_cpu_attend(AtenTensorHandle qkv, int64_t heads, double scale, AtenTensorHandle* result) {
+  return reported(result, [&] { return attend_(borrowed(qkv), heads, scale); });
+}
+
+AOTITorchError aoti_torch_cpu_mean_of_channels(AtenTensorHandle x, AtenTensorHandle* result) {
+  return reported(result, [&] { return mean_(borrowed(x)); });
+}
+
+}  // extern "C"
+
+STABLE_TORCH_LIBRARY(paddle2torch, library) {
+  library.def(
+      "convolve(Tensor x, Tensor weight, Tensor bias, Tensor? weight_scale, Tensor? depth_weight, Tensor? depth_bias, "
+      "Tensor? gate, Tensor? steps, float offset, Tensor? coarse, Tensor? coarser, Tensor? coarsest, int outputs, "
+      "int[] geometry, float[] depth_tail, float[] tail) -> Tensor");
+  library.def("depthwise(Tensor x, Tensor weight, Tensor bias, int[] geometry, float[] tail) -> Tensor");
+  library.def("attend(Tensor qkv, int heads, float scale) -> Tensor");
+  library.def("mean_of_channels(Tensor x) -> Tensor");
+  library.def("pack(Tensor weight) -> Tensor");
+  library.def("features() -> int[]");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(paddle2torch, CompositeExplicitAutograd, library) {
+  library.impl("features", TORCH_BOX(&features_));
+}
+
+STABLE_TORCH_LIBRARY_IMPL(paddle2torch, CPU, library) {
+  library.impl("convolve", TORCH_BOX(&convolve_));
+  library.impl("depthwise", TORCH_BOX(&depthwise_));
+  library.impl("attend", TORCH_BOX(&attend_));
+  library.impl("mean_of_channels", TORCH_BOX(&mean_));
+  library.impl("pack", TORCH_BOX(&pack_));
+}
