@@ -7,7 +7,6 @@ flags, PyTorch's version, the processor. It is native code: only what was made h
 from __future__ import annotations
 
 import ctypes
-import functools
 import hashlib
 import platform
 import subprocess
@@ -39,17 +38,23 @@ class CompilerError(ConversionError):
     """No C++ compiler, or one that fails: the network can be run without being compiled."""
 
 
-@functools.cache
 def load_kernels() -> None:
     """Load the operators `torch.ops.paddle2torch`, which are made first where this machine has none.
 
     Raises `CompilerError` where they cannot be made.
     """
+    if loaded():
+        return
     library = kernels_path()
     if not library.is_file():
         _make(library)
     # For everything in the process: compiled networks call their functions by name.
     ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+
+
+def loaded() -> bool:
+    """Whether this process has the operators: PyTorch bears no second definition of them."""
+    return hasattr(torch.ops.paddle2torch, "convolve")
 
 
 def kernels_path() -> Path:

@@ -23,9 +23,10 @@ from paddle2torch.compiled import (
     load_compiled,
     package_path,
 )
-from paddle2torch.kernels import CompilerError
+from paddle2torch.kernels import CompilerError, load_kernels
 from paddle2torch.model_zoo.errors import ConfigError, ConversionError
 from paddle2torch.model_zoo.folding import fold
+from paddle2torch.model_zoo.native import has_bfloat16
 from paddle2torch.model_zoo.network import Network, build_model
 from paddle2torch.quantization import quantize
 from paddle2torch.store import INT8_NAME, load_model, load_quantized, save_model, save_quantized
@@ -119,6 +120,38 @@ def test_int8(tmp_path: Path) -> None:
 
 
 @needs_compiler
+def test_bfloat16(folder: Path) -> None:
+    load_kernels()
+    if not has_bfloat16():
+        pytest.skip("this processor does not multiply bfloat16")
+    with pytest.warns(UserWarning, match="compiled for this CPU now"):
+        compiled = load_pretrained(folder, compiled=True, dtype=torch.bfloat16)
+    assert isinstance(compiled, CompiledNetwork)
+    assert "-bfloat16-" in compiled.package.name
+    exact, rounded = load_pretrained(folder), load_pretrained(folder, fused=True, dtype=torch.bfloat16)
+    for shape in ((1, 3, 48, 320), (6, 3, 48, 75), (2, 3, 48, 9)):  # the last is too narrow for the package
+        x = image(*shape)
+        with torch.inference_mode():
+            found, expected, theirs = compiled(x), exact(x), rounded(x.bfloat16())
+        assert found.dtype == torch.float32
+        assert found.shape == expected.shape
+        errors = [float((result - expected).square().mean().sqrt()) for result in (found, theirs.float())]
+        assert 0 < errors[0] < 2 * errors[1]
+
+
+@needs_compiler
+def test_bfloat16_where_there_is_none(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / "own"))
+    monkeypatch.setattr("paddle2torch.compiled.package_path", lambda *_, **__: tmp_path / "none.pt2")
+    monkeypatch.setattr("paddle2torch.compiled.has_bfloat16", lambda: False)
+    with pytest.raises(ConfigError, match="does not multiply bfloat16"):
+        compile_model(copy, dtype=torch.bfloat16)
+    with pytest.raises(ConfigError, match=r"float32, bfloat16 or int8, not torch\.float16"):
+        compile_model(copy, dtype=torch.float16)
+    assert not (tmp_path / "none.pt2").exists()
+
+
+@needs_compiler
 def test_the_second_time_it_is_only_loaded(
     compiled: CompiledNetwork, folder: Path, recwarn: pytest.WarningsRecorder
 ) -> None:
@@ -139,7 +172,9 @@ def test_loading_imports_no_compiler(compiled: CompiledNetwork, folder: Path) ->
         "assert type(model).__name__ == 'CompiledNetwork'\n"
         "print([name for name in sys.modules if name.startswith(('torch._inductor', 'torch._dynamo', 'triton'))])"
     )
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
+    # The first makes the kernels, if another test of this process has loaded some: then there are none in this cache.
+    for _ in range(2):
+        done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
@@ -177,9 +212,10 @@ def test_every_weight_and_setting_has_a_package_of_its_own(folder: Path, tmp_pat
     assert package_path(Path(shutil.copytree(folder, tmp_path / "same"))) == package_path(folder)
 
 
-def test_int8_has_packages_of_its_own(folder: Path, folder_int8: Path, tmp_path: Path) -> None:
+def test_every_form_has_packages_of_its_own(folder: Path, folder_int8: Path, tmp_path: Path) -> None:
     own = package_path(folder_int8, quantized=True)
     assert own != package_path(folder_int8)
+    assert package_path(folder_int8, dtype=torch.bfloat16) not in (own, package_path(folder_int8))
     assert package_path(folder_int8) == package_path(folder), "of the same weights"
     same = Path(shutil.copytree(folder_int8, tmp_path / "same"))
     assert package_path(same, quantized=True) == own

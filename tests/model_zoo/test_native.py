@@ -1,0 +1,395 @@
+"""The kernels give what PyTorch gives in float64, and networks made of them what the folded networks give."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import native_cases
+import pytest
+import torch
+import torch.nn.functional as F
+from native_cases import DEPTHWISE, PLAIN, TAILS, depthwise_error, plain_error, relative_error, separable_error, values
+from small_models import card_network
+from structure import image
+from torch import Tensor, nn
+
+from paddle2torch import kernels
+from paddle2torch.exporting import Served, captured
+from paddle2torch.kernels import load_kernels
+from paddle2torch.model_zoo.db import join_levels
+from paddle2torch.model_zoo.folded import FoldedConv2d, Tail
+from paddle2torch.model_zoo.folding import fold
+from paddle2torch.model_zoo.native import (
+    LevelsConv2d,
+    NativeAttention,
+    NativeConv2d,
+    NativeDepthwise,
+    NativeLinear,
+    NativeMean,
+    NativeRSEFPN,
+    has_bfloat16,
+    takes_images,
+    to_native,
+)
+from paddle2torch.model_zoo.native_graph import describe_operators, merge
+from paddle2torch.model_zoo.network import Network
+from paddle2torch.model_zoo.quantized import QuantizedConv2d, expected_tensors, quantize_network
+from paddle2torch.model_zoo.svtr import Attention
+
+pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
+
+FLOAT32 = 3e-6
+"""Of the largest value: sums of up to 864 products in another order, and an exponential that is good to 2 ulp."""
+
+BFLOAT16 = 2.0**-8
+"""A result is rounded to 8 bits. Products are exact, and added up in float32."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Once for the whole file: making them takes ten seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PADDLE2TORCH_HOME", str(tmp_path_factory.mktemp("kernels")))
+        load_kernels()
+        yield
+
+
+@pytest.fixture
+def bfloat16() -> None:
+    if not has_bfloat16():
+        pytest.skip("this processor does not multiply bfloat16")
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("name", PLAIN)
+@pytest.mark.parametrize("tail", TAILS, ids=str)
+def test_convolutions(name: str, tail: tuple[str, tuple[float, float]]) -> None:
+    assert plain_error(PLAIN[name], tail, torch.float32) < FLOAT32
+    assert plain_error(PLAIN[name], tail, torch.float32, gated=True) < FLOAT32
+
+
+@pytest.mark.parametrize("name", DEPTHWISE)
+@pytest.mark.parametrize("tail", TAILS, ids=str)
+def test_separable_convolutions(name: str, tail: tuple[str, tuple[float, float]]) -> None:
+    assert separable_error(DEPTHWISE[name], tail, torch.float32) < FLOAT32
+
+
+@pytest.mark.parametrize("name", DEPTHWISE)
+def test_depthwise_convolutions(name: str) -> None:
+    assert depthwise_error(DEPTHWISE[name], torch.float32) < FLOAT32
+
+
+@pytest.mark.usefixtures("bfloat16")
+def test_in_bfloat16() -> None:
+    for number, (name, shape) in enumerate(PLAIN.items()):
+        tail = TAILS[number % len(TAILS)]
+        if shape[3] % 2 == 0 or shape[5] == (1, 1):
+            assert plain_error(shape, tail, torch.bfloat16) < BFLOAT16, name
+            assert plain_error(shape, tail, torch.bfloat16, gated=True) < BFLOAT16, name
+    for number, (name, shape) in enumerate(DEPTHWISE.items()):
+        # The middle is rounded to bfloat16, at times to the other neighbour.
+        assert separable_error(shape, TAILS[number % len(TAILS)], torch.bfloat16) < 2 * BFLOAT16, name
+        assert depthwise_error(shape, torch.bfloat16) < BFLOAT16, name
+
+
+@pytest.mark.parametrize("instructions", ["-mavx2 -mfma", "-march=x86-64"])
+def test_on_other_processors(instructions: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Vectors of 8 and of 4 are other kernels."""
+    if "-march=native" not in kernels.FLAGS:
+        pytest.skip("makes kernels for x86-64 processors")
+    if "avx2" in instructions and "avx2" not in kernels.processor():
+        pytest.skip("this processor has no AVX2")
+    monkeypatch.setattr(kernels, "FLAGS", (*kernels.FLAGS, "-march=x86-64", *instructions.split()))
+    kernels._make(tmp_path / "other.so")
+    command = [sys.executable, native_cases.__file__, str(tmp_path / "other.so")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(native_cases.__file__).parent)
+    worst, lanes = done.stdout.split()
+    assert int(lanes) == (8 if "avx2" in instructions else 4)
+    assert float(worst) < FLOAT32
+
+
+def int8(conv: FoldedConv2d, steps: float) -> QuantizedConv2d:
+    """With weights and scales that no axis could be mixed up in."""
+    tensors = {}
+    for name, (shape, dtype) in expected_tensors(conv).items():
+        if name == "weight":
+            tensors[name] = (values(*shape) * 25).clamp(-63, 63).to(dtype)
+        elif name == "input_zero_point":
+            tensors[name] = torch.tensor(41, dtype=dtype)
+        else:
+            tensors[name] = (values(*shape).abs() + 0.5) * (steps if name == "input_scale" else 0.02)
+    return QuantizedConv2d(conv, tensors)
+
+
+@pytest.mark.parametrize(("kernel", "padding"), [(1, 0), (3, 1)])
+@pytest.mark.parametrize("inputs", [16, 20])
+def test_int8(kernel: int, padding: int, inputs: int) -> None:
+    """Every value is one of the steps, so that none can be moved to its neighbour."""
+    if not torch.ops.paddle2torch.features()[2]:
+        pytest.skip("this processor does not multiply int8")
+    conv = FoldedConv2d(inputs, 40, kernel, padding=padding, tail=Tail("hardswish", (0.7, 0.1)))
+    quantized = int8(conv, 0.05)
+    geometry = [kernel, kernel, 1, 1, padding, padding]
+    args = (quantized.weight, quantized.bias, geometry, quantized.tail, torch.float32, quantized)
+    native = NativeConv2d(*args)
+    steps = torch.randint(0, 256, (2, inputs, 7, 19), generator=torch.Generator().manual_seed(0)) - 41
+    x = steps * quantized.input_scale.view(1, -1, 1, 1)
+    with torch.inference_mode():
+        assert relative_error(native(x), quantized._plainly(x).double()) < FLOAT32
+
+
+def levels_of(channels: int, height: int, width: int, count: int) -> list[Tensor]:
+    return [values(2, channels, height << k, width << k) for k in range(count)]
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 3), (5, 7)])
+def test_enlarged_maps_are_never_made(count: int, height: int, width: int) -> None:
+    conv = FoldedConv2d(24 * count, 24, 3, padding=1, tail=Tail("relu"))
+    levels = levels_of(24, height, width, count)
+    exact = copy.deepcopy(conv).double()
+    with torch.inference_mode():
+        expected = exact(join_levels([level.double() for level in levels]))
+        found = LevelsConv2d(conv, count, torch.float32)(levels)
+    assert relative_error(found, expected) < FLOAT32
+
+
+@pytest.mark.parametrize("steps", [1, 5, 16, 40, 163])
+def test_attention(steps: int) -> None:
+    attention = Attention(120, num_heads=8, dropout=0.0, attention_dropout=0.0).eval()
+    x = 4 * values(2, steps, 120)
+    with torch.inference_mode():
+        expected = copy.deepcopy(attention).double()(x.double())
+        found = NativeAttention(attention)(x)
+    assert (found - expected).abs().max() < FLOAT32 * expected.abs().max()
+
+
+def test_means() -> None:
+    for shape in ((1, 480, 6, 80), (3, 7, 1, 1), (2, 24, 90, 31)):
+        x = values(*shape) + 3
+        assert torch.allclose(NativeMean()(x), x.double().mean((2, 3), keepdim=True).float(), rtol=1e-6)
+
+
+def test_linear() -> None:
+    linear = nn.Linear(120, 97)
+    x = values(2, 41, 120)
+    with torch.inference_mode():
+        assert torch.allclose(NativeLinear(linear, torch.float32)(x), linear(x), atol=1e-5)
+
+
+@pytest.mark.parametrize("activation", ["none", "relu", "hardswish", "swish", "sigmoid"])
+def test_no_number_stays_no_number(activation: str) -> None:
+    conv = FoldedConv2d(16, 20, 1, tail=Tail(activation))
+    x = values(1, 16, 3, 9)
+    x[0, 5, 1, 2] = float("nan")
+    x[0, :, 2, 7] = float("inf") * conv.weight[3, :, 0, 0].sign()
+    native = NativeConv2d(conv.weight, conv.bias, [1, 1, 1, 1, 0, 0], conv.tail, torch.float32)
+    with torch.inference_mode():
+        found, expected = native(x), copy.deepcopy(conv).double()(x.double())
+    assert found[0, :, 1, 2].isnan().all()
+    assert torch.equal(found.isnan(), expected.isnan())
+    assert torch.equal(found[0, 3, 2, 7], expected[0, 3, 2, 7].float())
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_threads_change_nothing() -> None:
+    x, conv = values(3, 48, 30, 41), FoldedConv2d(48, 60, 3, padding=1, tail=Tail("swish"))
+    native = NativeConv2d(conv.weight, conv.bias, [3, 3, 1, 1, 1, 1], conv.tail, torch.float32)
+    results = []
+    with torch.inference_mode():
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            results.append((native(x), NativeMean()(x)))
+    assert all(torch.equal(one, two) for one, two in zip(*results, strict=True))
+
+
+def convolve(x: Tensor, weight: Tensor, bias: Tensor, outputs: int, geometry: Sequence[int], **given: Tensor) -> Tensor:
+    names = ("weight_scale", "depth_weight", "depth_bias", "gate", "steps")
+    some = [given.get(name) for name in names]
+    result: Tensor = torch.ops.paddle2torch.convolve(
+        *(x, weight, bias, *some, 0.0, given.get("coarse"), None, None, outputs, geometry, [0.0] * 3, [0.0, 1.0, 0.0])
+    )
+    return result
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    """Kernels read where they are told to: sizes are looked at before."""
+    one = [1, 1, 1, 1, 0, 0]
+    last = values(1, 16, 4, 8).contiguous(memory_format=torch.channels_last)
+    weight = torch.ops.paddle2torch.pack(values(24, 16))
+    bias = torch.zeros(32)
+    assert convolve(last, weight, bias, 24, one).shape == (1, 24, 4, 8)
+    for x, outputs, geometry, given in (
+        (values(1, 16, 4, 8), 24, one, {}),  # the channels are not last
+        (last.double(), 24, one, {}),
+        (last.bfloat16(), 24, one, {}),
+        (last, 48, one, {}),  # more than the weights have
+        (last, 24, [3, 3, 1, 1, 1, 1], {}),
+        (last, 24, [1, 1, 1, 1, 0], {}),
+        (last, 24, one, {"gate": torch.zeros(15)}),
+        (last, 24, one, {"depth_weight": torch.zeros(9, 16)}),  # of another kernel, and no bias
+        (last, 24, one, {"coarse": last}),
+        (last[:, :3], 24, one, {}),
+    ):
+        with pytest.raises(RuntimeError):
+            convolve(x, weight, bias, outputs, geometry, **given)
+    with pytest.raises(RuntimeError):
+        convolve(last, weight, torch.zeros(24), 24, one)  # not padded
+    with pytest.raises(RuntimeError):
+        torch.ops.paddle2torch.pack(values(24, 16).double())
+    with pytest.raises(RuntimeError):
+        torch.ops.paddle2torch.depthwise(last, torch.zeros(49, 16), bias, [7, 7, 1, 1, 3, 3], [0.0, 1.0, 0.0])
+    with pytest.raises(RuntimeError):
+        torch.ops.paddle2torch.attend(values(1, 5, 121), 8, 1.0)
+
+
+NETWORKS = {
+    "en_PP-OCRv4_rec": (3, 48, 77),
+    "en_PP-OCRv3_rec": (3, 48, 77),
+    "PP-OCRv5_mobile_rec": (3, 48, 130),
+    "ch_RepSVTR_rec": (3, 48, 64),
+    "ch_PP-OCRv4_det": (3, 96, 160),
+    "ch_PP-OCRv3_det": (3, 64, 96),
+    "ch_ppocr_mobile_v2.0_cls": (3, 48, 192),
+    "PP-LCNet_x0_25_textline_ori": (3, 80, 160),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_gives_the_same(name: str) -> None:
+    """Beside float64, which both may be as far from as rounding takes them."""
+    network = fold(card_network(name))
+    native = to_native(network)
+    assert any(isinstance(module, NativeConv2d) for module in native.modules())
+    x = image(2, *NETWORKS[name])
+    with torch.inference_mode():
+        exact = Served(copy.deepcopy(network).double())(x.double())
+        ours, before = Served(native)(x), Served(network)(x)
+    rounding = max(float((before - exact).abs().max()), 1e-6 * float(exact.abs().max()))
+    assert (ours - exact).abs().max() <= 3 * rounding
+
+
+def kinds(network: nn.Module) -> dict[type[nn.Module], int]:
+    found: dict[type[nn.Module], int] = {}
+    for module in network.modules():
+        found[type(module)] = found.get(type(module), 0) + 1
+    return found
+
+
+def test_all_of_a_mobile_network_is_native() -> None:
+    for name in ("en_PP-OCRv4_rec", "ch_PP-OCRv4_det"):
+        native = to_native(fold(card_network(name)))
+        assert FoldedConv2d not in kinds(native)
+        assert takes_images(native)
+    assert kinds(native)[NativeRSEFPN] == kinds(native)[LevelsConv2d] == 1
+
+
+@pytest.mark.usefixtures("bfloat16")
+def test_a_network_in_bfloat16() -> None:
+    for name in ("en_PP-OCRv4_rec", "ch_PP-OCRv4_det"):
+        network = fold(card_network(name))
+        native = to_native(network, torch.bfloat16)
+        x = image(2, *NETWORKS[name])
+        with torch.inference_mode():
+            exact = Served(copy.deepcopy(network).double())(x.double())
+            ours = Served(native)(x)
+            theirs = Served(copy.deepcopy(network).bfloat16())(x.bfloat16())
+        assert ours.dtype == torch.bfloat16
+        errors = [float((result.double() - exact).square().mean().sqrt()) for result in (ours, theirs)]
+        assert errors[0] < 1.5 * errors[1]
+        assert errors[0] > 1e-3 * errors[1], "it is computed in bfloat16"
+
+
+def test_int8_stays_where_it_was() -> None:
+    network = fold(card_network("ch_PP-OCRv4_det"))
+    path = "head.binarize.conv1"
+    conv = network.get_submodule(path)
+    assert isinstance(conv, FoldedConv2d)
+    state = int8(conv, 0.05).state_dict()
+    quantized = quantize_network(network, {f"{path}.{name}": tensor for name, tensor in state.items()})
+    native = to_native(quantized)
+    assert NativeRSEFPN not in kinds(native), "the levels are joined for it"
+    x = image(1, 3, 64, 96)
+    with torch.inference_mode():
+        found, expected = Served(native)(x), Served(quantized)(x)
+    assert (found - expected).abs().max() < 0.02
+
+
+def graph_of(network: Network) -> torch.export.ExportedProgram:
+    describe_operators()
+    return captured(Served(to_native(network)).eval())
+
+
+def counts(program: torch.export.ExportedProgram) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for node in program.graph.nodes:
+        if "paddle2torch" in str(node.target):
+            name = str(node.target).split(".")[1]
+            found[name] = found.get(name, 0) + 1
+    return found
+
+
+@pytest.mark.parametrize(("name", "depthwise", "gates"), [("en_PP-OCRv4_rec", 2, 2), ("ch_PP-OCRv4_det", 2, 6)])
+def test_what_comes_before_a_convolution_is_done_by_it(name: str, depthwise: int, gates: int) -> None:
+    """Depthwise convolutions are left where a mean is taken of their result."""
+    network = fold(card_network(name))
+    program = graph_of(network)
+    before = counts(program)
+    merge(program)
+    after = counts(program)
+    assert after["convolve"] == before["convolve"]
+    assert before["depthwise"] == kinds(to_native(network))[NativeDepthwise]
+    assert after["depthwise"] == depthwise
+    at = [argument.name for argument in torch.ops.paddle2torch.convolve.default._schema.arguments].index("gate")
+    convolutions = [node for node in program.graph.nodes if node.target == torch.ops.paddle2torch.convolve.default]
+    assert sum(node.args[at] is not None for node in convolutions) == gates
+    x = image(2, *NETWORKS[name])
+    with torch.inference_mode():
+        found, expected = program.module()(x), Served(network)(x)
+    assert (found - expected).abs().max() <= 1e-4 * expected.abs().max()
+
+
+def test_the_exporter_is_told_what_there_will_be() -> None:
+    describe_operators()
+    x = values(2, 16, 9, 21).contiguous(memory_format=torch.channels_last)
+    weight, bias = torch.ops.paddle2torch.pack(values(24, 16)), torch.zeros(32)
+    meta = [tensor.to("meta") for tensor in (x, weight, bias)]
+    for dtype in (torch.float32, torch.bfloat16):
+        if dtype == torch.bfloat16 and not has_bfloat16():
+            continue
+        given = [tensor.to(dtype) for tensor in (x, values(24, 16))]
+        real = convolve(given[0], torch.ops.paddle2torch.pack(given[1]), bias, 24, [1, 1, 1, 1, 0, 0])
+        fake = convolve(*(tensor.to(dtype) for tensor in meta[:2]), meta[2], 24, [1, 1, 1, 1, 0, 0])
+        assert (fake.shape, fake.dtype, fake.stride()) == (real.shape, real.dtype, real.stride())
+    qkv = values(2, 5, 48)
+    for operator, arguments in (
+        (torch.ops.paddle2torch.mean_of_channels, (x,)),
+        (torch.ops.paddle2torch.attend, (qkv, 4, 0.5)),
+        (torch.ops.paddle2torch.depthwise, (x, torch.ones(9, 16), bias, [3, 3, 2, 1, 1, 1], [0.0, 1.0, 0.0])),
+    ):
+        real = operator(*arguments)
+        fake = operator(*(value.to("meta") if isinstance(value, Tensor) else value for value in arguments))
+        assert (fake.shape, fake.dtype, fake.stride()) == (real.shape, real.dtype, real.stride())
+
+
+def test_an_image_is_taken_as_it_comes() -> None:
+    conv = FoldedConv2d(3, 16, 3, stride=2, padding=1, tail=Tail("hardswish"))
+    native = NativeConv2d(conv.weight, conv.bias, [3, 3, 2, 2, 1, 1], conv.tail, torch.float32)
+    for shape in ((2, 3, 48, 77), (1, 3, 5, 1)):
+        x = image(*shape)
+        with torch.inference_mode():
+            expected = F.hardswish(F.conv2d(x.double(), conv.weight.double(), conv.bias.double(), 2, 1))
+            for given in (x, x.contiguous(memory_format=torch.channels_last)):
+                assert relative_error(native(given), expected) < FLOAT32
