@@ -10,11 +10,20 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 
 from paddle2torch import bench_engines, bench_pages
 from paddle2torch.bench import BenchError, Measurement
-from paddle2torch.bench_engines import Engine, EngineRun, EnginesBench, run_engines
+from paddle2torch.bench_engines import (
+    NO_BFLOAT16,
+    Engine,
+    EngineRun,
+    EnginesBench,
+    compile_forms,
+    our_form,
+    run_engines,
+)
 from paddle2torch.bench_pages import PagesBench
 from paddle2torch.cli import main
 from paddle2torch.model_zoo.errors import ConfigError, Paddle2TorchError
@@ -167,3 +176,21 @@ def test_ours_are_prepared_before_their_processes_start(tmp_path: Path, monkeypa
     found = bench_pages.engines(models, {}, compiled=False)
     assert [engine.name for engine in found[:2]] == ["paddle2torch", "paddle2torch, fast"]
     assert found[1].options == {**models, "fast": True}
+
+
+def test_forms_as_json_names_them() -> None:
+    assert our_form({"compiled": True, "bfloat16": True}) == {"compiled": True, "dtype": torch.bfloat16}
+    assert our_form({"quantized": True}) == {"quantized": True}
+
+
+@pytest.mark.parametrize(("quantized", "bfloat16"), [(False, True), (True, True), (True, False)])
+def test_every_form_that_there_can_be_is_compiled(
+    quantized: bool, bfloat16: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+    monkeypatch.setattr("paddle2torch.compiled.load_compiled", lambda folder, **form: made.append((folder, form)))
+    monkeypatch.setattr("paddle2torch.model_zoo.native.has_bfloat16", lambda: bfloat16)
+    folder = Path("model")
+    assert compile_forms(folder, quantized=quantized) == (None if bfloat16 else NO_BFLOAT16)
+    wanted = [{}, *[{"quantized": True}] * quantized, *[{"dtype": torch.bfloat16}] * bfloat16]
+    assert made == [(folder, form) for form in wanted]

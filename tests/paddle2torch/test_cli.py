@@ -134,3 +134,12 @@ def test_a_warning_is_a_note(converted: Path) -> None:
     (note,) = result.stderr.splitlines()
     assert note.startswith("note: no C++ compiler was found")
     assert note.endswith("runs without being compiled")
+
+
+def test_read_in_bfloat16(converted: Path) -> None:
+    """Without the compiled form: what the network gives in that type, which is not what it gives in float32."""
+    image = bundled_images("rec")[0]
+    lines = [json.loads(run("read", converted, image, "--json", *flag).stdout)[0] for flag in ((), ("--bfloat16",))]
+    scores = [line["score"] for line in lines]
+    assert scores[0] != scores[1]
+    assert abs(scores[0] - scores[1]) < 0.1
