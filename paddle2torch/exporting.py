@@ -225,6 +225,7 @@ def compare(
     theirs: Callable[[Tensor], np.ndarray],
     images: tuple[Tensor, ...],
     what: str,
+    tolerance: float = TOLERANCE,
 ) -> tuple[Check, ...]:
     """Run `images` through both; raises `ConversionError` where the results differ by more than rounding explains."""
     exact = copy.deepcopy(model).double()
@@ -243,7 +244,7 @@ def compare(
         rounding = float(np.abs(ours - truth).max(initial=0.0)) / largest
         checks.append(Check(tuple(image.shape), absolute, absolute / largest, rounding))
         errors.append(float(np.abs(found - truth).max(initial=0.0)) / largest)
-    accepted = max(TOLERANCE, 2 * max(check.rounding for check in checks))
+    accepted = max(tolerance, 2 * max(check.rounding for check in checks))
     for check, error in zip(checks, errors, strict=True):
         if not error <= accepted:
             raise ConversionError(
