@@ -333,7 +333,10 @@ def test_rapidocr_with_the_real_recogniser(ch_export: Path, tmp_path: Path) -> N
     result = export(network, "onnx", tmp_path / "ch.onnx")
     assert len(result.checks) == 5
     assert result.worst is not None
-    assert result.worst < 1e-4
+    assert result.rounding is not None
+    # Twice PyTorch's own distance from float64 is what an export may have, so three times that lies between the two. A
+    # fixed 1e-4 held with AVX2 alone: with AVX-512 ONNX Runtime adds in another order, and is 1.05e-4 from PyTorch.
+    assert result.worst <= 3 * max(1e-5, result.rounding)
     images = rendered()
     material = Path(__file__).parents[3] / "shared" / "images" / "lines"
     if material.is_dir():

@@ -107,7 +107,7 @@ def test_an_unknown_language_gets_the_nearest() -> None:
 def test_ocr_loads_what_the_language_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
 
-    def load(model: object, *options: object) -> tuple[None, None]:
+    def load(model: object, **options: object) -> tuple[None, None]:
         asked.append(model)
         if len(asked) % 3 == 0:
             raise ConfigError("enough")
