@@ -8,15 +8,11 @@
 #include <cmath>
 #include <memory>
 
-#if defined(_OPENMP)
-#include <omp.h>
-#endif
-
 #include "products.h"
 
 namespace paddle2torch {
 
-// A coarse map that adds to a result `factor` times as fine. `to`: (N, H + 1, W + 1, kinds * kinds * outputs), where
+// A coarse map that adds to a result `factor` times as fine. `from`: (N, H + 1, W + 1, kinds * kinds * outputs), where
 // kinds is 2 for a factor of 2, else 3: what the first, the inner and the last of `factor` results in a row get, for each
 // cell of a map (N, H, W); the last ones stand one cell further on. See `model_zoo.native`.
 struct Coarse {
