@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from paddle2torch.model_zoo.db import RSEFPN, DBHead, RSELayer, add_from_coarse
-from paddle2torch.model_zoo.folded import FoldedConv2d, Tail
+from paddle2torch.model_zoo.folded import FoldedConv2d, PixelShuffleConv, Tail
 from paddle2torch.model_zoo.network import Network, replace_module
 from paddle2torch.model_zoo.quantized import QuantizedConv2d
 from paddle2torch.model_zoo.rec_heads import MultiHead
@@ -46,6 +46,8 @@ IMAGE = 3
 
 NO_TAIL = [0.0, 1.0, 0.0]
 POINTWISE = [1, 1, 1, 1, 0, 0]
+NOTHING_ELSE: tuple[list[Tensor], list[int], list[float]] = ([], [], [])
+"""Of convolutions that follow in the same call: they are found in the graph (`native_graph.join`)."""
 
 
 class NativeConv2d(nn.Module):
@@ -104,7 +106,7 @@ class NativeConv2d(nn.Module):
         x = x.contiguous() if self.image else _channels_last(x)
         result: Tensor = torch.ops.paddle2torch.convolve(
             *(x, self.weight, self.bias, self.weight_scale, None, None, None, self.steps, self.offset),
-            *(*coarse, *[None] * (3 - len(coarse)), self.outputs, self.geometry, NO_TAIL, self.tail),
+            *(*coarse, *[None] * (3 - len(coarse)), self.outputs, self.geometry, NO_TAIL, self.tail, *NOTHING_ELSE),
         )
         return result
 
@@ -140,16 +142,21 @@ class NativeAttention(nn.Module):
 
 
 class NativeDepthwise(nn.Module):
-    """A depthwise convolution with a kernel of 3 or 5, and its tail. `conv`: folded, in float32."""
+    """A depthwise convolution with a kernel of 3 or 5, and its tail.
+
+    Args:
+        conv: folded, in float32.
+        dtype: what maps and weights are rounded to; the weights are kept as float32.
+    """
 
     weight: Tensor
     bias: Tensor
 
-    def __init__(self, conv: FoldedConv2d) -> None:
+    def __init__(self, conv: FoldedConv2d, dtype: torch.dtype) -> None:
         super().__init__()
         self.geometry = _geometry(conv)
         self.tail = _numbers(conv.tail)
-        self.register_buffer("weight", conv.weight.flatten(1).t().contiguous())  # (h * w, channels)
+        self.register_buffer("weight", conv.weight.flatten(1).t().contiguous().to(dtype).float())  # (h * w, channels)
         self.register_buffer("bias", _bias(conv).contiguous())
 
     def forward(self, x: Tensor) -> Tensor:
@@ -206,6 +213,19 @@ class NativeMean(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x: float (N, C, H, W); returns (N, C, 1, 1), of its dtype."""
         result: Tensor = torch.ops.paddle2torch.mean_of_channels(_channels_last(x)).to(x.dtype)[..., None, None]
+        return result
+
+
+class NativePixelShuffleConv(nn.Module):
+    """`PixelShuffleConv` that puts the pixels in their places as float32, whatever it computes in."""
+
+    def __init__(self, shuffled: PixelShuffleConv) -> None:
+        super().__init__()
+        self.conv = shuffled.conv
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: float (N, C, H, W); returns float32 (N, 1, 4 H, 4 W)."""
+        result: Tensor = torch.ops.paddle2torch.spread(_channels_last(self.conv(x)), 4)
         return result
 
 
@@ -267,7 +287,7 @@ class NativeRSEFPN(nn.Module):
         result: Tensor = torch.ops.paddle2torch.convolve(
             *(_channels_last(x), weight.unflatten(1, (self.outputs, -1)).flatten(2), self.bias),
             *(None, None, None, None, None, 0.0, self.cells(coarse), None, None),
-            *(self.outputs, [3, 3, 1, 1, 1, 1], NO_TAIL, NO_TAIL),
+            *(self.outputs, [3, 3, 1, 1, 1, 1], NO_TAIL, NO_TAIL, *NOTHING_ELSE),
         )
         return result
 
@@ -289,7 +309,9 @@ def to_native(network: Network, dtype: torch.dtype = torch.float32) -> Network:
             conv = NativeConv2d(module.weight, _bias(module), _geometry(module), module.tail, dtype)
             replace_module(native, path, conv)
         elif isinstance(module, FoldedConv2d) and _has_depthwise_kernel(module):
-            replace_module(native, path, NativeDepthwise(module))
+            replace_module(native, path, NativeDepthwise(module, dtype))
+        elif isinstance(module, PixelShuffleConv):
+            replace_module(native, path, NativePixelShuffleConv(module))
         elif isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size == 1:
             replace_module(native, path, NativeMean())
         elif isinstance(module, nn.Linear) and isinstance(native.head, MultiHead):

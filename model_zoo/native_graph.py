@@ -11,7 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from paddle2torch.model_zoo.native import POINTWISE
+from paddle2torch.model_zoo.native import NOTHING_ELSE, POINTWISE
+
+LARGEST_JOINED = 3
+"""The largest kernel of a separable convolution that is done together with the one before."""
+
+FOLLOWING = 8
+"""Numbers in `layout` for each of the others: outputs, whether it is separable, geometry."""
+
+MOST_WEIGHTS = 40000
+"""Weights of one that is: they are gone through for each line."""
 
 
 def merge(program: torch.export.ExportedProgram) -> None:
@@ -44,6 +53,66 @@ def merge(program: torch.export.ExportedProgram) -> None:
     program.graph_module.recompile()
 
 
+def join(program: torch.export.ExportedProgram) -> None:
+    """Let convolutions that follow on one another be one call, which keeps only a few lines of the maps between them.
+
+    `merge` must have been before. The first may be any, the others are pointwise, or separable with a kernel of 3: with
+    a larger one and more channels, computing takes longer than fetching, and strips beside each other share too much.
+    """
+    graph = program.graph
+    joined: set[fx.Node] = set()
+    for node in list(graph.nodes):
+        if node in joined or node.target != torch.ops.paddle2torch.convolve.default:
+            continue
+        nodes = [node]
+        while (following := _follower(nodes[-1])) is not None:
+            nodes.append(following)
+        if len(nodes) == 1 or all(_argument(each, "geometry") == POINTWISE for each in nodes):
+            continue
+        joined.update(nodes)
+        tensors: list[Any] = []
+        layout: list[int] = []
+        tails: list[float] = []
+        for each in nodes[1:]:
+            names = ("weight", "bias", "depth_weight", "depth_bias", "weight_scale", "steps")
+            *always, scale, steps = (_argument(each, name) for name in names)
+            separable = always[2] is not None
+            # A list has no place for what there is not.
+            tensors += [always[0] if tensor is None else tensor for tensor in always]
+            tensors += [] if scale is None else [scale, steps]
+            layout += [_argument(each, "outputs"), int(separable), *_argument(each, "geometry")]
+            tails += [*_argument(each, "depth_tail"), *_argument(each, "tail"), _argument(each, "offset")]
+        last = nodes[-1]
+        last.args = (*node.args[: -len(NOTHING_ELSE)], tensors, layout, tails)
+        for each in reversed(nodes[:-1]):
+            graph.erase_node(each)
+    graph.lint()
+    program.graph_module.recompile()
+
+
+def _argument(node: fx.Node, name: str) -> Any:
+    """What a convolution of ours is given."""
+    names = [argument.name for argument in torch.ops.paddle2torch.convolve.default._schema.arguments]
+    return node.args[names.index(name)]
+
+
+def _follower(node: fx.Node) -> fx.Node | None:
+    """The convolution that can be done together with this one, whose result nothing else needs."""
+    if len(node.users) != 1:
+        return None
+    following = next(iter(node.users))
+    if following.target != torch.ops.paddle2torch.convolve.default or _argument(following, "x") is not node:
+        return None
+    if any(_argument(following, name) is not None for name in ("gate", "coarse")):
+        return None
+    geometry = _argument(following, "geometry")
+    if geometry != POINTWISE and (_argument(following, "depth_weight") is None or geometry[0] > LARGEST_JOINED):
+        return None
+    before, weight = (_argument(each, "weight").meta["val"] for each in (node, following))
+    same = weight.dim() == before.dim() == 1 and weight.dtype == before.dtype
+    return following if same and len(weight) <= MOST_WEIGHTS else None
+
+
 def _is_gated(product: fx.Node) -> bool:
     """Whether it is a map (N, C, H, W) with the channels last by a gate (N, C, 1, 1)."""
     x, gate = (factor.meta["val"] if isinstance(factor, fx.Node) else None for factor in product.args)
@@ -64,9 +133,13 @@ def _attend(qkv: Tensor, heads: int, scale: float) -> Tensor:
 
 
 def _convolve(x: Tensor, weight: Tensor, *arguments: Any) -> Tensor:
-    *_, outputs, geometry, _, _ = arguments
+    *_, outputs, geometry, _, _, _, layout, _ = arguments
     half = torch.bfloat16 in (x.dtype, weight.dtype)  # an image is float32, and so are weights of each image's own
-    return _result(x, outputs, geometry, torch.bfloat16 if half else torch.float32)
+    result = _result(x, outputs, geometry, torch.bfloat16 if half else torch.float32)
+    for first in range(0, len(layout), FOLLOWING):
+        outputs, _, *geometry = layout[first : first + FOLLOWING]
+        result = _result(result, outputs, geometry, result.dtype)
+    return result
 
 
 def _depthwise(x: Tensor, weight: Tensor, bias: Tensor, geometry: Sequence[int], tail: Sequence[float]) -> Tensor:
@@ -75,6 +148,10 @@ def _depthwise(x: Tensor, weight: Tensor, bias: Tensor, geometry: Sequence[int],
 
 def _mean_of_channels(x: Tensor) -> Tensor:
     return x.new_empty(x.shape[:2], dtype=torch.float32)
+
+
+def _spread(x: Tensor, factor: int) -> Tensor:
+    return x.new_empty(x.shape[0], 1, x.shape[2] * factor, x.shape[3] * factor, dtype=torch.float32)
 
 
 def _result(x: Tensor, outputs: int, geometry: Sequence[int], dtype: torch.dtype) -> Tensor:
@@ -91,18 +168,32 @@ FAKES: Mapping[str, Callable[..., Any]] = {
     "convolve": _convolve,
     "depthwise": _depthwise,
     "mean_of_channels": _mean_of_channels,
+    "spread": _spread,
 }
 
 
 def compiler_options() -> dict[str, Any]:
     """What lets compiled code call the operators' own functions (`kernels/operators.cpp`), not PyTorch's dispatcher."""
     tensor, maybe, result = "AtenTensorHandle", "AtenTensorHandle*", "AtenTensorHandle*"
-    sizes, numbers = "const int64_t*, int64_t", "const double*, int64_t"
+    tensors, sizes, numbers = "const AtenTensorHandle*, int64_t", "const int64_t*, int64_t", "const double*, int64_t"
     arguments = {
         "attend": (tensor, "int64_t", "double"),
-        "convolve": (*[tensor] * 3, *[maybe] * 5, "double", *[maybe] * 3, "int64_t", sizes, numbers, numbers),
+        "convolve": (
+            *[tensor] * 3,
+            *[maybe] * 5,
+            "double",
+            *[maybe] * 3,
+            "int64_t",
+            sizes,
+            numbers,
+            numbers,
+            tensors,
+            sizes,
+            numbers,
+        ),
         "depthwise": (*[tensor] * 3, sizes, numbers),
         "mean_of_channels": (tensor,),
+        "spread": (tensor, "int64_t"),
     }
     return {
         "aot_inductor.custom_ops_to_c_shims": {

@@ -32,7 +32,7 @@ from paddle2torch.model_zoo.config import CONFIG_NAME, ClsPreprocess, ModelConfi
 from paddle2torch.model_zoo.errors import ConfigError, ConversionError
 from paddle2torch.model_zoo.folding import fold
 from paddle2torch.model_zoo.native import has_bfloat16, takes_images, to_native
-from paddle2torch.model_zoo.native_graph import compiler_options, describe_operators, merge
+from paddle2torch.model_zoo.native_graph import compiler_options, describe_operators, join, merge
 from paddle2torch.model_zoo.network import Network
 from paddle2torch.model_zoo.packing import pack
 from paddle2torch.sources import cache_dir
@@ -200,6 +200,7 @@ def compile_model(folder: Path, *, quantized: bool = False, dtype: torch.dtype =
     describe_operators()
     program = captured(native.eval())
     merge(program)
+    join(program)
     inductor = import_module("torch._inductor")
     errors = import_module("torch._inductor.exc")
     # It tells of its own deprecated parts, and of each guess about a size.

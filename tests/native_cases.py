@@ -44,6 +44,15 @@ DEPTHWISE: Mapping[str, Shape] = {
     "a map smaller than the kernel": (2, 2, 3, 16, 16, *FIVE),
     "without padding": (1, 9, 21, 16, 16, (3, 3), (1, 1), (0, 0)),
 }
+# An image or a map, and convolutions one after another: outputs, kernel and stride of each. The first is plain, the
+# others are separable, or pointwise where the kernel is 1.
+Chain = tuple[tuple[int, int, int, int], tuple[tuple[int, int, tuple[int, int]], ...]]
+CHAINS: Mapping[str, Chain] = {
+    "of an image": ((1, 3, 40, 9001), ((16, 3, (2, 2)), (32, 3, (1, 1)), (48, 3, (2, 2)), (40, 3, (1, 1)))),
+    "of a map": ((2, 20, 40, 3003), ((24, 3, (1, 1)), (96, 1, (1, 1)), (16, 1, (1, 1)))),
+    "to a side": ((3, 16, 33, 2000), ((64, 3, (1, 1)), (33, 3, (2, 1)), (17, 5, (1, 2)))),
+    "small": ((2, 3, 20, 33), ((16, 3, (2, 2)), (32, 3, (1, 1)), (48, 3, (2, 1)))),
+}
 TAILS = tuple((activation, affine) for activation in FUNCTIONS for affine in ((1.0, 0.0), (-0.7, 0.3)))
 
 
@@ -82,7 +91,7 @@ def plain_error(
     packed = torch.ops.paddle2torch.pack(weight.permute(0, 2, 3, 1).flatten(1).contiguous())
     found = torch.ops.paddle2torch.convolve(
         *(x, packed, padded(bias), None, None, None, gate, None, 0.0, None, None, None, outputs),
-        *([*kernel, *stride, *padding], [0.0, 1.0, 0.0], numbers),
+        *([*kernel, *stride, *padding], [0.0, 1.0, 0.0], numbers, [], [], []),
     )
     assert found.dtype == dtype
     return relative_error(found, expected)
@@ -94,7 +103,7 @@ def separable_error(shape: Shape, tail: tuple[str, tuple[float, float]], dtype: 
     numbers, finish = tail_of(*tail)
     first, finish_first = tail_of("hardswish", (1.1, 0.05))
     x = values(n, inputs, h, w).to(dtype).contiguous(memory_format=torch.channels_last)
-    depth, depth_bias = values(inputs, 1, *kernel) / kernel[0], values(inputs) * 0.1
+    depth, depth_bias = (values(inputs, 1, *kernel) / kernel[0]).to(dtype).float(), values(inputs) * 0.1
     weight, bias = (values(outputs, inputs) / inputs**0.5).to(dtype), values(outputs)
     middle = finish_first(F.conv2d(x.double(), depth.double(), depth_bias.double(), stride, padding, 1, inputs))
     if dtype == torch.bfloat16:
@@ -103,8 +112,47 @@ def separable_error(shape: Shape, tail: tuple[str, tuple[float, float]], dtype: 
     found = torch.ops.paddle2torch.convolve(
         *(x, torch.ops.paddle2torch.pack(weight), padded(bias), None, depth.flatten(1).t().contiguous(), depth_bias),
         *(None, None, 0.0, None, None, None, outputs, [*kernel, *stride, *padding], first, numbers),
+        *([], [], []),
     )
     return relative_error(found, expected)
+
+
+def chain_error(chain: Chain, dtype: torch.dtype) -> float:
+    """Convolutions one after another in one call, beside the same in as many. dtype: also int8, of the weights."""
+    (n, channels, h, w), rest = chain
+    image, quantized = channels == 3, dtype == torch.int8
+    stored = torch.float32 if quantized else dtype
+    x = values(n, channels, h, w)
+    if not image:
+        x = x.to(stored).contiguous(memory_format=torch.channels_last)
+    call = torch.ops.paddle2torch.convolve
+    following: tuple[list[Tensor], list[int], list[float]] = ([], [], [])
+    result, first = x, ()
+    for number, (outputs, kernel, stride) in enumerate(rest):
+        (tail, _), (depth_tail, _) = (tail_of(*TAILS[(3 * number + k) % 6]) for k in (2, 1))
+        separable = number > 0 and kernel > 1
+        inputs = channels + image if number == 0 else rest[number - 1][0]
+        sizes = (outputs, inputs, 1, 1) if separable else (outputs, inputs, kernel, kernel)
+        weight = values(*sizes) / (1 if quantized else (inputs * sizes[2] ** 2) ** 0.5)
+        weight = (weight * 25).clamp(-63, 63).to(dtype) if quantized else weight.to(dtype)
+        scale = padded(values(outputs).abs() / 1000) if quantized else None
+        steps, offset = (values(inputs).abs() + 5, 41.5) if quantized else (None, 0.0)
+        packed = torch.ops.paddle2torch.pack(weight.permute(0, 2, 3, 1).flatten(1).contiguous())
+        depth = (values(kernel * kernel, inputs) / kernel).to(stored).float() if separable else None
+        depth_bias = values(inputs) if separable else None
+        geometry = [kernel, kernel, *stride, kernel // 2, kernel // 2]
+        of_one = (packed, padded(values(outputs)), scale, depth, depth_bias, None, steps, offset, None, None, None)
+        of_one = (*of_one, outputs, geometry, depth_tail, tail)
+        result = call(result, *of_one, [], [], [])
+        if number == 0:
+            first = of_one
+        else:
+            always = (packed, of_one[1], depth, depth_bias)
+            following[0].extend([packed if tensor is None else tensor for tensor in always])
+            following[0].extend([] if scale is None or steps is None else [scale, steps])
+            following[1].extend([outputs, int(separable), *geometry])
+            following[2].extend([*depth_tail, *tail, offset])
+    return relative_error(call(x, *first, *following), result.double())
 
 
 def depthwise_error(shape: Shape, dtype: torch.dtype) -> float:
@@ -112,7 +160,7 @@ def depthwise_error(shape: Shape, dtype: torch.dtype) -> float:
     n, h, w, inputs, _, kernel, stride, padding = shape
     numbers, finish = tail_of("hardswish", (1.1, 0.05))
     x = values(n, inputs, h, w).to(dtype).contiguous(memory_format=torch.channels_last)
-    weight, bias = values(inputs, 1, *kernel), values(inputs)
+    weight, bias = values(inputs, 1, *kernel).to(dtype).float(), values(inputs)
     expected = finish(F.conv2d(x.double(), weight.double(), bias.double(), stride, padding, 1, inputs))
     found = torch.ops.paddle2torch.depthwise(
         x, weight.flatten(1).t().contiguous(), bias, [*kernel, *stride, *padding], numbers
@@ -135,6 +183,8 @@ def main(library: str) -> None:
     for number, shape in enumerate(DEPTHWISE.values()):
         worst = max(worst, separable_error(shape, TAILS[number % len(TAILS)], torch.float32))
         worst = max(worst, depthwise_error(shape, torch.float32))
+    for chain in CHAINS.values():
+        worst = max(worst, chain_error(chain, torch.float32))
     print(worst, torch.ops.paddle2torch.features()[0])
 
 

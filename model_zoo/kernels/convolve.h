@@ -7,6 +7,7 @@
 
 #include <cmath>
 #include <memory>
+#include <vector>
 
 #include "products.h"
 
@@ -39,6 +40,7 @@ struct Problem {
   int64_t images, height, width, channels;
   Geometry geometry;          // of the depthwise convolution where there is one
   const float* depth_weight;  // (kernel height, kernel width, channels), or null
+  std::shared_ptr<BFloat16[]> depth_weight_half;  // the same, of maps in bfloat16, or null
   const float* depth_bias;
   Tail depth_tail;
   const float* gate;  // (images, channels), or null: what the rows' channels are multiplied by
@@ -53,6 +55,9 @@ struct Problem {
   const Coarse* coarse;
   int sources;
   void* out;
+
+  // Whether rows are what lies under the kernel, copied line by line.
+  bool copies_lines() const { return !depth_weight && !geometry.pointwise(); }
 };
 
 // Groups in a whole row of what is multiplied.
@@ -105,12 +110,38 @@ inline void copy_channels(To* to, const From* from, int64_t count, const float* 
   std::memcpy(to, kept, count * sizeof(To));
 }
 
+// The places of two vectors that the results of a shuffle come from: WHICH of two ways to lay them side by side.
+template <int N, int EACH, int WHICH>
+inline Ints<N> side_by_side() {
+  Ints<N> places;
+  for (int i = 0; i < N; ++i) {
+    const int part = WHICH * N / 2 / EACH + i / (2 * EACH);  // of EACH values, first of the one vector, then of the other
+    places[i] = part * EACH + i % EACH + (i / EACH % 2) * N;
+  }
+  return places;
+}
+
 // Pixels [0, count) of a line of an image in planes: three channels and a zero. The next plane is `plane` values on.
 template <class To>
 inline void copy_planes(To* to, const float* from, int64_t plane, int64_t count, const float* steps, float offset) {
-  for (int64_t x = 0; x < count; ++x, ++from, to += IMAGE_CHANNELS) {
-    const Floats<4> pixel = {from[0], from[plane], from[2 * plane], 0.0f};
-    keep<4>(to, pixel, steps, offset);
+  constexpr int N = LANES;
+  float all_steps[N];
+  for (int i = 0; i < N; ++i) all_steps[i] = steps ? steps[i % IMAGE_CHANNELS] : 1.0f;
+  int64_t x = 0;
+  for (; x + N <= count; x += N) {
+    const Floats<N> one = load<N>(from + x), two = load<N>(from + x + plane), three = load<N>(from + x + 2 * plane);
+    const Floats<N> first[] = {__builtin_shuffle(one, two, side_by_side<N, 1, 0>()), __builtin_shuffle(one, two, side_by_side<N, 1, 1>())};
+    const Floats<N> last[] = {__builtin_shuffle(three, Floats<N>{}, side_by_side<N, 1, 0>()),
+                              __builtin_shuffle(three, Floats<N>{}, side_by_side<N, 1, 1>())};
+    for (int half = 0; half < 2; ++half) {
+      To* pixels = to + (x + half * N / 2) * IMAGE_CHANNELS;
+      keep<N>(pixels, __builtin_shuffle(first[half], last[half], side_by_side<N, 2, 0>()), all_steps, offset);
+      keep<N>(pixels + N, __builtin_shuffle(first[half], last[half], side_by_side<N, 2, 1>()), all_steps, offset);
+    }
+  }
+  for (; x < count; ++x) {
+    const Floats<4> pixel = {from[x], from[x + plane], from[x + 2 * plane], 0.0f};
+    keep<4>(to + x * IMAGE_CHANNELS, pixel, all_steps, offset);
   }
 }
 
@@ -150,27 +181,99 @@ void copy_lines(const Problem& p, int64_t number, const float* gate, int64_t y, 
 // Results of a depthwise convolution that lie beside each other and see no padding to their sides.
 constexpr int BESIDE = 8;
 
-// Outputs (y, x0 to x1) of a depthwise convolution, N channels at a time, each output `row` values after the one before.
+// The lines of a map that a depthwise convolution sees at once, or a part of each: `width` pixels, of which the first is
+// `begin` in its line of the map. Where the map ends there is none.
+template <class From>
+struct Lines {
+  const From* of[5];
+  int first, last;  // of those that there are
+  int64_t begin, width;
+};
+
+template <class From, class Place>
+Lines<From> lines_under(const Problem& p, int64_t y, int64_t begin, int64_t width, Place place) {
+  const int64_t top = y * p.geometry.stride_height - p.geometry.padding_height;
+  Lines<From> lines{{}, static_cast<int>(std::max<int64_t>(0, -top)), 0, begin, width};
+  lines.last = static_cast<int>(std::min(p.geometry.kernel_height, p.height - top));
+  for (int ky = lines.first; ky < lines.last; ++ky) lines.of[ky] = place(top + ky);
+  return lines;
+}
+
+#if defined(PADDLE2TORCH_BFLOAT16)
+// The same BESIDE results and 32 channels of them in bfloat16: the instruction adds the products of two lines at a time.
+// `left` is where the first result's kernel begins in the lines.
+template <int KERNEL, int STRIDE>
+inline void depthwise_pairs(const Problem& p, const Lines<BFloat16>& lines, int64_t left, int64_t c, BFloat16* to, int64_t row) {
+  constexpr int COLUMNS = (BESIDE - 1) * STRIDE + KERNEL;
+  const int64_t channels = p.channels;
+  // Interleaved 4 values at a time, two lines give these channels of 32, and the others.
+  const Ints<16> low = {0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27};
+  const Floats<16> bias[] = {load<16>(p.depth_bias + c), load<16>(p.depth_bias + c + 16)};
+  __m512 sums[2][BESIDE];
+#pragma GCC unroll 8
+  for (int j = 0; j < BESIDE; ++j) sums[0][j] = __builtin_shuffle(bias[0], bias[1], low);
+#pragma GCC unroll 8
+  for (int j = 0; j < BESIDE; ++j) sums[1][j] = __builtin_shuffle(bias[0], bias[1], low + 4);
+  const BFloat16* depth_weight = p.depth_weight_half.get();
+  const __m512i zero = _mm512_setzero_si512();
+  for (int ky = lines.first; ky < lines.last; ky += 2) {
+    const bool both = ky + 1 < lines.last;
+    const BFloat16* one = lines.of[ky] + left + c;
+    const BFloat16* two = both ? lines.of[ky + 1] + left + c : nullptr;
+    __m512bh weights[2][KERNEL];
+#pragma GCC unroll 8
+    for (int kx = 0; kx < KERNEL; ++kx) {
+      const __m512i above = _mm512_loadu_si512(depth_weight + (ky * KERNEL + kx) * channels + c);
+      const __m512i below = both ? _mm512_loadu_si512(depth_weight + ((ky + 1) * KERNEL + kx) * channels + c) : zero;
+      weights[0][kx] = (__m512bh)_mm512_unpacklo_epi16(above, below);
+      weights[1][kx] = (__m512bh)_mm512_unpackhi_epi16(above, below);
+    }
+#pragma GCC unroll 32
+    for (int column = 0; column < COLUMNS; ++column) {
+      const __m512i above = _mm512_loadu_si512(one + column * channels);
+      const __m512i below = both ? _mm512_loadu_si512(two + column * channels) : zero;
+      const __m512bh values[] = {(__m512bh)_mm512_unpacklo_epi16(above, below), (__m512bh)_mm512_unpackhi_epi16(above, below)};
+#pragma GCC unroll 8
+      for (int kx = 0; kx < KERNEL; ++kx) {
+        if ((column - kx) % STRIDE != 0 || column < kx || (column - kx) / STRIDE >= BESIDE) continue;
+        const int j = (column - kx) / STRIDE;
+        sums[0][j] = _mm512_dpbf16_ps(sums[0][j], values[0], weights[0][kx]);
+        sums[1][j] = _mm512_dpbf16_ps(sums[1][j], values[1], weights[1][kx]);
+      }
+    }
+  }
+  finish<BESIDE, 16>(reinterpret_cast<Floats<16>*>(sums[0]), p.depth_tail);
+  finish<BESIDE, 16>(reinterpret_cast<Floats<16>*>(sums[1]), p.depth_tail);
+  // Where each channel is among the rounded: those of the first 16 lanes, then the others.
+  alignas(64) static constexpr uint16_t order[32] = {0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23,
+                                                     8, 9, 10, 11, 24, 25, 26, 27, 12, 13, 14, 15, 28, 29, 30, 31};
+#pragma GCC unroll 8
+  for (int j = 0; j < BESIDE; ++j) {
+    const __m512i rounded = (__m512i)_mm512_cvtne2ps_pbh(sums[1][j], sums[0][j]);
+    _mm512_storeu_si512(to + j * row + c, _mm512_permutexvar_epi16(_mm512_load_si512(order), rounded));
+  }
+}
+#endif
+
+// Outputs x0 to x1 of a line of a depthwise convolution, N channels at a time, each `row` values after the one before.
 template <class From, class To, int N, int KERNEL, int STRIDE>
-void depthwise_line(const Problem& p, const From* image, int64_t y, int64_t x0, int64_t x1, To* to, int64_t row) {
+void depthwise_line(const Problem& p, const Lines<From>& lines, int64_t x0, int64_t x1, To* to, int64_t row) {
   const Geometry& g = p.geometry;
-  const int64_t channels = p.channels, line = p.width * channels, top = y * g.stride_height - g.padding_height;
-  const int64_t first = std::max<int64_t>(0, -top), last = std::min(g.kernel_height, p.height - top);
-  const int64_t inside0 = std::clamp((g.padding_width + STRIDE - 1) / STRIDE, x0, x1);
-  const int64_t room = p.width + g.padding_width - KERNEL;
+  const int64_t channels = p.channels, before = g.padding_width + lines.begin;  // of output 0, in pixels
+  const int64_t inside0 = std::clamp((before + STRIDE - 1) / STRIDE, x0, x1);
+  const int64_t room = lines.width + before - KERNEL;
   const int64_t inside1 = std::clamp(room < 0 ? 0 : room / STRIDE + 1, inside0, x1);
-  const From* from = image + top * line;
   // Channels run fastest, as they lie in memory: what has to be fetched comes in one stream.
   const auto one = [&](int64_t x) {
-    const int64_t left = x * STRIDE - g.padding_width;
-    const int64_t kx0 = std::max<int64_t>(0, -left), kx1 = std::min<int64_t>(KERNEL, p.width - left);
+    const int64_t left = x * STRIDE - before;
+    const int64_t kx0 = std::max<int64_t>(0, -left), kx1 = std::min<int64_t>(KERNEL, lines.width - left);
     for (int64_t c = 0; c < channels; c += N) {
       c = std::min(c, channels - N);
       Floats<N> sum = load<N>(p.depth_bias + c);
-      for (int64_t ky = first; ky < last; ++ky)
+      for (int64_t ky = lines.first; ky < lines.last; ++ky)
         for (int64_t kx = kx0; kx < kx1; ++kx)
           sum += load<N>(p.depth_weight + (ky * KERNEL + kx) * channels + c) *
-                 load<N>(from + ky * line + (left + kx) * channels + c);
+                 load<N>(lines.of[ky] + (left + kx) * channels + c);
       finish<1, N>(&sum, p.depth_tail);
       keep<N>(to + (x - x0) * row + c, sum, p.steps ? p.steps + c : nullptr, p.offset);
     }
@@ -179,15 +282,21 @@ void depthwise_line(const Problem& p, const From* image, int64_t y, int64_t x0, 
   for (; x < inside0; ++x) one(x);
   for (; x < inside1 && inside1 - inside0 >= BESIDE; x += BESIDE) {
     x = std::min(x, inside1 - BESIDE);
-    const From* corner = from + (x * STRIDE - g.padding_width) * channels;
-    for (int64_t c = 0; c < channels; c += N) {
+    const int64_t left = (x * STRIDE - before) * channels;
+    int64_t c = 0;
+#if defined(PADDLE2TORCH_BFLOAT16)
+    if constexpr (std::is_same_v<From, BFloat16> && std::is_same_v<To, BFloat16>)
+      for (; p.depth_weight_half && c + 32 <= channels; c += 32)
+        depthwise_pairs<KERNEL, STRIDE>(p, lines, left, c, to + (x - x0) * row, row);
+#endif
+    for (; c < channels; c += N) {
       c = std::min(c, channels - N);
       const Floats<N> bias = load<N>(p.depth_bias + c);
       Floats<N> sums[BESIDE];
 #pragma GCC unroll 8
       for (int j = 0; j < BESIDE; ++j) sums[j] = bias;
-      for (int64_t ky = first; ky < last; ++ky) {
-        const From* values = corner + ky * line + c;
+      for (int64_t ky = lines.first; ky < lines.last; ++ky) {
+        const From* values = lines.of[ky] + left + c;
         const float* weights = p.depth_weight + ky * KERNEL * channels + c;
 #pragma GCC unroll 8
         for (int kx = 0; kx < KERNEL; ++kx) {
@@ -206,7 +315,7 @@ void depthwise_line(const Problem& p, const From* image, int64_t y, int64_t x0, 
 }
 
 template <class From, class To>
-using DepthwiseLine = void (*)(const Problem&, const From*, int64_t, int64_t, int64_t, To*, int64_t);
+using DepthwiseLine = void (*)(const Problem&, const Lines<From>&, int64_t, int64_t, To*, int64_t);
 
 template <class From, class To, int N>
 DepthwiseLine<From, To> depthwise_line_of(const Geometry& g) {
@@ -244,6 +353,13 @@ inline char* scratch(int64_t bytes) {
 
 inline int64_t rounded_up(int64_t value, int64_t to) { return (value + to - 1) / to * to; }
 
+template <class From>
+Lines<From> lines_of_map(const Problem& p, int64_t image, int64_t y) {
+  const int64_t line = p.width * p.channels;
+  const auto* x = static_cast<const From*>(p.x) + image * p.height * line;
+  return lines_under<From>(p, y, 0, p.width, [&](int64_t number) { return x + number * line; });
+}
+
 // Where the coarse maps have what they add to result `at` of an image `width` wide.
 template <class Stored>
 void find_coarse(const Problem& p, int64_t image, int64_t at, int64_t width, const Stored** found) {
@@ -258,17 +374,120 @@ void find_coarse(const Problem& p, int64_t image, int64_t at, int64_t width, con
   }
 }
 
+// What a thread needs to make rows of a convolution and to multiply them: `rows` at a time, or a line of so many.
+template <class P>
+struct Workplace {
+  using Value = typename P::Value;
+  using Stored = typename P::Stored;
+
+  int64_t row, line;  // values from one made row, or copied line, to the next
+  int64_t made_bytes, spare_bytes, bytes;
+  Value* made;
+  Stored* spare;
+  const Stored** coarse;
+
+  Workplace(const Problem& p, int64_t rows) {
+    const Geometry& g = p.geometry;
+    const int64_t columns = (rows + FEW - 1) * g.stride_width + g.kernel_width;
+    // No power of two, or all rows would want the same places of the cache.
+    row = rounded_up(p.channels, 16) + 64 / static_cast<int64_t>(sizeof(Value));
+    line = rounded_up(columns * p.channels, 64);
+    made_bytes = rounded_up((p.copies_lines() ? g.kernel_height * line : (rows + FEW) * row) * sizeof(Value), 64);
+    spare_bytes = rounded_up(FEW * Panels(p.outputs).outputs_padded() * sizeof(Stored), 64);
+    bytes = made_bytes + spare_bytes + rounded_up((rows + FEW) * p.sources * sizeof(void*), 64);
+  }
+
+  void settle(char* memory) {
+    made = reinterpret_cast<Value*>(memory);
+    spare = reinterpret_cast<Stored*>(memory + made_bytes);
+    coarse = reinterpret_cast<const Stored**>(memory + made_bytes + spare_bytes);
+  }
+};
+
+// Rows copied from pixels that lie one after another: with a gate, or in int8.
+template <class P>
+Rows<P> copy_pixels(const Problem& p, const float* gate, const typename P::Stored* from, int64_t count, Workplace<P>& at) {
+  for (int64_t i = 0; i < count; ++i)
+    copy_channels(at.made + i * at.row, from + i * p.channels, p.channels, gate, p.steps, p.offset);
+  return {at.made, at.row, 1, 0, (p.channels + P::GROUP - 1) / P::GROUP};
+}
+
+// Pixels as rows as they are, where there are enough for a kernel; they need no room after them.
+template <class P>
+bool as_they_are(const Problem& p, const float* gate, int64_t count) {
+  return !gate && std::is_same_v<typename P::Value, typename P::Stored> && p.channels % P::GROUP == 0 && count >= FEW;
+}
+
+template <class P>
+Rows<P> rows_of_pixels(const Problem& p, const float* gate, const typename P::Stored* from, int64_t count, Workplace<P>& at) {
+  if constexpr (std::is_same_v<typename P::Value, typename P::Stored>)
+    if (as_they_are<P>(p, gate, count)) return {from, p.channels, 1, 0, p.channels / P::GROUP};
+  return copy_pixels<P>(p, gate, from, count, at);
+}
+
+// The results of `count` rows: all outputs of each, row after row.
+template <class P>
+void multiply_all(const Problem& p, Rows<P> rows, int64_t count, const typename P::Weight* weights,
+                  const Workplace<P>& at, typename P::Stored* results) {
+  using Stored = typename P::Stored;
+  const Panels panels(p.outputs);
+  const int64_t groups = rows.runs * rows.groups;
+  const bool made = rows.first == at.made && rows.runs == 1;
+  if (made && p.channels % P::GROUP != 0)  // met by weights of zero, but what lies there might be no number
+    for (int64_t i = 0; i < count; ++i)
+      std::fill(at.made + i * at.row + p.channels, at.made + i * at.row + rows.groups * P::GROUP, typename P::Value{});
+  const auto* from = rows.first;
+  for (int64_t panel = 0, output = 0; panel < panels.count; ++panel) {
+    const int halves = panels.halves_of(panel);
+    const Kernel<P> kernel = kernel_for<P>(halves);
+    Output<P> out{p.weight_scale + output, p.bias + output, p.tail, nullptr, p.outputs, p.outputs - output, at.coarse, p.sources};
+    rows.first = from;
+    if (count < FEW) {
+      out.to = at.spare;
+      kernel.few(rows, weights, out);
+      const int64_t kept = std::min<int64_t>(halves * HALF, p.outputs - output);
+      for (int64_t i = 0; i < count; ++i)
+        std::memcpy(results + i * p.outputs + output, at.spare + i * p.outputs, kept * sizeof(Stored));
+    } else {
+      for (int64_t i = 0; i < count;) {
+        const bool many = count >= kernel.rows && count - i > kernel.rows - FEW;
+        const int64_t taken = many ? kernel.rows : FEW;
+        const int64_t start = std::min(i, count - taken);  // the last rows once more rather than fewer
+        rows.first = from + start * rows.row;
+        out.to = results + start * p.outputs + output;
+        out.coarse = at.coarse + start * p.sources;
+        (many ? kernel.many : kernel.few)(rows, weights, out);
+        i = start + taken;
+      }
+    }
+    weights += halves * HALF * groups * P::GROUP;
+    output += halves * HALF;
+  }
+}
+
+// Where each of `count` results from `first` on (of an image) finds what coarse maps add to it.
+template <class P>
+void find_all_coarse(const Problem& p, int64_t image, int64_t first, int64_t count, Workplace<P>& at) {
+  const int64_t width = p.geometry.width(p.width);
+  for (int64_t i = 0; p.sources > 0 && i < std::max<int64_t>(count, FEW); ++i)
+    find_coarse(p, image, first + std::min(i, count - 1), width, at.coarse + i * p.sources);
+}
+
+// Results (y, x0 to x1) of a convolution with a kernel, from the map itself.
+template <class P>
+Rows<P> rows_of_lines(const Problem& p, int64_t image, const float* gate, int64_t y, int64_t x0, int64_t x1, Workplace<P>& at) {
+  const Geometry& g = p.geometry;
+  copy_lines<P>(p, image, gate, y, x0, (x1 - x0 - 1) * g.stride_width + g.kernel_width, at.made, at.line);
+  return {at.made, g.stride_width * p.channels, g.kernel_height, at.line, g.kernel_width * p.channels / P::GROUP};
+}
+
 template <class P>
 void convolve(const Problem& p) {
-  using Value = typename P::Value;
   using Stored = typename P::Stored;
   const Geometry& g = p.geometry;
   const int64_t height = g.height(p.height), width = g.width(p.width), channels = p.channels;
-  const bool pointwise = p.depth_weight || g.pointwise(), lines = !pointwise;
-  const bool as_it_is = pointwise && !p.depth_weight && !p.gate && std::is_same_v<Value, Stored> && channels % P::GROUP == 0;
-  const int64_t groups = groups_of<P>(p);
-  const Panels panels(p.outputs);
-  const auto depthwise = depthwise_line_for<Stored, Value>(p);
+  const bool lines = p.copies_lines();
+  const auto depthwise = depthwise_line_for<Stored, typename P::Value>(p);
 
   // What is multiplied at a time: results of an image, or of one of its lines. Its values stay in the cache, and there
   // is enough for the threads to share.
@@ -276,76 +495,172 @@ void convolve(const Problem& p) {
   const int64_t values = lines ? g.kernel_height * g.stride_width * channels : channels;
   const int64_t wanted = std::min<int64_t>(24576 / values, indices * results / 16);
   const int64_t tile = std::clamp<int64_t>(wanted / ROWS_TOGETHER * ROWS_TOGETHER, ROWS_TOGETHER, 384);
-  const int64_t columns = (tile + ROWS_TOGETHER - 1) * g.stride_width + g.kernel_width;  // of a line
-  // No power of two, or all rows would want the same places of the cache.
-  const int64_t row = rounded_up(channels, 16) + 64 / static_cast<int64_t>(sizeof(Value));
-  const int64_t line = rounded_up(columns * channels, 64);
-  const int64_t made_bytes = rounded_up((lines ? g.kernel_height * line : (tile + ROWS_TOGETHER) * row) * sizeof(Value), 64);
-  const int64_t spare_bytes = rounded_up(ROWS_TOGETHER * panels.outputs_padded() * sizeof(Stored), 64);
-  const int64_t bytes = made_bytes + spare_bytes + (tile + ROWS_TOGETHER) * p.sources * sizeof(void*);
+  const Workplace<P> plan(p, tile);
 
-  const bool small = indices * results * groups * p.outputs < 50000;
+  const bool small = indices * results * groups_of<P>(p) * p.outputs < 50000;
   for_tiles(indices, results, tile, small, [&](int64_t index, int64_t first, int64_t last) {
-    char* memory = scratch(bytes);
-    auto* made = reinterpret_cast<Value*>(memory);
-    auto* spare = reinterpret_cast<Stored*>(memory + made_bytes);
-    auto* coarse = reinterpret_cast<const Stored**>(memory + made_bytes + spare_bytes);
+    Workplace<P> at = plan;
+    at.settle(scratch(plan.bytes));
     const int64_t count = last - first, image = lines ? index / height : index;
-    const auto* x = static_cast<const Stored*>(p.x) + image * p.height * p.width * channels;
     const float* gate = p.gate ? p.gate + image * channels : nullptr;
+    find_all_coarse<P>(p, image, first + (lines ? index % height * width : 0), count, at);
 
-    Rows<P> rows{made, row, 1, 0, (channels + P::GROUP - 1) / P::GROUP};
+    Rows<P> rows{at.made, at.row, 1, 0, (channels + P::GROUP - 1) / P::GROUP};
     if (lines) {
-      const int64_t needed = (count - 1) * g.stride_width + g.kernel_width;
-      copy_lines<P>(p, image, gate, index % height, first, needed, made, line);
-      rows = {made, g.stride_width * channels, g.kernel_height, line, g.kernel_width * channels / P::GROUP};
+      rows = rows_of_lines<P>(p, image, gate, index % height, first, last, at);
     } else if (p.depth_weight) {
-      for (int64_t at = first; at < last;) {
-        const int64_t y = at / width, x0 = at % width, x1 = std::min(width, x0 + last - at);
-        depthwise(p, x, y, x0, x1, made + (at - first) * row, row);
-        at += x1 - x0;
+      for (int64_t i = first; i < last;) {
+        const int64_t y = i / width, x0 = i % width, x1 = std::min(width, x0 + last - i);
+        depthwise(p, lines_of_map<Stored>(p, image, y), x0, x1, at.made + (i - first) * at.row, at.row);
+        i += x1 - x0;
       }
-    } else if (as_it_is && count >= ROWS_TOGETHER / 2) {  // a kernel may take so many; fewer need room after them
-      if constexpr (std::is_same_v<Value, Stored>) rows.first = x + first * channels;
-      rows.row = channels;
     } else {
-      for (int64_t at = first; at < last; ++at)
-        copy_channels(made + (at - first) * row, x + at * channels, channels, gate, p.steps, p.offset);
+      const auto* x = static_cast<const Stored*>(p.x) + (image * results + first) * channels;
+      rows = rows_of_pixels<P>(p, gate, x, count, at);
     }
-    if (!lines && channels % P::GROUP != 0)  // met by weights of zero, but what lies there might be no number
-      for (int64_t at = 0; at < count; ++at)
-        std::fill(made + at * row + channels, made + at * row + rows.groups * P::GROUP, Value{});
-    if (p.sources > 0)
-      for (int64_t at = 0; at < std::max(count, ROWS_TOGETHER); ++at)
-        find_coarse(p, image, std::min(at, count - 1) + first + (lines ? index % height * width : 0), width,
-                    coarse + at * p.sources);
-
-    auto* results_of = static_cast<Stored*>(p.out) + (index * results + first) * p.outputs;
     const auto* weights = static_cast<const typename P::Weight*>(p.weight) + image * p.weight_image;
-    const auto* from = rows.first;
-    for (int64_t panel = 0, output = 0; panel < panels.count; ++panel) {
-      const int halves = panels.halves_of(panel);
-      const Kernel<P> kernel = kernel_for<P>(halves);
-      Output<P> out{p.weight_scale + output, p.bias + output, p.tail, nullptr, p.outputs, p.outputs - output, coarse, p.sources};
-      rows.first = from;
-      if (count < kernel.rows) {
-        out.to = spare;
-        kernel.multiply(rows, weights, out);
-        const int64_t kept = std::min<int64_t>(halves * HALF, p.outputs - output);
-        for (int64_t r = 0; r < count; ++r)
-          std::memcpy(results_of + r * p.outputs + output, spare + r * p.outputs, kept * sizeof(Stored));
-      } else {
-        for (int64_t r = 0; r < count; r += kernel.rows) {
-          const int64_t start = std::min(r, count - kernel.rows);  // the last rows once more rather than fewer
-          rows.first = from + start * rows.row;
-          out.to = results_of + start * p.outputs + output;
-          out.coarse = coarse + start * p.sources;
-          kernel.multiply(rows, weights, out);
-        }
+    multiply_all<P>(p, rows, count, weights, at, static_cast<Stored*>(p.out) + (index * results + first) * p.outputs);
+  });
+}
+
+// Of what is divided into strips: about so many in all, of at least so many columns, with so much of all maps;
+// and of two maps that follow on one another.
+constexpr int64_t STRIPS = 4, STRIP_AT_LEAST = 32, STRIP_BYTES = 400000, SMALL_BYTES = 6000000;
+
+// Convolutions one after another, strip by strip: of each map between two of them only the lines are kept that the
+// next one sees, so that they never leave the cache. All after the first are pointwise or separable.
+template <class P>
+struct Strip {
+  using Value = typename P::Value;
+  using Stored = typename P::Stored;
+
+  struct Stage {
+    const Problem* problem;
+    Workplace<P> at;
+    DepthwiseLine<Stored, Value> depthwise;
+    int64_t lines, pitch;     // that are kept of its results, and values from one to the next
+    int64_t first, last;      // columns of its results
+    int64_t done;             // lines of them
+    Stored* kept;
+  };
+
+  std::vector<Stage> stages;
+  int64_t image;
+
+  explicit Strip(const std::vector<Problem>& problems, int64_t columns) : image(0) {
+    for (const Problem& p : problems)
+      stages.push_back({&p, Workplace<P>(p, 0), depthwise_line_for<Stored, Value>(p), 0, 0, 0, 0, 0, nullptr});
+    int64_t widest = columns;
+    for (size_t i = stages.size(); i-- > 0;) {
+      const Problem& p = *stages[i].problem;
+      const int64_t before = std::min(p.width, (widest - 1) * p.geometry.stride_width + p.geometry.kernel_width);
+      stages[i].at = Workplace<P>(p, widest);
+      if (i > 0) {
+        stages[i - 1].lines = p.depth_weight ? p.geometry.kernel_height : 1;
+        stages[i - 1].pitch = rounded_up(before * p.channels, 32) + 32;
       }
-      weights += halves * HALF * groups * P::GROUP;
-      output += halves * HALF;
+      widest = before;
     }
+  }
+
+  // All that the strip needs but what it shares with others.
+  int64_t kept_bytes() const {
+    int64_t bytes = 0;
+    for (const Stage& stage : stages) bytes += rounded_up(stage.lines * stage.pitch * sizeof(Stored), 64);
+    return bytes;
+  }
+
+  int64_t bytes() const {
+    int64_t most = 0;
+    for (const Stage& stage : stages) most = std::max(most, stage.at.bytes);
+    return kept_bytes() + most;
+  }
+
+  void settle(char* memory) {
+    for (Stage& stage : stages) {
+      stage.kept = reinterpret_cast<Stored*>(memory);
+      memory += rounded_up(stage.lines * stage.pitch * sizeof(Stored), 64);
+    }
+    for (Stage& stage : stages) stage.at.settle(memory);
+  }
+
+  // Columns first to last of the results of an image.
+  void run(int64_t number, int64_t first, int64_t last) {
+    image = number;
+    for (size_t i = stages.size(); i-- > 0;) {
+      const Problem& p = *stages[i].problem;
+      const Geometry& g = p.geometry;
+      stages[i].first = first, stages[i].last = last, stages[i].done = 0;
+      last = std::min(p.width, (last - 1) * g.stride_width - g.padding_width + g.kernel_width);
+      first = std::max<int64_t>(0, first * g.stride_width - g.padding_width);
+    }
+    const Problem& end = *stages.back().problem;
+    for (int64_t y = 0; y < end.geometry.height(end.height); ++y) make(stages.size() - 1);
+  }
+
+  Stored* line(size_t i, int64_t y) const {
+    const Stage& stage = stages[i];
+    const Problem& p = *stage.problem;
+    if (i + 1 < stages.size()) return stage.kept + y % stage.lines * stage.pitch;
+    const int64_t height = p.geometry.height(p.height), width = p.geometry.width(p.width);
+    return static_cast<Stored*>(p.out) + ((image * height + y) * width + stage.first) * p.outputs;
+  }
+
+  // The next line of a stage's results.
+  void make(size_t i) {
+    Stage& stage = stages[i];
+    const Problem& p = *stage.problem;
+    const Geometry& g = p.geometry;
+    const int64_t y = stage.done++, count = stage.last - stage.first;
+    if (i > 0) {
+      const int64_t bottom = std::min(p.height - 1, y * g.stride_height - g.padding_height + g.kernel_height - 1);
+      while (stages[i - 1].done <= bottom) make(i - 1);
+    }
+    const float* gate = p.gate ? p.gate + image * p.channels : nullptr;
+    const int64_t width = g.width(p.width);
+    find_all_coarse<P>(p, image, y * width + stage.first, count, stage.at);
+    Rows<P> rows{stage.at.made, stage.at.row, 1, 0, (p.channels + P::GROUP - 1) / P::GROUP};
+    if (p.copies_lines()) {
+      rows = rows_of_lines<P>(p, image, gate, y, stage.first, stage.last, stage.at);
+    } else if (p.depth_weight) {
+      const auto lines = i == 0 ? lines_of_map<Stored>(p, image, y)
+                                : lines_under<Stored>(p, y, stages[i - 1].first, stages[i - 1].last - stages[i - 1].first,
+                                                      [&](int64_t number) { return line(i - 1, number); });
+      stage.depthwise(p, lines, stage.first, stage.last, stage.at.made, stage.at.row);
+    } else {
+      const auto* x = i > 0 ? line(i - 1, y)
+                            : static_cast<const Stored*>(p.x) + ((image * p.height + y) * p.width + stage.first) * p.channels;
+      rows = rows_of_pixels<P>(p, gate, x, count, stage.at);
+    }
+    const auto* weights = static_cast<const typename P::Weight*>(p.weight) + image * p.weight_image;
+    multiply_all<P>(p, rows, count, weights, stage.at, line(i, y));
+  }
+};
+
+// Whether the maps stay in the cache as they are, so that nothing need be made twice at the edges of strips.
+template <class P>
+bool is_small(const std::vector<Problem>& problems) {
+  int64_t most = 0, before = 0;
+  for (const Problem& p : problems) {
+    const int64_t after = p.images * p.geometry.height(p.height) * p.geometry.width(p.width) * p.outputs;
+    most = std::max(most, before + after), before = after;
+  }
+  return problems.size() == 1 || most * static_cast<int64_t>(sizeof(typename P::Stored)) <= SMALL_BYTES;
+}
+
+template <class P>
+void convolve_all(const std::vector<Problem>& problems) {
+  const Problem& end = problems.back();
+  const int64_t images = end.images, width = end.geometry.width(end.width);
+  // Strips for the threads to share, as long as what two neighbours both make is little, and as small as the cache.
+  int64_t strips = std::clamp<int64_t>((STRIPS + images - 1) / images, 1, std::max<int64_t>(1, width / STRIP_AT_LEAST));
+  while (strips < width / STRIP_AT_LEAST && Strip<P>(problems, (width + strips - 1) / strips).kept_bytes() > STRIP_BYTES) ++strips;
+  const int64_t columns = std::min(width, rounded_up((width + strips - 1) / strips, 4));
+  const Strip<P> plan(problems, columns);
+  for_tiles(images, width, columns, false, [&](int64_t image, int64_t first, int64_t last) {
+    Strip<P> strip = plan;
+    strip.settle(scratch(plan.bytes()));
+    strip.run(image, first, last);
   });
 }
 
@@ -355,9 +670,8 @@ void depthwise(const Problem& p) {
   const int64_t height = p.geometry.height(p.height), width = p.geometry.width(p.width);
   const auto line = depthwise_line_for<Stored, Stored>(p);
   for_tiles(p.images, height, 1, p.images * height * width * p.channels < 10000, [&](int64_t image, int64_t y, int64_t) {
-    const auto* x = static_cast<const Stored*>(p.x) + image * p.height * p.width * p.channels;
     auto* to = static_cast<Stored*>(p.out) + (image * height + y) * width * p.channels;
-    line(p, x, y, 0, width, to, p.channels);
+    line(p, lines_of_map<Stored>(p, image, y), 0, width, to, p.channels);
   });
 }
 
@@ -389,39 +703,68 @@ void mean(const Problem& p, float* to) {
 template <class Stored>
 void attend(const Stored* qkv, int64_t sequences, int64_t steps, int64_t heads, int64_t width, float scale, Stored* to) {
   const int64_t row = heads * width, padded = rounded_up(steps, LANES), wide = rounded_up(width, LANES);
-  const int64_t floats = width * padded + steps * wide + padded + wide;
+  const int64_t floats = width * padded + steps * wide + 2 * padded + 2 * wide;
   for_tiles(sequences, heads, 1, sequences * heads * steps * steps * width < 50000, [&](int64_t n, int64_t head, int64_t) {
     auto* keys = reinterpret_cast<float*>(scratch(floats * sizeof(float)));  // (width, steps)
     float* values = keys + width * padded;                                   // (steps, width)
     float* weights = values + steps * wide;
-    float* sums = weights + padded;
+    float* none = weights + padded;  // minus infinity where there is no step
+    float* query = none + padded;
+    float* sums = query + wide;
     const Stored* from = qkv + n * steps * 3 * row + head * width;
     std::fill(keys, keys + floats, 0.0f);
+    std::fill(none + steps, none + padded, -INFINITY);
     for (int64_t t = 0; t < steps; ++t)
       for (int64_t i = 0; i < width; ++i) {
         keys[i * padded + t] = load<1>(from + (3 * t + 1) * row + i)[0];
         values[t * wide + i] = load<1>(from + (3 * t + 2) * row + i)[0];
       }
     for (int64_t t = 0; t < steps; ++t) {
-      float largest = -INFINITY, total = 0.0f;
+      for (int64_t i = 0; i < width; ++i) query[i] = load<1>(from + 3 * t * row + i)[0] * scale;
+      Floats<LANES> most = Floats<LANES>{} - INFINITY, total = {};
       for (int64_t other = 0; other < padded; other += LANES) {
-        Floats<LANES> score = {};
-        for (int64_t i = 0; i < width; ++i)
-          score += load<LANES>(keys + i * padded + other) * (load<1>(from + 3 * t * row + i)[0] * scale);
+        Floats<LANES> score = load<LANES>(none + other);
+        for (int64_t i = 0; i < width; ++i) score += load<LANES>(keys + i * padded + other) * query[i];
         store<LANES>(weights + other, score);
+        most = score > most ? score : most;
       }
-      for (int64_t other = 0; other < steps; ++other) largest = std::max(largest, weights[other]);
-      for (int64_t other = 0; other < padded; other += LANES)
-        store<LANES>(weights + other, exponential<LANES>(load<LANES>(weights + other) - largest));
-      for (int64_t other = 0; other < steps; ++other) total += weights[other];
+      float largest = most[0];
+      for (int i = 1; i < LANES; ++i) largest = std::max(largest, most[i]);
+      for (int64_t other = 0; other < padded; other += LANES) {
+        const Floats<LANES> weight = exponential<LANES>(load<LANES>(weights + other) - largest);
+        store<LANES>(weights + other, weight);
+        total += weight;
+      }
+      float divisor = total[0];
+      for (int i = 1; i < LANES; ++i) divisor += total[i];
       for (int64_t i = 0; i < wide; i += LANES) {
         Floats<LANES> sum = {};
         for (int64_t other = 0; other < steps; ++other) sum += load<LANES>(values + other * wide + i) * weights[other];
-        store<LANES>(sums + i, sum / total);
+        store<LANES>(sums + i, sum / divisor);
       }
       Stored* result = to + (n * steps + t) * row + head * width;
       for (int64_t i = 0; i < width; ++i) store<1>(result + i, load<1>(sums + i));
     }
+  });
+}
+
+// Maps of `factor` * `factor` channels (images, height, width, channels) to planes as much larger, in float32.
+template <class Stored>
+void spread(const Stored* x, int64_t images, int64_t height, int64_t width, int64_t factor, float* to) {
+  const int64_t square = factor * factor;
+  for_tiles(images, height, 1, images * height * width * square < 10000, [&](int64_t image, int64_t y, int64_t) {
+    const Stored* from = x + (image * height + y) * width * square;
+    float* lines = to + (image * height + y) * width * square;
+    for (int64_t in = 0; in < factor; ++in)
+      for (int64_t at = 0; at < width; ++at) {
+        float* pixels = lines + (in * width + at) * factor;
+        const Stored* given = from + at * square + in * factor;
+        if (factor == 4) {
+          store<4>(pixels, load<4>(given));
+          continue;
+        }
+        for (int64_t i = 0; i < factor; ++i) pixels[i] = load<1>(given + i)[0];
+      }
   });
 }
 

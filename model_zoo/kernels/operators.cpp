@@ -65,7 +65,7 @@ Tail tail(const Numbers& numbers) {
           static_cast<float>(numbers[2])};
 }
 
-void set_depthwise(Problem& p, const std::optional<Tensor>& weight, const std::optional<Tensor>& bias) {
+void set_depthwise(Problem& p, const std::optional<Tensor>& weight, const std::optional<Tensor>& bias, bool bfloat16) {
   const Geometry& g = p.geometry;
   p.depth_weight = floats(weight, g.kernel_height * g.kernel_width * p.channels);
   p.depth_bias = floats(bias, p.channels);
@@ -73,6 +73,13 @@ void set_depthwise(Problem& p, const std::optional<Tensor>& weight, const std::o
   STD_TORCH_CHECK(p.depth_bias && g.kernel_height == g.kernel_width && (g.kernel_width == 3 || g.kernel_width == 5) &&
                       (g.stride_width == 1 || g.stride_width == 2) && p.channels >= HALF,
                   "not a depthwise convolution that there is a kernel for");
+  if (!bfloat16) return;
+  const int64_t count = g.kernel_height * g.kernel_width * p.channels;
+  p.depth_weight_half.reset(new BFloat16[count]);
+  for (int64_t i = 0; i < count; i += HALF) {
+    i = std::min(i, count - HALF);
+    store<HALF>(p.depth_weight_half.get() + i, load<HALF>(p.depth_weight + i));
+  }
 }
 
 Tensor output_for(Problem& p, ScalarType type) {
@@ -85,37 +92,95 @@ Tensor output_for(Problem& p, ScalarType type) {
 }
 
 template <class P>
-bool run(Problem& p, const Tensor& x, const Tensor& weight) {
+constexpr ScalarType scalar_type_of = P::GROUP == 1 ? ScalarType::Float : P::GROUP == 2 ? ScalarType::BFloat16 : ScalarType::Char;
+
+// A convolution's weights: packed, or of each image its own (images, outputs, depth), in float32, which are packed now.
+template <class P>
+std::unique_ptr<typename P::Weight[]> set_weights(Problem& p, const Tensor& weight) {
   const Geometry& g = p.geometry;
   const int64_t depth = p.depth_weight ? p.channels : g.kernel_height * g.kernel_width * p.channels;
-  STD_TORCH_CHECK(p.depth_weight || g.pointwise() || p.channels % P::GROUP == 0, "channels must fill groups of ", P::GROUP);
+  STD_TORCH_CHECK(!p.copies_lines() || p.channels % P::GROUP == 0, "channels must fill groups of ", P::GROUP);
   const int64_t size = Panels(p.outputs).size(groups_of<P>(p), P::GROUP);
   std::unique_ptr<typename P::Weight[]> packed;
-  if (weight.dim() == 3) {  // of each image its own: (images, outputs, depth) in float32
+  if (weight.dim() == 3) {
     STD_TORCH_CHECK(weight.size(0) == p.images && weight.size(1) == p.outputs && weight.size(2) == depth, "weights do not fit");
     if constexpr (P::GROUP < 4) {
       packed.reset(new typename P::Weight[p.images * size]);
       for (int64_t image = 0; image < p.images; ++image)
         pack(floats(weight, 0) + image * p.outputs * depth, p.outputs, depth, depth, P::GROUP, packed.get() + image * size,
              [](float value) {
-               typename P::Weight kept;
-               Floats<HALF> all = Floats<HALF>{} + value;
                typename P::Weight some[HALF];
-               store<HALF>(some, all);
-               kept = some[0];
-               return kept;
+               store<HALF>(some, Floats<HALF>{} + value);
+               return some[0];
              });
       p.weight = packed.get();
       p.weight_image = size;
     } else {
-      return false;
+      STD_TORCH_CHECK(false, "weights in int8 are packed before");
     }
   } else {
-    STD_TORCH_CHECK(weight.is_contiguous() && weight.numel() == size, "the weights were not packed for this convolution");
+    STD_TORCH_CHECK(weight.scalar_type() == scalar_type_of<P> && weight.is_contiguous() && weight.numel() == size,
+                    "the weights were not packed for this convolution");
+    STD_TORCH_CHECK(P::GROUP < 4 || (p.steps && p.weight_scale), "int8 needs scales");
     p.weight = weight.data_ptr();
   }
-  convolve<P>(p);
-  return true;
+  return packed;
+}
+
+// Values that `layout` and `tails` have of each convolution after the first, see `convolve` below.
+constexpr size_t LAYOUT = 8, TAILS = 7;
+
+// The convolutions after `first`, each of the result of the one before.
+template <class P>
+std::vector<Problem> with_following(const Problem& first, const std::vector<Tensor>& then, const Sizes& layout, const Numbers& tails) {
+  std::vector<Problem> problems{first};
+  const size_t count = layout.size() / LAYOUT, each = P::GROUP < 4 ? 4 : 6;
+  STD_TORCH_CHECK(layout.size() == count * LAYOUT && tails.size() == count * TAILS && then.size() == count * each,
+                  "convolutions that follow lack something");
+  for (size_t i = 0; i < count; ++i) {
+    const Problem& before = problems.back();
+    const int64_t* numbers = layout.data() + i * LAYOUT;
+    const double* tail_numbers = tails.data() + i * TAILS;
+    const Tensor* tensors = then.data() + i * each;
+    Problem p{};
+    p.images = before.images, p.channels = before.outputs;
+    p.height = before.geometry.height(before.height), p.width = before.geometry.width(before.width);
+    STD_TORCH_CHECK(p.height > 0 && p.width > 0, "the map is smaller than the kernel");
+    p.outputs = numbers[0];
+    p.geometry = {numbers[2], numbers[3], numbers[4], numbers[5], numbers[6], numbers[7]};
+    p.bias = floats(tensors[1], Panels(p.outputs).outputs_padded());
+    if (numbers[1] != 0) set_depthwise(p, tensors[2], tensors[3], P::GROUP == 2);
+    STD_TORCH_CHECK(!p.copies_lines(), "what follows is pointwise or separable");
+    p.depth_tail = tail({tail_numbers[0], tail_numbers[1], tail_numbers[2]});
+    p.tail = tail({tail_numbers[3], tail_numbers[4], tail_numbers[5]});
+    p.offset = static_cast<float>(tail_numbers[6]);
+    if constexpr (P::GROUP == 4) {
+      p.weight_scale = floats(tensors[4], Panels(p.outputs).outputs_padded());
+      p.steps = floats(tensors[5], p.channels);
+    }
+    STD_TORCH_CHECK(tensors[0].dim() == 1, "weights that follow are packed");
+    set_weights<P>(p, tensors[0]);
+    problems.push_back(p);
+  }
+  return problems;
+}
+
+template <class P>
+Tensor run(Problem& p, const Tensor& weight, ScalarType stored, const std::vector<Tensor>& then, const Sizes& layout, const Numbers& tails) {
+  const auto packed = set_weights<P>(p, weight);
+  std::vector<Problem> problems = with_following<P>(p, then, layout, tails);
+  Tensor out = output_for(problems.back(), stored);
+  if (is_small<P>(problems)) {
+    std::vector<Tensor> between;
+    for (size_t i = 0; i < problems.size(); ++i) {
+      if (i > 0) problems[i].x = between.back().data_ptr();
+      if (i + 1 < problems.size()) between.push_back(output_for(problems[i], stored));
+      convolve<P>(problems[i]);
+    }
+  } else {
+    convolve_all<P>(problems);
+  }
+  return out;
 }
 
 Tensor convolve_(const Tensor& x, const Tensor& weight, const Tensor& bias, const std::optional<Tensor>& weight_scale,
@@ -123,7 +188,8 @@ Tensor convolve_(const Tensor& x, const Tensor& weight, const Tensor& bias, cons
                  const std::optional<Tensor>& gate, const std::optional<Tensor>& steps, double offset,
                  const std::optional<Tensor>& coarse, const std::optional<Tensor>& coarser,
                  const std::optional<Tensor>& coarsest, int64_t outputs, const Sizes& geometry,
-                 const Numbers& depth_tail, const Numbers& tail_) {
+                 const Numbers& depth_tail, const Numbers& tail_, const std::vector<Tensor>& then, const Sizes& layout,
+                 const Numbers& tails) {
   const bool planes = x.dim() == 4 && x.size(1) == 3 && !depth_weight.has_value();
   Problem p = problem(x, geometry, planes);
   STD_TORCH_CHECK(!planes || (!gate.has_value() && !p.geometry.pointwise()), "an image has no gate, and a kernel to go over it");
@@ -131,23 +197,23 @@ Tensor convolve_(const Tensor& x, const Tensor& weight, const Tensor& bias, cons
   const int64_t padded = Panels(outputs).outputs_padded();
   p.bias = floats(bias, padded);
   p.weight_scale = floats(weight_scale, padded);
-  set_depthwise(p, depth_weight, depth_bias);
   p.depth_tail = tail(depth_tail), p.tail = tail(tail_);
   p.gate = floats(gate, p.images * p.channels);
   p.steps = floats(steps, p.channels);
   p.offset = static_cast<float>(offset);
   const bool bfloat16 = weight.scalar_type() == ScalarType::BFloat16 || (!planes && x.scalar_type() == ScalarType::BFloat16);
+  set_depthwise(p, depth_weight, depth_bias, bfloat16);
   const ScalarType stored = bfloat16 ? ScalarType::BFloat16 : ScalarType::Float;
   STD_TORCH_CHECK(planes || x.scalar_type() == stored, "the map is not of the weights' type");
-  Tensor out = output_for(p, stored);
 
+  const int64_t out_height = p.geometry.height(p.height), out_width = p.geometry.width(p.width);
   std::vector<Coarse> sources;
   for (const std::optional<Tensor>& source : {coarse, coarser, coarsest}) {
     if (!source.has_value()) continue;
     check_map(*source);
     const int64_t height = source->size(2) - 1, width = source->size(3) - 1;
-    const int64_t factor = height > 0 ? out.size(2) / height : 0, kinds = factor == 2 ? 2 : 3;
-    STD_TORCH_CHECK(factor >= 2 && height * factor == out.size(2) && width * factor == out.size(3) &&
+    const int64_t factor = height > 0 ? out_height / height : 0, kinds = factor == 2 ? 2 : 3;
+    STD_TORCH_CHECK(factor >= 2 && height * factor == out_height && width * factor == out_width &&
                         outputs % HALF == 0 && source->size(0) == p.images &&
                         source->size(1) == kinds * kinds * outputs && source->scalar_type() == stored,
                     "a coarse map does not fit");
@@ -157,22 +223,20 @@ Tensor convolve_(const Tensor& x, const Tensor& weight, const Tensor& bias, cons
   p.sources = static_cast<int>(sources.size());
 
   const ScalarType kind = weight.dim() == 3 ? stored : weight.scalar_type();
-  bool done = false;
-  if (stored == ScalarType::Float && kind == ScalarType::Float) done = run<Float32>(p, x, weight);
+  if (stored == ScalarType::Float && kind == ScalarType::Float) return run<Float32>(p, weight, stored, then, layout, tails);
 #if defined(PADDLE2TORCH_BFLOAT16)
-  if (stored == ScalarType::BFloat16 && kind == ScalarType::BFloat16) done = run<BFloat16s>(p, x, weight);
+  if (stored == ScalarType::BFloat16 && kind == ScalarType::BFloat16) return run<BFloat16s>(p, weight, stored, then, layout, tails);
 #endif
 #if defined(PADDLE2TORCH_INT8)
-  if (stored == ScalarType::Float && kind == ScalarType::Char && p.steps && p.weight_scale) done = run<Int8>(p, x, weight);
+  if (stored == ScalarType::Float && kind == ScalarType::Char) return run<Int8>(p, weight, stored, then, layout, tails);
 #endif
-  STD_TORCH_CHECK(done, "this processor has no kernel for these types");
-  return out;
+  STD_TORCH_CHECK(false, "this processor has no kernel for these types");
 }
 
 Tensor depthwise_(const Tensor& x, const Tensor& weight, const Tensor& bias, const Sizes& geometry, const Numbers& tail_) {
   Problem p = problem(x, geometry);
   p.outputs = p.channels;
-  set_depthwise(p, weight, bias);
+  set_depthwise(p, weight, bias, x.scalar_type() == ScalarType::BFloat16);
   p.depth_tail = tail(tail_);
   Tensor out = output_for(p, x.scalar_type());
   if (x.scalar_type() == ScalarType::Float) {
@@ -208,6 +272,20 @@ Tensor mean_(const Tensor& x) {
   } else {
     STD_TORCH_CHECK(x.scalar_type() == ScalarType::BFloat16, "float32 or bfloat16 was expected");
     mean<BFloat16>(p, data<float>(out));
+  }
+  return out;
+}
+
+Tensor spread_(const Tensor& x, int64_t factor) {
+  check_map(x);
+  STD_TORCH_CHECK(factor > 0 && x.size(1) == factor * factor, "a square of ", factor, " has so many channels");
+  const std::vector<int64_t> sizes{x.size(0), 1, x.size(2) * factor, x.size(3) * factor};
+  Tensor out = torch::stable::empty(sizes, ScalarType::Float);
+  if (x.scalar_type() == ScalarType::Float) {
+    spread(data<const float>(x), x.size(0), x.size(2), x.size(3), factor, data<float>(out));
+  } else {
+    STD_TORCH_CHECK(x.scalar_type() == ScalarType::BFloat16, "float32 or bfloat16 was expected");
+    spread(data<const BFloat16>(x), x.size(0), x.size(2), x.size(3), factor, data<float>(out));
   }
   return out;
 }
@@ -286,12 +364,17 @@ AOTITorchError aoti_torch_cpu_convolve(AtenTensorHandle x, AtenTensorHandle weig
                                        double offset, AtenTensorHandle* coarse, AtenTensorHandle* coarser,
                                        AtenTensorHandle* coarsest, int64_t outputs, const int64_t* geometry,
                                        int64_t geometry_size, const double* depth_tail, int64_t depth_tail_size,
-                                       const double* tail, int64_t tail_size, AtenTensorHandle* result) {
+                                       const double* tail, int64_t tail_size, const AtenTensorHandle* then,
+                                       int64_t then_size, const int64_t* layout, int64_t layout_size,
+                                       const double* tails, int64_t tails_size, AtenTensorHandle* result) {
   return reported(result, [&] {
+    std::vector<Tensor> following;
+    for (int64_t i = 0; i < then_size; ++i) following.push_back(borrowed(then[i]));
     return convolve_(borrowed(x), borrowed(weight), borrowed(bias), borrowed(weight_scale), borrowed(depth_weight),
                      borrowed(depth_bias), borrowed(gate), borrowed(steps), offset, borrowed(coarse), borrowed(coarser),
                      borrowed(coarsest), outputs, Sizes(geometry, geometry + geometry_size),
-                     Numbers(depth_tail, depth_tail + depth_tail_size), Numbers(tail, tail + tail_size));
+                     Numbers(depth_tail, depth_tail + depth_tail_size), Numbers(tail, tail + tail_size), following,
+                     Sizes(layout, layout + layout_size), Numbers(tails, tails + tails_size));
   });
 }
 
@@ -312,16 +395,21 @@ AOTITorchError aoti_torch_cpu_mean_of_channels(AtenTensorHandle x, AtenTensorHan
   return reported(result, [&] { return mean_(borrowed(x)); });
 }
 
+AOTITorchError aoti_torch_cpu_spread(AtenTensorHandle x, int64_t factor, AtenTensorHandle* result) {
+  return reported(result, [&] { return spread_(borrowed(x), factor); });
+}
+
 }  // extern "C"
 
 STABLE_TORCH_LIBRARY(paddle2torch, library) {
   library.def(
       "convolve(Tensor x, Tensor weight, Tensor bias, Tensor? weight_scale, Tensor? depth_weight, Tensor? depth_bias, "
       "Tensor? gate, Tensor? steps, float offset, Tensor? coarse, Tensor? coarser, Tensor? coarsest, int outputs, "
-      "int[] geometry, float[] depth_tail, float[] tail) -> Tensor");
+      "int[] geometry, float[] depth_tail, float[] tail, Tensor[] then, int[] layout, float[] tails) -> Tensor");
   library.def("depthwise(Tensor x, Tensor weight, Tensor bias, int[] geometry, float[] tail) -> Tensor");
   library.def("attend(Tensor qkv, int heads, float scale) -> Tensor");
   library.def("mean_of_channels(Tensor x) -> Tensor");
+  library.def("spread(Tensor x, int factor) -> Tensor");
   library.def("pack(Tensor weight) -> Tensor");
   library.def("features() -> int[]");
 }
@@ -335,5 +423,6 @@ STABLE_TORCH_LIBRARY_IMPL(paddle2torch, CPU, library) {
   library.impl("depthwise", TORCH_BOX(&depthwise_));
   library.impl("attend", TORCH_BOX(&attend_));
   library.impl("mean_of_channels", TORCH_BOX(&mean_));
+  library.impl("spread", TORCH_BOX(&spread_));
   library.impl("pack", TORCH_BOX(&pack_));
 }

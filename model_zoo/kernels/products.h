@@ -207,28 +207,31 @@ void multiply(const Rows<P>& rows, const typename P::Weight* weights, const Outp
 
 template <class P>
 struct Kernel {
-  void (*multiply)(const Rows<P>&, const typename P::Weight*, const Output<P>&);
+  void (*many)(const Rows<P>&, const typename P::Weight*, const Output<P>&);
   int rows;
+  void (*few)(const Rows<P>&, const typename P::Weight*, const Output<P>&);
 };
 
-// Rows of a tile are a multiple of every kernel's, as far as there are enough.
+// Rows of a tile are a multiple of every kernel's, as far as there are enough. The rest is done FEW at a time: enough
+// sums for a multiplier that takes a few cycles.
 constexpr int64_t ROWS_TOGETHER = 24;
+constexpr int FEW = REGISTERS == 32 ? 4 : 2;
 
-// The kernel for a panel of so many half vectors: as many rows as leave registers for the weights and one value.
+// The kernels for a panel of so many half vectors: as many rows as leave registers for the weights and one value.
 template <class P>
 Kernel<P> kernel_for(int halves) {
   constexpr int MANY = REGISTERS == 32 ? 12 : 6, SOME = REGISTERS == 32 ? 8 : 4;
   switch (halves) {
     case 6:
-      return {multiply<P, SOME, 3, false>, SOME};
+      return {multiply<P, SOME, 3, false>, SOME, multiply<P, FEW, 3, false>};
     case 5:
-      return {multiply<P, SOME, 2, true>, SOME};
+      return {multiply<P, SOME, 2, true>, SOME, multiply<P, FEW, 2, true>};
     case 4:
-      return {multiply<P, MANY, 2, false>, MANY};
+      return {multiply<P, MANY, 2, false>, MANY, multiply<P, FEW, 2, false>};
     case 3:
-      return {multiply<P, MANY, 1, true>, MANY};
+      return {multiply<P, MANY, 1, true>, MANY, multiply<P, FEW, 1, true>};
     default:
-      return {multiply<P, MANY, 1, false>, MANY};
+      return {multiply<P, MANY, 1, false>, MANY, multiply<P, FEW, 1, false>};
   }
 }
 

@@ -145,18 +145,26 @@ enum class Activation : int64_t { none, relu, hardswish, swish, sigmoid };
 struct Tail {
   Activation activation;
   float scale, shift;
+  // Hardswish with the scale in it: y * slope + middle, kept between low and high, times y.
+  float slope, middle, low, high;
+
+  Tail() : Tail(Activation::none, 1.0f, 0.0f) {}
+  Tail(Activation activation, float scale, float shift)
+      : activation(activation), scale(scale), shift(shift), slope(scale / 6.0f), middle(scale / 2.0f),
+        low(scale < 0.0f ? scale : 0.0f), high(scale < 0.0f ? 0.0f : scale) {}
 };
 
 template <int COUNT, int N>
 __attribute__((always_inline)) inline void finish(Floats<N>* y, const Tail& tail) {
   switch (tail.activation) {
+    case Activation::hardswish:
+#pragma GCC unroll 16
+      for (int i = 0; i < COUNT; ++i)
+        y[i] = y[i] * between<N>(y[i] * tail.slope + tail.middle, tail.low, tail.high) + tail.shift;
+      return;
     case Activation::relu:
 #pragma GCC unroll 16
       for (int i = 0; i < COUNT; ++i) y[i] = at_least<N>(y[i], 0.0f);
-      break;
-    case Activation::hardswish:
-#pragma GCC unroll 16
-      for (int i = 0; i < COUNT; ++i) y[i] *= between<N>(y[i] + 3.0f, 0.0f, 6.0f) * (1.0f / 6.0f);
       break;
     case Activation::swish:
 #pragma GCC unroll 16

@@ -13,7 +13,18 @@ import native_cases
 import pytest
 import torch
 import torch.nn.functional as F
-from native_cases import DEPTHWISE, PLAIN, TAILS, depthwise_error, plain_error, relative_error, separable_error, values
+from native_cases import (
+    CHAINS,
+    DEPTHWISE,
+    PLAIN,
+    TAILS,
+    chain_error,
+    depthwise_error,
+    plain_error,
+    relative_error,
+    separable_error,
+    values,
+)
 from small_models import card_network
 from structure import image
 from torch import Tensor, nn
@@ -36,7 +47,7 @@ from paddle2torch.model_zoo.native import (
     takes_images,
     to_native,
 )
-from paddle2torch.model_zoo.native_graph import describe_operators, merge
+from paddle2torch.model_zoo.native_graph import describe_operators, join, merge
 from paddle2torch.model_zoo.network import Network
 from paddle2torch.model_zoo.quantized import QuantizedConv2d, expected_tensors, quantize_network
 from paddle2torch.model_zoo.svtr import Attention
@@ -91,8 +102,19 @@ def test_depthwise_convolutions(name: str) -> None:
     assert depthwise_error(DEPTHWISE[name], torch.float32) < FLOAT32
 
 
+@pytest.mark.parametrize("name", CHAINS)
+def test_convolutions_one_after_another(name: str) -> None:
+    """In strips or not: every sum is added up in the same order."""
+    assert chain_error(CHAINS[name], torch.float32) < 1e-7
+    if torch.ops.paddle2torch.features()[2]:
+        assert chain_error(CHAINS[name], torch.int8) < 1e-7
+
+
 @pytest.mark.usefixtures("bfloat16")
 def test_in_bfloat16() -> None:
+    for name, chain in CHAINS.items():
+        # At the edges of strips products are added up in another order, and what is rounded there goes to either side.
+        assert chain_error(chain, torch.bfloat16) < 4 * BFLOAT16, name
     for number, (name, shape) in enumerate(PLAIN.items()):
         tail = TAILS[number % len(TAILS)]
         if shape[3] % 2 == 0 or shape[5] == (1, 1):
@@ -218,8 +240,23 @@ def test_threads_change_nothing() -> None:
 def convolve(x: Tensor, weight: Tensor, bias: Tensor, outputs: int, geometry: Sequence[int], **given: Tensor) -> Tensor:
     names = ("weight_scale", "depth_weight", "depth_bias", "gate", "steps")
     some = [given.get(name) for name in names]
+    then = ([], [], [])
     result: Tensor = torch.ops.paddle2torch.convolve(
-        *(x, weight, bias, *some, 0.0, given.get("coarse"), None, None, outputs, geometry, [0.0] * 3, [0.0, 1.0, 0.0])
+        *(
+            x,
+            weight,
+            bias,
+            *some,
+            0.0,
+            given.get("coarse"),
+            None,
+            None,
+            outputs,
+            geometry,
+            [0.0] * 3,
+            [0.0, 1.0, 0.0],
+            *then,
+        )
     )
     return result
 
@@ -306,7 +343,6 @@ def test_a_network_in_bfloat16() -> None:
             exact = Served(copy.deepcopy(network).double())(x.double())
             ours = Served(native)(x)
             theirs = Served(copy.deepcopy(network).bfloat16())(x.bfloat16())
-        assert ours.dtype == torch.bfloat16
         errors = [float((result.double() - exact).square().mean().sqrt()) for result in (ours, theirs)]
         assert errors[0] < 1.5 * errors[1]
         assert errors[0] > 1e-3 * errors[1], "it is computed in bfloat16"
@@ -361,6 +397,66 @@ def test_what_comes_before_a_convolution_is_done_by_it(name: str, depthwise: int
     assert (found - expected).abs().max() <= 1e-4 * expected.abs().max()
 
 
+@pytest.mark.parametrize(
+    ("name", "fewer"),
+    # After the image's convolution six, in the neck one and one; three, one, and where the levels meet two.
+    [("en_PP-OCRv4_rec", 8), ("ch_PP-OCRv4_det", 6)],
+)
+@pytest.mark.parametrize("wide", [False, True])
+def test_convolutions_that_follow_on_one_another_are_one_call(name: str, fewer: int, wide: bool) -> None:
+    """Of large maps they keep a few lines, small ones they leave as they are."""
+    network = fold(card_network(name))
+    program = graph_of(network)
+    merge(program)
+    before = counts(program)
+    join(program)
+    assert counts(program) == {**before, "convolve": before["convolve"] - fewer}
+    channels, height, width = NETWORKS[name]
+    x = image(2, channels, height, 32 * 30 if wide else width)
+    with torch.inference_mode():
+        found, expected = program.module()(x), Served(network)(x)
+    assert (found - expected).abs().max() <= 1e-4 * expected.abs().max()
+
+
+def test_what_follows_fits_or_is_refused() -> None:
+    describe_operators()
+    x = values(1, 16, 9, 21).contiguous(memory_format=torch.channels_last)
+    bias, plain, geometry = torch.zeros(32), [0.0, 1.0, 0.0], [3, 3, 2, 1, 1, 1]
+    weights = [torch.ops.paddle2torch.pack(values(*sizes)) for sizes in ((24, 16), (20, 24))]
+    tensors, layout, tails = [weights[1], bias, torch.ones(9, 24), bias], [20, 1, *geometry], [*plain, *plain, 0.0]
+
+    def call(x: Tensor, tensors: list[Tensor], layout: list[int], tails: list[float]) -> Tensor:
+        first = (weights[0].to(x.device), bias, *[None] * 5, 0.0, None, None, None, 24, [1, 1, 1, 1, 0, 0])
+        result: Tensor = torch.ops.paddle2torch.convolve(x, *first, plain, plain, tensors, layout, tails)
+        return result
+
+    real, fake = call(x, tensors, layout, tails), call(x.to("meta"), tensors, layout, tails)
+    assert real.shape == (1, 20, 5, 21)
+    assert (fake.shape, fake.dtype, fake.stride()) == (real.shape, real.dtype, real.stride())
+    for given in (
+        (tensors[:3], layout, tails),
+        (tensors, layout[:-1], tails),
+        (tensors, layout, tails[1:]),
+        (tensors, [21 * 8, *layout[1:]], tails),  # more than the weights have
+        (tensors, [20, 0, *geometry], tails),  # neither pointwise nor separable
+        ([weights[1].bfloat16(), *tensors[1:]], layout, tails),
+        ([weights[1], bias[:8], *tensors[2:]], layout, tails),
+        ([*tensors[:2], torch.ones(9, 16), bias], layout, tails),
+    ):
+        with pytest.raises(RuntimeError):
+            call(x, *given)
+
+
+def test_pixels_go_to_their_places() -> None:
+    for factor in (4, 3):
+        x = values(2, factor * factor, 5, 7).contiguous(memory_format=torch.channels_last)
+        for given in (x, x.bfloat16()):
+            found = torch.ops.paddle2torch.spread(given, factor)
+            assert torch.equal(found, F.pixel_shuffle(given.float(), factor))
+    with pytest.raises(RuntimeError):
+        torch.ops.paddle2torch.spread(x, 4)
+
+
 def test_the_exporter_is_told_what_there_will_be() -> None:
     describe_operators()
     x = values(2, 16, 9, 21).contiguous(memory_format=torch.channels_last)
@@ -375,6 +471,7 @@ def test_the_exporter_is_told_what_there_will_be() -> None:
         assert (fake.shape, fake.dtype, fake.stride()) == (real.shape, real.dtype, real.stride())
     qkv = values(2, 5, 48)
     for operator, arguments in (
+        (torch.ops.paddle2torch.spread, (x, 4)),
         (torch.ops.paddle2torch.mean_of_channels, (x,)),
         (torch.ops.paddle2torch.attend, (qkv, 4, 0.5)),
         (torch.ops.paddle2torch.depthwise, (x, torch.ones(9, 16), bias, [3, 3, 2, 1, 1, 1], [0.0, 1.0, 0.0])),
