@@ -146,7 +146,7 @@ class NativeDepthwise(nn.Module):
 
     Args:
         conv: folded, in float32.
-        dtype: what maps and weights are rounded to; the weights are kept as float32.
+        dtype: of maps and weights.
     """
 
     weight: Tensor
@@ -156,7 +156,7 @@ class NativeDepthwise(nn.Module):
         super().__init__()
         self.geometry = _geometry(conv)
         self.tail = _numbers(conv.tail)
-        self.register_buffer("weight", conv.weight.flatten(1).t().contiguous().to(dtype).float())  # (h * w, channels)
+        self.register_buffer("weight", conv.weight.flatten(1).t().contiguous().to(dtype))  # (h * w, channels)
         self.register_buffer("bias", _bias(conv).contiguous())
 
     def forward(self, x: Tensor) -> Tensor:

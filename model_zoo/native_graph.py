@@ -28,7 +28,7 @@ def merge(program: torch.export.ExportedProgram) -> None:
     convolution, or a gate (N, C, 1, 1) that a map is multiplied by.
     """
     operators = torch.ops.paddle2torch
-    at = {argument.name: index for index, argument in enumerate(operators.convolve.default._schema.arguments)}
+    at = _places()
     graph = program.graph
     for node in list(graph.nodes):
         if node.target != operators.convolve.default:
@@ -90,10 +90,15 @@ def join(program: torch.export.ExportedProgram) -> None:
     program.graph_module.recompile()
 
 
+def _places() -> dict[str, int]:
+    """Where a convolution of ours has each of its arguments."""
+    arguments = torch.ops.paddle2torch.convolve.default._schema.arguments
+    return {argument.name: index for index, argument in enumerate(arguments)}
+
+
 def _argument(node: fx.Node, name: str) -> Any:
     """What a convolution of ours is given."""
-    names = [argument.name for argument in torch.ops.paddle2torch.convolve.default._schema.arguments]
-    return node.args[names.index(name)]
+    return node.args[_places()[name]]
 
 
 def _follower(node: fx.Node) -> fx.Node | None:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from paddle2torch.model_zoo.folded import FUNCTIONS
+from paddle2torch.model_zoo.native import NOTHING_ELSE
 
 # Images, height, width; input and output channels; kernel, stride and padding, of height and width.
 Shape = tuple[int, int, int, int, int, tuple[int, int], tuple[int, int], tuple[int, int]]
@@ -91,7 +92,7 @@ def plain_error(
     packed = torch.ops.paddle2torch.pack(weight.permute(0, 2, 3, 1).flatten(1).contiguous())
     found = torch.ops.paddle2torch.convolve(
         *(x, packed, padded(bias), None, None, None, gate, None, 0.0, None, None, None, outputs),
-        *([*kernel, *stride, *padding], [0.0, 1.0, 0.0], numbers, [], [], []),
+        *([*kernel, *stride, *padding], [0.0, 1.0, 0.0], numbers, *NOTHING_ELSE),
     )
     assert found.dtype == dtype
     return relative_error(found, expected)
@@ -103,7 +104,7 @@ def separable_error(shape: Shape, tail: tuple[str, tuple[float, float]], dtype: 
     numbers, finish = tail_of(*tail)
     first, finish_first = tail_of("hardswish", (1.1, 0.05))
     x = values(n, inputs, h, w).to(dtype).contiguous(memory_format=torch.channels_last)
-    depth, depth_bias = (values(inputs, 1, *kernel) / kernel[0]).to(dtype).float(), values(inputs) * 0.1
+    depth, depth_bias = (values(inputs, 1, *kernel) / kernel[0]).to(dtype), values(inputs) * 0.1
     weight, bias = (values(outputs, inputs) / inputs**0.5).to(dtype), values(outputs)
     middle = finish_first(F.conv2d(x.double(), depth.double(), depth_bias.double(), stride, padding, 1, inputs))
     if dtype == torch.bfloat16:
@@ -112,7 +113,7 @@ def separable_error(shape: Shape, tail: tuple[str, tuple[float, float]], dtype: 
     found = torch.ops.paddle2torch.convolve(
         *(x, torch.ops.paddle2torch.pack(weight), padded(bias), None, depth.flatten(1).t().contiguous(), depth_bias),
         *(None, None, 0.0, None, None, None, outputs, [*kernel, *stride, *padding], first, numbers),
-        *([], [], []),
+        *NOTHING_ELSE,
     )
     return relative_error(found, expected)
 
@@ -138,12 +139,12 @@ def chain_error(chain: Chain, dtype: torch.dtype) -> float:
         scale = padded(values(outputs).abs() / 1000) if quantized else None
         steps, offset = (values(inputs).abs() + 5, 41.5) if quantized else (None, 0.0)
         packed = torch.ops.paddle2torch.pack(weight.permute(0, 2, 3, 1).flatten(1).contiguous())
-        depth = (values(kernel * kernel, inputs) / kernel).to(stored).float() if separable else None
+        depth = (values(kernel * kernel, inputs) / kernel).to(stored) if separable else None
         depth_bias = values(inputs) if separable else None
         geometry = [kernel, kernel, *stride, kernel // 2, kernel // 2]
         of_one = (packed, padded(values(outputs)), scale, depth, depth_bias, None, steps, offset, None, None, None)
         of_one = (*of_one, outputs, geometry, depth_tail, tail)
-        result = call(result, *of_one, [], [], [])
+        result = call(result, *of_one, *NOTHING_ELSE)
         if number == 0:
             first = of_one
         else:
@@ -160,7 +161,7 @@ def depthwise_error(shape: Shape, dtype: torch.dtype) -> float:
     n, h, w, inputs, _, kernel, stride, padding = shape
     numbers, finish = tail_of("hardswish", (1.1, 0.05))
     x = values(n, inputs, h, w).to(dtype).contiguous(memory_format=torch.channels_last)
-    weight, bias = values(inputs, 1, *kernel).to(dtype).float(), values(inputs)
+    weight, bias = values(inputs, 1, *kernel).to(dtype), values(inputs)
     expected = finish(F.conv2d(x.double(), weight.double(), bias.double(), stride, padding, 1, inputs))
     found = torch.ops.paddle2torch.depthwise(
         x, weight.flatten(1).t().contiguous(), bias, [*kernel, *stride, *padding], numbers

@@ -39,8 +39,7 @@ struct Problem {
   bool planes;  // x is an image as it comes, float32 (N, 3, H, W); `channels` counts IMAGE_CHANNELS then
   int64_t images, height, width, channels;
   Geometry geometry;          // of the depthwise convolution where there is one
-  const float* depth_weight;  // (kernel height, kernel width, channels), or null
-  std::shared_ptr<BFloat16[]> depth_weight_half;  // the same, of maps in bfloat16, or null
+  const void* depth_weight;   // (kernel height, kernel width, channels), of the maps' type; or null
   const float* depth_bias;
   Tail depth_tail;
   const float* gate;  // (images, channels), or null: what the rows' channels are multiplied by
@@ -55,6 +54,8 @@ struct Problem {
   const Coarse* coarse;
   int sources;
   void* out;
+
+  const float* gate_of(int64_t image) const { return gate ? gate + image * channels : nullptr; }
 
   // Whether rows are what lies under the kernel, copied line by line.
   bool copies_lines() const { return !depth_weight && !geometry.pointwise(); }
@@ -214,7 +215,7 @@ inline void depthwise_pairs(const Problem& p, const Lines<BFloat16>& lines, int6
   for (int j = 0; j < BESIDE; ++j) sums[0][j] = __builtin_shuffle(bias[0], bias[1], low);
 #pragma GCC unroll 8
   for (int j = 0; j < BESIDE; ++j) sums[1][j] = __builtin_shuffle(bias[0], bias[1], low + 4);
-  const BFloat16* depth_weight = p.depth_weight_half.get();
+  const auto* depth_weight = static_cast<const BFloat16*>(p.depth_weight);
   const __m512i zero = _mm512_setzero_si512();
   for (int ky = lines.first; ky < lines.last; ky += 2) {
     const bool both = ky + 1 < lines.last;
@@ -263,6 +264,7 @@ void depthwise_line(const Problem& p, const Lines<From>& lines, int64_t x0, int6
   const int64_t inside0 = std::clamp((before + STRIDE - 1) / STRIDE, x0, x1);
   const int64_t room = lines.width + before - KERNEL;
   const int64_t inside1 = std::clamp(room < 0 ? 0 : room / STRIDE + 1, inside0, x1);
+  const auto* depth_weight = static_cast<const From*>(p.depth_weight);
   // Channels run fastest, as they lie in memory: what has to be fetched comes in one stream.
   const auto one = [&](int64_t x) {
     const int64_t left = x * STRIDE - before;
@@ -272,7 +274,7 @@ void depthwise_line(const Problem& p, const Lines<From>& lines, int64_t x0, int6
       Floats<N> sum = load<N>(p.depth_bias + c);
       for (int64_t ky = lines.first; ky < lines.last; ++ky)
         for (int64_t kx = kx0; kx < kx1; ++kx)
-          sum += load<N>(p.depth_weight + (ky * KERNEL + kx) * channels + c) *
+          sum += load<N>(depth_weight + (ky * KERNEL + kx) * channels + c) *
                  load<N>(lines.of[ky] + (left + kx) * channels + c);
       finish<1, N>(&sum, p.depth_tail);
       keep<N>(to + (x - x0) * row + c, sum, p.steps ? p.steps + c : nullptr, p.offset);
@@ -286,7 +288,7 @@ void depthwise_line(const Problem& p, const Lines<From>& lines, int64_t x0, int6
     int64_t c = 0;
 #if defined(PADDLE2TORCH_BFLOAT16)
     if constexpr (std::is_same_v<From, BFloat16> && std::is_same_v<To, BFloat16>)
-      for (; p.depth_weight_half && c + 32 <= channels; c += 32)
+      for (; c + 32 <= channels; c += 32)
         depthwise_pairs<KERNEL, STRIDE>(p, lines, left, c, to + (x - x0) * row, row);
 #endif
     for (; c < channels; c += N) {
@@ -297,7 +299,7 @@ void depthwise_line(const Problem& p, const Lines<From>& lines, int64_t x0, int6
       for (int j = 0; j < BESIDE; ++j) sums[j] = bias;
       for (int64_t ky = lines.first; ky < lines.last; ++ky) {
         const From* values = lines.of[ky] + left + c;
-        const float* weights = p.depth_weight + ky * KERNEL * channels + c;
+        const From* weights = depth_weight + ky * KERNEL * channels + c;
 #pragma GCC unroll 8
         for (int kx = 0; kx < KERNEL; ++kx) {
           const Floats<N> weight = load<N>(weights + kx * channels);
@@ -404,38 +406,45 @@ struct Workplace {
   }
 };
 
-// Rows copied from pixels that lie one after another: with a gate, or in int8.
+// Rows that were made, or are going to be, one after another. Where they fill no whole groups they end in zeros: those
+// meet weights of zero, but what lies there might be no number.
 template <class P>
-Rows<P> copy_pixels(const Problem& p, const float* gate, const typename P::Stored* from, int64_t count, Workplace<P>& at) {
-  for (int64_t i = 0; i < count; ++i)
-    copy_channels(at.made + i * at.row, from + i * p.channels, p.channels, gate, p.steps, p.offset);
-  return {at.made, at.row, 1, 0, (p.channels + P::GROUP - 1) / P::GROUP};
+Rows<P> made_rows(const Problem& p, int64_t count, Workplace<P>& at) {
+  const int64_t groups = (p.channels + P::GROUP - 1) / P::GROUP;
+  for (int64_t i = 0; i < count && p.channels < groups * P::GROUP; ++i)
+    std::fill(at.made + i * at.row + p.channels, at.made + i * at.row + groups * P::GROUP, typename P::Value{});
+  return {at.made, at.row, 1, 0, groups};
 }
 
-// Pixels as rows as they are, where there are enough for a kernel; they need no room after them.
-template <class P>
-bool as_they_are(const Problem& p, const float* gate, int64_t count) {
-  return !gate && std::is_same_v<typename P::Value, typename P::Stored> && p.channels % P::GROUP == 0 && count >= FEW;
-}
-
+// Pixels that lie one after another: as they are, or copied with a gate, in int8, or where a kernel takes more than there are.
 template <class P>
 Rows<P> rows_of_pixels(const Problem& p, const float* gate, const typename P::Stored* from, int64_t count, Workplace<P>& at) {
   if constexpr (std::is_same_v<typename P::Value, typename P::Stored>)
-    if (as_they_are<P>(p, gate, count)) return {from, p.channels, 1, 0, p.channels / P::GROUP};
-  return copy_pixels<P>(p, gate, from, count, at);
+    if (!gate && p.channels % P::GROUP == 0 && count >= FEW) return {from, p.channels, 1, 0, p.channels / P::GROUP};
+  for (int64_t i = 0; i < count; ++i)
+    copy_channels(at.made + i * at.row, from + i * p.channels, p.channels, gate, p.steps, p.offset);
+  return made_rows(p, count, at);
 }
 
-// The results of `count` rows: all outputs of each, row after row.
+// Results (y, x0 to x1) of a convolution with a kernel, from the map itself.
 template <class P>
-void multiply_all(const Problem& p, Rows<P> rows, int64_t count, const typename P::Weight* weights,
-                  const Workplace<P>& at, typename P::Stored* results) {
+Rows<P> rows_of_lines(const Problem& p, int64_t image, int64_t y, int64_t x0, int64_t x1, Workplace<P>& at) {
+  const Geometry& g = p.geometry;
+  const int64_t columns = (x1 - x0 - 1) * g.stride_width + g.kernel_width;
+  copy_lines<P>(p, image, p.gate_of(image), y, x0, columns, at.made, at.line);
+  return {at.made, g.stride_width * p.channels, g.kernel_height, at.line, g.kernel_width * p.channels / P::GROUP};
+}
+
+// The results of `count` rows, from `first` on of an image: all outputs of each, row after row.
+template <class P>
+void multiply_all(const Problem& p, int64_t image, int64_t first, Rows<P> rows, int64_t count, Workplace<P>& at,
+                  typename P::Stored* results) {
   using Stored = typename P::Stored;
   const Panels panels(p.outputs);
-  const int64_t groups = rows.runs * rows.groups;
-  const bool made = rows.first == at.made && rows.runs == 1;
-  if (made && p.channels % P::GROUP != 0)  // met by weights of zero, but what lies there might be no number
-    for (int64_t i = 0; i < count; ++i)
-      std::fill(at.made + i * at.row + p.channels, at.made + i * at.row + rows.groups * P::GROUP, typename P::Value{});
+  const int64_t groups = rows.runs * rows.groups, width = p.geometry.width(p.width);
+  for (int64_t i = 0; p.sources > 0 && i < std::max<int64_t>(count, FEW); ++i)
+    find_coarse(p, image, first + std::min(i, count - 1), width, at.coarse + i * p.sources);
+  const auto* weights = static_cast<const typename P::Weight*>(p.weight) + image * p.weight_image;
   const auto* from = rows.first;
   for (int64_t panel = 0, output = 0; panel < panels.count; ++panel) {
     const int halves = panels.halves_of(panel);
@@ -465,22 +474,6 @@ void multiply_all(const Problem& p, Rows<P> rows, int64_t count, const typename 
   }
 }
 
-// Where each of `count` results from `first` on (of an image) finds what coarse maps add to it.
-template <class P>
-void find_all_coarse(const Problem& p, int64_t image, int64_t first, int64_t count, Workplace<P>& at) {
-  const int64_t width = p.geometry.width(p.width);
-  for (int64_t i = 0; p.sources > 0 && i < std::max<int64_t>(count, FEW); ++i)
-    find_coarse(p, image, first + std::min(i, count - 1), width, at.coarse + i * p.sources);
-}
-
-// Results (y, x0 to x1) of a convolution with a kernel, from the map itself.
-template <class P>
-Rows<P> rows_of_lines(const Problem& p, int64_t image, const float* gate, int64_t y, int64_t x0, int64_t x1, Workplace<P>& at) {
-  const Geometry& g = p.geometry;
-  copy_lines<P>(p, image, gate, y, x0, (x1 - x0 - 1) * g.stride_width + g.kernel_width, at.made, at.line);
-  return {at.made, g.stride_width * p.channels, g.kernel_height, at.line, g.kernel_width * p.channels / P::GROUP};
-}
-
 template <class P>
 void convolve(const Problem& p) {
   using Stored = typename P::Stored;
@@ -502,24 +495,23 @@ void convolve(const Problem& p) {
     Workplace<P> at = plan;
     at.settle(scratch(plan.bytes));
     const int64_t count = last - first, image = lines ? index / height : index;
-    const float* gate = p.gate ? p.gate + image * channels : nullptr;
-    find_all_coarse<P>(p, image, first + (lines ? index % height * width : 0), count, at);
-
-    Rows<P> rows{at.made, at.row, 1, 0, (channels + P::GROUP - 1) / P::GROUP};
+    Rows<P> rows{};
     if (lines) {
-      rows = rows_of_lines<P>(p, image, gate, index % height, first, last, at);
+      rows = rows_of_lines(p, image, index % height, first, last, at);
     } else if (p.depth_weight) {
       for (int64_t i = first; i < last;) {
         const int64_t y = i / width, x0 = i % width, x1 = std::min(width, x0 + last - i);
         depthwise(p, lines_of_map<Stored>(p, image, y), x0, x1, at.made + (i - first) * at.row, at.row);
         i += x1 - x0;
       }
+      rows = made_rows(p, count, at);
     } else {
       const auto* x = static_cast<const Stored*>(p.x) + (image * results + first) * channels;
-      rows = rows_of_pixels<P>(p, gate, x, count, at);
+      rows = rows_of_pixels(p, p.gate_of(image), x, count, at);
     }
-    const auto* weights = static_cast<const typename P::Weight*>(p.weight) + image * p.weight_image;
-    multiply_all<P>(p, rows, count, weights, at, static_cast<Stored*>(p.out) + (index * results + first) * p.outputs);
+    const int64_t first_of_image = first + (lines ? index % height * width : 0);
+    auto* to = static_cast<Stored*>(p.out) + (index * results + first) * p.outputs;
+    multiply_all(p, image, first_of_image, rows, count, at, to);
   });
 }
 
@@ -542,6 +534,8 @@ struct Strip {
     int64_t first, last;      // columns of its results
     int64_t done;             // lines of them
     Stored* kept;
+
+    int64_t bytes() const { return lines * pitch * sizeof(Stored); }
   };
 
   std::vector<Stage> stages;
@@ -557,7 +551,7 @@ struct Strip {
       stages[i].at = Workplace<P>(p, widest);
       if (i > 0) {
         stages[i - 1].lines = p.depth_weight ? p.geometry.kernel_height : 1;
-        stages[i - 1].pitch = rounded_up(before * p.channels, 32) + 32;
+        stages[i - 1].pitch = rounded_up(before * p.channels, 32) + 32;  // no power of two, and whole lines of the cache
       }
       widest = before;
     }
@@ -566,7 +560,7 @@ struct Strip {
   // All that the strip needs but what it shares with others.
   int64_t kept_bytes() const {
     int64_t bytes = 0;
-    for (const Stage& stage : stages) bytes += rounded_up(stage.lines * stage.pitch * sizeof(Stored), 64);
+    for (const Stage& stage : stages) bytes += stage.bytes();
     return bytes;
   }
 
@@ -579,7 +573,7 @@ struct Strip {
   void settle(char* memory) {
     for (Stage& stage : stages) {
       stage.kept = reinterpret_cast<Stored*>(memory);
-      memory += rounded_up(stage.lines * stage.pitch * sizeof(Stored), 64);
+      memory += stage.bytes();
     }
     for (Stage& stage : stages) stage.at.settle(memory);
   }
@@ -616,24 +610,21 @@ struct Strip {
       const int64_t bottom = std::min(p.height - 1, y * g.stride_height - g.padding_height + g.kernel_height - 1);
       while (stages[i - 1].done <= bottom) make(i - 1);
     }
-    const float* gate = p.gate ? p.gate + image * p.channels : nullptr;
-    const int64_t width = g.width(p.width);
-    find_all_coarse<P>(p, image, y * width + stage.first, count, stage.at);
-    Rows<P> rows{stage.at.made, stage.at.row, 1, 0, (p.channels + P::GROUP - 1) / P::GROUP};
+    Rows<P> rows{};
     if (p.copies_lines()) {
-      rows = rows_of_lines<P>(p, image, gate, y, stage.first, stage.last, stage.at);
+      rows = rows_of_lines(p, image, y, stage.first, stage.last, stage.at);
     } else if (p.depth_weight) {
       const auto lines = i == 0 ? lines_of_map<Stored>(p, image, y)
                                 : lines_under<Stored>(p, y, stages[i - 1].first, stages[i - 1].last - stages[i - 1].first,
                                                       [&](int64_t number) { return line(i - 1, number); });
       stage.depthwise(p, lines, stage.first, stage.last, stage.at.made, stage.at.row);
+      rows = made_rows(p, count, stage.at);
     } else {
       const auto* x = i > 0 ? line(i - 1, y)
                             : static_cast<const Stored*>(p.x) + ((image * p.height + y) * p.width + stage.first) * p.channels;
-      rows = rows_of_pixels<P>(p, gate, x, count, stage.at);
+      rows = rows_of_pixels(p, p.gate_of(image), x, count, stage.at);
     }
-    const auto* weights = static_cast<const typename P::Weight*>(p.weight) + image * p.weight_image;
-    multiply_all<P>(p, rows, count, weights, stage.at, line(i, y));
+    multiply_all(p, image, y * g.width(p.width) + stage.first, rows, count, stage.at, line(i, y));
   }
 };
 
@@ -759,11 +750,9 @@ void spread(const Stored* x, int64_t images, int64_t height, int64_t width, int6
       for (int64_t at = 0; at < width; ++at) {
         float* pixels = lines + (in * width + at) * factor;
         const Stored* given = from + at * square + in * factor;
-        if (factor == 4) {
-          store<4>(pixels, load<4>(given));
-          continue;
-        }
-        for (int64_t i = 0; i < factor; ++i) pixels[i] = load<1>(given + i)[0];
+        int64_t i = 0;
+        for (; i + 4 <= factor; i += 4) store<4>(pixels + i, load<4>(given + i));
+        for (; i < factor; ++i) pixels[i] = load<1>(given + i)[0];
       }
   });
 }

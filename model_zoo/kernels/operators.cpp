@@ -65,21 +65,18 @@ Tail tail(const Numbers& numbers) {
           static_cast<float>(numbers[2])};
 }
 
-void set_depthwise(Problem& p, const std::optional<Tensor>& weight, const std::optional<Tensor>& bias, bool bfloat16) {
+// `stored` is the type of maps, which the weights have as well.
+void set_depthwise(Problem& p, const std::optional<Tensor>& weight, const std::optional<Tensor>& bias, ScalarType stored) {
   const Geometry& g = p.geometry;
-  p.depth_weight = floats(weight, g.kernel_height * g.kernel_width * p.channels);
   p.depth_bias = floats(bias, p.channels);
-  if (!p.depth_weight) return;
+  if (!weight.has_value()) return;
+  STD_TORCH_CHECK(weight->scalar_type() == stored && weight->is_contiguous() &&
+                      weight->numel() >= g.kernel_height * g.kernel_width * p.channels,
+                  "the depthwise weights do not fit");
   STD_TORCH_CHECK(p.depth_bias && g.kernel_height == g.kernel_width && (g.kernel_width == 3 || g.kernel_width == 5) &&
                       (g.stride_width == 1 || g.stride_width == 2) && p.channels >= HALF,
                   "not a depthwise convolution that there is a kernel for");
-  if (!bfloat16) return;
-  const int64_t count = g.kernel_height * g.kernel_width * p.channels;
-  p.depth_weight_half.reset(new BFloat16[count]);
-  for (int64_t i = 0; i < count; i += HALF) {
-    i = std::min(i, count - HALF);
-    store<HALF>(p.depth_weight_half.get() + i, load<HALF>(p.depth_weight + i));
-  }
+  p.depth_weight = weight->data_ptr();
 }
 
 Tensor output_for(Problem& p, ScalarType type) {
@@ -132,7 +129,8 @@ constexpr size_t LAYOUT = 8, TAILS = 7;
 
 // The convolutions after `first`, each of the result of the one before.
 template <class P>
-std::vector<Problem> with_following(const Problem& first, const std::vector<Tensor>& then, const Sizes& layout, const Numbers& tails) {
+std::vector<Problem> with_following(const Problem& first, ScalarType stored, const std::vector<Tensor>& then,
+                                    const Sizes& layout, const Numbers& tails) {
   std::vector<Problem> problems{first};
   const size_t count = layout.size() / LAYOUT, each = P::GROUP < 4 ? 4 : 6;
   STD_TORCH_CHECK(layout.size() == count * LAYOUT && tails.size() == count * TAILS && then.size() == count * each,
@@ -149,7 +147,7 @@ std::vector<Problem> with_following(const Problem& first, const std::vector<Tens
     p.outputs = numbers[0];
     p.geometry = {numbers[2], numbers[3], numbers[4], numbers[5], numbers[6], numbers[7]};
     p.bias = floats(tensors[1], Panels(p.outputs).outputs_padded());
-    if (numbers[1] != 0) set_depthwise(p, tensors[2], tensors[3], P::GROUP == 2);
+    if (numbers[1] != 0) set_depthwise(p, tensors[2], tensors[3], stored);
     STD_TORCH_CHECK(!p.copies_lines(), "what follows is pointwise or separable");
     p.depth_tail = tail({tail_numbers[0], tail_numbers[1], tail_numbers[2]});
     p.tail = tail({tail_numbers[3], tail_numbers[4], tail_numbers[5]});
@@ -168,7 +166,7 @@ std::vector<Problem> with_following(const Problem& first, const std::vector<Tens
 template <class P>
 Tensor run(Problem& p, const Tensor& weight, ScalarType stored, const std::vector<Tensor>& then, const Sizes& layout, const Numbers& tails) {
   const auto packed = set_weights<P>(p, weight);
-  std::vector<Problem> problems = with_following<P>(p, then, layout, tails);
+  std::vector<Problem> problems = with_following<P>(p, stored, then, layout, tails);
   Tensor out = output_for(problems.back(), stored);
   if (is_small<P>(problems)) {
     std::vector<Tensor> between;
@@ -202,8 +200,8 @@ Tensor convolve_(const Tensor& x, const Tensor& weight, const Tensor& bias, cons
   p.steps = floats(steps, p.channels);
   p.offset = static_cast<float>(offset);
   const bool bfloat16 = weight.scalar_type() == ScalarType::BFloat16 || (!planes && x.scalar_type() == ScalarType::BFloat16);
-  set_depthwise(p, depth_weight, depth_bias, bfloat16);
   const ScalarType stored = bfloat16 ? ScalarType::BFloat16 : ScalarType::Float;
+  set_depthwise(p, depth_weight, depth_bias, stored);
   STD_TORCH_CHECK(planes || x.scalar_type() == stored, "the map is not of the weights' type");
 
   const int64_t out_height = p.geometry.height(p.height), out_width = p.geometry.width(p.width);
@@ -236,7 +234,7 @@ Tensor convolve_(const Tensor& x, const Tensor& weight, const Tensor& bias, cons
 Tensor depthwise_(const Tensor& x, const Tensor& weight, const Tensor& bias, const Sizes& geometry, const Numbers& tail_) {
   Problem p = problem(x, geometry);
   p.outputs = p.channels;
-  set_depthwise(p, weight, bias, x.scalar_type() == ScalarType::BFloat16);
+  set_depthwise(p, weight, bias, x.scalar_type());
   p.depth_tail = tail(tail_);
   Tensor out = output_for(p, x.scalar_type());
   if (x.scalar_type() == ScalarType::Float) {

@@ -36,6 +36,7 @@ from paddle2torch.model_zoo.db import join_levels
 from paddle2torch.model_zoo.folded import FoldedConv2d, Tail
 from paddle2torch.model_zoo.folding import fold
 from paddle2torch.model_zoo.native import (
+    NOTHING_ELSE,
     LevelsConv2d,
     NativeAttention,
     NativeConv2d,
@@ -240,23 +241,9 @@ def test_threads_change_nothing() -> None:
 def convolve(x: Tensor, weight: Tensor, bias: Tensor, outputs: int, geometry: Sequence[int], **given: Tensor) -> Tensor:
     names = ("weight_scale", "depth_weight", "depth_bias", "gate", "steps")
     some = [given.get(name) for name in names]
-    then = ([], [], [])
+    coarse, tails = (given.get("coarse"), None, None), ([0.0] * 3, [0.0, 1.0, 0.0])
     result: Tensor = torch.ops.paddle2torch.convolve(
-        *(
-            x,
-            weight,
-            bias,
-            *some,
-            0.0,
-            given.get("coarse"),
-            None,
-            None,
-            outputs,
-            geometry,
-            [0.0] * 3,
-            [0.0, 1.0, 0.0],
-            *then,
-        )
+        *(x, weight, bias, *some, 0.0, *coarse, outputs, geometry, *tails, *NOTHING_ELSE)
     )
     return result
 
