@@ -11,7 +11,9 @@
 #include <torch/headeronly/core/ScalarType.h>
 #include <torch/headeronly/util/Exception.h>
 
-#include "convolve.h"
+#include "attend.h"
+#include "maps.h"
+#include "strips.h"
 
 namespace {
 
