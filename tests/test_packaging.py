@@ -24,7 +24,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # A copy: setuptools leaves its build folder in the source, and takes deleted files from it the next time.
     source.mkdir()
     for name in (*FOLDERS, "pyproject.toml", "README.md", "LICENSE"):
-        subprocess.run(["cp", "-r", str(ROOT / name), str(source)], check=True)
+        subprocess.run(["cp", "-a", str(ROOT / name), str(source)], check=True)
     command = [
         sys.executable,
         "-m",
