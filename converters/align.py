@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from paddle2torch.converters.layout import Row, layout_of
-from paddle2torch.converters.program import Operation, Program
+from paddle2torch.converters.paddle_files.program import Operation, Program
 from paddle2torch.model_zoo.config import ClsPreprocess, ModelConfig, RecPreprocess
 from paddle2torch.model_zoo.errors import ConversionError
 from paddle2torch.model_zoo.layers import BatchNormHardswish, BatchNormReLU, Hardsigmoid

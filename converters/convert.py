@@ -21,10 +21,10 @@ from paddle2torch.converters.architecture import (
     pplcnetv3_scale,
     svtr_options,
 )
-from paddle2torch.converters.exports import find_export, read_program
 from paddle2torch.converters.layout import Row, check_table, layout_table, lstm_key, to_torch
-from paddle2torch.converters.pdiparams import read_parameters
-from paddle2torch.converters.pdparams import read_pdparams
+from paddle2torch.converters.paddle_files.exports import find_export, read_program
+from paddle2torch.converters.paddle_files.pdiparams import read_parameters
+from paddle2torch.converters.paddle_files.pdparams import read_pdparams
 from paddle2torch.converters.templates import Charset, Template, from_card
 from paddle2torch.model_zoo.cards import list_cards
 from paddle2torch.model_zoo.config import (

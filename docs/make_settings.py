@@ -13,9 +13,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from paddle2torch.data import loaders
 from paddle2torch.model_zoo.strict_json import to_json
-from paddle2torch.settings import (
+from paddle2torch.training.data import loaders
+from paddle2torch.training.settings import (
     DatasetSettings,
     DataSettings,
     DBLossSettings,

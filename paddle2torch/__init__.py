@@ -10,12 +10,12 @@ from paddle2torch._version import __version__
 
 if TYPE_CHECKING:
     from paddle2torch.api import convert, load_pretrained
-    from paddle2torch.exporting import export
+    from paddle2torch.exporting.export import export
     from paddle2torch.model_zoo.errors import Paddle2TorchError
-    from paddle2torch.ocr import OCR
+    from paddle2torch.ocr.pipeline import OCR
+    from paddle2torch.parity.verification import verify
     from paddle2torch.quantization import quantize
-    from paddle2torch.verification import verify
-    from paddle2torch.zoo import list_models
+    from paddle2torch.zoo.models import list_models
 
 __all__ = [
     "OCR",
@@ -32,13 +32,13 @@ __all__ = [
 # Loaded when first used: `import paddle2torch` and `paddle2torch --help` need not wait for torch.
 _HOMES = {
     "convert": "paddle2torch.api",
-    "export": "paddle2torch.exporting",
-    "list_models": "paddle2torch.zoo",
+    "export": "paddle2torch.exporting.export",
+    "list_models": "paddle2torch.zoo.models",
     "load_pretrained": "paddle2torch.api",
-    "OCR": "paddle2torch.ocr",
+    "OCR": "paddle2torch.ocr.pipeline",
     "Paddle2TorchError": "paddle2torch.model_zoo.errors",
     "quantize": "paddle2torch.quantization",
-    "verify": "paddle2torch.verification",
+    "verify": "paddle2torch.parity.verification",
 }
 
 

@@ -17,13 +17,13 @@ from paddle2torch.model_zoo.cards import Card, load_card
 from paddle2torch.model_zoo.charsets import read_charset
 from paddle2torch.model_zoo.config import CONFIG_NAME, ModelConfig
 from paddle2torch.model_zoo.errors import ConfigError
-from paddle2torch.model_zoo.folding import fold
+from paddle2torch.model_zoo.forms.folding import fold
 from paddle2torch.model_zoo.network import Network, build_model, fuse
-from paddle2torch.sources import Obtained, is_hub_id, obtain, obtain_local, zoo_dir
-from paddle2torch.store import load_model, load_quantized, save_model
+from paddle2torch.zoo.folder import load_model, load_quantized, save_model
+from paddle2torch.zoo.sources import Obtained, is_hub_id, obtain, obtain_local, zoo_dir
 
 if TYPE_CHECKING:
-    from paddle2torch.compiled import CompiledNetwork
+    from paddle2torch.compiled.network import CompiledNetwork
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def load_pretrained(
         model: a name of the zoo, which is converted first where it is not yet (this may download), the folder of a
             converted model, or a Hugging Face Hub repository, "org/name".
         revision: of a Hub repository: a branch, a tag, or a commit, by which what is loaded is pinned.
-        fused: the form for running, which nothing trains: fused and folded (`model_zoo.folding`), so that one
+        fused: the form for running, which nothing trains: fused and folded (`model_zoo.forms.folding`), so that one
             convolution does its branches, normalisation and activation. Otherwise the model comes in the form it was
             converted in; `fuse(model)` has the structure of Paddle's exports.
         quantized: the form for running, with convolutions in int8. The model must have been quantized first
@@ -103,8 +103,8 @@ def load_pretrained(
             raise ConfigError(f"a {form} model is {dtypes} on the CPU, not {dtype} on {device}: leave {form} out")
     if compiled:
         # Not before it is needed: it imports the exporter.
-        from paddle2torch.compiled import load_compiled
-        from paddle2torch.kernels import CompilerError
+        from paddle2torch.compiled.kernel_library import CompilerError
+        from paddle2torch.compiled.network import load_compiled
 
         try:
             return load_compiled(folder, quantized=quantized, dtype=dtype)
@@ -147,7 +147,7 @@ def model_folder(model: str | Path, revision: str | None = None) -> Path:
 def _from_hub(model: str | Path, revision: str | None) -> Path:
     if isinstance(model, Path) or not is_hub_id(model):
         raise ConfigError(f"{model} is no Hub repository (org/name): it has no revision {revision!r}")
-    from paddle2torch import hub  # half a second that what is local need not wait for
+    from paddle2torch.zoo import hub  # half a second that what is local need not wait for
 
     return hub.fetch(model, revision)
 

@@ -1,8 +1,8 @@
 """int8: `quantize` measures a converted model on images and writes what its convolutions need to run in 8 bits.
 
 The result lies beside the weights as `int8.safetensors`; `load_pretrained(..., quantized=True)` runs it. The
-convolutions that make up the time are quantized (`model_zoo.quantized`), all else stays in float32. Depthwise ones stay
-as well: they lose most by it and gain least.
+convolutions that make up the time are quantized (`model_zoo.forms.quantized`), all else stays in float32. Depthwise
+ones stay as well: they lose most by it and gain least.
 
 A channel of large inputs gets larger steps, and its weights make up for them (as in SmoothQuant, arXiv:2211.10438).
 Weights are rounded one input after another, each error made up for by those to come (GPTQ, arXiv:2210.17323).
@@ -21,17 +21,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from paddle2torch.api import model_folder
-from paddle2torch.detection import Detector
-from paddle2torch.images import BGRImage, ImageSource, load_image
 from paddle2torch.model_zoo.config import DBPostprocess
 from paddle2torch.model_zoo.errors import ConfigError
-from paddle2torch.model_zoo.folded import FoldedConv2d, watching
-from paddle2torch.model_zoo.folding import fold
+from paddle2torch.model_zoo.forms.folded import FoldedConv2d, watching
+from paddle2torch.model_zoo.forms.folding import fold
+from paddle2torch.model_zoo.forms.quantized import LEVELS, WEIGHT_LIMIT, can_be_quantized, quantize_network
 from paddle2torch.model_zoo.network import Network
-from paddle2torch.model_zoo.quantized import LEVELS, WEIGHT_LIMIT, can_be_quantized, quantize_network
-from paddle2torch.orientation import Classifier
-from paddle2torch.recognition import Recognizer
-from paddle2torch.store import load_model, save_quantized
+from paddle2torch.tasks.detection import Detector
+from paddle2torch.tasks.images import BGRImage, ImageSource, load_image
+from paddle2torch.tasks.orientation import Classifier
+from paddle2torch.tasks.recognition import Recognizer
+from paddle2torch.zoo.folder import load_model, save_quantized
 
 SHARE_AT_LEAST = 0.005
 """Of the convolutions' multiply-adds: a smaller one has next to nothing to gain."""

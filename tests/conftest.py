@@ -12,7 +12,7 @@ from small_models import fill, small_config, write_pdparams
 
 from paddle2torch.converters.layout import layout_table, to_paddle
 from paddle2torch.model_zoo.cards import load_card
-from paddle2torch.model_zoo.folding import fold
+from paddle2torch.model_zoo.forms.folding import fold
 from paddle2torch.model_zoo.network import Network, build_model
 
 torch.set_num_threads(1)  # the test files run side by side, and threads that wait for a core cost more than they bring
@@ -49,7 +49,7 @@ def ch_export(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     if SHARED.is_dir():
         yield SHARED / "models" / "ch_PP-OCRv4_rec_infer"
         return
-    from paddle2torch.sources import obtain
+    from paddle2torch.zoo.sources import obtain
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PADDLE2TORCH_HOME", str(tmp_path_factory.mktemp("downloads")))

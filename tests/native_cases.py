@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from paddle2torch.model_zoo.folded import FUNCTIONS
-from paddle2torch.model_zoo.native import NOTHING_ELSE
+from paddle2torch.model_zoo.forms.folded import FUNCTIONS
+from paddle2torch.model_zoo.forms.native import NOTHING_ELSE
 
 # Images, height, width; input and output channels; kernel, stride and padding, of height and width.
 Shape = tuple[int, int, int, int, int, tuple[int, int], tuple[int, int], tuple[int, int]]

@@ -25,7 +25,8 @@ from torch import Tensor
 from paddle2torch.model_zoo.config import Component, CTCDecode, DBPostprocess, DetPreprocess, ModelConfig, RecPreprocess
 from paddle2torch.model_zoo.errors import Paddle2TorchError
 from paddle2torch.model_zoo.strict_json import from_json, to_json
-from paddle2torch.settings import (
+from paddle2torch.training.log import TRAIN_NAME
+from paddle2torch.training.settings import (
     DatasetSettings,
     DataSettings,
     DBLossSettings,
@@ -38,8 +39,7 @@ from paddle2torch.settings import (
     SplitSettings,
     TrainingSettings,
 )
-from paddle2torch.train import train
-from paddle2torch.training_log import TRAIN_NAME
+from paddle2torch.training.trainer import train
 
 CHARSET = tuple("abcdef")
 LENGTH = 12  # of label rows

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from paddle2torch.converters.classes import class_count, class_shapes, with_shapes
-from paddle2torch.converters.pdmodel import read_pdmodel
-from paddle2torch.converters.pir import read_pir
-from paddle2torch.converters.program import Program
+from paddle2torch.converters.class_count import class_count, class_shapes, with_shapes
+from paddle2torch.converters.paddle_files.pdmodel import read_pdmodel
+from paddle2torch.converters.paddle_files.pir import read_pir
+from paddle2torch.converters.paddle_files.program import Program
 from paddle2torch.model_zoo.errors import ConversionError
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from paddle2torch.converters.exports import find_export, read_program
+from paddle2torch.converters.paddle_files.exports import find_export, read_program
 from paddle2torch.model_zoo.errors import FileFormatError, Paddle2TorchError
 
 

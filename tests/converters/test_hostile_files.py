@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from paddle2torch.converters.pdiparams import read_pdiparams
-from paddle2torch.converters.pdmodel import read_pdmodel
-from paddle2torch.converters.pdparams import read_pdparams
-from paddle2torch.converters.pir import read_pir
+from paddle2torch.converters.paddle_files.pdiparams import read_pdiparams
+from paddle2torch.converters.paddle_files.pdmodel import read_pdmodel
+from paddle2torch.converters.paddle_files.pdparams import read_pdparams
+from paddle2torch.converters.paddle_files.pir import read_pir
 from paddle2torch.model_zoo.errors import FileFormatError, Paddle2TorchError
 
 MIB = 1 << 20

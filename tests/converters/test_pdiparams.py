@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from paddle2torch.converters.exports import find_export, read_program
-from paddle2torch.converters.pdiparams import read_parameters, read_pdiparams
-from paddle2torch.converters.pdmodel import read_pdmodel
+from paddle2torch.converters.paddle_files.exports import find_export, read_program
+from paddle2torch.converters.paddle_files.pdiparams import read_parameters, read_pdiparams
+from paddle2torch.converters.paddle_files.pdmodel import read_pdmodel
 from paddle2torch.model_zoo.errors import FileFormatError, Paddle2TorchError
 
 ARRAYS = {

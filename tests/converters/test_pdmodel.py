@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from paddle2torch.converters.pdmodel import read_pdmodel
-from paddle2torch.converters.pir import read_pir
-from paddle2torch.converters.program import Operation, Program, Value
+from paddle2torch.converters.paddle_files.pdmodel import read_pdmodel
+from paddle2torch.converters.paddle_files.pir import read_pir
+from paddle2torch.converters.paddle_files.program import Operation, Program, Value
 from paddle2torch.model_zoo.errors import FileFormatError
 
 # folder -> operations, parameters, input and output

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from paddle2torch.converters.pdparams import read_pdparams
+from paddle2torch.converters.paddle_files.pdparams import read_pdparams
 from paddle2torch.model_zoo.errors import FileFormatError, Paddle2TorchError
 
 PROTOCOLS = (2, 3, 4, 5)

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from paddle2torch.converters.pdparams import read_pdparams
-from paddle2torch.converters.pickler import write_pdparams
+from paddle2torch.converters.paddle_files.pdparams import read_pdparams
+from paddle2torch.converters.paddle_files.pickler import write_pdparams
 
 RANDOM = np.random.Generator(np.random.PCG64(3))
 ARRAYS = {

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from paddle2torch.converters.pir import read_pir
-from paddle2torch.converters.program import Operation, Program, Value
+from paddle2torch.converters.paddle_files.pir import read_pir
+from paddle2torch.converters.paddle_files.program import Operation, Program, Value
 from paddle2torch.model_zoo.errors import FileFormatError
 
 ONE = ("0.a_i32", 1)

@@ -25,8 +25,8 @@ import yaml
 from recipe import digest, image, tensor
 from safetensors.numpy import save_file
 
-from paddle2torch.golden import OUTPUT, Golden, sample, save_golden
-from paddle2torch.landing import land_file
+from paddle2torch.atomic import land_file
+from paddle2torch.parity.golden import OUTPUT, Golden, sample, save_golden
 
 HERE = Path(__file__).parent
 # Values kept of a layer in evaluation and in training, and of a result in training (all of a recogniser's).

@@ -24,10 +24,10 @@ from goldens.make import HERE, LABEL_GTC, LENGTH, base_model, record
 from recipe import image, tensor
 from safetensors.numpy import save_file
 
+from paddle2torch.atomic import land_file
 from paddle2torch.converters.layout import lstm_key
-from paddle2torch.golden import OUTPUT, sample
-from paddle2torch.landing import land_file
 from paddle2torch.model_zoo.cards import load_card
+from paddle2torch.parity.golden import OUTPUT, sample
 
 SAMPLES = 16
 # The output must depend on the image by so much of its largest value, or equality would show little.

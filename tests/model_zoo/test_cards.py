@@ -18,7 +18,6 @@ import pytest
 import torch
 
 from paddle2torch.converters.architecture import from_paddleocr
-from paddle2torch.detection import input_size
 from paddle2torch.model_zoo import cards
 from paddle2torch.model_zoo.cards import (
     CARDS,
@@ -44,8 +43,9 @@ from paddle2torch.model_zoo.config import (
 from paddle2torch.model_zoo.errors import ConfigError, FileFormatError
 from paddle2torch.model_zoo.network import build_model
 from paddle2torch.model_zoo.strict_json import from_json, to_json
-from paddle2torch.orientation import preprocess
-from paddle2torch.recognition import padded_width
+from paddle2torch.tasks.detection import input_size
+from paddle2torch.tasks.orientation import preprocess
+from paddle2torch.tasks.recognition import padded_width
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 OFFICIAL = SHARED / "facts" / "official-models.json"

@@ -18,13 +18,13 @@ from torch import Tensor, nn
 
 from paddle2torch.converters.architecture import from_paddleocr
 from paddle2torch.converters.layout import layout_table, to_torch
-from paddle2torch.golden import OUTPUT, sample
 from paddle2torch.model_zoo.cards import load_card
 from paddle2torch.model_zoo.config import ModelConfig
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.layers import BatchNorm2d
 from paddle2torch.model_zoo.network import Network, build_model, fuse
 from paddle2torch.model_zoo.svtrv2 import DropPath, SVTRv2
+from paddle2torch.parity.golden import OUTPUT, sample
 
 GOLDENS = Path(__file__).parents[1] / "goldens" / "family"
 # Of a layer's largest value. The worst of all is at 3.7e-5: fifty layers of ResNet_vd magnify their first roundings a

@@ -12,14 +12,14 @@ from structure import image
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from paddle2torch.model_zoo.folded import (
+from paddle2torch.model_zoo.forms.folded import (
     Folded,
     FoldedConv2d,
     FoldedConvTranspose2d,
     PixelShuffleConv,
     PushedAffine,
 )
-from paddle2torch.model_zoo.folding import fold
+from paddle2torch.model_zoo.forms.folding import fold
 from paddle2torch.model_zoo.lkpan import IntraCLBlock
 from paddle2torch.model_zoo.network import Network, fuse
 from paddle2torch.model_zoo.pplcnetv3 import LearnableAffineBlock

@@ -29,13 +29,13 @@ from small_models import card_network
 from structure import image
 from torch import Tensor, nn
 
-from paddle2torch import kernels
-from paddle2torch.exporting import Served, captured
-from paddle2torch.kernels import load_kernels
+from paddle2torch.compiled.kernel_library import load_kernels
+from paddle2torch.compiled.network import kernel_library as kernels
+from paddle2torch.exporting.export import Served, captured
 from paddle2torch.model_zoo.db import join_levels
-from paddle2torch.model_zoo.folded import FoldedConv2d, Tail
-from paddle2torch.model_zoo.folding import fold
-from paddle2torch.model_zoo.native import (
+from paddle2torch.model_zoo.forms.folded import FoldedConv2d, Tail
+from paddle2torch.model_zoo.forms.folding import fold
+from paddle2torch.model_zoo.forms.native import (
     NOTHING_ELSE,
     LevelsConv2d,
     NativeAttention,
@@ -48,9 +48,9 @@ from paddle2torch.model_zoo.native import (
     takes_images,
     to_native,
 )
-from paddle2torch.model_zoo.native_graph import describe_operators, join, merge
+from paddle2torch.model_zoo.forms.native_graph import describe_operators, join, merge
+from paddle2torch.model_zoo.forms.quantized import QuantizedConv2d, expected_tensors, quantize_network
 from paddle2torch.model_zoo.network import Network
-from paddle2torch.model_zoo.quantized import QuantizedConv2d, expected_tensors, quantize_network
 from paddle2torch.model_zoo.svtr import Attention
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")

@@ -10,12 +10,12 @@ from small_models import card_network
 from structure import image
 from torch import nn
 
-from paddle2torch.model_zoo import packing
-from paddle2torch.model_zoo.folded import FoldedConv2d
-from paddle2torch.model_zoo.folding import fold
+from paddle2torch.model_zoo.forms import packing
+from paddle2torch.model_zoo.forms.folded import FoldedConv2d
+from paddle2torch.model_zoo.forms.folding import fold
+from paddle2torch.model_zoo.forms.packing import PackedConv2d, PackedQuantizedConv2d, laid_out, layout_of, pack
+from paddle2torch.model_zoo.forms.quantized import QuantizedConv2d, can_be_quantized, expected_tensors, quantize_network
 from paddle2torch.model_zoo.network import Network
-from paddle2torch.model_zoo.packing import PackedConv2d, PackedQuantizedConv2d, laid_out, layout_of, pack
-from paddle2torch.model_zoo.quantized import QuantizedConv2d, can_be_quantized, expected_tensors, quantize_network
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="needs oneDNN")
 

@@ -19,7 +19,6 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from paddle2torch.converters.layout import check_table, layout_table, to_paddle, to_torch
-from paddle2torch.golden import OUTPUT, Golden, load_golden, sample
 from paddle2torch.model_zoo.config import (
     ClsPostprocess,
     ClsPreprocess,
@@ -33,7 +32,8 @@ from paddle2torch.model_zoo.config import (
 from paddle2torch.model_zoo.layers import BatchNorm2d, Hardsigmoid
 from paddle2torch.model_zoo.network import Network, build_model, fuse
 from paddle2torch.model_zoo.nrtr import END, START
-from paddle2torch.verification import compare, verify_golden
+from paddle2torch.parity.golden import OUTPUT, Golden, load_golden, sample
+from paddle2torch.parity.verification import compare, verify_golden
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
 

@@ -13,9 +13,8 @@ from structure import image
 from torch import Tensor
 
 from paddle2torch.model_zoo.errors import FileFormatError
-from paddle2torch.model_zoo.folded import Affine, FoldedConv2d, Tail
-from paddle2torch.model_zoo.network import Network
-from paddle2torch.model_zoo.quantized import (
+from paddle2torch.model_zoo.forms.folded import Affine, FoldedConv2d, Tail
+from paddle2torch.model_zoo.forms.quantized import (
     ACTIVATIONS,
     LEVELS,
     WEIGHT_LIMIT,
@@ -24,6 +23,7 @@ from paddle2torch.model_zoo.quantized import (
     expected_tensors,
     quantize_network,
 )
+from paddle2torch.model_zoo.network import Network
 
 needs_onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="needs oneDNN")
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from paddle2torch.converters.layout import check_table, layout_table, to_torch
-from paddle2torch.converters.pdparams import read_pdparams
+from paddle2torch.converters.paddle_files.pdparams import read_pdparams
 from paddle2torch.model_zoo.config import (
     ClsPostprocess,
     ClsPreprocess,

@@ -24,7 +24,7 @@ from paddle2torch.converters.align import align
 from paddle2torch.converters.architecture import from_paddleocr
 from paddle2torch.converters.convert import convert_checkpoint, convert_export
 from paddle2torch.converters.layout import checkpoint_rows, layout_table, lstm_key
-from paddle2torch.converters.pir import read_pir
+from paddle2torch.converters.paddle_files.pir import read_pir
 from paddle2torch.converters.templates import Charset, Template
 from paddle2torch.model_zoo.config import CTCDecode, DBPostprocess, DetPreprocess, ModelConfig, RecPreprocess
 from paddle2torch.model_zoo.network import build_model

@@ -14,7 +14,7 @@ from paddle2torch import convert, list_models, load_pretrained
 from paddle2torch.model_zoo.config import CONFIG_NAME, Component, ModelConfig
 from paddle2torch.model_zoo.errors import ConfigError, ConversionError, Paddle2TorchError, SourceError
 from paddle2torch.model_zoo.network import Network, fuse
-from paddle2torch.store import WEIGHTS_NAME
+from paddle2torch.zoo.folder import WEIGHTS_NAME
 
 
 @pytest.fixture

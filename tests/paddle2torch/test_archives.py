@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from paddle2torch.archives import choose_checkpoint, choose_export, extract_members, list_members
 from paddle2torch.model_zoo.errors import FileFormatError
+from paddle2torch.zoo.archives import choose_checkpoint, choose_export, extract_members, list_members
 
 CONTENT = random.Random(1).randbytes(3000)
 

@@ -13,9 +13,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from paddle2torch import bench_engines, bench_pages
-from paddle2torch.bench import BenchError, Measurement
-from paddle2torch.bench_engines import (
+from paddle2torch.bench.engines import (
     NO_BFLOAT16,
     Engine,
     EngineRun,
@@ -24,7 +22,10 @@ from paddle2torch.bench_engines import (
     our_form,
     run_engines,
 )
-from paddle2torch.bench_pages import PagesBench
+from paddle2torch.bench.pages import PagesBench
+from paddle2torch.bench.processes import BenchError, Measurement
+from paddle2torch.bench.processes import engines as bench_engines
+from paddle2torch.bench.processes import pages as bench_pages
 from paddle2torch.cli import main
 from paddle2torch.model_zoo.errors import ConfigError, Paddle2TorchError
 
@@ -161,7 +162,7 @@ def test_threads_are_looked_at_before_anything_is_converted(pages: list[Path], t
 
 def test_ours_are_prepared_before_their_processes_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A compiled engine whose model cannot be compiled would run without it, and nobody would know."""
-    from paddle2torch import compiled
+    from paddle2torch.compiled.network import network as compiled
 
     def load_compiled(folder: Path) -> None:
         raise compiled.CompilerError(f"no compiler for {folder.name}")
@@ -188,8 +189,10 @@ def test_every_form_that_there_can_be_is_compiled(
     quantized: bool, bfloat16: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = []
-    monkeypatch.setattr("paddle2torch.compiled.load_compiled", lambda folder, **form: made.append((folder, form)))
-    monkeypatch.setattr("paddle2torch.model_zoo.native.has_bfloat16", lambda: bfloat16)
+    monkeypatch.setattr(
+        "paddle2torch.compiled.network.load_compiled", lambda folder, **form: made.append((folder, form))
+    )
+    monkeypatch.setattr("paddle2torch.model_zoo.forms.native.has_bfloat16", lambda: bfloat16)
     folder = Path("model")
     assert compile_forms(folder, quantized=quantized) == (None if bfloat16 else NO_BFLOAT16)
     wanted = [{}, *[{"quantized": True}] * quantized, *[{"dtype": torch.bfloat16}] * bfloat16]

@@ -10,16 +10,16 @@ import pytest
 from click.testing import CliRunner
 from small_models import fill, lstm_config, small_config
 
-from paddle2torch import bench_networks
-from paddle2torch.bench import Measurement
-from paddle2torch.bench_engines import NO_INT8, Engine, EngineRun, EnginesBench, run_engines
-from paddle2torch.bench_networks import NetworkBench
+from paddle2torch.bench.engines import NO_INT8, Engine, EngineRun, EnginesBench, run_engines
+from paddle2torch.bench.networks import NetworkBench
+from paddle2torch.bench.processes import Measurement
+from paddle2torch.bench.processes import networks as bench_networks
 from paddle2torch.cli import main
-from paddle2torch.info import cost_of
 from paddle2torch.model_zoo.config import Component, ModelConfig
 from paddle2torch.model_zoo.errors import ConversionError
 from paddle2torch.model_zoo.network import build_model
-from paddle2torch.store import save_model
+from paddle2torch.zoo.folder import save_model
+from paddle2torch.zoo.info import cost_of
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def test_multiply_adds_are_those_of_the_batch(folder: Path) -> None:
 def test_the_command_with_what_is_always_there(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def engines(folder: Path, *_: object) -> tuple[Engine, ...]:
         options = {"model": str(folder), "compiled": False}
-        ours = Engine("paddle2torch", "paddle2torch.bench_networks:load_ours", ("torch",), options)
+        ours = Engine("paddle2torch", "paddle2torch.bench.networks:load_ours", ("torch",), options)
         return ours, Engine("Nobody's", "nobody:load", ("no-such-distribution",))
 
     monkeypatch.setattr(bench_networks, "engines", engines)
@@ -115,7 +115,7 @@ def test_what_fails_for_another_reason_ends_the_run(folder: Path, monkeypatch: p
     def export(*_: object) -> None:
         raise ConversionError("ONNX Runtime's output differs")
 
-    monkeypatch.setattr("paddle2torch.exporting.export", export)
+    monkeypatch.setattr("paddle2torch.exporting.export.export", export)
     monkeypatch.setattr(bench_networks, "version_of", lambda name: "1")
     with pytest.raises(ConversionError, match="ONNX Runtime's output differs"):
         bench_networks.bench_networks(folder, compiled=False, threads=1)
@@ -144,6 +144,6 @@ def test_paddle_runs_an_export_of_its_newer_format(folder: Path, shared: Path, p
         "program": str(export / "inference.json"),
         "parameters": str(export / "inference.pdiparams"),
     }
-    engine = Engine("Paddle", "paddle2torch.bench_networks:load_paddle", options=options)
+    engine = Engine("Paddle", "paddle2torch.bench.networks:load_paddle", options=options)
     result = run_engines([engine], bench_networks._images((1, 48, 64), tmp_path), repeat=1, threads=1)
     assert len(result.runs[0].texts[0]) == 8, "a class for each step"

@@ -12,8 +12,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from tiny_training import tiny_config
 
-from paddle2torch import landing
-from paddle2torch.checkpoints import (
+from paddle2torch import atomic as landing
+from paddle2torch.model_zoo.errors import ConfigError, FileFormatError, Paddle2TorchError
+from paddle2torch.model_zoo.network import Network, build_model
+from paddle2torch.training.checkpoints import (
     STATE_NAME,
     Progress,
     changed_settings,
@@ -21,12 +23,10 @@ from paddle2torch.checkpoints import (
     random_state,
     save_checkpoint,
 )
-from paddle2torch.initialisation import initialise
-from paddle2torch.model_zoo.errors import ConfigError, FileFormatError, Paddle2TorchError
-from paddle2torch.model_zoo.network import Network, build_model
-from paddle2torch.optimisation import MovingAverage, build_optimizer, freeze, set_rate
-from paddle2torch.settings import OptimizerSettings
-from paddle2torch.store import WEIGHTS_NAME, load_model
+from paddle2torch.training.initialisation import initialise
+from paddle2torch.training.optimisation import MovingAverage, build_optimizer, freeze, set_rate
+from paddle2torch.training.settings import OptimizerSettings
+from paddle2torch.zoo.folder import WEIGHTS_NAME, load_model
 
 CPU = torch.device("cpu")
 PROGRESS = Progress(step=3, epoch=1, batch=2, best=0.25, best_step=2, stale=1, settings='{"a": 1}')

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from paddle2torch import cli, verification
-from paddle2torch.verification import bundled_images
+from paddle2torch import cli
+from paddle2torch.parity import verification
+from paddle2torch.parity.verification import bundled_images
 
 
 def run(*arguments: object) -> Result:

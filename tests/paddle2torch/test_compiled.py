@@ -17,19 +17,19 @@ from small_models import card_network, fill, small_config
 from structure import image
 
 from paddle2torch.api import load_pretrained
-from paddle2torch.compiled import (
+from paddle2torch.compiled.kernel_library import CompilerError, load_kernels
+from paddle2torch.compiled.network import (
     CompiledNetwork,
     compile_model,
     load_compiled,
     package_path,
 )
-from paddle2torch.kernels import CompilerError, load_kernels
 from paddle2torch.model_zoo.errors import ConfigError, ConversionError
-from paddle2torch.model_zoo.folding import fold
-from paddle2torch.model_zoo.native import has_bfloat16
+from paddle2torch.model_zoo.forms.folding import fold
+from paddle2torch.model_zoo.forms.native import has_bfloat16
 from paddle2torch.model_zoo.network import Network, build_model
 from paddle2torch.quantization import quantize
-from paddle2torch.store import INT8_NAME, load_model, load_quantized, save_model, save_quantized
+from paddle2torch.zoo.folder import INT8_NAME, load_model, load_quantized, save_model, save_quantized
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 
@@ -142,8 +142,8 @@ def test_bfloat16(folder: Path) -> None:
 @needs_compiler
 def test_bfloat16_where_there_is_none(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(folder, tmp_path / "own"))
-    monkeypatch.setattr("paddle2torch.compiled.package_path", lambda *_, **__: tmp_path / "none.pt2")
-    monkeypatch.setattr("paddle2torch.compiled.has_bfloat16", lambda: False)
+    monkeypatch.setattr("paddle2torch.compiled.network.package_path", lambda *_, **__: tmp_path / "none.pt2")
+    monkeypatch.setattr("paddle2torch.compiled.network.has_bfloat16", lambda: False)
     with pytest.raises(ConfigError, match="does not multiply bfloat16"):
         compile_model(copy, dtype=torch.bfloat16)
     with pytest.raises(ConfigError, match=r"float32, bfloat16 or int8, not torch\.float16"):

@@ -16,17 +16,6 @@ import numpy as np
 import pytest
 import torch
 
-from paddle2torch.detection import (
-    MAX_SIDE,
-    Box,
-    DetectionError,
-    Detector,
-    boxes_from_map,
-    clip_boxes,
-    input_size,
-    preprocess,
-)
-from paddle2torch.geometry import sorted_order
 from paddle2torch.model_zoo.config import (
     ClsPostprocess,
     ClsPreprocess,
@@ -36,6 +25,17 @@ from paddle2torch.model_zoo.config import (
     ModelConfig,
 )
 from paddle2torch.model_zoo.errors import ConfigError
+from paddle2torch.tasks.detection import (
+    MAX_SIDE,
+    Box,
+    DetectionError,
+    Detector,
+    boxes_from_map,
+    clip_boxes,
+    input_size,
+    preprocess,
+)
+from paddle2torch.tasks.geometry import sorted_order
 
 GOLDEN = np.load(Path(__file__).with_name("detection_golden.npz"), allow_pickle=False)
 MAP = GOLDEN["map"].astype(np.float32) / np.float32(255)

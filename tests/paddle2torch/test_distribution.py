@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 import paddle2torch.model_zoo.network  # noqa: F401 - with it every layer is known
-from paddle2torch.distribution import SYNCHRONISED, SyncBatchNorm2d, synchronise_batch_norm
 from paddle2torch.model_zoo.layers import BatchNorm2d
+from paddle2torch.training.distributed import SYNCHRONISED, SyncBatchNorm2d, synchronise_batch_norm
 
 
 def kinds(base: type[nn.Module]) -> Iterator[type[nn.Module]]:

@@ -21,26 +21,28 @@ from click.testing import CliRunner
 from small_models import lstm_config
 from tiny_training import TinyBatches, tiny_config, tiny_settings
 
-from paddle2torch import export, export_onnx, export_torch
+from paddle2torch import export
 from paddle2torch.cli import main
 from paddle2torch.converters.convert import convert_checkpoint, convert_export
 from paddle2torch.converters.templates import Charset, Template, from_card
-from paddle2torch.exporting import Check, Exported, captured, compare, example_images, served
+from paddle2torch.exporting.export import Check, Exported, captured, compare, example_images, served
+from paddle2torch.exporting.export import onnx as export_onnx
+from paddle2torch.exporting.export import torch as export_torch
 from paddle2torch.model_zoo.cards import load_card
 from paddle2torch.model_zoo.config import ModelConfig, RecPreprocess
 from paddle2torch.model_zoo.errors import ConfigError, ConversionError, Paddle2TorchError
-from paddle2torch.model_zoo.folding import fold
+from paddle2torch.model_zoo.forms.folding import fold
 from paddle2torch.model_zoo.network import Network, build_model, fuse
-from paddle2torch.recognition import Recognizer
-from paddle2torch.store import load_model, save_model
-from paddle2torch.train import train
+from paddle2torch.tasks.recognition import Recognizer
+from paddle2torch.training.trainer import train
+from paddle2torch.zoo.folder import load_model, save_model
 
 CHARSET = ("a", "b", "ü", "字", "!", " ")
 
 # What a user without this package writes. It is not only absent: it cannot be imported.
 WITHOUT_US = """
 import json, sys
-for name in ("paddle2torch", "paddle2torch.exporting", "paddle2torch.model_zoo"):
+for name in ("paddle2torch", "paddle2torch.exporting.export", "paddle2torch.model_zoo"):
     sys.modules[name] = None
 import numpy, torch
 extra = {"model_config.json": "", "charset.txt": ""}

@@ -18,7 +18,7 @@ from small_models import fill, lstm_config, small_config, write_pdparams
 from paddle2torch import export
 from paddle2torch.converters.convert import convert_checkpoint, convert_export
 from paddle2torch.converters.layout import checkpoint_rows, to_paddle
-from paddle2torch.converters.pdparams import Checkpoint, read_pdparams
+from paddle2torch.converters.paddle_files.pdparams import Checkpoint, read_pdparams
 from paddle2torch.converters.templates import from_card, from_yml
 from paddle2torch.model_zoo.cards import load_card
 from paddle2torch.model_zoo.config import (

@@ -13,16 +13,16 @@ import pytest
 import torch
 from small_models import fill, small_config
 
-from paddle2torch.export_transformers import (
+from paddle2torch.exporting.transformers import (
     export_transformers,
     transformers_config,
     transformers_names,
     transformers_state,
 )
-from paddle2torch.info import card_config
 from paddle2torch.model_zoo.cards import load_card
 from paddle2torch.model_zoo.errors import ConfigError, ConversionError
 from paddle2torch.model_zoo.network import Network, build_model, fuse
+from paddle2torch.zoo.info import card_config
 
 # {class: {tensor: shape}} of transformers 5.23.0's classes, with the settings of the official releases.
 EXPECTED = Path(__file__).parents[1] / "goldens" / "transformers.json.gz"

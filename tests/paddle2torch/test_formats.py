@@ -12,7 +12,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from paddle2torch.formats import (
+from paddle2torch.model_zoo.errors import ConfigError, FileFormatError
+from paddle2torch.ocr.formats import (
     FORMATS,
     SUFFIXES,
     TSV_COLUMNS,
@@ -25,8 +26,7 @@ from paddle2torch.formats import (
     write_documents,
     write_stream,
 )
-from paddle2torch.model_zoo.errors import ConfigError, FileFormatError
-from paddle2torch.pages import Failure
+from paddle2torch.ocr.pages import Failure
 
 HOSTILE = "<b a='1' c=\"2\">&\t\n\x00\x1b\ufffe\U0001f600</b>"
 

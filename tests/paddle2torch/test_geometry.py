@@ -8,8 +8,16 @@ import cv2
 import numpy as np
 import pytest
 
-from paddle2torch import geometry
-from paddle2torch.geometry import Crop, Points, crop_polygon, crop_quad, min_area_quad, order_clockwise, sorted_order
+from paddle2torch.tasks import geometry
+from paddle2torch.tasks.geometry import (
+    Crop,
+    Points,
+    crop_polygon,
+    crop_quad,
+    min_area_quad,
+    order_clockwise,
+    sorted_order,
+)
 
 GOLDEN = np.load(Path(__file__).with_name("detection_golden.npz"), allow_pickle=False)
 

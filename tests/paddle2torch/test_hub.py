@@ -24,15 +24,16 @@ from huggingface_hub import constants
 from loopback import Handler, Server
 from small_models import small_config
 
-from paddle2torch import hub, load_pretrained
+from paddle2torch import load_pretrained
 from paddle2torch.cli import main
-from paddle2torch.hub import push
-from paddle2torch.hub_card import hub_card
 from paddle2torch.model_zoo.config import ClsPostprocess, ClsPreprocess, Component, ModelConfig
 from paddle2torch.model_zoo.errors import ConfigError, FileFormatError, SourceError
 from paddle2torch.model_zoo.network import Network, build_model
-from paddle2torch.sources import is_hub_id
-from paddle2torch.store import save_model
+from paddle2torch.zoo.folder import save_model
+from paddle2torch.zoo.hub import push
+from paddle2torch.zoo.hub_card import hub_card
+from paddle2torch.zoo.models import hub
+from paddle2torch.zoo.sources import is_hub_id
 
 TOKEN = "hf_atesttoken"
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from paddle2torch.images import MAX_PIXELS, ImageError, load_image
+from paddle2torch.tasks.images import MAX_PIXELS, ImageError, load_image
 
 SHARED = Path(__file__).parents[3] / "shared" / "images"
 ORIENTATION = 0x0112

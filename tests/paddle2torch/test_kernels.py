@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from paddle2torch import kernels
-from paddle2torch.kernels import CompilerError, find_compiler, kernels_path
+from paddle2torch.compiled.kernel_library import CompilerError, find_compiler, kernels_path
+from paddle2torch.compiled.network import kernel_library as kernels
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 
@@ -32,7 +32,7 @@ def test_made_once(home: Path) -> None:
     """In processes of their own: PyTorch bears no second definition of an operator."""
     code = (
         "import torch\n"
-        "from paddle2torch.kernels import load_kernels\n"
+        "from paddle2torch.compiled.kernel_library import load_kernels\n"
         "load_kernels()\n"
         "load_kernels()\n"
         "print(torch.ops.paddle2torch.features())"

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from paddle2torch import landing
-from paddle2torch.landing import land_file, land_folder, repair_folder
+from paddle2torch import atomic as landing
+from paddle2torch.atomic import land_file, land_folder, repair_folder
 from paddle2torch.model_zoo.errors import ConfigError, Paddle2TorchError
 
 # For each delay (seconds) that it reads, starts a process which lands one generation after another in the same
@@ -25,7 +25,7 @@ from paddle2torch.model_zoo.errors import ConfigError, Paddle2TorchError
 WRITERS = """
 import errno, hashlib, itertools, os, signal, sys, time
 from pathlib import Path
-from paddle2torch import landing
+from paddle2torch import atomic as landing
 
 def refuse(one, other):
     raise OSError(errno.ENOSYS, "not here")
@@ -105,7 +105,7 @@ def test_a_writer_killed_between_the_two_renames_is_repaired(tmp_path: Path) -> 
     script = f"""
 import errno, os, signal, sys
 from pathlib import Path
-from paddle2torch import landing
+from paddle2torch import atomic as landing
 
 def refuse(one, other):
     raise OSError(errno.ENOSYS, "not here")

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from paddle2torch.losses import balanced_loss, ctc_loss, db_loss, dice_loss, losses_of, multi_loss, nrtr_loss
-from paddle2torch.settings import DBLossSettings, RecLossSettings
+from paddle2torch.training.losses import balanced_loss, ctc_loss, db_loss, dice_loss, losses_of, multi_loss, nrtr_loss
+from paddle2torch.training.settings import DBLossSettings, RecLossSettings
 
 # paddle.nn.CTCLoss(blank=0, reduction="none") of paddlepaddle 3.3.1 for the logits and labels below.
 PADDLE_CTC = (3.4034178256988525, 4.9757843017578125, 3.14929461479187)

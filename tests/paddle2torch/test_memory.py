@@ -10,7 +10,7 @@ import pytest
 
 PROGRAM = """
 import resource, sys, torch
-from paddle2torch.memory import keep_freed_memory
+from paddle2torch.malloc import keep_freed_memory
 
 torch.set_num_threads(1)
 def faults():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from paddle2torch.metrics import DetMetric, RecMetric, ctc_texts, edit_distance, label_texts, simple
+from paddle2torch.training.metrics import DetMetric, RecMetric, ctc_texts, edit_distance, label_texts, simple
 
 SQUARE = np.array([[0, 0], [10, 0], [10, 10], [0, 10]], dtype=np.float32)
 

@@ -20,9 +20,6 @@ from PIL import Image
 from torch import Tensor, nn
 
 from paddle2torch.api import convert
-from paddle2torch.detection import DetectionError
-from paddle2torch.formats import PageText, append_pages, finished_pages
-from paddle2torch.images import BGRImage, ImageError
 from paddle2torch.model_zoo.config import (
     ClsPostprocess,
     ClsPreprocess,
@@ -34,8 +31,11 @@ from paddle2torch.model_zoo.config import (
     RecPreprocess,
 )
 from paddle2torch.model_zoo.errors import ConfigError
-from paddle2torch.ocr import OCR
-from paddle2torch.pages import Failure, Page, find_sources, read_pages
+from paddle2torch.ocr.formats import PageText, append_pages, finished_pages
+from paddle2torch.ocr.pages import Failure, Page, find_sources, read_pages
+from paddle2torch.ocr.pipeline import OCR
+from paddle2torch.tasks.detection import DetectionError
+from paddle2torch.tasks.images import BGRImage, ImageError
 
 # A letter is a cell of a colour (BGR), 12 pixels wide, with 6 pixels of grey on each side; the lower edge is black.
 COLOURS = {"A": (0, 0, 255), "B": (0, 255, 0), "C": (255, 0, 0), " ": (0, 255, 255)}

@@ -13,10 +13,10 @@ import pytest
 from click.testing import CliRunner
 
 from paddle2torch import cli
-from paddle2torch.formats import PageText, TextLine, TextWord
 from paddle2torch.model_zoo.errors import ConfigError, FileFormatError
-from paddle2torch.ocr_job import run_job
-from paddle2torch.pages import Failure, Page
+from paddle2torch.ocr.formats import PageText, TextLine, TextWord
+from paddle2torch.ocr.job import run_job
+from paddle2torch.ocr.pages import Failure, Page
 
 BOX = np.array([[1, 1], [30, 1], [30, 12], [1, 12]], np.float32)
 
@@ -112,7 +112,7 @@ def test_pictures_and_progress(folder: Path, tmp_path: Path) -> None:
 
 
 def test_the_command(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("paddle2torch.ocr.OCR", lambda *a, **k: Reader())
+    monkeypatch.setattr("paddle2torch.ocr.pipeline.OCR", lambda *a, **k: Reader())
     result = CliRunner().invoke(cli.main, ["ocr", str(folder), "--json"])
     assert result.exit_code == 1
     pages = json.loads(result.stdout)

@@ -9,11 +9,11 @@ import torch
 from tiny_training import tiny_config, tiny_det_config
 from torch import nn
 
-from paddle2torch.initialisation import adopt, initialise
 from paddle2torch.model_zoo.config import Component
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.network import Network, build_model
-from paddle2torch.optimisation import (
+from paddle2torch.training.initialisation import adopt, initialise
+from paddle2torch.training.optimisation import (
     MovingAverage,
     Schedule,
     build_optimizer,
@@ -23,7 +23,7 @@ from paddle2torch.optimisation import (
     set_training,
     treatments,
 )
-from paddle2torch.settings import OptimizerSettings, ScheduleSettings
+from paddle2torch.training.settings import OptimizerSettings, ScheduleSettings
 
 # What paddle.optimizer.lr of paddlepaddle 3.3.1 gives step by step.
 PADDLE_COSINE = (5e-4, 0.0004809698831278217, 0.0004267766952966369, 0.00034567085809127253, 2.5e-4)

@@ -20,7 +20,7 @@ from paddle2torch.model_zoo.config import (
     ModelConfig,
 )
 from paddle2torch.model_zoo.errors import ConfigError
-from paddle2torch.orientation import Classifier, Direction, OrientationError, preprocess
+from paddle2torch.tasks.orientation import Classifier, Direction, OrientationError, preprocess
 
 CONFIG = ModelConfig(
     name="directions",

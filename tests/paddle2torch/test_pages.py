@@ -13,9 +13,9 @@ import pypdfium2
 import pytest
 from PIL import Image
 
-from paddle2torch import pages
-from paddle2torch.images import load_image
-from paddle2torch.pages import Failure, Page, find_sources, read_pages
+from paddle2torch.ocr.pages import Failure, Page, find_sources, read_pages
+from paddle2torch.ocr.pipeline import pages
+from paddle2torch.tasks.images import load_image
 
 
 def write_pdf(path: Path, *sizes: tuple[float, float]) -> Path:

@@ -20,18 +20,19 @@ from small_models import card_network, fill, small_config
 from structure import image
 from torch import Tensor, nn
 
-from paddle2torch import OCR, cli, quantization, store
+from paddle2torch import OCR, cli, quantization
 from paddle2torch.api import convert, load_pretrained
-from paddle2torch.images import load_image
 from paddle2torch.model_zoo.errors import ConfigError, FileFormatError, Paddle2TorchError
-from paddle2torch.model_zoo.folded import FoldedConv2d, Tail
-from paddle2torch.model_zoo.folding import fold
+from paddle2torch.model_zoo.forms.folded import FoldedConv2d, Tail
+from paddle2torch.model_zoo.forms.folding import fold
+from paddle2torch.model_zoo.forms.quantized import WEIGHT_LIMIT, QuantizedConv2d
 from paddle2torch.model_zoo.network import Network, build_model
-from paddle2torch.model_zoo.quantized import WEIGHT_LIMIT, QuantizedConv2d
-from paddle2torch.orientation import Direction
 from paddle2torch.quantization import Agreement, compare, quantize, quantized_convolution
-from paddle2torch.recognition import Line, Recognizer
-from paddle2torch.store import INT8_NAME, load_model, load_quantized, read_state, save_model
+from paddle2torch.tasks.images import load_image
+from paddle2torch.tasks.orientation import Direction
+from paddle2torch.tasks.recognition import Line, Recognizer
+from paddle2torch.zoo.folder import INT8_NAME, load_model, load_quantized, read_state, save_model
+from paddle2torch.zoo.models import folder as store
 
 
 def rendered(count: int, height: int = 48, width: int = 160) -> list[np.ndarray]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from paddle2torch.geometry import Points
-from paddle2torch.reading_order import reading_blocks
+from paddle2torch.ocr.reading_order import reading_blocks
+from paddle2torch.tasks.geometry import Points
 
 
 def line(left: float, top: float, width: float, height: float = 20) -> Points:

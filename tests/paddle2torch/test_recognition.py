@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from paddle2torch.converters.convert import convert_checkpoint, convert_export
 from paddle2torch.converters.templates import from_card
-from paddle2torch.images import ImageError, load_image
 from paddle2torch.model_zoo.cards import load_card
 from paddle2torch.model_zoo.config import (
     ClsPostprocess,
@@ -27,7 +26,8 @@ from paddle2torch.model_zoo.config import (
 )
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.network import Network, build_model
-from paddle2torch.recognition import (
+from paddle2torch.tasks.images import ImageError, load_image
+from paddle2torch.tasks.recognition import (
     Char,
     Extent,
     Line,
@@ -517,7 +517,7 @@ def test_real_lines_read_as_paddleocr_reads_them(name: str, weights: str) -> Non
 
 
 def test_a_stream_reads_as_one_call_does_and_holds_a_window(monkeypatch: pytest.MonkeyPatch, small: Network) -> None:
-    monkeypatch.setattr("paddle2torch.recognition.WINDOW", 2)
+    monkeypatch.setattr("paddle2torch.tasks.recognition.WINDOW", 2)
     recognizer = Recognizer(small, small.config, batch_size=2)
     rng = np.random.default_rng(3)
     images = [rng.integers(0, 256, (48, 40 + 90 * (index % 5), 3), dtype=np.uint8) for index in range(11)]

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from paddle2torch import reference
-from paddle2torch._paddle_reference import (
+from paddle2torch.model_zoo.errors import VerificationError
+from paddle2torch.parity import reference
+from paddle2torch.parity._paddle_reference import (
     RequestError,
     check_place,
     choose_writer,
@@ -22,8 +23,7 @@ from paddle2torch._paddle_reference import (
     match_inputs,
     stored_operations,
 )
-from paddle2torch.model_zoo.errors import VerificationError
-from paddle2torch.reference import PaddleRun, Wanted, run_program
+from paddle2torch.parity.reference import PaddleRun, Wanted, run_program
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 MODELS = SHARED / "models"

@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 
 from paddle2torch.model_zoo.errors import Paddle2TorchError
-from paddle2torch.report import TEMPLATE, as_data, write_report
-from paddle2torch.verification import (
+from paddle2torch.parity.report import TEMPLATE, as_data, write_report
+from paddle2torch.parity.verification import (
     ACCUMULATED_TOLERANCE,
     LOCAL_TOLERANCE,
     Difference,

@@ -11,13 +11,13 @@ import pytest
 import yaml
 from tiny_training import tiny_config, tiny_det_config, tiny_settings
 
-from paddle2torch.checkpoints import changed_settings
 from paddle2torch.model_zoo.charsets import load_charset
 from paddle2torch.model_zoo.errors import ConfigError, FileFormatError
 from paddle2torch.model_zoo.strict_json import from_json
-from paddle2torch.paddleocr_yml import UNKNOWN, translate
-from paddle2torch.recipes import config_of, init, official_settings
-from paddle2torch.settings import (
+from paddle2torch.training.checkpoints import changed_settings
+from paddle2torch.training.paddleocr_yml import UNKNOWN, translate
+from paddle2torch.training.recipes import config_of, init, official_settings
+from paddle2torch.training.settings import (
     DatasetSettings,
     DBLossSettings,
     LoaderSettings,
@@ -33,7 +33,7 @@ from paddle2torch.settings import (
     read_settings,
     write_settings,
 )
-from paddle2torch.store import save_model
+from paddle2torch.zoo.folder import save_model
 
 
 @pytest.fixture

@@ -23,11 +23,11 @@ from typing import Any
 import pytest
 from loopback import COMMIT, Server, sha256
 
-from paddle2torch import downloads, sources
 from paddle2torch.model_zoo.cards import Card, HubSource, Source, Sources, WheelSource, load_card
 from paddle2torch.model_zoo.errors import ConfigError, FileFormatError, Paddle2TorchError, SourceError
 from paddle2torch.model_zoo.strict_json import to_json
-from paddle2torch.sources import Obtained, cache_dir, obtain, obtain_local, zoo_dir
+from paddle2torch.zoo.models import downloads, sources
+from paddle2torch.zoo.sources import Obtained, cache_dir, obtain, obtain_local, zoo_dir
 
 CHANCE = random.Random(5)
 CHECKPOINT = pickle.dumps({"head.weight": CHANCE.randbytes(200_000)}, protocol=2)
@@ -86,7 +86,7 @@ import json, sys
 from paddle2torch.model_zoo.cards import Card
 from paddle2torch.model_zoo.errors import Paddle2TorchError
 from paddle2torch.model_zoo.strict_json import from_json
-from paddle2torch.sources import obtain
+from paddle2torch.zoo.sources import obtain
 card = from_json(Card, json.loads({json.dumps(to_json(model))!r}), "card")
 """
     return subprocess.Popen(

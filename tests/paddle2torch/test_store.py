@@ -15,11 +15,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from paddle2torch import store
 from paddle2torch.model_zoo.config import CONFIG_NAME, Origin
 from paddle2torch.model_zoo.errors import ConfigError, ConversionError, FileFormatError
 from paddle2torch.model_zoo.network import Network
-from paddle2torch.store import WEIGHTS_NAME, load_model, save_model
+from paddle2torch.zoo.folder import WEIGHTS_NAME, load_model, save_model
+from paddle2torch.zoo.models import folder as store
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 from paddle2torch.model_zoo.config import ModelConfig
-from paddle2torch.store import load_model, save_model
+from paddle2torch.zoo.folder import load_model, save_model
 
 torch.set_num_threads(1)  # a process with threads cannot be forked
 folder = Path(sys.argv[1])

@@ -23,24 +23,27 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from tiny_training import TinyBatches, job, tiny_config, tiny_det_config, tiny_settings
 
-from paddle2torch import landing
+from paddle2torch import atomic as landing
 from paddle2torch.api import load_pretrained
-from paddle2torch.checkpoints import STATE_NAME
-from paddle2torch.initialisation import initialise
-from paddle2torch.losses import losses_of
 from paddle2torch.model_zoo.config import ModelConfig
 from paddle2torch.model_zoo.errors import ConfigError, Paddle2TorchError
 from paddle2torch.model_zoo.network import build_model, fuse
-from paddle2torch.optimisation import build_optimizer, set_rate, set_training
-from paddle2torch.recipes import official_settings
-from paddle2torch.settings import LoaderSettings, MultiScaleSampler, Settings
-from paddle2torch.store import WEIGHTS_NAME, load_model
-from paddle2torch.train import TrainingError, batches_of, evaluate, train
+from paddle2torch.training.checkpoints import STATE_NAME
+from paddle2torch.training.initialisation import initialise
+from paddle2torch.training.losses import losses_of
+from paddle2torch.training.optimisation import build_optimizer, set_rate, set_training
+from paddle2torch.training.recipes import official_settings
+from paddle2torch.training.settings import LoaderSettings, MultiScaleSampler, Settings
+from paddle2torch.training.trainer import TrainingError, batches_of, evaluate, train
+from paddle2torch.zoo.folder import WEIGHTS_NAME, load_model
 
 TESTS = Path(__file__).resolve().parents[1]
 
 # The package first: tests/ has a folder of its name.
-PROGRAM = f"import paddle2torch.train, sys; sys.path.append({str(TESTS)!r}); import tiny_training; tiny_training.main()"
+PROGRAM = (
+    "import paddle2torch.training.trainer, sys; "
+    f"sys.path.append({str(TESTS)!r}); import tiny_training; tiny_training.main()"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -376,7 +379,7 @@ def test_no_batch_no_training(tmp_path: Path) -> None:
 
 def test_parameters_that_no_loss_reaches_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Paddle would leave them as they are, in silence."""
-    monkeypatch.setattr("paddle2torch.train.check_fit", lambda settings, config: None)
+    monkeypatch.setattr("paddle2torch.training.trainer.check_fit", lambda settings, config: None)
     config = tiny_config(head={"nrtr": None})
     with pytest.raises(ConfigError, match=r"no gradient to \d+ parameters \(backbone\."):
         train(tiny_settings(tmp_path), config, make_batches=TinyBatches.make)

@@ -14,19 +14,18 @@ from small_models import fill
 from structure import image
 from torch import nn
 
-from paddle2torch import verification
 from paddle2torch.converters.convert import convert_files
 from paddle2torch.converters.templates import from_card
-from paddle2torch.golden import OUTPUT, Golden, load_golden, save_golden, shipped_golden
 from paddle2torch.model_zoo.cards import load_card
 from paddle2torch.model_zoo.config import Component, CTCDecode, ModelConfig, Origin, RecPreprocess
 from paddle2torch.model_zoo.errors import FileFormatError, VerificationError
-from paddle2torch.model_zoo.folding import fold
+from paddle2torch.model_zoo.forms.folding import fold
 from paddle2torch.model_zoo.layers import Hardsigmoid
 from paddle2torch.model_zoo.network import Network, build_model
-from paddle2torch.reference import PaddleRun
-from paddle2torch.store import save_model
-from paddle2torch.verification import (
+from paddle2torch.parity import verification
+from paddle2torch.parity.golden import OUTPUT, Golden, load_golden, save_golden, shipped_golden
+from paddle2torch.parity.reference import PaddleRun
+from paddle2torch.parity.verification import (
     ACCUMULATED_TOLERANCE,
     LOCAL_TOLERANCE,
     Difference,
@@ -36,6 +35,7 @@ from paddle2torch.verification import (
     verify_export,
     verify_golden,
 )
+from paddle2torch.zoo.folder import save_model
 
 
 def convert(path: Path, name: str) -> Network:

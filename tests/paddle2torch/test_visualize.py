@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import features
 
-from paddle2torch import visualize as module
-from paddle2torch.formats import PageText, TextLine
-from paddle2torch.geometry import Points
 from paddle2torch.model_zoo.errors import ConfigError
-from paddle2torch.visualize import find_font, system_fonts, visualize
+from paddle2torch.ocr.formats import PageText, TextLine
+from paddle2torch.ocr.pipeline import visualize as module
+from paddle2torch.ocr.visualize import find_font, system_fonts, visualize
+from paddle2torch.tasks.geometry import Points
 
 NEEDS_FONT = pytest.mark.skipif(not system_fonts(), reason="needs a font on this machine")
 NEEDS_OPENCV_5 = pytest.mark.skipif(not hasattr(cv2, "FontFace"), reason="needs the font that OpenCV 5 brings")

@@ -19,19 +19,19 @@ from rich.console import Console
 from small_models import fill, write_pdparams
 
 from paddle2torch import OCR, convert, list_models, load_pretrained
-from paddle2torch import ocr as ocr_module
 from paddle2torch.cli import main
+from paddle2torch.cli.zoo_tables import print_info, print_models
 from paddle2torch.converters import convert as convert_module
 from paddle2torch.converters.layout import layout_table, to_paddle
-from paddle2torch.info import cost_of, describe
 from paddle2torch.model_zoo import cards
 from paddle2torch.model_zoo.cards import list_cards, load_card
 from paddle2torch.model_zoo.config import Component, CTCDecode, ModelConfig, RecPreprocess
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.languages import ALIASES, LANGUAGES, SCRIPTS, find_language
 from paddle2torch.model_zoo.network import build_model
-from paddle2torch.zoo import Pipeline, own_models, pipeline_of
-from paddle2torch.zoo_tables import print_info, print_models
+from paddle2torch.ocr.pipeline import pipeline as ocr_module
+from paddle2torch.zoo.info import cost_of, describe
+from paddle2torch.zoo.models import Pipeline, own_models, pipeline_of
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 

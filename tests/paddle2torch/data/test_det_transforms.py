@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from paddle2torch.data.det_transforms import (
+from paddle2torch.model_zoo.errors import ConfigError
+from paddle2torch.training.data.det_transforms import (
     AffineArgs,
     Augmenter,
     CopyPaste,
@@ -32,7 +33,6 @@ from paddle2torch.data.det_transforms import (
     ResizeArgs,
     ToCHWImage,
 )
-from paddle2torch.model_zoo.errors import ConfigError
 
 GOLDEN = np.load(Path(__file__).with_name("paddleocr_transforms.npz"))
 MAPS = ("threshold_map", "threshold_mask", "shrink_map", "shrink_mask")

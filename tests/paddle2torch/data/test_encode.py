@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from paddle2torch.data.drops import Reason, Rejected
-from paddle2torch.data.encode import LabelEncoder
+from paddle2torch.training.data.drops import Reason, Rejected
+from paddle2torch.training.data.encode import LabelEncoder
 
 # As in en_dict.txt with use_space_char: the space stands there twice.
 CHARSET = ("a", "b", " ", "1", " ")

@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 import pytest
 
-from paddle2torch.data.drops import DataError
-from paddle2torch.data.labels import Group, LabelFiles, parse_boxes, stack_polygons
-from paddle2torch.images import ImageError
 from paddle2torch.model_zoo.errors import ConfigError, FileFormatError
+from paddle2torch.tasks.images import ImageError
+from paddle2torch.training.data.drops import DataError
+from paddle2torch.training.data.labels import Group, LabelFiles, parse_boxes, stack_polygons
 
 
 def label_file(folder: Path, content: str | bytes, name: str = "train.txt") -> str:

@@ -9,11 +9,11 @@ import cv2
 import numpy as np
 import pytest
 
-from paddle2torch.data.drops import DataError
-from paddle2torch.data.labels import Group
-from paddle2torch.data.lmdb import LmdbFolders
-from paddle2torch.images import ImageError
 from paddle2torch.model_zoo.errors import FileFormatError
+from paddle2torch.tasks.images import ImageError
+from paddle2torch.training.data.drops import DataError
+from paddle2torch.training.data.labels import Group
+from paddle2torch.training.data.lmdb import LmdbFolders
 
 lmdb = pytest.importorskip("lmdb")
 

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 
-from paddle2torch.data import DataError, Loader, Reason, build_loader
 from paddle2torch.model_zoo.config import (
     Component,
     CTCDecode,
@@ -24,7 +23,8 @@ from paddle2torch.model_zoo.config import (
     RecPreprocess,
 )
 from paddle2torch.model_zoo.errors import ConfigError, FileFormatError
-from paddle2torch.settings import DatasetSettings, LoaderSettings, MultiScaleSampler, SplitSettings, Transform
+from paddle2torch.training.data import DataError, Loader, Reason, build_loader
+from paddle2torch.training.settings import DatasetSettings, LoaderSettings, MultiScaleSampler, SplitSettings, Transform
 
 CHARSET = tuple("0123456789abcdefghij ")
 RECOGNISER = ModelConfig(
@@ -337,7 +337,7 @@ def test_strange_images(tmp_path: Path) -> None:
 
 
 def test_a_page_for_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("paddle2torch.data.loaders.LINE_PIXELS", 6400)
+    monkeypatch.setattr("paddle2torch.training.data.loaders.LINE_PIXELS", 6400)
     labels = rec_set(tmp_path, ["1", "2"])
     cv2.imwrite(str(tmp_path / "0.png"), np.zeros((80, 81, 3), dtype=np.uint8))
     loader = build_loader(split(labels, PLAIN), RECOGNISER, training=True)

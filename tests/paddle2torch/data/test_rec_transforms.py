@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from paddle2torch.data.rec_transforms import (
+from paddle2torch.model_zoo.config import RecPreprocess
+from paddle2torch.training.data.rec_transforms import (
     Line,
     LineRequest,
     RecAug,
@@ -23,7 +24,6 @@ from paddle2torch.data.rec_transforms import (
     tia_stretch,
     warp_mls,
 )
-from paddle2torch.model_zoo.config import RecPreprocess
 
 GOLDEN = np.load(Path(__file__).with_name("paddleocr_transforms.npz"))
 IMAGE = GOLDEN["line"]

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 import numpy as np
 import pytest
 
-from paddle2torch.data.labels import Group
-from paddle2torch.data.samplers import FixedBatches, MultiScaleBatches, Plan, Request, sample_generator
+from paddle2torch.training.data.labels import Group
+from paddle2torch.training.data.samplers import FixedBatches, MultiScaleBatches, Plan, Request, sample_generator
 
 SCALES = ((320, 32), (320, 48), (320, 64))
 

@@ -1,0 +1,1 @@
+"""Readers and writers of Paddle's files, from bytes, without Paddle."""

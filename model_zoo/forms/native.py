@@ -1,0 +1,393 @@
+"""The folded network as the ahead-of-time compiler gets it: its convolutions are kernels of ours (`model_zoo/kernels`).
+
+They do what PyTorch's own cannot: an affine after the activation, a depthwise convolution and the pointwise one after
+it without the map between, a squeeze-and-excitation gate on the way in, and bfloat16 and int8 as the processor
+multiplies them. They need no layout that depends on an input's size. What there is no faster kernel for stays as it is.
+
+A detector's neck is rearranged, which changes no result but by rounding. Its head convolves four levels that were
+enlarged to one size, three quarters of them by repeating cells. Such a convolution sees at most two different cells
+along each axis, so it is done on the small maps, for each way in which the kernel can lie on the cells. The finest
+level is a few channels that a matrix and a gate make many, and then a convolution: together one convolution of the few.
+
+The operators must have been loaded before (`paddle2torch.compiled.kernel_library`).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from paddle2torch.model_zoo.db import RSEFPN, DBHead, RSELayer, add_from_coarse
+from paddle2torch.model_zoo.forms.folded import FoldedConv2d, PixelShuffleConv, Tail
+from paddle2torch.model_zoo.forms.quantized import QuantizedConv2d
+from paddle2torch.model_zoo.network import Network, replace_module
+from paddle2torch.model_zoo.rec_heads import MultiHead
+from paddle2torch.model_zoo.svtr import Attention
+
+ACTIVATIONS = ("none", "relu", "hardswish", "swish", "sigmoid")
+"""In the order in which the kernels number them."""
+
+VECTOR = 16
+"""The widest vector of a processor: biases are padded to whole ones."""
+
+FEW_OUTPUTS = 64
+"""A convolution of larger kernels has fewer, or oneDNN's is as fast: ours copies the lines under the kernel."""
+
+CHANNELS = 4
+"""A larger kernel's input has a multiple of so many, in int8 those that are multiplied at once; or it is an image."""
+
+IMAGE = 3
+"""Channels of an image, which a kernel takes as it comes: float32, its planes one after another."""
+
+NO_TAIL = [0.0, 1.0, 0.0]
+POINTWISE = [1, 1, 1, 1, 0, 0]
+NOTHING_ELSE: tuple[list[Tensor], list[int], list[float]] = ([], [], [])
+"""Of convolutions that follow in the same call: they are found in the graph (`native_graph.join`)."""
+
+
+class NativeConv2d(nn.Module):
+    """A convolution, in float32, bfloat16 or int8, and its tail.
+
+    Args:
+        weight: float (O, I, h, w), or int8.
+        bias: float (O,).
+        geometry: kernel, strides and padding, of height and width.
+        tail: what is done to the result.
+        dtype: of maps; with `weight` in int8, float32.
+        quantized: scales and zero point of an int8 convolution.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    weight_scale: Tensor | None
+    steps: Tensor | None
+
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor,
+        geometry: Sequence[int],
+        tail: Tail,
+        dtype: torch.dtype,
+        quantized: QuantizedConv2d | None = None,
+    ) -> None:
+        super().__init__()
+        self.geometry = list(geometry)
+        self.tail = _numbers(tail)
+        self.outputs = len(weight)
+        self.offset, scale, steps = 0.0, None, None
+        if quantized is not None:
+            # The kernels add up q * weight; what the zero point adds to that goes into the bias.
+            sums = weight.double().sum((1, 2, 3))
+            bias = bias.double() - quantized.weight_scale.double() * quantized.zero_point * sums
+            scale, steps = _padded(quantized.weight_scale), (1 / quantized.input_scale.double()).float()
+            self.offset = quantized.zero_point + 0.5
+        else:
+            weight = weight.to(dtype)
+        self.image = weight.shape[1] == IMAGE
+        if self.image:
+            weight = F.pad(weight, (0, 0, 0, 0, 0, CHANNELS - IMAGE))
+        packed = torch.ops.paddle2torch.pack(weight.permute(0, 2, 3, 1).flatten(1).contiguous())
+        self.register_buffer("weight", packed)
+        self.register_buffer("bias", _padded(bias))
+        self.register_buffer("weight_scale", scale)
+        self.register_buffer("steps", steps)
+
+    def forward(self, x: Tensor, coarse: Sequence[Tensor] = ()) -> Tensor:
+        """x: float (N, I, H, W); returns (N, O, H', W'), with the channels last. An image is float32.
+
+        coarse: what up to three coarser maps add before the tail, see `Cells`.
+        """
+        x = x.contiguous() if self.image else _channels_last(x)
+        result: Tensor = torch.ops.paddle2torch.convolve(
+            *(x, self.weight, self.bias, self.weight_scale, None, None, None, self.steps, self.offset),
+            *(*coarse, *[None] * (3 - len(coarse)), self.outputs, self.geometry, NO_TAIL, self.tail, *NOTHING_ELSE),
+        )
+        return result
+
+
+class NativeLinear(nn.Module):
+    """A linear layer on sequences: a convolution of size 1 on maps of one line."""
+
+    def __init__(self, linear: nn.Linear, dtype: torch.dtype) -> None:
+        super().__init__()
+        bias = linear.weight.new_zeros(len(linear.weight)) if linear.bias is None else linear.bias.detach()
+        self.conv = NativeConv2d(linear.weight.detach()[..., None, None], bias, POINTWISE, Tail(), dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: float (N, T, I); returns (N, T, O)."""
+        result: Tensor = self.conv(x.transpose(1, 2).unsqueeze(2))
+        return result.squeeze(2).transpose(1, 2)
+
+
+class NativeAttention(nn.Module):
+    """`Attention` with its products and softmax in one kernel."""
+
+    def __init__(self, attention: Attention) -> None:
+        super().__init__()
+        self.qkv = attention.qkv
+        self.proj = attention.proj
+        self.num_heads = attention.num_heads
+        self.scale = attention.scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: float (N, T, dim); returns the same shape."""
+        result: Tensor = self.proj(torch.ops.paddle2torch.attend(self.qkv(x).contiguous(), self.num_heads, self.scale))
+        return result
+
+
+class NativeDepthwise(nn.Module):
+    """A depthwise convolution with a kernel of 3 or 5, and its tail.
+
+    Args:
+        conv: folded, in float32.
+        dtype: of maps and weights.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, conv: FoldedConv2d, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.geometry = _geometry(conv)
+        self.tail = _numbers(conv.tail)
+        self.register_buffer("weight", conv.weight.flatten(1).t().contiguous().to(dtype))  # (h * w, channels)
+        self.register_buffer("bias", _bias(conv).contiguous())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: float (N, C, H, W); returns (N, C, H', W'), of its dtype, with the channels last."""
+        result: Tensor = torch.ops.paddle2torch.depthwise(
+            _channels_last(x), self.weight, self.bias, self.geometry, self.tail
+        )
+        return result
+
+
+class Cells(nn.Module):
+    """What a 3x3 convolution of an enlarged map has to add up, computed on the map itself.
+
+    `weight`: float (O, I, 3, 3). A map (N, I, H, W), enlarged `factor` times, gives (N, kinds * kinds * O, H + 1,
+    W + 1): for both axes what the first, the inner and the last of `factor` results in a row get of the cells (for a
+    factor of 2 there is no inner one); the last of cell i stands at i + 1.
+    """
+
+    def __init__(self, weight: Tensor, factor: int, dtype: torch.dtype) -> None:
+        super().__init__()
+        first, inner, last = [[1, 0, 0], [0, 1, 1]], [[0, 0, 0], [1, 1, 1]], [[1, 1, 0], [0, 0, 1]]
+        kinds = torch.tensor([first, last] if factor == 2 else [first, inner, last], dtype=torch.float64)
+        smaller = torch.einsum("yap,xbq,oipq->yxoiab", kinds, kinds, weight.double()).flatten(0, 2)
+        self.conv = NativeConv2d(smaller, smaller.new_zeros(len(smaller)), [2, 2, 1, 1, 1, 1], Tail(), dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        result: Tensor = self.conv(x)
+        return result
+
+
+class LevelsConv2d(nn.Module):
+    """A 3x3 convolution of `db.join_levels(levels)`, and its tail, that never makes that map."""
+
+    def __init__(self, conv: FoldedConv2d, levels: int, dtype: torch.dtype) -> None:
+        super().__init__()
+        *coarse, finest = conv.weight.chunk(levels, dim=1)
+        self.cells = nn.ModuleList(
+            Cells(weight, 2 ** (levels - 1 - index), dtype) for index, weight in enumerate(coarse)
+        )
+        self.finest = NativeConv2d(finest, _bias(conv), _geometry(conv), conv.tail, dtype)
+
+    def forward(self, levels: Sequence[Tensor]) -> Tensor:
+        """levels: floats (N, I / levels, H, W), coarsest first, each half as large as the next one."""
+        *coarse, finest = levels
+        cells = [cells(x) for cells, x in zip(self.cells, coarse, strict=True)]
+        result: Tensor = self.finest(finest, cells)
+        return result
+
+
+class NativeMean(nn.Module):
+    """The mean of each channel."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: float (N, C, H, W); returns (N, C, 1, 1), of its dtype."""
+        result: Tensor = torch.ops.paddle2torch.mean_of_channels(_channels_last(x)).to(x.dtype)[..., None, None]
+        return result
+
+
+class NativePixelShuffleConv(nn.Module):
+    """`PixelShuffleConv` that puts the pixels in their places as float32, whatever it computes in."""
+
+    def __init__(self, shuffled: PixelShuffleConv) -> None:
+        super().__init__()
+        self.conv = shuffled.conv
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: float (N, C, H, W); returns float32 (N, 1, 4 H, 4 W)."""
+        result: Tensor = torch.ops.paddle2torch.spread(_channels_last(self.conv(x)), 4)
+        return result
+
+
+class NativeRSELayer(nn.Module):
+    """`RSELayer` whose gate is one factor."""
+
+    def __init__(self, layer: RSELayer) -> None:
+        super().__init__()
+        self.in_conv = layer.in_conv
+        self.se_block = layer.se_block
+        self.shortcut = layer.shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: float (N, I, H, W); returns (N, O, H, W)."""
+        return self.gated(self.in_conv(x))
+
+    def gated(self, x: Tensor) -> Tensor:
+        """What comes of the convolution's result (N, O, H, W)."""
+        return x * self.gate(self.se_block.avg_pool(x))
+
+    def gate(self, mean: Tensor) -> Tensor:
+        """The factor of each channel, for means (N, O, 1, 1)."""
+        block = self.se_block
+        gate: Tensor = block.hardsigmoid(block.conv2(block.relu(block.conv1(mean))))
+        return 1 + gate if self.shortcut else gate
+
+
+class NativeRSEFPN(nn.Module):
+    """`RSEFPN` up to the joining of its levels, which `LevelsConv2d` does without."""
+
+    expand: Tensor
+    reduce: Tensor
+
+    def __init__(self, neck: RSEFPN, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.ins_conv = nn.ModuleList(NativeRSELayer(cast("RSELayer", layer)) for layer in neck.ins_conv)
+        self.inp_conv = nn.ModuleList(NativeRSELayer(cast("RSELayer", layer)) for layer in neck.inp_conv)
+        finest, result = (cast("FoldedConv2d", convs[0].in_conv) for convs in (neck.ins_conv, neck.inp_conv))
+        self.cells = Cells(result.weight, 2, dtype)
+        self.outputs = result.out_channels
+        # The two matrices with the gate between: (channels, few), and (outputs, h, w, channels).
+        self.register_buffer("expand", finest.weight.flatten(1).clone())
+        self.register_buffer("reduce", result.weight.permute(0, 2, 3, 1).contiguous())
+        self.register_buffer("bias", _padded(_bias(result)))
+
+    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """maps: four floats (N, C_i, H / s, W / s) for s = 4, 8, 16, 32; returns the levels, coarsest first."""
+        finest, *coarse = maps
+        laterals = [conv(x) for conv, x in zip(reversed(self.ins_conv[1:]), reversed(coarse), strict=True)]
+        levels = add_from_coarse(laterals)
+        results = [conv(x) for conv, x in zip(reversed(self.inp_conv[1:]), levels, strict=True)]
+        return [*results, cast("NativeRSELayer", self.inp_conv[0]).gated(self._finest(finest, levels[-1]))]
+
+    def _finest(self, x: Tensor, coarse: Tensor) -> Tensor:
+        """The finest level after its convolution, of its map and the level below."""
+        mean = F.linear(torch.ops.paddle2torch.mean_of_channels(_channels_last(x)), self.expand)
+        gate = cast("NativeRSELayer", self.ins_conv[0]).gate(mean.to(x.dtype)[..., None, None]).flatten(1).float()
+        weight = (self.reduce.flatten(0, 2) * gate[:, None]) @ self.expand
+        result: Tensor = torch.ops.paddle2torch.convolve(
+            *(_channels_last(x), weight.unflatten(1, (self.outputs, -1)).flatten(2), self.bias),
+            *(None, None, None, None, None, 0.0, self.cells(coarse), None, None),
+            *(self.outputs, [3, 3, 1, 1, 1, 1], NO_TAIL, NO_TAIL, *NOTHING_ELSE),
+        )
+        return result
+
+
+def to_native(network: Network, dtype: torch.dtype = torch.float32) -> Network:
+    """A copy of a folded network, to be compiled, with kernels of ours for its convolutions where they are faster.
+
+    dtype: float32, or bfloat16 where the processor has it, of maps and of what there is no kernel for; a network with
+    convolutions in int8 has float32.
+    """
+    native = copy.deepcopy(network)
+    if type(native.neck) is RSEFPN and type(native.head) is DBHead:
+        _without_joining(native, native.neck, native.head, dtype)
+    for path, module in list(native.named_modules()):
+        if isinstance(module, Attention):
+            replace_module(native, path, NativeAttention(module))
+    for path, module in list(native.named_modules()):
+        if isinstance(module, FoldedConv2d) and _has_kernel(module):
+            conv = NativeConv2d(module.weight, _bias(module), _geometry(module), module.tail, dtype)
+            replace_module(native, path, conv)
+        elif isinstance(module, FoldedConv2d) and _has_depthwise_kernel(module):
+            replace_module(native, path, NativeDepthwise(module, dtype))
+        elif isinstance(module, PixelShuffleConv):
+            replace_module(native, path, NativePixelShuffleConv(module))
+        elif isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size == 1:
+            replace_module(native, path, NativeMean())
+        elif isinstance(module, nn.Linear) and isinstance(native.head, MultiHead):
+            replace_module(native, path, NativeLinear(module, dtype))
+        elif isinstance(module, QuantizedConv2d) and _has_int8_kernel(module):
+            padding, stride, _, _ = module.geometry
+            geometry = [*module.weight.shape[2:], *stride, *padding]
+            conv = NativeConv2d(module.weight, module.bias, geometry, module.tail, dtype, module)
+            replace_module(native, path, conv)
+    if dtype != torch.float32:
+        for module in native.modules():
+            if not isinstance(module, NativeConv2d | NativeDepthwise | NativeRSEFPN):
+                for tensor in [*module._parameters.values(), *module._buffers.values()]:
+                    if tensor is not None and tensor.is_floating_point():
+                        tensor.data = tensor.data.to(dtype)
+    return native
+
+
+def takes_images(network: Network) -> bool:
+    """Whether the first convolution is a kernel, which takes float32 in any case."""
+    return any(isinstance(module, NativeConv2d) and module.image for module in network.modules())
+
+
+def has_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16. The operators must have been loaded."""
+    _, bfloat16, _ = torch.ops.paddle2torch.features()
+    return bool(bfloat16)
+
+
+def _without_joining(native: Network, neck: RSEFPN, head: DBHead, dtype: torch.dtype) -> None:
+    layers = [cast("RSELayer", layer) for layer in (*neck.ins_conv, *neck.inp_conv)]
+    convs = [layer.in_conv for layer in layers] + [head.binarize.conv1]
+    first, (result, last) = convs[0], (convs[len(neck.ins_conv)], convs[-1])
+    if not all(isinstance(conv, FoldedConv2d) for conv in convs) or first.in_channels % CHANNELS != 0:
+        return
+    if any(_geometry(conv) != [3, 3, 1, 1, 1, 1] for conv in (result, last)):
+        return
+    native.neck = NativeRSEFPN(neck, dtype)
+    replace_module(native, "head.binarize.conv1", LevelsConv2d(cast("FoldedConv2d", last), len(neck.inp_conv), dtype))
+
+
+def _has_kernel(conv: FoldedConv2d) -> bool:
+    if conv.groups != 1 or tuple(conv.dilation) != (1, 1):
+        return False
+    if _geometry(conv) == POINTWISE:
+        return conv.in_channels != IMAGE
+    return (conv.in_channels == IMAGE or conv.in_channels % CHANNELS == 0) and conv.out_channels < FEW_OUTPUTS
+
+
+def _has_depthwise_kernel(conv: FoldedConv2d) -> bool:
+    height, width, _, stride, *_ = _geometry(conv)
+    depthwise = conv.groups == conv.in_channels == conv.out_channels >= 8 and tuple(conv.dilation) == (1, 1)
+    return depthwise and height == width and width in (3, 5) and stride in (1, 2)
+
+
+def _has_int8_kernel(conv: QuantizedConv2d) -> bool:
+    _, _, dilation, groups = conv.geometry
+    *_, int8 = torch.ops.paddle2torch.features()
+    return bool(int8) and groups == 1 and tuple(dilation) == (1, 1) and conv.weight.shape[1] % CHANNELS == 0
+
+
+def _geometry(conv: nn.Conv2d) -> list[int]:
+    return [*conv.kernel_size, *conv.stride, *cast("tuple[int, int]", conv.padding)]
+
+
+def _bias(conv: nn.Conv2d) -> Tensor:
+    return conv.weight.new_zeros(conv.out_channels) if conv.bias is None else conv.bias.detach()
+
+
+def _padded(values: Tensor) -> Tensor:
+    return F.pad(values.detach().float(), (0, -len(values) % VECTOR))
+
+
+def _numbers(tail: Tail) -> list[float]:
+    return [float(ACTIVATIONS.index(tail.activation)), *(tail.affine or (1.0, 0.0))]
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,1 @@
+"""Benchmarks: this library beside other engines, in processes that take turns."""

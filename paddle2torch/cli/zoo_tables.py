@@ -1,0 +1,128 @@
+"""`paddle2torch list` and `info` on a terminal: tables as wide as it is. Neither torch nor cv2 is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from paddle2torch.model_zoo.config import CTCDecode
+from paddle2torch.model_zoo.languages import LANGUAGES
+from paddle2torch.zoo.models import OwnModel, ZooModel, languages_of
+
+if TYPE_CHECKING:
+    from paddle2torch.zoo.info import Info
+
+HEADER = ("name", "task", "version", "parameters", "here", "languages")
+
+
+def print_models(models: Sequence[ZooModel], console: Console, own: Sequence[OwnModel] = ()) -> None:
+    """A table of models; languages are cut where the terminal ends."""
+    rows = [("name", "task", "vers.", "param.", "here", "languages"), *model_rows(models, own)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for index, row in enumerate(rows):
+        cells = (
+            cell.rjust(width) if i == 3 else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        line = Text("  ".join(cells).rstrip(), style="bold" if index == 0 else "", no_wrap=True)
+        # Whole names: they are what one types.
+        line.truncate(console.width, overflow="ellipsis")
+        console.print(line)
+    here = sum(model.folder is not None for model in models)
+    more = f", and {len(own)} of your own" if own else ""
+    console.print(f"{len(models)} released models, {here} converted here{more}", style="dim")
+
+
+def model_rows(models: Sequence[ZooModel], own: Sequence[OwnModel] = ()) -> Iterator[tuple[str, ...]]:
+    """The cells of a table of models: parameters in the form for reading, and form and size of what is here."""
+    for model in models:
+        card = model.card
+        here = "-" if model.bytes is None else f"{model.form} {_size(model.bytes)}"
+        languages = ", ".join(languages_of(card)) if card.task == "rec" else "any"
+        yield card.name, card.task, card.version, _millions(card.parameters.fused), here, languages
+    for mine in own:
+        yield mine.name, mine.task, "own", "-", f"{mine.form} {_size(mine.bytes)}", "-"
+
+
+def print_info(info: Info, console: Console) -> None:
+    """All there is to say about one model."""
+    console.print(Text(info.name, style="bold"))
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True, style="dim")
+    table.add_column(overflow="fold")
+    for name, value in info_rows(info):
+        table.add_row(name, Text(value))
+    console.print(table)
+
+
+def info_rows(info: Info) -> Iterator[tuple[str, str]]:
+    """What `print_info` prints, as (name, value)."""
+    card, config, cost = info.card, info.config, info.cost
+    if card is not None and card.aliases:
+        yield "also called", ", ".join(card.aliases)
+    for known in (card, config):
+        if known is not None:
+            yield "task", {"rec": "recognition", "det": "detection", "cls": "classification"}[known.task]
+            break
+    if card is not None:
+        yield "version", f"{card.version}, {card.tier}"
+        if card.task == "rec":
+            names = (f"{code} ({LANGUAGES[code]})" if code in LANGUAGES else code for code in languages_of(card))
+            yield "languages", ", ".join(names)
+        yield "licence", card.licence
+    if config is not None:
+        parts = (config.backbone, config.neck, config.head)
+        yield "network", ", ".join(part.name for part in parts if part is not None)
+    else:
+        yield "network", "not known"
+    if info.parameters.training is not None:
+        yield "parameters", f"{info.parameters.training:,} in training form, {info.parameters.fused:,} fused"
+    elif info.parameters.fused is not None:
+        yield "parameters", f"{info.parameters.fused:,} fused"
+    if cost is not None:
+        yield "layers", ", ".join(f"{count} {kind}" for kind, count in cost.layers.items())
+        size = "x".join(map(str, cost.input))
+        yield "multiply-adds", f"{cost.multiply_adds / 1e6:,.1f} million for an input of {size}, fused"
+    if info.characters is not None:
+        sample = "".join(info.characters[:60])
+        appended = " and a space" if info.characters[-1:] == (" ",) else ""
+        count = len(info.characters) - bool(appended)
+        yield "characters", f"{count}{appended}, {_count_classes(info)} classes: {sample}" + ("…" if count > 60 else "")
+    if config is not None and isinstance(config.postprocess, CTCDecode) and config.postprocess.right_to_left:
+        yield "direction", "right to left: runs are turned around, as PaddleOCR does"
+    if card is not None:
+        if card.accuracy is not None:
+            accuracy = card.accuracy
+            yield "accuracy", f"{accuracy.metric} {accuracy.value} % on {accuracy.dataset} ({accuracy.source})"
+        for source in card.sources.training:
+            yield "training files", str(source)
+        for source in card.sources.inference:
+            yield "inference files", str(source)
+        for note in card.notes:
+            yield "note", note
+    if info.converted is not None and config is not None and info.bytes is not None:
+        yield "converted", f"{config.form} form, {_size(info.bytes)}: {info.converted}"
+        if config.origin is not None:
+            yield "from", f"{config.origin.kind}: {config.origin.source}"
+            for note in config.origin.notes:
+                yield "note", note
+    else:
+        yield "converted", f"not here: paddle2torch convert {info.name}"
+
+
+def _count_classes(info: Info) -> str:
+    if info.config is not None:
+        return str(info.config.classes)
+    return str(info.card.classes) if info.card is not None and info.card.classes is not None else "unknown"
+
+
+def _millions(values: int | None) -> str:
+    return "-" if values is None else f"{values / 1e6:.1f} M"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB"

@@ -1,0 +1,1 @@
+"""Networks compiled ahead of time for this CPU, and the kernels that they run."""

@@ -1,0 +1,109 @@
+"""The kernels in `model_zoo/kernels`: made for the CPU at hand by its C++ compiler, once, and loaded into PyTorch.
+
+Making them takes about fifteen seconds. The library lies in the cache under a name that holds what it depends on:
+sources, flags, PyTorch's version, the processor. It is native code: only what was made here is ever loaded.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import platform
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import torch
+
+from paddle2torch import model_zoo
+from paddle2torch.atomic import land_file
+from paddle2torch.model_zoo.errors import ConversionError
+from paddle2torch.zoo.sources import cache_dir
+
+SOURCES = Path(model_zoo.__file__).parent / "kernels"
+HEADER = Path(torch.__file__).parent / "include/torch/csrc/stable/library.h"
+
+FLAGS = (
+    *("-O3", "-std=c++17", "-shared", "-fPIC", "-w"),
+    "-mcpu=native" if platform.machine() in ("aarch64", "arm64") else "-march=native",
+    # A product and a sum in one instruction, and no errno from it.
+    *("-ffp-contract=fast", "-fno-math-errno"),
+    # Apple's compiler has no OpenMP; the kernels then run on one thread.
+    *(() if sys.platform == "darwin" else ("-fopenmp",)),
+)
+
+
+class CompilerError(ConversionError):
+    """No C++ compiler, or one that fails: the network can be run without being compiled."""
+
+
+def load_kernels() -> None:
+    """Load the operators `torch.ops.paddle2torch`, which are made first where this machine has none.
+
+    Raises `CompilerError` where they cannot be made.
+    """
+    if loaded():
+        return
+    library = kernels_path()
+    if not library.is_file():
+        _make(library)
+    # For everything in the process: compiled networks call their functions by name.
+    ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+
+
+def loaded() -> bool:
+    """Whether this process has the operators: PyTorch bears no second definition of them."""
+    return hasattr(torch.ops.paddle2torch, "convolve")
+
+
+def kernels_path() -> Path:
+    """Where the library is, or would be, on this machine."""
+    digest = hashlib.sha256()
+    for path in sorted(SOURCES.iterdir()):
+        digest.update(path.read_bytes())
+    for part in (torch.__version__, platform.system(), processor(), *FLAGS):
+        digest.update(f"\n{part}".encode())
+    return cache_dir() / "compiled" / f"kernels-{digest.hexdigest()[:24]}.so"
+
+
+def processor() -> str:
+    """What tells processors apart that run different instructions."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return f"{platform.machine()} {platform.processor()} {torch.backends.cpu.get_cpu_capability()}"
+    wanted = ("model name", "flags", "Features", "CPU part")
+    return "\n".join(sorted({line for line in lines if line.startswith(wanted)}))
+
+
+def find_compiler() -> str:
+    """The C++ compiler, as PyTorch finds it (CXX, else g++ or clang++). Raises `CompilerError` where there is none."""
+    builder = import_module("torch._inductor.cpp_builder")
+    errors = import_module("torch._inductor.exc")
+    try:
+        return str(builder.get_cpp_compiler())
+    except errors.InvalidCxxCompiler:
+        raise CompilerError(
+            "no C++ compiler was found, which makes the compiled form: install g++ or clang++, or name one in CXX"
+        ) from None
+
+
+def _make(library: Path) -> None:
+    if not HEADER.is_file():
+        raise CompilerError(
+            f"PyTorch {torch.__version__} is too old for operators of our own; 2.10 or later has what they need"
+        )
+    compiler = find_compiler()
+    root = Path(torch.__file__).parent
+    with land_file(library) as temporary:
+        command = [compiler, *FLAGS, f"-I{root / 'include'}", str(SOURCES / "operators.cpp"), "-o", str(temporary)]
+        command += [f"-L{root / 'lib'}", "-ltorch_cpu"]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+        except OSError as error:
+            raise CompilerError(f"{compiler} could not be run: {error}") from None
+        if done.returncode != 0:
+            lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+            worst = next((line for line in lines if "error" in line), lines[-1])
+            raise CompilerError(f"{compiler} could not compile the kernels: {worst}")

@@ -1,0 +1,262 @@
+"""Networks compiled ahead of time for the CPU at hand, so that nobody waits for a compiler to read one image.
+
+A package is made once (about half a minute), by torch.export and AOTInductor from the folded form, with free batch and
+image sizes; its convolutions are kernels of ours (`model_zoo.forms.native`). It lies in the cache under a name that
+holds everything it depends on: weights, settings, the networks' code, PyTorch's version, the processor. It is native
+code: only packages that were made here are ever loaded.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import hashlib
+import logging
+import platform
+import warnings
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from paddle2torch import model_zoo
+from paddle2torch.atomic import land_file
+from paddle2torch.compiled.kernel_library import SOURCES, CompilerError, find_compiler, load_kernels, processor
+from paddle2torch.converters.paddle_files.files import sha256_of
+from paddle2torch.exporting.export import LINE_WIDTH_AT_LEAST, Served, captured, compare, example_images
+from paddle2torch.model_zoo.config import CONFIG_NAME, ClsPreprocess, ModelConfig, RecPreprocess
+from paddle2torch.model_zoo.errors import ConfigError, ConversionError
+from paddle2torch.model_zoo.forms.folding import fold
+from paddle2torch.model_zoo.forms.native import has_bfloat16, takes_images, to_native
+from paddle2torch.model_zoo.forms.native_graph import compiler_options, describe_operators, join, merge
+from paddle2torch.model_zoo.forms.packing import pack
+from paddle2torch.model_zoo.network import Network
+from paddle2torch.zoo.folder import WEIGHTS_NAME, load_model, load_quantized, quantized_file
+from paddle2torch.zoo.sources import cache_dir
+
+PAGE_SIZE_AT_LEAST = 64  # pixels
+ABOUT_MODELS = ("cards.py", "charsets.py", "errors.py", "languages.py", "strict_json.py")
+"""Modules of `model_zoo` that shape no network: what was compiled stays valid when they change."""
+OPTIONS = {
+    # Weights are laid out for the convolutions once, now.
+    "freezing": True,
+    # As many threads as the process has when it runs, not as there are now.
+    "cpp.dynamic_threads": True,
+}
+
+
+class CompiledNetwork(nn.Module):
+    """A package as a module: in and out as the `Network` it was made of, in evaluation; it has no parameters.
+
+    Input and output are float32, also where it computes in bfloat16.
+
+    Several threads may call it; they take turns. An input that is smaller than what a package takes (a line of less
+    than 16 pixels, a page of less than 64) goes through the folded network, which is then loaded.
+    """
+
+    def __init__(
+        self, package: Path, folder: Path, quantized: bool = False, dtype: torch.dtype = torch.float32
+    ) -> None:
+        super().__init__()
+        self.config = ModelConfig.load(folder)
+        self.package = package
+        self.folder = folder
+        self.quantized = quantized
+        self.dtype = dtype
+        self._run = _load(package)
+        self.eval()
+
+    def forward(self, x: Tensor) -> Any:
+        """x: float32 (N, 3, H, W) on the CPU; see `Network`."""
+        if self.training:
+            raise ConfigError(f"{self.config.name} is compiled: nothing can be trained, load it without compiled=True")
+        if x.device.type != "cpu" or x.dtype != torch.float32:
+            raise ConfigError(f"{self.config.name} takes float32 on the CPU, not {x.dtype} on {x.device}")
+        if not self._takes(x):
+            output = self._eager(x.to(self.dtype))
+            return {"maps": output["maps"].float()} if isinstance(output, dict) else output.float()
+        # The code counts on this layout and does not look.
+        output = self._run.boxed_run([x.contiguous()])[0]
+        return {"maps": output} if self.config.task == "det" else output
+
+    def _takes(self, x: Tensor) -> bool:
+        height, width = x.shape[2:]
+        if isinstance(self.config.preprocess, RecPreprocess):
+            return bool(height == self.config.preprocess.image_shape[1] and width >= LINE_WIDTH_AT_LEAST)
+        if isinstance(self.config.preprocess, ClsPreprocess):
+            return (height, width) == tuple(self.config.preprocess.image_shape[1:])
+        return height % 32 == width % 32 == 0 and min(height, width) >= PAGE_SIZE_AT_LEAST
+
+    @cached_property
+    def _eager(self) -> nn.Module:
+        return _to_run(self.folder, self.quantized).to(self.dtype)
+
+    def extra_repr(self) -> str:
+        """The package."""
+        return str(self.package)
+
+
+def load_compiled(folder: Path, *, quantized: bool = False, dtype: torch.dtype = torch.float32) -> CompiledNetwork:
+    """The compiled form of a converted model; made first where this machine has none, which takes half a minute.
+
+    quantized: with its convolutions in int8 (`paddle2torch.quantization`). dtype: what it computes in, float32 or,
+    where the processor has it, bfloat16. Raises `CompilerError` where it cannot be made here.
+    """
+    package = package_path(folder, quantized=quantized, dtype=dtype)
+    if not package.is_file():
+        find_compiler()
+        name = ModelConfig.load(folder).name
+        warnings.warn(f"{name} is compiled for this CPU now, once: this takes up to a minute", stacklevel=3)
+        compile_model(folder, quantized=quantized, dtype=dtype)
+    load_kernels()
+    return CompiledNetwork(package, folder, quantized, dtype)
+
+
+def package_path(folder: Path, *, quantized: bool = False, dtype: torch.dtype = torch.float32) -> Path:
+    """Where the package of a converted model is, or would be, on this machine."""
+    name = ModelConfig.load(folder).name
+    settings = (folder / CONFIG_NAME).read_bytes()
+    parts = (
+        sha256_of(folder / WEIGHTS_NAME),
+        sha256_of(quantized_file(folder)) if quantized else "",
+        hashlib.sha256(settings).hexdigest(),
+        _code_digest(),
+        torch.__version__,
+        platform.system(),
+        platform.machine(),
+        processor(),
+        repr(sorted(OPTIONS.items())),
+    )
+    key = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    form = "int8-" if quantized else "" if dtype == torch.float32 else f"{str(dtype).removeprefix('torch.')}-"
+    return cache_dir() / "compiled" / f"{name}-{form}{key[:24]}.pt2"
+
+
+@functools.cache
+def _code_digest() -> str:
+    """Of the code that makes networks: what was compiled from other code is another package."""
+    digest = hashlib.sha256()
+    networks = Path(model_zoo.__file__).parent
+    code = (path for path in networks.rglob("*.py") if path.name not in ABOUT_MODELS)
+    for path in (*sorted(code), *sorted(SOURCES.iterdir())):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+class _Native(Served):
+    """What is compiled: float32 in and out, whatever is computed in."""
+
+    def __init__(self, network: Network, dtype: torch.dtype) -> None:
+        super().__init__(network)
+        # An image goes to the first convolution as it is, if that is a kernel of ours.
+        self.dtype = torch.float32 if takes_images(network) else dtype
+
+    def forward(self, image: Tensor) -> Tensor:
+        """See `Served`."""
+        return super().forward(image.to(self.dtype)).float()
+
+
+def _check_rounded(
+    network: Network, rounded: Callable[[Tensor], Tensor], run: Callable[[Tensor], Tensor], images: Sequence[Tensor]
+) -> None:
+    """Raise `ConversionError` where what is compiled is more than twice as far from `network` in float64 as `rounded`.
+
+    That is what PyTorch computes in the same form. The mean of squares is what tells: a value between two steps goes to
+    either, and single results, where a text begins, are then off by a third of the largest.
+    """
+    exact = Served(copy.deepcopy(network).double())
+    squares = torch.zeros(2, dtype=torch.float64)
+    with torch.inference_mode():
+        for image in images:
+            truth = exact(image.double())
+            found = (run(image), rounded(image))
+            squares += torch.stack([(result.double() - truth).square().mean() for result in found])
+    ours, theirs = squares.sqrt().tolist()
+    if not ours <= 2 * theirs:
+        raise ConversionError(
+            f"{network.config.name} compiled in this form is off by {ours:.1e}, PyTorch's own by {theirs:.1e}. "
+            f"Nothing was written"
+        )
+
+
+def compile_model(folder: Path, *, quantized: bool = False, dtype: torch.dtype = torch.float32) -> Path:
+    """Compile a converted model for this CPU and give the package's path; compare it with the network first.
+
+    Raises `ConfigError` for a dtype that it cannot compute in, `CompilerError` without a working C++ compiler,
+    `ConversionError` for a network that cannot be compiled or whose package gives something else. Then nothing was
+    written.
+    """
+    package = package_path(folder, quantized=quantized, dtype=dtype)
+    load_kernels()
+    find_compiler()
+    if dtype not in (torch.float32, torch.bfloat16) or (quantized and dtype != torch.float32):
+        raise ConfigError(f"a compiled network computes in float32, bfloat16 or int8, not {dtype}")
+    if dtype == torch.bfloat16 and not has_bfloat16():
+        raise ConfigError("this processor does not multiply bfloat16 (AVX512_BF16): leave it out")
+    network = _to_run(folder, quantized)
+    config = network.config
+    native = _Native(to_native(network, dtype), dtype)
+    native.network = pack(native.network, [torch.zeros(size, dtype=native.dtype) for size in _usual_sizes(config)])
+    describe_operators()
+    program = captured(native.eval())
+    merge(program)
+    join(program)
+    inductor = import_module("torch._inductor")
+    errors = import_module("torch._inductor.exc")
+    # It tells of its own deprecated parts, and of each guess about a size.
+    logging.getLogger("torch._inductor").setLevel(logging.ERROR)
+    with land_file(package) as temporary, torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        made = temporary.with_suffix(".pt2")  # PyTorch insists on the name
+        try:
+            inductor.aoti_compile_and_package(
+                program, package_path=str(made), inductor_configs={**OPTIONS, **compiler_options()}
+            )
+            made.replace(temporary)
+        except (errors.InductorError, errors.CppCompileError) as error:
+            raise CompilerError(f"{config.name} could not be compiled: {_first_line(error)}") from error
+        finally:
+            made.unlink(missing_ok=True)
+        loaded = _load(temporary)
+        images = example_images(config)
+
+        def run(x: Tensor) -> Tensor:
+            result: Tensor = loaded.boxed_run([x])[0]
+            return result
+
+        if quantized:
+            _check_rounded(_to_run(folder, False), Served(network), run, images)
+        elif dtype == torch.bfloat16:
+            half = Served(copy.deepcopy(network).bfloat16())
+            _check_rounded(network, lambda x: half(x.bfloat16()), run, images)
+        else:
+            compare(Served(network).eval(), lambda x: run(x).numpy(), images, "the compiled output")
+    return package
+
+
+def _to_run(folder: Path, quantized: bool) -> Network:
+    return load_quantized(folder) if quantized else fold(load_model(folder))
+
+
+def _usual_sizes(config: ModelConfig) -> list[tuple[int, ...]]:
+    """Sizes of batches (N, C, H, W) that the package is to be fast for."""
+    if isinstance(config.preprocess, RecPreprocess):
+        channels, height, _ = config.preprocess.image_shape
+        return [(n, channels, height, w) for n, w in ((1, 96), (1, 320), (6, 320), (3, 777), (6, 600), (1, 1280))]
+    if isinstance(config.preprocess, ClsPreprocess):
+        return [(n, *config.preprocess.image_shape) for n in (1, 6)]
+    return [(1, 3, height, width) for height, width in ((320, 320), (640, 640), (736, 1280), (960, 704))]
+
+
+def _load(package: Path) -> Any:
+    # `torch._inductor.aoti_load_package` is this, after an import of the whole compiler: seconds.
+    aoti: Any = torch._C._aoti
+    return aoti.AOTIModelPackageLoader(str(package), "model", False, 1, -1)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,7 +1,0 @@
-"""Training data: label files and databases in PaddleOCR's formats to batches of tensors."""
-
-from paddle2torch.data.drops import DataError, DropReport, Reason
-from paddle2torch.data.encode import EncodedLabel, LabelEncoder
-from paddle2torch.data.loaders import Loader, build_loader
-
-__all__ = ["DataError", "DropReport", "EncodedLabel", "LabelEncoder", "Loader", "Reason", "build_loader"]

@@ -1,0 +1,116 @@
+"""An `.onnx`: the fused network for ONNX Runtime, and for RapidOCR as it is.
+
+Inside, as metadata: `character`, under which RapidOCR looks for a recogniser's characters, and `model_config.json` with
+all constants.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from paddle2torch.atomic import land_file
+from paddle2torch.exporting.export import Exported, Served, captured, compare, example_images, served
+from paddle2torch.model_zoo.config import CONFIG_NAME, ModelConfig
+from paddle2torch.model_zoo.errors import ConversionError, Paddle2TorchError
+from paddle2torch.model_zoo.network import Network
+
+NEEDED = ("onnx", "onnxscript", "onnxruntime")
+INPUT, OUTPUT = "image", "output"
+
+
+def export_onnx(network: Network, target: Path, *, force: bool = False) -> Exported:
+    """Write the fused form of `network` to the file `target`, which was agreed to be replaced where it exists.
+
+    Batch and image sizes are free. ONNX Runtime loads what was written and runs it beside the network on five inputs.
+    Raises `Paddle2TorchError` where what this needs is not installed, `ConversionError` where the result differs, or
+    where the network cannot be captured.
+    """
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise Paddle2TorchError(
+            f"an export to ONNX is written and checked with {', '.join(missing)}, not installed here: "
+            f"pip install 'paddle2torch[onnx]'"
+        )
+    with land_file(target) as temporary:
+        model = served(network)
+        metadata, notes = metadata_of(model.network.config)
+        temporary.write_bytes(_onnx_bytes(model, metadata))
+        checks, version = _check(temporary, model, metadata)
+    return Exported(target, "onnx", f"ONNX Runtime {version}", checks, notes)
+
+
+def _onnx_bytes(model: Served, metadata: dict[str, str]) -> bytes:
+    with _quiet():
+        program = torch.onnx.export(
+            captured(model), dynamo=True, input_names=[INPUT], output_names=[OUTPUT], verbose=False
+        )
+    assert program is not None
+    proto = program.model_proto
+    for node in proto.graph.node:
+        # The exporter notes for itself which line of ours a node comes from.
+        del node.metadata_props[:]
+    for key, value in metadata.items():
+        proto.metadata_props.add(key=key, value=value)
+    content: bytes = proto.SerializeToString()
+    return content
+
+
+def metadata_of(config: ModelConfig) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The texts inside, by name, and what should be known about them."""
+    metadata = {CONFIG_NAME: config.dumps()}
+    if config.charset is None:
+        return metadata, ()
+    # RapidOCR splits the text into lines and appends a space of its own.
+    characters = list(config.charset[:-1] if config.charset[-1:] == (" ",) else config.charset)
+    text = "\n".join(characters)
+    if text.splitlines() == characters:
+        return metadata | {"character": text}, ()
+    note = "a character of the set ends a line: RapidOCR cannot read it from the file and needs rec_keys_path"
+    return metadata, (note,)
+
+
+def _check(path: Path, model: Served, metadata: dict[str, str]) -> tuple[tuple[Any, ...], str]:
+    """Load and run the file as a user's program would."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    found = session.get_modelmeta().custom_metadata_map
+    if any(found.get(key) != value for key, value in metadata.items()):
+        raise ConversionError(f"{path}: the metadata read back are not those that were written")
+
+    def run(image: Tensor) -> np.ndarray:
+        (output,) = session.run([OUTPUT], {INPUT: image.numpy()})
+        return np.asarray(output)
+
+    checks = compare(model, run, example_images(model.network.config), "ONNX Runtime's output")
+    return checks, str(onnxruntime.__version__)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter tells its progress on stdout, and warns of what does not concern this."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

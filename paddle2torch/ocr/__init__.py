@@ -1,0 +1,1 @@
+"""Whole pages: find text, turn it, read it, write it down."""

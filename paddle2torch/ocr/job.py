@@ -1,0 +1,98 @@
+"""One run over many pages: where results go, what is skipped because it is done, what failed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TextIO
+
+import cv2
+
+from paddle2torch.atomic import land_file
+from paddle2torch.model_zoo.errors import ConfigError
+from paddle2torch.ocr.formats import (
+    PageText,
+    append_pages,
+    document_paths,
+    finished_pages,
+    write_documents,
+    write_stream,
+)
+from paddle2torch.ocr.pages import Failure, find_sources, read_pages
+from paddle2torch.ocr.pipeline import OCR
+from paddle2torch.ocr.visualize import visualize
+
+Result = PageText | Failure
+
+
+def run_job(
+    ocr: OCR,
+    inputs: Iterable[str | Path],
+    *,
+    stream: TextIO,
+    format: str = "text",
+    output: Path | None = None,
+    resume: bool = False,
+    pictures: Path | None = None,
+    started: Callable[[int], None] = lambda sources: None,
+    finished: Callable[[Result], None] = lambda result: None,
+) -> list[Failure]:
+    """Read pages and write them as they come; returns what could not be read, which stops nothing.
+
+    Args:
+        ocr: the pipeline.
+        inputs: files, folders, globs, PDFs, `-` for standard input.
+        stream: where results go without `output`.
+        format: one of `formats.FORMATS`.
+        output: a file that ends in `.jsonl`, to which a line per page is appended, or a folder, where each
+            source gets a document of its own, whole or not at all.
+        resume: leave out what `output` has already, from a run that was cut off.
+        pictures: a folder for a picture of each page, boxes and texts side by side.
+        started: told how many sources there are to read. finished: told each result.
+
+    Raises `ConfigError` for settings that contradict each other, `FileFormatError` for an `output` of another kind.
+    """
+    sources = find_sources(inputs)
+    failures: list[Failure] = []
+
+    def watched(results: Iterable[Result]) -> Iterator[Result]:
+        for result in results:
+            if isinstance(result, Failure):
+                failures.append(result)
+            elif pictures is not None:
+                _save_picture(result, pictures)
+            yield result
+            # Only now is it written.
+            finished(result)
+
+    if output is None:
+        if resume:
+            raise ConfigError("--resume goes on with what a run has written: it needs --output")
+        started(len(sources))
+        write_stream(watched(ocr.read_pages(read_pages(sources))), format, stream)
+    elif output.suffix == ".jsonl":
+        if output.exists() and not resume:
+            raise ConfigError(f"{output} exists: go on with it (--resume) or choose another name")
+        done = finished_pages(output)
+        started(len(sources))
+        pages = read_pages(sources, lambda source, number: (source, number) in done)
+        append_pages(watched(ocr.read_pages(pages)), output)
+    else:
+        paths = document_paths(sources, output, format)
+        there = [source for source in sources if paths[source].exists()]
+        if there and not resume:
+            raise ConfigError(
+                f"{paths[there[0]]} exists: go on where a run was cut off (--resume) or choose another folder"
+            )
+        todo = [source for source in sources if source not in there]
+        started(len(todo))
+        write_documents(watched(ocr.read_pages(read_pages(todo))), paths, format)
+    return failures
+
+
+def _save_picture(page: PageText, folder: Path) -> None:
+    name = "stdin" if page.source == "-" else Path(page.source).name
+    number = f".{page.number}" if page.count > 1 else ""
+    _, data = cv2.imencode(".png", visualize(page))
+    with land_file(folder / f"{name}{number}.png") as temporary:
+        temporary.write_bytes(data.tobytes())

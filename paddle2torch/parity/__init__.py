@@ -1,0 +1,1 @@
+"""Proof of equality: a converted model beside Paddle, layer by layer."""

@@ -1,0 +1,550 @@
+"""Prove a converted model equal to Paddle, layer by layer.
+
+Paddle runs in a process of its own. Each layer is compared twice: *accumulated*, the same image through both, and
+*local*, the torch layer on Paddle's own input to it, so that rounding does not pile up and the layer that is wrong is
+the one that shows. Errors are relative to the largest value of the layer.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from paddle2torch.api import model_folder
+from paddle2torch.assets import ASSETS
+from paddle2torch.converters.align import ACTIVATION_KINDS, LAYER_KINDS, align
+from paddle2torch.converters.paddle_files.exports import find_export, read_program
+from paddle2torch.converters.paddle_files.files import sha256_of
+from paddle2torch.model_zoo.cards import load_card
+from paddle2torch.model_zoo.config import ClsPreprocess, CTCDecode, Form, ModelConfig, RecPreprocess, Task
+from paddle2torch.model_zoo.errors import ConfigError, SourceError, VerificationError
+from paddle2torch.model_zoo.forms.folded import Folded, PushedAffine
+from paddle2torch.model_zoo.forms.folding import fold
+from paddle2torch.model_zoo.network import Network, fuse
+from paddle2torch.parity.golden import OUTPUT, Golden, load_golden, sample, shipped_golden
+from paddle2torch.parity.reference import PaddleRun, Wanted, run_program
+from paddle2torch.tasks import detection, orientation
+from paddle2torch.tasks.images import load_image
+from paddle2torch.tasks.recognition import Extent, decode_ctc, padded_width, resize_norm
+from paddle2torch.zoo.folder import load_model
+from paddle2torch.zoo.sources import obtain
+
+# What a correct float32 port keeps to: 5.4e-7 local and 2e-5 accumulated were measured (README, "How equal is equal").
+LOCAL_TOLERANCE = 1e-5
+ACCUMULATED_TOLERANCE = 5e-5
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Largest absolute difference, and the same relative to the largest value of Paddle's array."""
+
+    absolute: float
+    relative: float
+
+
+@dataclass(frozen=True)
+class LayerResult:
+    """One layer: its module path, kind and output shape, and how far it is from Paddle's.
+
+    `local` is None where Paddle's own input to the layer is not known (a stored golden has none). `leaf` says that
+    the module is one layer or activation of the program. Others are compared so that what lies between the layers is.
+    """
+
+    path: str
+    kind: str
+    shape: tuple[int, ...]
+    leaf: bool
+    local: Difference | None
+    accumulated: Difference | None
+
+    @property
+    def local_tolerance(self) -> float:
+        """Rounding piles up in a module of several layers, and in Paddle's pooling, even from Paddle's own input."""
+        return LOCAL_TOLERANCE if self.leaf else ACCUMULATED_TOLERANCE
+
+    @property
+    def holds_locally(self) -> bool:
+        """Whether the layer does to Paddle's own input what Paddle does."""
+        return _within(self.local, self.local_tolerance)
+
+    @property
+    def holds(self) -> bool:
+        """Whether the layer is within tolerance."""
+        return self.holds_locally and _within(self.accumulated, ACCUMULATED_TOLERANCE)
+
+
+@dataclass(frozen=True)
+class LineResult:
+    """What both read in one line image; `picture` is the PNG of what both were given, without the padding."""
+
+    image: str
+    paddle_text: str
+    torch_text: str
+    paddle_score: float
+    torch_score: float
+    picture: bytes = field(repr=False)
+
+    @property
+    def holds(self) -> bool:
+        """Whether the texts are the same."""
+        return self.paddle_text == self.torch_text
+
+
+@dataclass(frozen=True)
+class Verification:
+    """The result of comparing one model with one reference."""
+
+    model: str
+    form: str
+    reference: str
+    paddle_version: str
+    input_shape: tuple[int, ...]
+    layers: tuple[LayerResult, ...]
+    output: Difference
+    lines: tuple[LineResult, ...]
+    not_covered: tuple[str, ...]
+
+    @property
+    def holds(self) -> bool:
+        """Whether every layer, the output and every text hold."""
+        return (
+            all(layer.holds for layer in self.layers)
+            and _within(self.output, ACCUMULATED_TOLERANCE)
+            and all(line.holds for line in self.lines)
+        )
+
+    @property
+    def first_failure(self) -> LayerResult | None:
+        """The layer to look at: the first that is wrong on Paddle's own input, else the first that drifted off."""
+        wrong = [layer for layer in self.layers if not layer.holds_locally]
+        return next(iter(wrong or [layer for layer in self.layers if not layer.holds]), None)
+
+    @property
+    def worst_local(self) -> LayerResult | None:
+        """The layer with the largest local error (modules of several layers left out)."""
+        return _worst([layer for layer in self.layers if layer.leaf], lambda layer: layer.local)
+
+    @property
+    def worst_accumulated(self) -> LayerResult | None:
+        """The layer with the largest accumulated error."""
+        return _worst(self.layers, lambda layer: layer.accumulated)
+
+
+def _within(difference: Difference | None, tolerance: float) -> bool:
+    return difference is None or difference.relative <= tolerance  # False for NaN
+
+
+def _worst(layers: Sequence[LayerResult], of: Callable[[LayerResult], Difference | None]) -> LayerResult | None:
+    measured = [(difference.relative, i) for i, layer in enumerate(layers) if (difference := of(layer)) is not None]
+    return layers[max(measured)[1]] if measured else None
+
+
+def compare(found: np.ndarray, expected: np.ndarray, largest: float | None = None) -> Difference:
+    """How far `found` is from `expected`; `largest` is the largest value where `expected` is only a sample of it."""
+    if found.shape != expected.shape:
+        return Difference(math.inf, math.inf)
+    if expected.size == 0:
+        return Difference(0.0, 0.0)
+    absolute = float(np.abs(found - expected).max())
+    scale = float(np.abs(expected).max()) if largest is None else largest
+    if not math.isfinite(absolute):
+        return Difference(math.inf, math.inf)
+    if scale == 0.0:
+        return Difference(absolute, 0.0 if absolute == 0.0 else math.inf)
+    return Difference(absolute, absolute / scale)
+
+
+def verify(
+    model: str | Path,
+    *,
+    reference: str | Path | None = None,
+    folded: bool = False,
+    images: Sequence[str | Path] = (),
+    threads: int = 2,
+) -> Verification:
+    """Compare a converted model with Paddle.
+
+    Args:
+        model: a name of the zoo or the folder of a converted model.
+        reference: an exported program (its folder or file), which Paddle then runs, or a stored golden
+            (`.safetensors`). Without it the official export of that name is taken; where Paddle is not installed, the
+            golden that the package ships for these weights.
+        folded: compare the form that `load_pretrained(fused=True)` gives, not the one with Paddle's structure. Needs
+            an exported program.
+        images: line images to compare on, instead of the bundled ones.
+        threads: of Paddle's process.
+
+    Raises `VerificationError` where no comparison could be made. A failed one is a result.
+    """
+    network = load_model(model_folder(model))
+    if reference is not None and Path(reference).suffix == ".safetensors":
+        if folded:
+            raise VerificationError("a golden holds layers that the folded form has not: compare it with an export")
+        return verify_golden(network, load_golden(Path(reference)))
+    if reference is not None:
+        return verify_export(network, Path(reference), folded=folded, images=images, threads=threads)
+    golden = shipped_golden(network.config)
+    if importlib.util.find_spec("paddle") is None:
+        if folded:
+            raise VerificationError(
+                "the folded form is compared with an export that Paddle runs, and paddlepaddle is not installed "
+                "(pip install 'paddle2torch[paddle]')"
+            )
+        if golden is None:
+            raise VerificationError(
+                "paddlepaddle is not installed, and no stored golden belongs to these weights. "
+                "Install it (pip install 'paddle2torch[paddle]') or give a golden with --reference"
+            )
+        return verify_golden(network, golden)
+    export = _official_export(network.config, golden)
+    return verify_export(network, export, folded=folded, images=images, threads=threads)
+
+
+def _official_export(config: ModelConfig, golden: Golden | None) -> Path:
+    try:
+        card = load_card(config.name)
+    except ConfigError:
+        raise VerificationError(
+            f"{config.name} is no model of the zoo, so there is no official export to compare with: give its own with "
+            f"--reference FOLDER (PaddleOCR's tools/export_model.py makes one)"
+        ) from None
+    try:
+        obtained = obtain(card, fused=True, progress=False)
+        if obtained.form != "inference":
+            raise SourceError("; ".join(obtained.tried))
+        return obtained.path
+    except SourceError as error:
+        hint = "; a stored golden belongs to these weights: --reference golden" if golden is not None else ""
+        raise VerificationError(f"{error}{hint}") from None
+
+
+def verify_golden(network: Network, golden: Golden) -> Verification:
+    """Compare with activations that Paddle left in a file; accumulated only, the file has no inputs of layers."""
+    if golden.form == "fused":
+        network = fuse(network)
+    elif network.config.form == "fused":
+        raise VerificationError(f"the golden {golden.source} is of the training form; this model is in fused form")
+    taps = _Taps(network)
+    output = taps.run(torch.from_numpy(golden.input)).numpy()
+    layers = []
+    for path, expected in golden.layers.items():
+        found = output if path == OUTPUT else taps.array(path)
+        if found is None:
+            raise VerificationError(f"{golden.source} has a layer {path!r} that this network does not have")
+        if found.shape == golden.shapes[path]:
+            difference = compare(sample(found, expected.size), expected, golden.largest[path])
+        else:
+            difference = Difference(math.inf, math.inf)
+        if path == OUTPUT:
+            result = difference
+        else:
+            module = network.get_submodule(path.split("#")[0])
+            leaf = next(module.children(), None) is None
+            layers.append(LayerResult(path, _kind(module), found.shape, leaf, None, difference))
+    return Verification(
+        model=network.config.name,
+        form=golden.form,
+        reference=golden.source,
+        paddle_version=golden.paddle_version,
+        input_shape=golden.input.shape,
+        layers=tuple(layers),
+        output=result,
+        lines=_golden_lines(network.config, golden, output),
+        not_covered=("layers on Paddle's own input (a golden has none)", *_uncovered(network.config, golden.form)),
+    )
+
+
+def verify_export(
+    network: Network,
+    reference: Path,
+    *,
+    folded: bool = False,
+    images: Sequence[str | Path] = (),
+    threads: int = 2,
+) -> Verification:
+    """Compare the fused or folded form with an exported program that Paddle runs now; see `verify`."""
+    not_covered = _uncovered(network.config, "fused")
+    network = fuse(network).float()
+    if folded:
+        network = fold(network)
+    names, x = example_input(network.config, images)
+    run, values = run_export(network.config, reference, x, threads=threads)
+    taps = _Taps(network)
+    output = taps.run(torch.from_numpy(x)).numpy()
+    expected, given = values.around(taps)
+    layers = tuple(
+        _compare_module(path, network, taps.outputs[path], expected[path], given.get(path), path in values.writes)
+        for path in expected
+    )
+    return Verification(
+        model=network.config.name,
+        form="folded" if folded else "fused",
+        reference=str(reference),
+        paddle_version=run.paddle_version,
+        input_shape=x.shape,
+        layers=layers,
+        output=compare(output, run.outputs[0]),
+        lines=_lines(network.config, names, x, run.outputs[0], output),
+        not_covered=not_covered,
+    )
+
+
+def record_golden(
+    model: str | Path, reference: Path, *, images: Sequence[str | Path] = (), samples: int = 256, threads: int = 2
+) -> Golden:
+    """Run an exported program in Paddle and keep a sample of what each layer gives, for machines without Paddle.
+
+    `model` is the converted model of that export. The golden belongs to the export's weights, not to `model`'s.
+    """
+    network = fuse(load_model(model_folder(model))).float()
+    _, x = example_input(network.config, images)
+    run, values = run_export(network.config, reference, x, threads=threads)
+    taps = _Taps(network)
+    taps.run(torch.from_numpy(x))
+    expected = {**values.around(taps)[0], OUTPUT: run.outputs[0]}
+    read = run.outputs[0] if network.config.task == "rec" else None
+    return Golden(
+        source=str(reference),
+        form="fused",
+        paddle_version=run.paddle_version,
+        weights={path.name: sha256_of(path) for path in find_export(reference)},
+        input=x,
+        layers={path: sample(value, samples) for path, value in expected.items()},
+        shapes={path: value.shape for path, value in expected.items()},
+        largest={path: float(np.abs(value).max()) for path, value in expected.items()},
+        ids=None if read is None else read.argmax(2),
+        scores=None if read is None else read.max(2),
+    )
+
+
+def run_export(
+    config: ModelConfig, reference: Path, x: np.ndarray, *, threads: int = 2
+) -> tuple[PaddleRun, LayerValues]:
+    """Run an exported program in Paddle's own process on x, float32 (N, 3, H, W), and match its values with layers."""
+    program, parameters = read_program(reference)
+    alignment = align(program, config, str(reference))
+    needed = {name for layer in alignment.layers for name in (layer.step.reads, layer.step.writes)}
+    wanted = [
+        Wanted(name, operation.position, index)
+        for operation in program.operations
+        for index, name in enumerate(operation.outputs)
+        if name in needed
+    ]
+    run = run_program(find_export(reference)[0], parameters, x, wanted, threads=threads)
+    values = {**run.values, program.feeds[0]: x, program.fetches[0]: run.outputs[0]}
+    return run, LayerValues(
+        reads={layer.path: values[layer.step.reads] for layer in alignment.layers},
+        writes={layer.path: values[layer.step.writes] for layer in alignment.layers},
+        output=run.outputs[0],
+    )
+
+
+class _Taps:
+    """Outputs of all modules of a network during one run, by path; a module's second run is `path#2`.
+
+    Inputs are kept as well: the identity of a tensor shows which module reads what another one wrote.
+    """
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self.outputs: dict[str, Tensor] = {}
+        self.inputs: dict[str, Tensor] = {}
+        self.result: Tensor | None = None
+
+    def run(self, x: Tensor) -> Tensor:
+        """Run on float32 (N, 3, H, W) and return the network's output."""
+        runs: Counter[str] = Counter()
+        handles = []
+
+        def tap(path: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
+            def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+                runs[path] += 1
+                name = path if runs[path] == 1 else f"{path}#{runs[path]}"
+                output = _main(output)
+                if isinstance(output, Tensor):
+                    self.outputs[name] = output
+                if len(inputs) == 1 and isinstance(inputs[0], Tensor):
+                    self.inputs[name] = inputs[0]
+
+            return hook
+
+        for path, module in self.network.named_modules():
+            if path:
+                handles.append(module.register_forward_hook(tap(path)))
+        try:
+            with torch.inference_mode():
+                self.result = output_tensor(self.network(x))
+                return self.result
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def array(self, path: str) -> np.ndarray | None:
+        """The output of a module; None where it gave no tensor."""
+        output = self.outputs.get(path)
+        return None if output is None else output.numpy()
+
+
+def output_tensor(output: Any) -> Tensor:
+    """The one tensor that an exported program returns: probabilities, or a detector's map."""
+    tensor = output["maps"] if isinstance(output, Mapping) else _main(output)
+    assert isinstance(tensor, Tensor)
+    return tensor
+
+
+def _main(output: Any) -> Any:
+    """The first of several outputs: an LSTM gives its states as well, a branch of a head its features."""
+    return output[0] if isinstance(output, tuple) else output
+
+
+@dataclass(frozen=True)
+class LayerValues:
+    """Paddle's values before (`reads`) and after (`writes`) each aligned layer, by its module path, and the output."""
+
+    reads: Mapping[str, np.ndarray]
+    writes: Mapping[str, np.ndarray]
+    output: np.ndarray
+
+    def around(self, taps: _Taps) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """What Paddle has for the output and for the input of each module, in order of execution.
+
+        A module around aligned layers is matched where it reads and returns the very tensors that they read or write:
+        so the glue inside it (attention, residuals) is compared too.
+        """
+        modules = dict(taps.network.named_modules())
+        known = {id(taps.result): self.output}
+        # In order of execution: what a folded convolution gives is what the last of the layers that it holds wrote.
+        # Shapes differ where a folded detector has the pixels of a large map as channels.
+        for path, written in self.writes.items():
+            if not isinstance(modules[path], PushedAffine) and taps.outputs[path].shape == written.shape:
+                known[id(taps.outputs[path])] = written
+        for path, read in self.reads.items():
+            if taps.inputs[path].shape == read.shape:
+                known.setdefault(id(taps.inputs[path]), read)
+        expected: dict[str, np.ndarray] = {}
+        given: dict[str, np.ndarray] = {}
+        for path, output in taps.outputs.items():
+            value = known.get(id(output))
+            skipped = "#" in path or isinstance(modules[path], Folded | PushedAffine)
+            if skipped or value is None or value.shape != tuple(output.shape):
+                continue
+            expected[path] = value
+            before = known.get(id(taps.inputs.get(path)))
+            if before is not None:
+                given[path] = before
+        return expected, given
+
+
+def _compare_module(
+    path: str, network: Network, output: Tensor, expected: np.ndarray, given: np.ndarray | None, leaf: bool
+) -> LayerResult:
+    module, local = network.get_submodule(path), None
+    if given is not None:
+        with torch.inference_mode():
+            # A copy: Paddle's values are mapped read-only, and a layer must not write into them.
+            again = module(torch.from_numpy(np.array(given)))
+        local = compare(output_tensor(again).numpy(), expected)
+    accumulated = compare(output.numpy(), expected)
+    return LayerResult(path, _kind(module), tuple(output.shape), leaf, local, accumulated)
+
+
+def _kind(module: nn.Module) -> str:
+    kinds = (*LAYER_KINDS, *ACTIVATION_KINDS)
+    return next((kind for type_, kind in kinds if isinstance(module, type_)), type(module).__name__)
+
+
+def _uncovered(config: ModelConfig, form: Form) -> tuple[str, ...]:
+    nrtr = bool(config.head.options.get("nrtr"))
+    if form == "training":
+        return ("the NRTR head (it runs in training only)",) if nrtr else ()
+    notes = []
+    if config.form == "training" and config.backbone.name == "PPLCNetV3":
+        notes.append("the training branches one by one (their fused sum is)")
+    if config.form == "training" and config.head.name == "DBHead":
+        notes.append("the threshold branch (an export has none)")
+    if nrtr:
+        notes.append("the NRTR head (an export has none)")
+    return tuple(notes)
+
+
+def bundled_images(task: Task) -> list[Path]:
+    """The images that the package ships, rendered for it: lines, and a page for detectors."""
+    pattern = "page_*.png" if task == "det" else "line_*.png"
+    return sorted(ASSETS.glob(pattern))
+
+
+def example_input(config: ModelConfig, images: Sequence[str | Path] = ()) -> tuple[list[str], np.ndarray]:
+    """Names of images (the bundled ones where none are given), and one batch of them, float32 (N, 3, H, W).
+
+    Lines are as wide as the widest needs, pages as large as the first: both sides see the same batch, because its
+    size changes the numbers.
+    """
+    paths = [Path(image) for image in images] or bundled_images(config.task)
+    pictures = [load_image(path) for path in paths]
+    settings = config.preprocess
+    if isinstance(settings, RecPreprocess):
+        height = settings.image_shape[1]
+        width = padded_width(max(picture.shape[1] / picture.shape[0] for picture in pictures), settings)
+        batch = [resize_norm(picture, height, width, settings) for picture in pictures]
+    elif isinstance(settings, ClsPreprocess):
+        batch = [orientation.preprocess(picture, settings) for picture in pictures]
+    else:
+        height, width = pictures[0].shape[:2]
+        pictures = [cv2.resize(picture, (width, height)).astype(np.uint8, copy=False) for picture in pictures]
+        batch = [detection.preprocess(picture, settings)[0] for picture in pictures]
+    return [path.name for path in paths], np.stack(batch)
+
+
+def _lines(
+    config: ModelConfig, names: Sequence[str], x: np.ndarray, expected: np.ndarray, found: np.ndarray
+) -> tuple[LineResult, ...]:
+    """The texts in Paddle's and in our probabilities, float32 (N, T, classes), decoded in the same way."""
+    if config.charset is None or expected.shape != found.shape:
+        return ()
+    return _line_results(config, names, x, (expected.argmax(2), expected.max(2)), (found.argmax(2), found.max(2)))
+
+
+def _golden_lines(config: ModelConfig, golden: Golden, found: np.ndarray) -> tuple[LineResult, ...]:
+    if golden.ids is None or golden.scores is None or golden.ids.shape != found.shape[:2]:
+        return ()
+    names = [f"stored input {i + 1}" for i in range(len(golden.input))]
+    return _line_results(config, names, golden.input, (golden.ids, golden.scores), (found.argmax(2), found.max(2)))
+
+
+def _line_results(
+    config: ModelConfig,
+    names: Sequence[str],
+    x: np.ndarray,
+    paddle: tuple[np.ndarray, np.ndarray],
+    ours: tuple[np.ndarray, np.ndarray],
+) -> tuple[LineResult, ...]:
+    assert config.charset is not None
+    reverse = isinstance(config.postprocess, CTCDecode) and config.postprocess.right_to_left
+    extents = [Extent(1, 1, 1)] * len(names)
+    read = [decode_ctc(ids, scores, config.charset, extents, right_to_left=reverse) for ids, scores in (paddle, ours)]
+    return tuple(
+        LineResult(name, theirs.text, mine.text, theirs.score, mine.score, _picture(line, config))
+        for name, line, theirs, mine in zip(names, x, *read, strict=True)
+    )
+
+
+def _picture(line: np.ndarray, config: ModelConfig) -> bytes:
+    """PNG of one line of a batch, float32 (3, H, W)."""
+    settings = config.preprocess
+    assert isinstance(settings, RecPreprocess)
+    used = np.flatnonzero(line.any(axis=(0, 1)))  # padding is exactly 0, which no value of a pixel becomes
+    pixels = line[:, :, : used[-1] + 1 if used.size else None].transpose(1, 2, 0)
+    pixels = np.rint((pixels * settings.std + settings.mean) / settings.scale).clip(0, 255).astype(np.uint8)
+    if settings.channel_order == "RGB":
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+    return cv2.imencode(".png", pixels)[1].tobytes()

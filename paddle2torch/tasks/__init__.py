@@ -1,0 +1,1 @@
+"""One network and one image: what page reading, proofs and training share."""

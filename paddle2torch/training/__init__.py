@@ -1,0 +1,1 @@
+"""Fine-tuning as PaddleOCR does it, and its metrics."""

@@ -1,0 +1,189 @@
+"""Training that was stopped goes on as if it had not been: weights, moments, position and random numbers in one folder.
+
+The folder is a converted model (`model.safetensors`, `model_config.json`) with `training_state.safetensors` beside it.
+It lands whole or not at all, so the two files are always of the same step. Nothing in it is pickled.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from paddle2torch.atomic import land_folder, repair_folder
+from paddle2torch.model_zoo.config import CONFIG_NAME, ModelConfig
+from paddle2torch.model_zoo.errors import ConfigError, FileFormatError
+from paddle2torch.model_zoo.strict_json import from_json, to_json
+from paddle2torch.training.optimisation import MovingAverage
+from paddle2torch.zoo.folder import WEIGHTS_NAME, metadata, read_state, write_state
+
+STATE_NAME = "training_state.safetensors"
+
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+"""What Adam keeps for each parameter."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far training has come.
+
+    `step` counts steps of the optimiser, `epoch` (from 0) and `batch` say which batch comes next. `best` is the best
+    metric so far and `best_step` its step, `stale` the number of evaluations since without a better one. `scaler` is
+    the state of fp16's loss scaling, `processes` the number of those that train, `settings` the text of `config.json`.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+    best: float | None = None
+    best_step: int = 0
+    stale: int = 0
+    scaler: Mapping[str, Any] = field(default_factory=dict)
+    processes: int = 1
+    settings: str = ""
+
+
+def random_state(device: torch.device) -> dict[str, Tensor]:
+    """The states of PyTorch's generators in this process, uint8.
+
+    Nothing else draws random numbers in training: those of the data follow from the seed, the epoch and the sample.
+    """
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def set_random_state(states: Mapping[str, Tensor], device: torch.device) -> None:
+    """The inverse of `random_state`."""
+    torch.set_rng_state(states["cpu"])
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)
+
+
+def save_checkpoint(
+    folder: Path,
+    config: ModelConfig,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: MovingAverage | None,
+    progress: Progress,
+    random_states: Sequence[Mapping[str, Tensor]],
+) -> None:
+    """Write `folder`, in place of an older checkpoint of that name.
+
+    `model.safetensors` has the weights to evaluate: the moving average where there is one. `random_states` are those
+    of each process. Raises `Paddle2TorchError` for a full disk; the older checkpoint is then as it was.
+    """
+    names = {id(parameter): name for name, parameter in network.named_parameters()}
+    tensors = {
+        f"optimizer/{names[id(parameter)]}/{moment}": tensor
+        for parameter, state in optimizer.state.items()
+        for moment, tensor in state.items()
+    }
+    for rank, states in enumerate(random_states):
+        tensors.update({f"random/{rank}/{kind}": state for kind, state in states.items()})
+    state = network.state_dict()
+    if average is not None:
+        tensors.update({f"network/{key}": tensor for key, tensor in state.items()})
+        state = average.state_dict(network)
+    size = sum(tensor.numel() * tensor.element_size() for tensor in (*tensors.values(), *state.values()))
+    with land_folder(folder, overwrite=True, size=size) as temporary:
+        write_state(temporary / WEIGHTS_NAME, _on_cpu(state), metadata(config))
+        write_state(temporary / STATE_NAME, _on_cpu(tensors), {"progress": json.dumps(to_json(progress))})
+        (temporary / CONFIG_NAME).write_text(config.dumps(), encoding="utf-8")
+
+
+def load_checkpoint(
+    folder: Path,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: MovingAverage | None,
+    *,
+    rank: int,
+    processes: int,
+    device: torch.device,
+) -> Progress:
+    """Put everything back as it was when `folder` was written, the random numbers included.
+
+    Raises `ConfigError` where there is no checkpoint, or one of another number of processes, and `FileFormatError` for
+    files that do not fit the network and its optimiser.
+    """
+    repair_folder(folder)
+    path = folder / STATE_NAME
+    if not path.is_file():
+        raise ConfigError(f"{folder} has no {STATE_NAME}: there is no training to resume there")
+    weights, _ = read_state(folder / WEIGHTS_NAME)
+    tensors, header = read_state(path)
+    try:
+        progress = from_json(Progress, json.loads(header["progress"]), f"{path}: progress")
+    except (KeyError, ValueError) as error:
+        raise FileFormatError(f"{path} does not say how far training had come: {error}") from None
+    if progress.processes != processes:
+        raise ConfigError(
+            f"{folder} was written by {progress.processes} processes, now there are {processes}: resume with as many"
+        )
+    live = _part(tensors, "network/") if average is not None else weights
+    _fill(network.state_dict(), live, path)
+    if average is not None:
+        _fill(average.tensors, {key: tensor for key, tensor in weights.items() if key in average.tensors}, path)
+    saved = _part(tensors, "optimizer/")
+    for name, parameter in network.named_parameters():
+        moments = {moment: saved.pop(f"{name}/{moment}") for moment in MOMENTS if f"{name}/{moment}" in saved}
+        if len(moments) == len(MOMENTS) and parameter.requires_grad:
+            # Filled, not taken over: moments lie in memory as their parameter does, whose layout rounding may follow.
+            optimizer.state[parameter] = {
+                "step": torch.zeros((), device=parameter.device),
+                "exp_avg": torch.zeros_like(parameter, memory_format=torch.preserve_format),
+                "exp_avg_sq": torch.zeros_like(parameter, memory_format=torch.preserve_format),
+            }
+            _fill(optimizer.state[parameter], moments, path)
+        elif moments:
+            saved[name] = parameter
+    if saved:
+        raise FileFormatError(
+            f"{path} has moments for parameters that are not trained: {', '.join(sorted(saved)[:4])}. Resume with the "
+            f"same model_config.json"
+        )
+    set_random_state(_part(tensors, f"random/{rank}/"), device)
+    return progress
+
+
+def changed_settings(before: str, now: str) -> list[str]:
+    """Where two texts of `config.json` differ, as `optimizer.lr: 0.001, was 0.0005`."""
+    old, new = _flat(json.loads(before)), _flat(json.loads(now))
+    return [
+        f"{key}: {new.get(key)!r}, was {old.get(key)!r}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    ]
+
+
+def _flat(data: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(data, dict):
+        return {prefix.rstrip("."): data}
+    return {key: value for name, item in data.items() for key, value in _flat(item, f"{prefix}{name}.").items()}
+
+
+def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key: tensor.detach().cpu() for key, tensor in tensors.items()}
+
+
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
+
+
+@torch.no_grad()
+def _fill(targets: Mapping[str, Tensor], tensors: Mapping[str, Tensor], path: Path) -> None:
+    if targets.keys() != tensors.keys():
+        strange = ", ".join(sorted(targets.keys() ^ tensors.keys())[:4])
+        raise FileFormatError(f"{path} and the model have different tensors: {strange}. Resume with the same settings")
+    for key, target in targets.items():
+        if target.shape != tensors[key].shape:
+            raise FileFormatError(f"{path}: {key} is {list(tensors[key].shape)}, the model needs {list(target.shape)}")
+        target.copy_(tensors[key])

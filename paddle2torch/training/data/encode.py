@@ -1,0 +1,88 @@
+"""Texts to the class indices that CTC and NRTR are trained on, as PaddleOCR's label encoders make them.
+
+Facts: `ppocr/data/imaug/label_ops.py` (BaseRecLabelEncode, CTCLabelEncode, NRTRLabelEncode, MultiLabelEncode).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paddle2torch.training.data.drops import Reason, Rejected
+
+# NRTR's classes before the characters: blank (padding), unknown, start, end.
+NRTR_START, NRTR_END, NRTR_FIRST = 2, 3, 4
+
+# CTC's class 0 is the blank.
+CTC_FIRST = 1
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedLabel:
+    """A text as class indices: int64 (max_text_length,) each, padded with 0. `gtc` is None without NRTR."""
+
+    ctc: NDArray[np.int64]
+    gtc: NDArray[np.int64] | None
+    length: int
+
+
+class LabelEncoder:
+    """Encodes texts with a character set.
+
+    `charset` has the characters of CTC's classes 1, 2, …, as in `ModelConfig.charset`; of one that stands there twice
+    (the space of `en_dict.txt`) the last class is taken. `max_text_length` is the length of the rows. With `nrtr` a
+    text needs two places more, for its start and its end, and PaddleOCR asks for less than that: 23 characters at 25.
+    """
+
+    def __init__(self, charset: Sequence[str], max_text_length: int = 25, *, nrtr: bool = True) -> None:
+        self.max_text_length = max_text_length
+        self.nrtr = nrtr
+        self._places = {character: place for place, character in enumerate(charset)}
+
+    @property
+    def limit(self) -> int:
+        """The most characters of the set that a text may have."""
+        return self.max_text_length - 2 if self.nrtr else self.max_text_length
+
+    def places(self, text: str) -> list[int]:
+        """Where the characters of a text stand in the set, without those that it lacks.
+
+        Raises `Rejected` for texts for which PaddleOCR's encoders give None.
+        """
+        if not text:
+            raise Rejected(Reason.EMPTY, "the label is empty")
+        # PaddleOCR counts the whole text here, with the characters that it will leave out.
+        if len(text) > self.max_text_length:
+            raise Rejected(
+                Reason.TOO_LONG, f"the label has {len(text)} characters, max_text_length is {self.max_text_length}"
+            )
+        places = [self._places[character] for character in text if character in self._places]
+        if not places:
+            raise Rejected(Reason.OUTSIDE, f"none of the characters of {text!r} is in the set")
+        if len(places) > self.limit:
+            raise Rejected(
+                Reason.TOO_LONG,
+                f"the label has {len(places)} characters, NRTR takes at most {self.limit} at max_text_length "
+                f"{self.max_text_length}",
+            )
+        return places
+
+    def __call__(self, text: str) -> EncodedLabel:
+        """Encode a text; characters that the set lacks are left out. Raises `Rejected` as `places` does."""
+        places = self.places(text)
+        ctc = np.zeros(self.max_text_length, dtype=np.int64)
+        ctc[: len(places)] = np.array(places) + CTC_FIRST
+        gtc = None
+        if self.nrtr:
+            gtc = np.zeros(self.max_text_length, dtype=np.int64)
+            gtc[0] = NRTR_START
+            gtc[1 : len(places) + 1] = np.array(places) + NRTR_FIRST
+            gtc[len(places) + 1] = NRTR_END
+        return EncodedLabel(ctc, gtc, len(places))
+
+    def outside(self, text: str) -> list[str]:
+        """The characters of a text that the set lacks, in order."""
+        return [character for character in text if character not in self._places]

@@ -1,0 +1,208 @@
+"""PaddleOCR's label files: one sample a line, the image's path, a tab, and its text or the JSON list of its boxes.
+
+Facts: `ppocr/data/simple_dataset.py`, `ppocr/data/imaug/label_ops.py` (DetLabelEncode).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paddle2torch.model_zoo.errors import ConfigError, FileFormatError
+from paddle2torch.tasks.images import BGRImage, load_image
+from paddle2torch.training.data.drops import DataError
+
+IGNORED = ("*", "###")
+"""Transcriptions of boxes that nobody could read: the detector is neither rewarded nor punished there."""
+
+COORDINATE_LIMIT = 1e6
+"""Pixels. No page is larger; polygons beyond would only cost memory and time."""
+
+SHOWN = 60
+
+
+@dataclass(frozen=True)
+class Group:
+    """So many samples in a row of which each epoch takes a share."""
+
+    count: int
+    ratio: float
+
+
+class Samples(Protocol):
+    """Images and their labels by index."""
+
+    @property
+    def groups(self) -> Sequence[Group]:
+        """The samples in order, with the share of them that an epoch takes."""
+
+    def __len__(self) -> int: ...
+
+    def label(self, index: int) -> str:
+        """The text, or JSON, of a sample."""
+
+    def where(self, index: int) -> str:
+        """Where a sample stands, for messages."""
+
+    def image(self, index: int, rng: np.random.Generator) -> BGRImage:
+        """The image of a sample; raises `ImageError`."""
+
+
+class LabelFiles:
+    """The samples of label files; raises `DataError` or `FileFormatError` for what is missing or malformed.
+
+    A line's path is relative to `data_dir`. It may be a JSON list of paths, of which each request draws one. What
+    follows a second delimiter is not read, and neither are blank lines. `ratios`: the share of each file that an epoch
+    takes, or one for all.
+    """
+
+    def __init__(
+        self, files: Sequence[str], data_dir: str, ratios: Sequence[float] = (1.0,), delimiter: str = "\t"
+    ) -> None:
+        ratios = list(ratios) * len(files) if len(ratios) == 1 else list(ratios)
+        if len(ratios) != len(files) or not all(0 < ratio <= 1 for ratio in ratios):
+            raise ConfigError(
+                f"ratio_list: one share above 0 and at most 1 for each of {len(files)} label files, not {ratios}"
+            )
+        self._folder = Path(data_dir)
+        self._files = list(files)
+        self._paths: list[str] = []
+        self._labels: list[str] = []
+        self._places: list[tuple[int, int]] = []
+        self.groups: list[Group] = []
+        for number, ratio in enumerate(ratios):
+            before = len(self._paths)
+            self._read(number, delimiter)
+            if len(self._paths) == before:
+                raise DataError(f"the label file {self._files[number]} has no samples")
+            self.groups.append(Group(len(self._paths) - before, ratio))
+
+    def _read(self, number: int, delimiter: str) -> None:
+        file = self._files[number]
+        try:
+            data = Path(file).read_bytes()
+        except OSError as error:
+            raise DataError(
+                f"the label file {file} cannot be read: {error.strerror}. Relative paths start at {Path.cwd()}"
+            ) from None
+        try:
+            text = data.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            place = data.count(b"\n", 0, error.start) + 1
+            raise FileFormatError(f"{file}, line {place} is not UTF-8: save the label file as UTF-8") from None
+        # Not `splitlines`, which also splits at characters that a text may hold.
+        for place, line in enumerate(text.split("\n"), 1):
+            line = line.rstrip("\r")
+            if not line.strip():
+                continue
+            path, found, rest = line.partition(delimiter)
+            if not found:
+                raise FileFormatError(f"{file}, line {place}: {_no_delimiter(line, delimiter)}")
+            self._paths.append(path)
+            self._labels.append(rest.partition(delimiter)[0])
+            self._places.append((number, place))
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def label(self, index: int) -> str:
+        """The text, or JSON, behind the path."""
+        return self._labels[index]
+
+    def where(self, index: int) -> str:
+        """File, line, and path of the image."""
+        number, line = self._places[index]
+        return f"{self._files[number]}, line {line} ({_short(self._paths[index])})"
+
+    def image(self, index: int, rng: np.random.Generator) -> BGRImage:
+        """The image as uint8 (H, W, 3), BGR."""
+        return load_image(self._folder / self._choose(self._paths[index], rng))
+
+    @staticmethod
+    def _choose(path: str, rng: np.random.Generator) -> str:
+        """One of several images of the same text, where the path is a list of them."""
+        if path.startswith("["):
+            try:
+                choices = json.loads(path)
+            except (ValueError, RecursionError):
+                return path  # a file name may begin with a bracket
+            if isinstance(choices, list) and choices and all(isinstance(choice, str) for choice in choices):
+                return choices[int(rng.integers(len(choices)))]
+        return path
+
+
+def _no_delimiter(line: str, delimiter: str) -> str:
+    if delimiter != "\t":
+        return f"there is no {delimiter!r} between the image's path and its label: {_short(line)!r}"
+    spaces = "; this line has spaces" if " " in line else ""
+    return f"there is no tab between the image's path and its label{spaces}: {_short(line)!r}. Separate them by one tab"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= SHOWN else text[:SHOWN] + "…"
+
+
+@dataclass(frozen=True, eq=False)
+class TextBoxes:
+    """The boxes of a page.
+
+    polygons: float64 (N, K, 2), pixels; those with fewer points repeat their last one. ignore: bool (N,), for text that
+    cannot be read.
+    """
+
+    polygons: NDArray[np.float64]
+    ignore: NDArray[np.bool_]
+
+
+def parse_boxes(label: str, where: str) -> TextBoxes:
+    """Read the detector's label, `[{"transcription": "text", "points": [[x, y], …]}, …]`.
+
+    Raises `FileFormatError` that starts with `where` for anything else; N is 0 for an empty list.
+    """
+    try:
+        data = json.loads(label)
+    except (ValueError, RecursionError) as error:
+        raise FileFormatError(f"{where}: the label is not JSON ({error}): {_short(label)!r}") from None
+    if not isinstance(data, list):
+        raise FileFormatError(f"{where}: the label is not a JSON list of boxes: {_short(label)!r}")
+    polygons, ignore = [], []
+    for number, box in enumerate(data, 1):
+        if not isinstance(box, dict) or not isinstance(box.get("transcription"), str):
+            raise FileFormatError(f'{where}: box {number} is not an object with a "transcription" and "points"')
+        points = box.get("points")
+        if not isinstance(points, list) or len(points) < 3 or not all(_is_point(point) for point in points):
+            raise FileFormatError(
+                f'{where}: the "points" of box {number} are not three or more [x, y], numbers of at most '
+                f"{COORDINATE_LIMIT:,.0f}"
+            )
+        polygons.append(points)
+        ignore.append(box["transcription"] in IGNORED)
+    return TextBoxes(stack_polygons(polygons), np.array(ignore, dtype=np.bool_))
+
+
+def stack_polygons(polygons: Sequence[Any]) -> NDArray[np.float64]:
+    """Polygons as one array, float64 (N, K, 2): those with fewer points repeat their last one."""
+    most = max((len(polygon) for polygon in polygons), default=4)
+    padded = [list(polygon) + [polygon[-1]] * (most - len(polygon)) for polygon in polygons]
+    return np.array(padded, dtype=np.float64).reshape(-1, most, 2)
+
+
+def _is_point(point: Any) -> bool:
+    return (
+        isinstance(point, list)
+        and len(point) == 2
+        and all(
+            isinstance(value, (int, float))
+            and not isinstance(value, bool)
+            and math.isfinite(value)
+            and abs(value) <= COORDINATE_LIMIT
+            for value in point
+        )
+    )

@@ -1,0 +1,649 @@
+"""Batches for training and evaluation, from the settings of `config.json`.
+
+    loader = build_loader(settings.data.train, model, training=True, seed=1024)
+    loader.set_epoch(3, start_batch=17)
+    for batch in loader:
+        ...
+    print(loader.report)
+
+A sample depends on (seed, epoch, index) alone: not on the number of workers, nor on who loaded what before. What cannot
+be used is replaced by the next sample that can, (index + 1) % n, as in PaddleOCR, and counted in the report.
+"""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import functools
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, TypeVar
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from paddle2torch.model_zoo.config import DetPreprocess, ModelConfig, RecPreprocess
+from paddle2torch.model_zoo.errors import ConfigError
+from paddle2torch.model_zoo.strict_json import from_json, to_json, unknown_key
+from paddle2torch.tasks.geometry import WARP_LIMIT
+from paddle2torch.tasks.images import BGRImage, ImageError
+from paddle2torch.training.data.det_transforms import (
+    CopyPaste,
+    DetLabelEncode,
+    DetResizeForTest,
+    EastRandomCropData,
+    IaaAugment,
+    MakeBorderMap,
+    MakeShrinkMap,
+    NormalizeImage,
+    Page,
+    PageRequest,
+    ToCHWImage,
+)
+from paddle2torch.training.data.drops import DataError, DropReport, Event, Reason, Rejected
+from paddle2torch.training.data.encode import LabelEncoder
+from paddle2torch.training.data.labels import LabelFiles, Samples, parse_boxes
+from paddle2torch.training.data.lmdb import LmdbFolders
+from paddle2torch.training.data.rec_transforms import (
+    CTCLabelEncode,
+    Encode,
+    Line,
+    LineRequest,
+    MultiLabelEncode,
+    RecAug,
+    RecConAug,
+    RecResizeImg,
+    resize_line,
+)
+from paddle2torch.training.data.samplers import (
+    FixedBatches,
+    MultiScaleBatches,
+    Plan,
+    Request,
+    epoch_size,
+    sample_generator,
+)
+from paddle2torch.training.settings import DatasetSettings, SplitSettings, Transform
+
+Batch: TypeAlias = "dict[str, Tensor]"
+Values: TypeAlias = "dict[str, NDArray[np.generic]]"
+
+LineTransform: TypeAlias = "Callable[[Line, LineRequest], Line]"
+PageTransform: TypeAlias = "Callable[[Page, PageRequest], Page]"
+
+LINE_PIXELS = 2**24
+"""A line image with more (30,000 x 559) is not text but a page; augmenting it would take gigabytes."""
+
+SQUEEZED = 4
+"""From this factor on, a line that is made narrower than its aspect ratio is reported."""
+
+ATTEMPTS = 100
+"""At least so many samples are tried for a request, all of them where there are more: in a small set, chance may have
+joined every line to be too long.
+"""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """One sample's values, and what happened on the way to it."""
+
+    values: Values
+    events: tuple[Event, ...]
+
+
+class _Samples(Dataset[Loaded], abc.ABC):
+    """Samples by request. `known` has those whose labels cannot be used."""
+
+    def __init__(self, samples: Samples, seed: int) -> None:
+        self.samples = samples
+        self.seed = seed
+        self.known: dict[int, Event] = {}
+        self.report = DropReport(len(samples))
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, request: Request) -> Loaded:
+        rng = sample_generator(self.seed, request)
+        events: list[Event] = []
+        for attempt in range(max(len(self), ATTEMPTS)):
+            index = (request.index + attempt) % len(self)
+            try:
+                values = self._load(index, request, rng, events)
+            except Rejected as rejected:
+                events.append(self._event(index, rejected))
+            else:
+                return Loaded(values, tuple(events))
+        raise DataError(f"none of the {len(self):,} samples can be used; the last one: {events[-1].message}")
+
+    def check(self) -> None:
+        """Look for one sample that can be used; raises `DataError` with the report where there is none."""
+        for index in range(len(self)):
+            try:
+                self._read(index, np.random.default_rng(self.seed))
+            except Rejected as rejected:
+                self.report.add(self._event(index, rejected))
+            else:
+                return
+        raise DataError(f"not one sample can be used. {self.report}")
+
+    def _event(self, index: int, rejected: Rejected) -> Event:
+        return self.known.get(index) or Event(index, rejected.reason, f"{self.samples.where(index)}: {rejected}")
+
+    def _know(self, index: int, rejected: Rejected) -> None:
+        self.known[index] = self._event(index, rejected)
+        self.report.add(self.known[index])
+
+    def _read(self, index: int, rng: np.random.Generator) -> BGRImage:
+        if index in self.known:
+            raise Rejected(self.known[index].reason, self.known[index].message)
+        try:
+            image = self.samples.image(index, rng)
+        except ImageError as error:
+            raise Rejected(Reason.UNREADABLE, str(error)) from None
+        problem = self._problem(image)
+        if problem:
+            raise Rejected(Reason.UNREADABLE, f"the image of {image.shape[1]} x {image.shape[0]} pixels {problem}")
+        return image
+
+    def _other(self, read: Callable[[int], T], rng: np.random.Generator) -> T:
+        for _ in range(ATTEMPTS):
+            try:
+                return read(int(rng.integers(len(self))))
+            except Rejected:
+                continue
+        raise Rejected(Reason.UNREADABLE, f"{ATTEMPTS} random samples in a row, to be joined to it, are unusable")
+
+    @abc.abstractmethod
+    def _load(self, index: int, request: Request, rng: np.random.Generator, events: list[Event]) -> Values:
+        """One sample, or `Rejected`; what is only worth noting is added to `events`."""
+
+    @abc.abstractmethod
+    def _problem(self, image: BGRImage) -> str | None:
+        """What is wrong with the size of an image."""
+
+
+class Lines(_Samples):
+    """Line images and their texts, for recognisers.
+
+    `transforms` follow the decoding; other lines pass the first `for_others` of them. `size` is (width, height) where a
+    request has none.
+    """
+
+    def __init__(
+        self,
+        samples: Samples,
+        transforms: Sequence[LineTransform],
+        encoder: LabelEncoder,
+        preprocess: RecPreprocess,
+        keys: Sequence[str],
+        *,
+        size: tuple[int, int] | None,
+        for_others: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(samples, seed)
+        self.transforms = transforms
+        self.for_others = for_others
+        self.preprocess = preprocess
+        self.keys = keys
+        self.size = size
+        for index in range(len(samples)):
+            text = samples.label(index)
+            try:
+                places = encoder.places(text)
+            except Rejected as rejected:
+                self._know(index, rejected)
+                continue
+            if len(places) < len(text):
+                self.report.outside.update(encoder.outside(text))
+                self.report.shortened += 1
+
+    def _problem(self, image: BGRImage) -> str | None:
+        if image.shape[0] * image.shape[1] > LINE_PIXELS:
+            return f"is no line: at most {LINE_PIXELS:,} are read"
+        return None
+
+    def _load(self, index: int, request: Request, rng: np.random.Generator, events: list[Event]) -> Values:
+        size = request.size or self.size
+        assert size is not None
+        image = self._read(index, rng)
+        wide = math.ceil(size[1] * (image.shape[1] / image.shape[0]))
+        if wide > SQUEEZED * size[0]:
+            message = (
+                f"{self.samples.where(index)}: {image.shape[1]} x {image.shape[0]} pixels become "
+                f"{size[0]} x {size[1]}, {wide / size[0]:.0f} times narrower than they are; cut such lines into parts"
+            )
+            events.append(Event(index, Reason.SQUEEZED, message))
+
+        def read_other(other: int) -> Line:
+            line = Line(self._read(other, rng), self.samples.label(other))
+            return self._transform(line, self.transforms[: self.for_others], request_of_line)
+
+        request_of_line = LineRequest(rng, lambda: self._other(read_other, rng))
+        try:
+            line = self._transform(Line(image, self.samples.label(index)), self.transforms, request_of_line)
+        except Rejected as rejected:
+            # Alone it is not too long: that was seen when the labels were read.
+            reason = Reason.JOINED if rejected.reason is Reason.TOO_LONG else rejected.reason
+            raise Rejected(reason, str(rejected)) from None
+        assert line.label is not None
+        resized, valid_ratio = resize_line(line.image, size, self.preprocess)
+        values: Values = {
+            "image": resized,
+            "label_ctc": line.label.ctc,
+            "length": np.array(line.label.length, dtype=np.int64),
+            "valid_ratio": np.array(valid_ratio, dtype=np.float32),
+        }
+        if line.label.gtc is not None:
+            values["label_gtc"] = line.label.gtc
+        return {key: values[key] for key in self.keys}
+
+    @staticmethod
+    def _transform(line: Line, transforms: Sequence[LineTransform], request: LineRequest) -> Line:
+        return functools.reduce(lambda line, transform: transform(line, request), transforms, line)
+
+
+class Pages(_Samples):
+    """Pages and the polygons of their lines, for detectors.
+
+    `transforms` follow the decoding; other pages pass the first `for_others` of them.
+    """
+
+    def __init__(
+        self,
+        samples: Samples,
+        transforms: Sequence[PageTransform],
+        keys: Sequence[str],
+        channel_order: Literal["BGR", "RGB"],
+        *,
+        for_others: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(samples, seed)
+        self.transforms = transforms
+        self.keys = keys
+        self.channel_order = channel_order
+        self.for_others = for_others
+        for index in range(len(samples)):
+            if not len(parse_boxes(samples.label(index), samples.where(index)).polygons):
+                self._know(index, Rejected(Reason.EMPTY, "the page has no boxes"))
+
+    def _problem(self, image: BGRImage) -> str | None:
+        if max(image.shape[:2]) > WARP_LIMIT:
+            return f"has a side of more than {WARP_LIMIT:,}, which OpenCV does not rotate"
+        return None
+
+    def _load(self, index: int, request: Request, rng: np.random.Generator, events: list[Event]) -> Values:
+        def read(number: int) -> Page:
+            image = self._read(number, rng)
+            if self.channel_order == "RGB":
+                image = np.ascontiguousarray(image[:, :, ::-1])
+            return Page(image, self.samples.label(number))
+
+        def read_other(other: int) -> Page:
+            return self._transform(read(other), self.transforms[: self.for_others], request_of_page)
+
+        request_of_page = PageRequest(rng, lambda: self._other(read_other, rng), request.epoch)
+        page = self._transform(read(index), self.transforms, request_of_page)
+        values = {
+            "image": page.image,
+            "threshold_map": page.threshold_map,
+            "threshold_mask": page.threshold_mask,
+            "shrink_map": page.shrink_map,
+            "shrink_mask": page.shrink_mask,
+            "shape": page.shape,
+            "polys": page.polygons.astype(np.float32),
+            "ignore_tags": page.ignore,
+        }
+        return {key: value for key in self.keys if (value := values[key]) is not None}
+
+    @staticmethod
+    def _transform(page: Page, transforms: Sequence[PageTransform], request: PageRequest) -> Page:
+        return functools.reduce(lambda page, transform: transform(page, request), transforms, page)
+
+
+class Loader:
+    """The batches of one process. Iterating gives those of the epoch that was set last.
+
+    `report` counts what could not be used: of the labels from the start, of the images as they are read.
+    """
+
+    def __init__(self, dataset: _Samples, plan: Plan, *, workers: int = 0, pin_memory: bool = False) -> None:
+        self.report = dataset.report
+        self._dataset = dataset
+        self._requests = _Requests(plan)
+        self._loader: DataLoader[Loaded] = DataLoader(
+            dataset,
+            batch_sampler=self._requests,
+            num_workers=workers,
+            collate_fn=_collate,
+            worker_init_fn=_start_worker,
+            persistent_workers=workers > 0,
+            pin_memory=pin_memory,
+            # PyTorch draws a seed for its workers at each start of an epoch: not from the network's random numbers,
+            # which would then depend on how often a run was resumed.
+            generator=torch.Generator(),
+        )
+
+    def __len__(self) -> int:
+        """Batches of a whole epoch, the same for each epoch and, in training, for each process."""
+        return len(self._requests)
+
+    def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
+        """What the next iteration gives: the epoch (from 0), without its first `start_batch` batches."""
+        self._requests.epoch = epoch
+        self._requests.start_batch = start_batch
+
+    def requests(self) -> Iterator[list[Request]]:
+        """Which samples the batches to come ask for."""
+        return iter(self._requests)
+
+    def where(self, index: int) -> str:
+        """Where a sample stands, for messages: file, line, and image."""
+        return self._dataset.samples.where(index)
+
+    def __iter__(self) -> Iterator[Batch]:
+        with _one_opencv_thread():
+            batches = iter(self._loader)
+        for batch, events in batches:
+            for event in events:
+                self.report.add(event)
+                self.report.replaced += event.reason is not Reason.SQUEEZED
+            yield batch
+
+
+class _Requests:
+    """The batches to come, as PyTorch's loader asks for them. It knows no loader, so that nothing refers in a circle:
+    what a garbage collector takes away in a forked process complains there about its missing workers.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self.epoch = 0
+        self.start_batch = 0
+
+    def __len__(self) -> int:
+        return len(self._plan)
+
+    def __iter__(self) -> Iterator[list[Request]]:
+        return itertools.islice(self._plan.batches(self.epoch), self.start_batch, None)
+
+
+def _collate(samples: Sequence[Loaded]) -> tuple[Batch, list[Event]]:
+    batch = {key: torch.from_numpy(np.stack([sample.values[key] for sample in samples])) for key in samples[0].values}
+    return batch, [event for sample in samples for event in sample.events]
+
+
+def _start_worker(worker: int) -> None:
+    # A process per worker is enough. What forked has one thread already, see `_one_opencv_thread`.
+    if cv2.getNumThreads() != 1:
+        cv2.setNumThreads(1)
+
+
+@contextlib.contextmanager
+def _one_opencv_thread() -> Iterator[None]:
+    """Workers that fork here get an OpenCV without threads of its own.
+
+    Threads do not fork, but OpenCV's list of them does: a worker that uses them, or only sets their number, would wait
+    for them for ever.
+    """
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(threads)
+
+
+def build_loader(
+    split: SplitSettings,
+    model: ModelConfig,
+    *,
+    training: bool,
+    max_text_length: int = 25,
+    seed: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    pin_memory: bool = False,
+) -> Loader:
+    """The batches of a split for one of `world_size` processes, as dicts of tensors.
+
+    Recognisers: `image` float32 (N, 3, H, W), `label_ctc` and `label_gtc` int64 (N, max_text_length), `length` int64
+    (N,), `valid_ratio` float32 (N,); without `label_gtc` where the labels are encoded for CTC alone. Detectors in
+    training: `image` float32 (N, 3, H, W), and float32 (N, H, W) `threshold_map`, `threshold_mask`, `shrink_map`,
+    `shrink_mask`. In evaluation, one page at a time: `image`, `polys` float32 (1, P, K, 2), `ignore_tags` bool (1, P),
+    and `shape` float32 (1, 4): height and width of the page, and by how much both were scaled.
+
+    Not to be given to `accelerate`'s `prepare`: it already knows the processes.
+
+    Raises `ConfigError` for transforms that are unknown or do not fit, `DataError` and `FileFormatError` for data that
+    is missing, malformed or of no use.
+    """
+    if seed < 0:
+        raise ConfigError(f"the seed of the data must be 0 or more, not {seed}")
+    samples = _samples(split.dataset)
+    if model.task == "rec":
+        dataset: _Samples = _lines(split, model, samples, max_text_length, seed)
+    elif model.task == "det":
+        dataset = _pages(split, model, samples, seed, training)
+    else:
+        raise ConfigError(f"{model.name}: there is no training data for models of task {model.task!r}")
+    plan: Plan
+    if split.sampler is not None:
+        if not training:
+            raise ConfigError("a sampler of several sizes is for training: evaluation has one size")
+        sampler = split.sampler
+        plan = MultiScaleBatches(
+            samples.groups,
+            sampler.scales,
+            sampler.first_bs,
+            fix_bs=sampler.fix_bs,
+            divided_factor=sampler.divided_factor,
+            seed=seed,
+            rank=rank,
+            world_size=world_size,
+        )
+    else:
+        plan = FixedBatches(
+            samples.groups,
+            split.loader.batch_size_per_card,
+            training=training,
+            shuffle=split.loader.shuffle,
+            drop_last=split.loader.drop_last,
+            seed=seed,
+            rank=rank,
+            world_size=world_size,
+        )
+    if training and not len(plan):
+        raise DataError(
+            f"an epoch has no batch: {epoch_size(samples.groups)} samples, {world_size} process(es) with "
+            f"{split.loader.batch_size_per_card} each per batch, and drop_last leaves out what is not full. Take a "
+            f"smaller batch_size_per_card, or set drop_last to false"
+        )
+    dataset.check()
+    return Loader(dataset, plan, workers=split.loader.num_workers, pin_memory=pin_memory)
+
+
+def _samples(settings: DatasetSettings) -> Samples:
+    if settings.name == "LMDBDataSet":
+        if any(ratio != 1 for ratio in settings.ratio_list):
+            raise ConfigError("ratio_list is for label files: an LMDBDataSet is taken as a whole")
+        return LmdbFolders(settings.data_dir)
+    return LabelFiles(settings.label_file_list, settings.data_dir, settings.ratio_list, settings.delimiter)
+
+
+@dataclass(frozen=True)
+class DecodeImage:
+    """Options of DecodeImage: the order of the channels (PaddleOCR's default is RGB)."""
+
+    img_mode: Literal["BGR", "RGB"] = "RGB"
+    channel_first: Literal[False] = False
+
+
+@dataclass(frozen=True)
+class KeepKeys:
+    """Options of KeepKeys: what a batch has."""
+
+    keep_keys: tuple[str, ...]
+
+
+def _by_name(*steps: type) -> dict[str, type]:
+    return {step.__name__: step for step in steps}
+
+
+# In the order of the official recipes: the places of the others follow from what each one takes and gives.
+REC_STEPS = _by_name(DecodeImage, RecConAug, RecAug, MultiLabelEncode, CTCLabelEncode, RecResizeImg, KeepKeys)
+DET_STEPS = _by_name(
+    DecodeImage,
+    DetLabelEncode,
+    CopyPaste,
+    IaaAugment,
+    EastRandomCropData,
+    DetResizeForTest,
+    MakeBorderMap,
+    MakeShrinkMap,
+    NormalizeImage,
+    ToCHWImage,
+    KeepKeys,
+)
+
+# PaddleOCR's names of what a batch has. CTCLabelEncode's row is called `label` there, and `label_ctc` here too.
+_REC_KEYS = ("image", "label_ctc", "label_gtc", "label", "length", "valid_ratio")
+_DET_KEYS = (
+    "image",
+    "threshold_map",
+    "threshold_mask",
+    "shrink_map",
+    "shrink_mask",
+    "shape",
+    "polys",
+    "ignore_tags",
+)
+
+
+def _read_steps(transforms: Sequence[Transform], known: dict[str, type], keys: Sequence[str]) -> dict[str, Any]:
+    """The transforms by name, their options read strictly; raises `ConfigError`, also where their order is another."""
+    steps: dict[str, Any] = {}
+    for transform in transforms:
+        if transform.name not in known:
+            raise unknown_key(transform.name, known, "transforms")
+        if transform.name in steps:
+            raise ConfigError(f"transforms: {transform.name} stands there twice")
+        steps[transform.name] = from_json(known[transform.name], to_json(transform.options), transform.name)
+    order = [name for name in known if name in steps]
+    if list(steps) != order:
+        raise ConfigError(f"transforms: their order is {', '.join(order)}; found {', '.join(steps)}")
+    for name in ("DecodeImage", "KeepKeys"):
+        if name not in steps:
+            raise ConfigError(f"transforms: {name} is missing")
+    for key in steps["KeepKeys"].keep_keys:
+        if key not in keys:
+            raise unknown_key(key, keys, "KeepKeys: keep_keys")
+    return steps
+
+
+def _check_channels(decode: DecodeImage, order: str, name: str) -> None:
+    if decode.img_mode != order:
+        raise ConfigError(
+            f"DecodeImage: img_mode is {decode.img_mode}, but {name} reads {order} (preprocess.channel_order in "
+            f"model_config.json): make both the same"
+        )
+
+
+def _for_others(settings: DatasetSettings, steps: dict[str, Any], joins: str, needed: int) -> int:
+    """How many transforms after the decoding the other samples pass that `joins` asks for."""
+    if joins not in steps:
+        return 0
+    place = list(steps).index(joins)
+    if not needed <= settings.ext_op_transform_idx <= place:
+        raise ConfigError(
+            f"ext_op_transform_idx: the samples that {joins} adds pass the first {needed} transforms "
+            f"({', '.join(list(steps)[:needed])}), not {settings.ext_op_transform_idx}"
+        )
+    return settings.ext_op_transform_idx - 1
+
+
+def _lines(split: SplitSettings, model: ModelConfig, samples: Samples, max_text_length: int, seed: int) -> Lines:
+    steps = _read_steps(split.dataset.transforms, REC_STEPS, _REC_KEYS)
+    assert isinstance(model.preprocess, RecPreprocess)
+    assert model.charset is not None
+    _check_channels(steps["DecodeImage"], model.preprocess.channel_order, model.name)
+    encoders = [name for name in ("MultiLabelEncode", "CTCLabelEncode") if name in steps]
+    if len(encoders) != 1:
+        raise ConfigError("transforms: one of MultiLabelEncode and CTCLabelEncode encodes the labels")
+    encoder = LabelEncoder(model.charset, max_text_length, nrtr=encoders == ["MultiLabelEncode"])
+    resize: RecResizeImg | None = steps.get("RecResizeImg")
+    multi_scale = split.dataset.name == "MultiScaleDataSet"
+    if multi_scale != (split.sampler is not None) or multi_scale == (resize is not None):
+        raise ConfigError(
+            "either a MultiScaleDataSet has a sampler, which says how large its images are, and no RecResizeImg, or "
+            f"another dataset has a RecResizeImg and no sampler; found {split.dataset.name} "
+            f"{'with' if split.sampler else 'without'} a sampler and {'with' if resize else 'without'} RecResizeImg"
+        )
+    keys = steps["KeepKeys"].keep_keys
+    if "label_gtc" in keys and not encoder.nrtr:
+        raise ConfigError("KeepKeys: CTCLabelEncode makes no label_gtc, only MultiLabelEncode does")
+    return Lines(
+        samples,
+        [Encode(encoder) if name in encoders else step for name, step in steps.items() if name not in _NO_TRANSFORM],
+        encoder,
+        model.preprocess,
+        tuple(dict.fromkeys("label_ctc" if key == "label" else key for key in keys)),
+        size=(resize.image_shape[2], resize.image_shape[1]) if resize else None,
+        for_others=_for_others(split.dataset, steps, "RecConAug", 1),
+        seed=seed,
+    )
+
+
+def _pages(split: SplitSettings, model: ModelConfig, samples: Samples, seed: int, training: bool) -> Pages:
+    steps = _read_steps(split.dataset.transforms, DET_STEPS, _DET_KEYS)
+    assert isinstance(model.preprocess, DetPreprocess)
+    _check_channels(steps["DecodeImage"], model.preprocess.channel_order, model.name)
+    if split.sampler is not None or split.dataset.name == "MultiScaleDataSet":
+        raise ConfigError(
+            "a detector's pages are of one size: name the dataset SimpleDataSet, and leave out the sampler"
+        )
+    needed = {
+        "DetLabelEncode",
+        "NormalizeImage",
+        "ToCHWImage",
+        "EastRandomCropData" if training else "DetResizeForTest",
+    }
+    if missing := needed - set(steps):
+        raise ConfigError(f"transforms: {', '.join(sorted(missing))} missing")
+    if not training and split.loader.batch_size_per_card != 1:
+        raise ConfigError("batch_size_per_card: pages are evaluated one at a time, at their own size; set it to 1")
+    made = {"image", "polys", "ignore_tags"}
+    made |= {"threshold_map", "threshold_mask"} if "MakeBorderMap" in steps else set()
+    made |= {"shrink_map", "shrink_mask"} if "MakeShrinkMap" in steps else set()
+    made |= {"shape"} if "DetResizeForTest" in steps else set()
+    if missing := set(steps["KeepKeys"].keep_keys) - made:
+        raise ConfigError(f"KeepKeys: no transform makes {', '.join(sorted(missing))}")
+    normalize: NormalizeImage = steps["NormalizeImage"]
+    own = (normalize.factor, *normalize.mean, *normalize.std)
+    if not np.allclose(own, (model.preprocess.scale, *model.preprocess.mean, *model.preprocess.std)):
+        raise ConfigError(
+            f"NormalizeImage: scale, mean and std are not those under preprocess in {model.name}'s model_config.json: "
+            f"make both the same"
+        )
+    return Pages(
+        samples,
+        [step for name, step in steps.items() if name not in _NO_TRANSFORM],
+        steps["KeepKeys"].keep_keys,
+        model.preprocess.channel_order,
+        for_others=_for_others(split.dataset, steps, "CopyPaste", 2),
+        seed=seed,
+    )
+
+
+_NO_TRANSFORM = ("DecodeImage", "RecResizeImg", "KeepKeys")
+"""What a dataset does itself, before and after its transforms."""

@@ -1,0 +1,131 @@
+"""PaddleOCR's training losses: MultiLoss (CTC and NRTR) for recognisers, DBLoss for detectors.
+
+Source: PaddleOCR `ppocr/losses/` (Apache-2.0), `rec_ctc_loss.py`, `rec_nrtr_loss.py`, `rec_multi_loss.py`,
+`det_basic_loss.py`, `det_db_loss.py`. Every loss is a ratio of sums over the batch; the sums go through `total`, so
+that processes which share a batch agree on its loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from paddle2torch.training.distributed import total
+from paddle2torch.training.settings import DBLossSettings, RecLossSettings
+
+Batch = Mapping[str, Tensor]
+Losses = dict[str, Tensor]
+
+SMOOTHING = 0.1
+"""Probability that NRTR's smoothed target spreads over the other classes."""
+
+
+def ctc_loss(logits: Tensor, labels: Tensor, lengths: Tensor, *, focal: bool = False) -> Tensor:
+    """The mean over the batch of each sample's CTC loss, not divided by the length of its label.
+
+    logits: float (N, T, classes), class 0 the blank. labels: int64 (N, L), of which `lengths` int64 (N,) count. A
+    label that does not fit into T steps costs 0, as in Paddle. `focal` weighs each loss l by (1 - exp(-l))^2.
+    """
+    log_probabilities = logits.float().log_softmax(-1).transpose(0, 1)
+    steps = torch.full_like(lengths, logits.shape[1])
+    losses = F.ctc_loss(log_probabilities, labels, steps, lengths, reduction="none", zero_infinity=True)
+    if focal:
+        losses = losses * (1 - torch.exp(-losses)) ** 2
+    return total(losses.sum()) / total(torch.full_like(losses[0], len(losses)))
+
+
+def nrtr_loss(logits: Tensor, labels: Tensor, *, smoothing: bool = True) -> Tensor:
+    """Cross-entropy of the next symbol, the mean over all positions whose target is not padding.
+
+    logits: float (N, L, symbols), from the decoder that was given the symbols 0 … L - 1. labels: int64 (N, at least
+    L + 1), start symbol first, padded with 0: the targets are the symbols 1 … L. With `smoothing` the target has the
+    probability 0.9 and the other classes share 0.1 evenly: PyTorch's `label_smoothing` gives the target a share too.
+    """
+    log_probabilities = logits.float().log_softmax(-1)
+    targets = labels[:, 1 : 1 + logits.shape[1]]
+    losses = -log_probabilities.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+    if smoothing:
+        share = SMOOTHING / (logits.shape[-1] - 1)
+        losses = (1 - SMOOTHING - share) * losses - share * log_probabilities.sum(-1)
+    counted = (targets != 0).to(losses.dtype)
+    return total((losses * counted).sum()) / total(counted.sum())
+
+
+def multi_loss(outputs: Batch, batch: Batch, settings: RecLossSettings) -> Losses:
+    """`loss` and its parts `CTCLoss` and `NRTRLoss`, each times its weight.
+
+    outputs: `ctc` and, where the model has that head, `gtc`, as `MultiHead` gives them. batch: `label_ctc`,
+    `label_gtc`, `length`.
+    """
+    ctc = ctc_loss(outputs["ctc"], batch["label_ctc"], batch["length"], focal=settings.use_focal_loss)
+    parts = {"CTCLoss": settings.weight_1 * ctc}
+    if "gtc" in outputs:
+        nrtr = nrtr_loss(outputs["gtc"], batch["label_gtc"], smoothing=settings.smoothing)
+        parts["NRTRLoss"] = settings.weight_2 * nrtr
+    return {"loss": sum(parts.values(), torch.zeros(())), **parts}
+
+
+def dice_loss(prediction: Tensor, target: Tensor, mask: Tensor, eps: float) -> Tensor:
+    """1 - 2 |prediction and target| / (|prediction| + |target| + eps) inside the mask: one number for the batch."""
+    inside = prediction * mask
+    overlap = total((inside * target).sum())
+    return 1 - 2 * overlap / (total(inside.sum()) + total((target * mask).sum()) + eps)
+
+
+def masked_l1_loss(prediction: Tensor, target: Tensor, mask: Tensor, eps: float) -> Tensor:
+    """The mean distance inside the mask."""
+    return total(((prediction - target).abs() * mask).sum()) / (total(mask.sum()) + eps)
+
+
+def balanced_loss(prediction: Tensor, target: Tensor, mask: Tensor, settings: DBLossSettings) -> Tensor:
+    """The loss over all positive pixels and at most `ohem_ratio` times as many negative ones, the hardest.
+
+    prediction, target, mask: float (N, H, W); target and mask hold 0 and 1. 0 where the batch has no positive pixel.
+    Among several processes each looks for hard pixels in its own part of the batch.
+    """
+    if settings.main_loss_type == "DiceLoss":
+        loss = dice_loss(prediction, target, mask, settings.eps)
+    else:
+        loss = F.binary_cross_entropy(prediction.float(), target, reduction="none")
+    if not settings.balance_loss:
+        return loss
+    positive, negative = target * mask, (1 - target) * mask
+    positives = positive.sum().trunc()
+    negatives = torch.minimum(negative.sum(), positives * settings.ohem_ratio).trunc()
+    if loss.dim() == 0:
+        # One number for the batch has no hardest pixels: any `negatives` of them weigh the same.
+        positives, negatives = total(positives), total(negatives)
+        return loss * (positives + negatives) / (positives + negatives + settings.eps)
+    hardest = (negative * loss).flatten().topk(int(negatives)).values
+    counted = total(positives) + total(negatives) + settings.eps
+    return (total((positive * loss).sum()) + total(hardest.sum())) / counted
+
+
+def db_loss(outputs: Batch, batch: Batch, settings: DBLossSettings) -> Losses:
+    """`loss` and its parts, each times its weight.
+
+    outputs: `maps` float (N, 3, H, W), shrink, threshold and binary map, as `DBHead` gives them, and from `PFHeadLocal`
+    `cbn_maps` float (N, 1, H, W). batch:
+    `threshold_map`, `threshold_mask`, `shrink_map`, `shrink_mask`, each float (N, H, W).
+    """
+    shrink, threshold, binary = outputs["maps"].float().unbind(1)
+    shrink_map, shrink_mask = batch["shrink_map"], batch["shrink_mask"]
+    parts = {
+        "loss_shrink_maps": settings.alpha * balanced_loss(shrink, shrink_map, shrink_mask, settings),
+        "loss_threshold_maps": settings.beta
+        * masked_l1_loss(threshold, batch["threshold_map"], batch["threshold_mask"], settings.eps),
+        "loss_binary_maps": dice_loss(binary, shrink_map, shrink_mask, settings.eps),
+    }
+    if "cbn_maps" in outputs:
+        parts["loss_cbn"] = balanced_loss(outputs["cbn_maps"][:, 0].float(), shrink_map, shrink_mask, settings)
+    return {"loss": sum(parts.values(), torch.zeros(())), **parts}
+
+
+def losses_of(outputs: Batch, batch: Batch, settings: RecLossSettings | DBLossSettings) -> Losses:
+    """The losses that `settings` describe: `loss`, the one to minimise, first."""
+    if isinstance(settings, RecLossSettings):
+        return multi_loss(outputs, batch, settings)
+    return db_loss(outputs, batch, settings)

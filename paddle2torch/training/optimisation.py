@@ -1,0 +1,185 @@
+"""What moves the parameters: which of them, how far, and how that changes over time.
+
+Sources: PaddleOCR `ppocr/optimizer/`, `ppocr/modeling/backbones/`, `heads/rec_ctc_head.py` (Apache-2.0), and
+`paddle.optimizer.lr` for how Paddle steps its schedules.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from paddle2torch.model_zoo.errors import ConfigError
+from paddle2torch.model_zoo.layers import BatchNorm2d, ConvBN
+from paddle2torch.model_zoo.mobilenetv1_enhance import MobileNetV1Enhance
+from paddle2torch.model_zoo.pphgnet import PPHGNetSmall
+from paddle2torch.model_zoo.pphgnetv2 import PPHGNetV2B4
+from paddle2torch.model_zoo.pplcnetv3 import LearnableAffineBlock, LearnableRepLayer, PPLCNetV3
+from paddle2torch.model_zoo.rec_heads import CTCHead
+from paddle2torch.training.settings import OptimizerSettings, ScheduleSettings
+
+LR_FACTOR = "lr_factor"
+"""Key of a parameter group: its factor on the learning rate of the schedule."""
+
+
+NORMS_WITHOUT_DECAY = (MobileNetV1Enhance, PPHGNetSmall, PPHGNetV2B4)
+"""Backbones all of whose batch normalisation trains without L2."""
+
+
+@dataclass(frozen=True)
+class Treatment:
+    """How a parameter is trained: a factor on the learning rate, and its L2."""
+
+    lr_factor: float
+    l2: float
+
+
+def freeze(network: nn.Module, patterns: Sequence[str]) -> tuple[str, ...]:
+    """Take no gradient for parameters whose name matches a pattern (`backbone.*`, `*.conv_bn?.*`); returns their names.
+
+    Batch normalisation whose weight is frozen keeps its statistics too: see `set_training`. Raises `ConfigError` for a
+    pattern that matches nothing, and where nothing is left to train.
+    """
+    frozen = set()
+    for pattern in patterns:
+        names = [name for name, _ in network.named_parameters() if fnmatch.fnmatchcase(name, pattern)]
+        if not names:
+            sample = next(name for name, _ in network.named_parameters())
+            raise ConfigError(f"freeze: no parameter has a name like {pattern!r} (names look like {sample})")
+        frozen.update(names)
+    for name, parameter in network.named_parameters():
+        if name in frozen:
+            parameter.requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise ConfigError(f"freeze: {', '.join(patterns)} leave nothing to train")
+    return tuple(sorted(frozen))
+
+
+def set_training(network: nn.Module) -> None:
+    """Training mode, but evaluation mode for batch normalisation whose weight is frozen.
+
+    Its statistics would move on, and with them the output of what was to stay as it is.
+    """
+    network.train()
+    for module in network.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and not module.weight.requires_grad:
+            module.eval()
+
+
+def leave_out_unused(network: nn.Module) -> None:
+    """Take no gradient for parameters that no forward uses; processes that share gradients would wait for theirs."""
+    for module in network.modules():
+        if isinstance(module, LearnableRepLayer) and not module.use_act and module.act is not None:
+            module.act.requires_grad_(False)
+
+
+def treatments(network: nn.Module, settings: OptimizerSettings) -> dict[str, Treatment]:
+    """How PaddleOCR trains each parameter, by name: what its layers set for themselves, else the settings."""
+    own: dict[int, Treatment] = {}
+    for module in network.modules():
+        if isinstance(module, PPLCNetV3):
+            # Branches have no decay in their normalisation; the identity branch, which is no ConvBN, keeps it.
+            norms = [branch.bn for branch in module.modules() if isinstance(branch, ConvBN)]
+            own.update({id(p): Treatment(1.0, 0.0) for norm in norms for p in norm.parameters()})
+        elif isinstance(module, NORMS_WITHOUT_DECAY):
+            norms = [norm for norm in module.modules() if isinstance(norm, BatchNorm2d)]
+            own.update({id(p): Treatment(1.0, 0.0) for norm in norms for p in norm.parameters()})
+        if isinstance(module, LearnableAffineBlock):
+            own.update({id(p): Treatment(settings.lab_lr, settings.l2) for p in module.parameters()})
+        if isinstance(module, CTCHead) and settings.fc_decay is not None:
+            own.update({id(p): Treatment(1.0, settings.fc_decay) for p in module.parameters()})
+    default = Treatment(1.0, settings.l2)
+    return {name: own.get(id(parameter), default) for name, parameter in network.named_parameters()}
+
+
+def build_optimizer(network: nn.Module, settings: OptimizerSettings) -> torch.optim.Adam:
+    """Adam over the parameters that take a gradient, one group per treatment. Rates are set by `set_rate`."""
+    groups: dict[Treatment, list[nn.Parameter]] = {}
+    by_name = dict(network.named_parameters())
+    for name, treatment in treatments(network, settings).items():
+        if by_name[name].requires_grad:
+            groups.setdefault(treatment, []).append(by_name[name])
+    return torch.optim.Adam(
+        [
+            {"params": parameters, "weight_decay": treatment.l2, LR_FACTOR: treatment.lr_factor}
+            for treatment, parameters in groups.items()
+        ],
+        lr=settings.lr,
+        betas=(settings.beta1, settings.beta2),
+        eps=settings.epsilon,
+        fused=True,
+    )
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give every group its share of the learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group[LR_FACTOR]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The learning rate of each step of the optimiser, counted from 0, as Paddle steps it.
+
+    Paddle starts the schedule proper only when the warm-up is over, and its length is that of the whole training: after
+    a warm-up the cosine does not reach 0.
+    """
+
+    lr: float
+    settings: ScheduleSettings
+    steps_per_epoch: int
+    epochs: int
+
+    def rate(self, step: int) -> float:
+        """The learning rate of step `step`."""
+        warm_up = round(self.settings.warmup_epoch * self.steps_per_epoch)
+        if step < warm_up:
+            peak = self.settings.values[0] if self.settings.name == "Piecewise" else self.lr
+            return peak * step / warm_up
+        return self._after_warm_up(step - warm_up)
+
+    def _after_warm_up(self, step: int) -> float:
+        settings, steps = self.settings, self.steps_per_epoch * self.epochs
+        if settings.name == "Cosine":
+            return self.lr * (1 + math.cos(math.pi * step / steps)) / 2
+        if settings.name == "Linear":
+            left = 1 - min(step, steps) / steps
+            return (self.lr - settings.end_lr) * left**settings.power + settings.end_lr
+        if settings.name == "Piecewise":
+            passed = sum(step >= epoch * self.steps_per_epoch for epoch in settings.decay_epochs)
+            return settings.values[passed]
+        return self.lr
+
+
+class MovingAverage:
+    """Exponential moving average of all floating-point tensors of a network, statistics included.
+
+    The first steps are averaged with less inertia, min(decay, (1 + step) / (10 + step)), so that it forgets where
+    training started.
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self._live = {name: tensor for name, tensor in network.state_dict().items() if tensor.is_floating_point()}
+        self.tensors = {name: tensor.detach().clone() for name, tensor in self._live.items()}
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Take in the network after step `step`, counted from 0."""
+        weight = 1 - min(self.decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(list(self.tensors.values()), list(self._live.values()), weight)
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from an earlier average."""
+        for name, tensor in self.tensors.items():
+            tensor.copy_(tensors[name])
+
+    def state_dict(self, network: nn.Module) -> dict[str, Any]:
+        """The state dict of `network` with the averages in place of its own tensors."""
+        return {**network.state_dict(), **self.tensors}

@@ -1,0 +1,332 @@
+"""A PaddleOCR training yml as our settings. Every key of it is used, or named with the reason why not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import yaml
+
+from paddle2torch.converters.templates import Template, from_yml
+from paddle2torch.model_zoo.errors import ConfigError
+from paddle2torch.model_zoo.strict_json import from_json, unknown_key
+from paddle2torch.training.settings import (
+    DatasetSettings,
+    DataSettings,
+    DBLossSettings,
+    EvaluationSettings,
+    LoaderSettings,
+    MultiScaleSampler,
+    OptimizerSettings,
+    OutputSettings,
+    RecLossSettings,
+    ScheduleSettings,
+    Settings,
+    SplitSettings,
+    TrainingSettings,
+)
+
+T = TypeVar("T")
+
+_MODEL = "in model_config.json"
+_AUTOMATIC = "happens by itself"
+_INFERENCE = "not for training"
+
+# Why keys are not in config.json. Whole sections end in a dot.
+REASONS: Mapping[str, str] = {
+    "Architecture.": _MODEL,
+    "PostProcess.": _MODEL,
+    "Global.character_dict_path": _MODEL,
+    "Global.use_space_char": _MODEL,
+    "Global.model_name": _MODEL,
+    "Global.cal_metric_during_train": "training metrics are not computed: dropout and augmentation make them low",
+    "Global.calc_epoch_interval": "training metrics are not computed",
+    "Global.checkpoints": "go on with `paddle2torch train --resume`",
+    "Global.d2s_train_image_shape": _INFERENCE,
+    "Global.debug": "unused in PaddleOCR, too",
+    "Global.distributed": _AUTOMATIC,
+    "Global.infer_img": _INFERENCE,
+    "Global.infer_mode": _INFERENCE,
+    "Global.log_smooth_window": "lines give the mean since the line before",
+    "Global.pretrained_model": "convert it; `pretrained` is the model that was named",
+    "Global.save_epoch_step": "the best and the last checkpoint are kept",
+    "Global.save_inference_dir": _INFERENCE,
+    "Global.save_res_path": _INFERENCE,
+    "Global.use_gpu": _AUTOMATIC,
+    "Global.use_visualdl": "set output.tensorboard",
+    "Global.use_wandb": "set output.tensorboard",
+    "Global.scale_loss": _AUTOMATIC,
+    "Global.use_dynamic_loss_scaling": _AUTOMATIC,
+    "Metric.main_indicator": _AUTOMATIC,
+    "Train.sampler.is_training": _AUTOMATIC,
+    "Train.loader.use_shared_memory": _AUTOMATIC,
+    "Eval.loader.use_shared_memory": _AUTOMATIC,
+    "profiler_options": "use PyTorch's own profiler",
+    "wandb.": "set output.tensorboard",
+}
+UNKNOWN = "not known here"
+
+
+@dataclass(frozen=True)
+class Translation:
+    """A translated yml: our settings, the model it describes, and the keys that are not in them, each with why."""
+
+    settings: Settings
+    template: Template
+    left_out: Mapping[str, str]
+
+    def lines(self) -> list[str]:
+        """The keys by reason."""
+        by_reason: dict[str, list[str]] = {}
+        for key, reason in self.left_out.items():
+            by_reason.setdefault(reason, []).append(key)
+        return [f"not in config.json ({reason}): {', '.join(keys)}" for reason, keys in by_reason.items()]
+
+
+def translate(path: Path, *, pretrained: str | None) -> Translation:
+    """Translate a training yml. Raises `ConfigError` for what would train differently here, `FileFormatError` for
+    a file that is none.
+    """
+    template = from_yml(path)
+    if template.task not in ("rec", "det"):
+        raise ConfigError(f"{path}: models of task {template.task!r} cannot be trained here, only rec and det")
+    # from_yml has read it once: it is YAML, holds sections, and is not large.
+    reader = _Reader(yaml.safe_load(Path(path).read_bytes()), str(path))
+    reader.at("Architecture.model_type", str)
+    length = reader.at("Global.max_text_length", int, 25)
+    settings = Settings(
+        pretrained=pretrained,
+        data=DataSettings(_split(reader, "Train"), _split(reader, "Eval"), length),
+        loss=_rec_loss(reader) if template.task == "rec" else _db_loss(reader),
+        optimizer=_optimizer(reader, template.task),
+        training=_training(reader),
+        schedule=_schedule(reader),
+        evaluation=_evaluation(reader),
+        output=OutputSettings(
+            reader.at("Global.save_model_dir", str, "output"), reader.at("Global.print_batch_step", int, 10)
+        ),
+    )
+    return Translation(settings, template, reader.left_out())
+
+
+class _Reader:
+    """The yml by dotted paths; knows which of them were read."""
+
+    def __init__(self, data: dict[str, Any], where: str) -> None:
+        self.data = data
+        self.where = where
+        self.read: set[str] = set()
+
+    def at(self, path: str, kind: type[T], default: T | None = None) -> T:
+        """The value at `path`; a float may be written as an int or, as YAML reads `1e-3`, as a string."""
+        value = self.raw(path)
+        if value is None:
+            if default is None:
+                raise ConfigError(f"{self.where}: {path} is missing")
+            return default
+        if kind is float and isinstance(value, (int, str)) and not isinstance(value, bool):
+            try:
+                return cast(T, float(value))
+            except ValueError:
+                raise self.wrong(path, kind, value) from None
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise self.wrong(path, kind, value)
+        return value
+
+    def wrong(self, path: str, kind: type, value: Any) -> ConfigError:
+        return ConfigError(f"{self.where}: {path} should be of type {kind.__name__}, found {value!r}")
+
+    def raw(self, path: str) -> Any:
+        """The value at `path` as it is, None where there is none. All below it counts as read."""
+        self.read.add(path)
+        place: Any = self.data
+        for step in path.split("."):
+            if not isinstance(place, dict) or place.get(step) is None:
+                return None
+            place = place[step]
+        return place
+
+    def only(self, path: str, *allowed: Any) -> None:
+        """Raise unless the value is missing or one of these."""
+        value = self.raw(path)
+        if value is not None and value not in allowed:
+            said = " or ".join(map(repr, allowed))
+            raise ConfigError(f"{self.where}: {path} is {value!r}; here it can only be {said}")
+
+    def left_out(self) -> dict[str, str]:
+        """The paths of values that were not read, and why."""
+        return {path: _reason(path) for path in self._leaves(self.data, "")}
+
+    def _leaves(self, place: Any, prefix: str) -> list[str]:
+        path = prefix.rstrip(".")
+        if path in self.read or (place is None and path):
+            return []
+        if isinstance(place, dict):
+            return [leaf for key, value in place.items() for leaf in self._leaves(value, f"{prefix}{key}.")]
+        return [path]
+
+
+def _reason(path: str) -> str:
+    for known, reason in REASONS.items():
+        if path == known or (known.endswith(".") and path.startswith(known)):
+            return reason
+    return UNKNOWN
+
+
+def _split(reader: _Reader, name: str) -> SplitSettings:
+    path = f"{name}.dataset"
+    kind = reader.at(f"{path}.name", str, "SimpleDataSet")
+    # Batches of lines of similar width are not made here.
+    reader.only(f"{path}.ds_width", False)
+    files = reader.raw(f"{path}.label_file_list") or []
+    shares = reader.raw(f"{path}.ratio_list")
+    data = {
+        "name": kind,
+        "data_dir": reader.at(f"{path}.data_dir", str),
+        "label_file_list": [files] if isinstance(files, str) else files,
+        "ratio_list": shares if isinstance(shares, list) else [shares if shares is not None else 1.0],
+        "delimiter": reader.at(f"{path}.delimiter", str, "\t"),
+        "ext_op_transform_idx": reader.at(f"{path}.ext_op_transform_idx", int, 1 if kind == "LMDBDataSet" else 2),
+        "transforms": reader.raw(f"{path}.transforms") or [],
+    }
+    dataset = from_json(DatasetSettings, data, f"{reader.where}: {path}")
+    loader = LoaderSettings(
+        reader.at(f"{name}.loader.batch_size_per_card", int),
+        reader.at(f"{name}.loader.shuffle", bool, False),
+        reader.at(f"{name}.loader.drop_last", bool, False),
+        reader.at(f"{name}.loader.num_workers", int, 4),
+    )
+    return SplitSettings(dataset, loader, _sampler(reader, name))
+
+
+def _sampler(reader: _Reader, name: str) -> MultiScaleSampler | None:
+    path = f"{name}.sampler"
+    if reader.data.get(name, {}).get("sampler") is None:
+        return None
+    reader.only(f"{path}.name", "MultiScaleSampler")
+    defaults = MultiScaleSampler()
+    data = {
+        "scales": reader.raw(f"{path}.scales"),
+        "first_bs": reader.at(f"{path}.first_bs", int, defaults.first_bs),
+        "fix_bs": reader.at(f"{path}.fix_bs", bool, True),
+        "divided_factor": reader.raw(f"{path}.divided_factor") or [8, 16],
+    }
+    return from_json(MultiScaleSampler, data, f"{reader.where}: {path}")
+
+
+def _rec_loss(reader: _Reader) -> RecLossSettings:
+    reader.only("Loss.name", "MultiLoss")
+    parts: dict[str, dict[str, Any]] = {}
+    for entry in reader.raw("Loss.loss_config_list") or []:
+        for name, options in entry.items():
+            parts[name] = options or {}
+    for name, known in (("CTCLoss", {"use_focal_loss"}), ("NRTRLoss", {"smoothing"})):
+        for key in parts.get(name, {}):
+            if key not in known:
+                raise unknown_key(key, known, f"{reader.where}: Loss.loss_config_list {name}")
+    if strange := sorted(set(parts) - {"CTCLoss", "NRTRLoss"}):
+        raise ConfigError(f"{reader.where}: Loss: {', '.join(strange)} cannot be trained here, only CTCLoss, NRTRLoss")
+    return RecLossSettings(
+        reader.at("Loss.weight_1", float, 1.0),
+        reader.at("Loss.weight_2", float, 1.0) if "NRTRLoss" in parts else 0.0,
+        bool(parts.get("CTCLoss", {}).get("use_focal_loss", False)),
+        bool(parts.get("NRTRLoss", {}).get("smoothing", True)),
+    )
+
+
+def _db_loss(reader: _Reader) -> DBLossSettings:
+    reader.only("Loss.name", "DBLoss")
+    defaults = DBLossSettings()
+    data = {
+        **{
+            key: reader.at(f"Loss.{key}", float, getattr(defaults, key))
+            for key in ("alpha", "beta", "ohem_ratio", "eps")
+        },
+        "balance_loss": reader.at("Loss.balance_loss", bool, True),
+        "main_loss_type": reader.at("Loss.main_loss_type", str, "DiceLoss"),
+    }
+    return from_json(DBLossSettings, data, f"{reader.where}: Loss")
+
+
+def _optimizer(reader: _Reader, task: str) -> OptimizerSettings:
+    reader.only("Optimizer.name", "Adam")
+    reader.only("Optimizer.regularizer.name", "L2", "L2Decay")
+    l2 = reader.at("Optimizer.regularizer.factor", float, 0.0)
+    # PaddleOCR takes this one where there is no regularizer.
+    l2 = l2 or reader.at("Optimizer.weight_decay", float, 0.0)
+    reader.only("Architecture.Backbone.lr_mult_list", [1.0] * 6)
+    lr = reader.raw("Optimizer.lr.values") if reader.raw("Optimizer.lr.name") == "Piecewise" else None
+    clip = reader.raw("Optimizer.clip_norm_global")
+    if reader.raw("Optimizer.clip_norm") is not None:
+        raise ConfigError(
+            f"{reader.where}: Optimizer.clip_norm bounds each parameter's gradient; here the whole gradient can be "
+            f"bounded: write clip_norm_global"
+        )
+    return OptimizerSettings(
+        lr=float(lr[0]) if lr else reader.at("Optimizer.lr.learning_rate", float),
+        beta1=reader.at("Optimizer.beta1", float, 0.9),
+        beta2=reader.at("Optimizer.beta2", float, 0.999),
+        epsilon=reader.at("Optimizer.epsilon", float, 1e-8),
+        l2=l2,
+        fc_decay=_fc_decay(reader) if task == "rec" else None,
+        lab_lr=reader.at("Architecture.Backbone.lab_lr", float, 0.1),
+        clip_norm_global=None if clip is None else reader.at("Optimizer.clip_norm_global", float),
+    )
+
+
+def _fc_decay(reader: _Reader) -> float:
+    """The L2 of the CTC head's last layer; PaddleOCR's CTCHead has one of its own where the yml says nothing."""
+    head = reader.data["Architecture"].get("Head") or {}
+    for entry in head.get("head_list") or [{"CTCHead": {"Head": head}}]:
+        options = (entry.get("CTCHead") or {}).get("Head") or {}
+        if "fc_decay" in options:
+            return float(options["fc_decay"])
+    return 4e-4
+
+
+def _schedule(reader: _Reader) -> ScheduleSettings:
+    path = "Optimizer.lr"
+    data: dict[str, Any] = {
+        "name": reader.at(f"{path}.name", str, "Const"),
+        "warmup_epoch": reader.at(f"{path}.warmup_epoch", float, 0.0),
+    }
+    if data["name"] == "Linear":
+        data["end_lr"] = reader.at(f"{path}.end_lr", float, 0.0)
+        data["power"] = reader.at(f"{path}.power", float, 1.0)
+    if data["name"] == "Piecewise":
+        data["decay_epochs"] = reader.raw(f"{path}.decay_epochs")
+        data["values"] = reader.raw(f"{path}.values")
+    return from_json(ScheduleSettings, data, f"{reader.where}: {path}")
+
+
+def _training(reader: _Reader) -> TrainingSettings:
+    amp = reader.at("Global.use_amp", bool, False)
+    kind = reader.at("Global.amp_dtype", str, "float16")
+    reader.raw("Global.amp_level")
+    reader.raw("Global.amp_custom_black_list")
+    return TrainingSettings(
+        epochs=reader.at("Global.epoch_num", int),
+        seed=reader.at("Global.seed", int, 1024),
+        precision=("bf16" if kind == "bfloat16" else "fp16") if amp else "fp32",
+        sync_batch_norm=reader.at("Global.use_sync_bn", bool, False),
+    )
+
+
+def _evaluation(reader: _Reader) -> EvaluationSettings:
+    steps = reader.raw("Global.eval_batch_step")
+    if reader.raw("Global.eval_batch_epoch") is not None:
+        raise ConfigError(
+            f"{reader.where}: Global.eval_batch_epoch counts epochs; here evaluations are counted in steps: write "
+            f"eval_batch_step: [0, STEPS]"
+        )
+    start, every = steps if isinstance(steps, list) and len(steps) == 2 else (0, steps if steps is not None else 2000)
+    reader.only("Metric.name", "RecMetric", "DetMetric")
+    data = {
+        "start_step": start,
+        "every_steps": every,
+        "ignore_space": reader.at("Metric.ignore_space", bool, True),
+        "is_filter": reader.at("Metric.is_filter", bool, False),
+    }
+    return from_json(EvaluationSettings, data, f"{reader.where}: Global.eval_batch_step")

@@ -1,0 +1,246 @@
+"""The official training recipes, as settings ready to edit: `paddle2torch init`.
+
+Values are those of PaddleOCR's `configs/rec/PP-OCRv4/en_PP-OCRv4_rec.yml`, `ch_PP-OCRv4_rec.yml` and
+`configs/det/ch_PP-OCRv4/ch_PP-OCRv4_det_student.yml` (Apache-2.0). They are for training from the start on several
+GPUs; for fine-tuning on one, smaller batches and rates are a good beginning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from paddle2torch.converters.templates import Template, from_card
+from paddle2torch.model_zoo.cards import load_card
+from paddle2torch.model_zoo.config import (
+    CONFIG_NAME,
+    CTCDecode,
+    DBPostprocess,
+    DetPreprocess,
+    ModelConfig,
+    RecPreprocess,
+)
+from paddle2torch.model_zoo.errors import ConfigError
+from paddle2torch.training.settings import (
+    DatasetSettings,
+    DataSettings,
+    DBLossSettings,
+    EvaluationSettings,
+    LoaderSettings,
+    MultiScaleSampler,
+    OptimizerSettings,
+    OutputSettings,
+    RecLossSettings,
+    ScheduleSettings,
+    Settings,
+    SplitSettings,
+    TrainingSettings,
+    Transform,
+    write_settings,
+)
+from paddle2torch.zoo.sources import zoo_dir
+
+
+@dataclass(frozen=True)
+class RecRecipe:
+    """Where the official recogniser recipes differ; `batch` is the batch size at 320x32."""
+
+    epochs: int
+    lr: float
+    batch: int
+    ignore_space: bool
+
+
+REC_RECIPES: Mapping[str, RecRecipe] = {
+    "en_PP-OCRv4_rec": RecRecipe(epochs=50, lr=5e-4, batch=96, ignore_space=False),
+    "ch_PP-OCRv4_rec": RecRecipe(epochs=200, lr=1e-3, batch=192, ignore_space=True),
+}
+DEFAULT_REC_RECIPE = REC_RECIPES["en_PP-OCRv4_rec"]
+
+DATA_DIR = "train_data"
+
+
+def init(name: str, folder: Path, *, yml: Path | None = None) -> tuple[str, ...]:
+    """Write `config.json` and `model_config.json` for training the model `name` into `folder`.
+
+    Args:
+        name: a name of the zoo or the folder of a converted model: where training starts.
+        folder: is made; raises `ConfigError` where one of the files is there already.
+        yml: a PaddleOCR training yml whose values are taken in place of the official recipe's.
+
+    Returns what should be known: which keys of the yml were not used, and why.
+    """
+    config, notes = _model_config(name)
+    if yml is None:
+        settings = official_settings(config, pretrained=name)
+    else:
+        from paddle2torch.training.paddleocr_yml import translate
+
+        translation = translate(yml, pretrained=name)
+        settings = translation.settings
+        config = merged(translation.template, config)
+        notes += translation.lines()
+    write_settings(settings, config, folder)
+    return tuple(notes)
+
+
+def _model_config(name: str) -> tuple[ModelConfig, list[str]]:
+    """The settings of a converted model, or where it is not converted yet, those that its card tells."""
+    for folder in (Path(name), zoo_dir() / Path(name).name):
+        if (folder / CONFIG_NAME).is_file():
+            return ModelConfig.load(folder), []
+    card = load_card(name)
+    note = f"{card.name} is not converted here yet: model_config.json follows its card, not its checkpoint"
+    return config_of(from_card(card)), [note]
+
+
+def config_of(template: Template) -> ModelConfig:
+    """The model that a card or a yml describes, in training form. Raises `ConfigError` where it leaves much open."""
+    if template.task not in ("rec", "det") or template.architecture is None:
+        raise ConfigError(f"{template.source}: its network is not described there, or none that can be trained")
+    head, charset = template.architecture.head, None
+    if template.task == "rec":
+        if template.charset is None:
+            raise ConfigError(f"{template.source}: it names no character set")
+        space = bool(template.charset.use_space_char)
+        charset = template.charset.characters + ((" ",) if space else ())
+        head = replace(head, options={"classes": len(charset) + 1, **head.options})
+    defaults: Any = (RecPreprocess(), CTCDecode()) if template.task == "rec" else (DetPreprocess(), DBPostprocess())
+    return ModelConfig(
+        name=template.name,
+        task=template.task,
+        form="training",
+        backbone=template.architecture.backbone,
+        neck=template.architecture.neck,
+        head=head,
+        preprocess=template.preprocess or defaults[0],
+        postprocess=template.postprocess or defaults[1],
+        charset=charset,
+    )
+
+
+def merged(template: Template, start: ModelConfig) -> ModelConfig:
+    """What a yml describes, in place of the model that training starts from; kernels that no yml tells stay."""
+    config = config_of(template)
+    known = start.head.options.get("ctc", {})
+    if config.head.name == start.head.name == "MultiHead" and "last_kernel_size" in known:
+        ctc = {**config.head.options["ctc"], "last_kernel_size": known["last_kernel_size"]}
+        config = replace(config, head=replace(config.head, options={**config.head.options, "ctc": ctc}))
+    return config
+
+
+def official_settings(config: ModelConfig, *, pretrained: str | None) -> Settings:
+    """The official recipe for a model: that of its name, else of its task."""
+    if config.task == "det":
+        return _det_settings(config, pretrained)
+    recipe = REC_RECIPES.get(config.name, DEFAULT_REC_RECIPE)
+    return _rec_settings(config, recipe, pretrained)
+
+
+def _rec_settings(config: ModelConfig, recipe: RecRecipe, pretrained: str | None) -> Settings:
+    assert isinstance(config.preprocess, RecPreprocess)
+    channels, height, width = config.preprocess.image_shape
+    nrtr = config.head.options.get("nrtr") or {}
+    length = int(nrtr.get("max_text_length", 25))
+    decode = Transform("DecodeImage", {"img_mode": config.preprocess.channel_order, "channel_first": False})
+    join = Transform(
+        "RecConAug",
+        {"prob": 0.5, "ext_data_num": 2, "image_shape": [height, width, channels], "max_text_length": length},
+    )
+    encode = Transform("MultiLabelEncode", {"gtc_encode": "NRTRLabelEncode"}) if nrtr else Transform("CTCLabelEncode")
+    keys = ["image", "label_ctc", *(["label_gtc"] if nrtr else []), "length", "valid_ratio"]
+    keep = Transform("KeepKeys", {"keep_keys": keys})
+    train = SplitSettings(
+        DatasetSettings(
+            DATA_DIR,
+            (f"{DATA_DIR}/train_list.txt",),
+            name="MultiScaleDataSet",
+            transforms=(decode, join, Transform("RecAug"), encode, keep),
+        ),
+        LoaderSettings(recipe.batch, shuffle=True, drop_last=True, num_workers=8),
+        MultiScaleSampler(((width, height - 16), (width, height), (width, height + 16)), recipe.batch),
+    )
+    resize = Transform("RecResizeImg", {"image_shape": [channels, height, width]})
+    evaluation = SplitSettings(
+        DatasetSettings(DATA_DIR, (f"{DATA_DIR}/val_list.txt",), transforms=(decode, encode, resize, keep)),
+        LoaderSettings(128, num_workers=4),
+    )
+    return Settings(
+        pretrained=pretrained,
+        data=DataSettings(train, evaluation, length),
+        loss=RecLossSettings(),
+        optimizer=OptimizerSettings(recipe.lr, l2=3e-5, fc_decay=1e-5),
+        training=TrainingSettings(recipe.epochs),
+        schedule=ScheduleSettings(warmup_epoch=5),
+        evaluation=EvaluationSettings(2000, ignore_space=recipe.ignore_space),
+        output=OutputSettings(print_steps=10),
+    )
+
+
+def _det_settings(config: ModelConfig, pretrained: str | None) -> Settings:
+    assert isinstance(config.preprocess, DetPreprocess)
+    epochs = 500
+    decode = Transform("DecodeImage", {"img_mode": config.preprocess.channel_order, "channel_first": False})
+    normalise = Transform(
+        "NormalizeImage",
+        {
+            "scale": config.preprocess.scale,
+            "mean": list(config.preprocess.mean),
+            "std": list(config.preprocess.std),
+            "order": "hwc",
+        },
+    )
+    augmenters = [
+        {"type": "Fliplr", "args": {"p": 0.5}},
+        {"type": "Affine", "args": {"rotate": [-10, 10]}},
+        {"type": "Resize", "args": {"size": [0.5, 3]}},
+    ]
+    border = {"shrink_ratio": 0.4, "thresh_min": 0.3, "thresh_max": 0.7, "total_epoch": epochs}
+    maps = ["image", "threshold_map", "threshold_mask", "shrink_map", "shrink_mask"]
+    train = SplitSettings(
+        DatasetSettings(
+            DATA_DIR,
+            (f"{DATA_DIR}/train_label.txt",),
+            transforms=(
+                decode,
+                Transform("DetLabelEncode"),
+                Transform("CopyPaste"),
+                Transform("IaaAugment", {"augmenter_args": augmenters}),
+                Transform("EastRandomCropData", {"size": [640, 640], "max_tries": 50, "keep_ratio": True}),
+                Transform("MakeBorderMap", border),
+                Transform("MakeShrinkMap", {"shrink_ratio": 0.4, "min_text_size": 8, "total_epoch": epochs}),
+                normalise,
+                Transform("ToCHWImage"),
+                Transform("KeepKeys", {"keep_keys": maps}),
+            ),
+            ext_op_transform_idx=2,
+        ),
+        LoaderSettings(8, shuffle=True, num_workers=8),
+    )
+    evaluation = SplitSettings(
+        DatasetSettings(
+            DATA_DIR,
+            (f"{DATA_DIR}/val_label.txt",),
+            transforms=(
+                decode,
+                Transform("DetLabelEncode"),
+                Transform("DetResizeForTest"),
+                normalise,
+                Transform("ToCHWImage"),
+                Transform("KeepKeys", {"keep_keys": ["image", "shape", "polys", "ignore_tags"]}),
+            ),
+        ),
+        LoaderSettings(1, num_workers=2),
+    )
+    return Settings(
+        pretrained=pretrained,
+        data=DataSettings(train, evaluation),
+        loss=DBLossSettings(),
+        optimizer=OptimizerSettings(1e-3, l2=5e-5),
+        training=TrainingSettings(epochs),
+        schedule=ScheduleSettings(warmup_epoch=2),
+        evaluation=EvaluationSettings(1500),
+        output=OutputSettings(print_steps=100),
+    )

