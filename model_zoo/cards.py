@@ -249,16 +249,21 @@ def list_cards() -> tuple[Card, ...]:
     return tuple(card for name, card in sorted(_index().items()) if name == card.name)
 
 
-def load_card(name: str) -> Card:
-    """The card of a model by its name or an alias; unknown: `ConfigError` with the nearest names."""
+def find_card(name: str) -> Card | None:
+    """The card of a model by its name or an alias; None where no card has it."""
     path = CARDS / f"{name}.json"
     if _PLAIN_NAME.fullmatch(name) and path.is_file():
         return _read_once(path)  # reading all of them to find one takes longer than most conversions
-    index = _index()
-    if name in index:
-        return index[name]
+    return _index().get(name)
+
+
+def load_card(name: str) -> Card:
+    """The card of a model by its name or an alias; unknown: `ConfigError` with the nearest names."""
+    card = find_card(name)
+    if card is not None:
+        return card
     # Names differ in case and in small words only, so case must not push the right one out of reach.
-    lowered = {known.lower(): known for known in index}
+    lowered = {known.lower(): known for known in _index()}
     near = [lowered[match] for match in difflib.get_close_matches(name.lower(), lowered, n=3)]
     hint = f"did you mean {', '.join(near)}?" if near else "`paddle2torch list` shows all"
     raise ConfigError(f"no model is called {name!r}; {hint}")

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 from paddle2torch._version import __version__
 
 if TYPE_CHECKING:
-    from paddle2torch.api import convert, load_pretrained
+    from paddle2torch.api import load_pretrained
     from paddle2torch.exporting.export import export
     from paddle2torch.model_zoo.errors import Paddle2TorchError
     from paddle2torch.ocr.pipeline import OCR
     from paddle2torch.parity.verification import verify
     from paddle2torch.quantization import quantize
+    from paddle2torch.zoo.conversion import convert
     from paddle2torch.zoo.models import list_models
 
 __all__ = [
@@ -31,7 +32,7 @@ __all__ = [
 
 # Loaded when first used: `import paddle2torch` and `paddle2torch --help` need not wait for torch.
 _HOMES = {
-    "convert": "paddle2torch.api",
+    "convert": "paddle2torch.zoo.conversion",
     "export": "paddle2torch.exporting.export",
     "list_models": "paddle2torch.zoo.models",
     "load_pretrained": "paddle2torch.api",

@@ -20,7 +20,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from paddle2torch.api import model_folder
 from paddle2torch.model_zoo.config import DBPostprocess
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.forms.folded import FoldedConv2d, watching
@@ -32,6 +31,7 @@ from paddle2torch.tasks.images import BGRImage, ImageSource, load_image
 from paddle2torch.tasks.orientation import Classifier
 from paddle2torch.tasks.recognition import Recognizer
 from paddle2torch.zoo.folder import load_model, save_quantized
+from paddle2torch.zoo.resolve import obtain_converted
 
 SHARE_AT_LEAST = 0.005
 """Of the convolutions' multiply-adds: a smaller one has next to nothing to gain."""
@@ -100,7 +100,7 @@ def quantize(model: str | Path, images: Sequence[ImageSource]) -> Quantization:
     """
     if len(images) < 2:
         raise ConfigError("at least two images are needed: one to measure on, one to compare the result on")
-    folder = model_folder(model)
+    folder = obtain_converted(model)
     network = load_model(folder)
     folded = fold(network)
     loaded = [load_image(image) for image in images]

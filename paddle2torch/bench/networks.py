@@ -138,10 +138,10 @@ def bench_networks(
     What cannot take part is left out and named with the reason. Raises `ConfigError` for threads or a shape that cannot
     be, `BenchError` where an engine fails.
     """
-    from paddle2torch.api import model_folder
     from paddle2torch.zoo.info import cost_of
+    from paddle2torch.zoo.resolve import obtain_converted
 
-    folder = model_folder(model).absolute()
+    folder = obtain_converted(model).absolute()
     config = ModelConfig.load(folder)
     check_threads(threads)
     chosen_shapes = shapes or SHAPES[config.task]

@@ -119,10 +119,10 @@ def engines(models: Mapping[str, str], exports: Mapping[str, str], compiled: boo
     models: ours, by task (det, cls, rec). exports: folders for Paddle, by section. compiled: ours compiled as well.
     Ours are converted and compiled here, where it is not yet done.
     """
-    from paddle2torch.api import model_folder
     from paddle2torch.zoo.folder import INT8_NAME
+    from paddle2torch.zoo.resolve import obtain_converted
 
-    folders = {task: model_folder(model) for task, model in models.items()}
+    folders = {task: obtain_converted(model) for task, model in models.items()}
     no_int8 = None if all((folders[task] / INT8_NAME).is_file() for task in ("det", "rec")) else NO_INT8
     no_bfloat16 = None
     if compiled:
@@ -232,6 +232,6 @@ def _rapidocr(package: str, settings: Mapping[str, Any], models: Mapping[str, st
 
 
 def _converted(name: str, export: Path, folder: Path) -> str:
-    from paddle2torch.api import convert
+    from paddle2torch.zoo.conversion import convert
 
     return str(convert(name, weights=export, output=folder, fused=True, progress=False).folder)

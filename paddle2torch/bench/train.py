@@ -151,6 +151,6 @@ def load_ours(threads: int, *, model: str | None) -> Reader:
 
 
 def _converted(weights: Path, folder: Path) -> str:
-    from paddle2torch.api import convert
+    from paddle2torch.zoo.conversion import convert
 
     return str(convert(MODEL, weights=weights, output=folder, progress=False).folder)

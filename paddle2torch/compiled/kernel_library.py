@@ -18,8 +18,8 @@ import torch
 
 from paddle2torch import model_zoo
 from paddle2torch.atomic import land_file
+from paddle2torch.cache import cache_dir
 from paddle2torch.model_zoo.errors import ConversionError
-from paddle2torch.zoo.sources import cache_dir
 
 SOURCES = Path(model_zoo.__file__).parent / "kernels"
 HEADER = Path(torch.__file__).parent / "include/torch/csrc/stable/library.h"

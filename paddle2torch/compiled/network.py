@@ -25,9 +25,10 @@ from torch import Tensor, nn
 
 from paddle2torch import model_zoo
 from paddle2torch.atomic import land_file
+from paddle2torch.cache import cache_dir
 from paddle2torch.compiled.kernel_library import SOURCES, CompilerError, find_compiler, load_kernels, processor
+from paddle2torch.compiled.serving import LINE_WIDTH_AT_LEAST, Served, captured, compare, example_images
 from paddle2torch.converters.paddle_files.files import sha256_of
-from paddle2torch.exporting.export import LINE_WIDTH_AT_LEAST, Served, captured, compare, example_images
 from paddle2torch.model_zoo.config import CONFIG_NAME, ClsPreprocess, ModelConfig, RecPreprocess
 from paddle2torch.model_zoo.errors import ConfigError, ConversionError
 from paddle2torch.model_zoo.forms.folding import fold
@@ -36,7 +37,6 @@ from paddle2torch.model_zoo.forms.native_graph import compiler_options, describe
 from paddle2torch.model_zoo.forms.packing import pack
 from paddle2torch.model_zoo.network import Network
 from paddle2torch.zoo.folder import WEIGHTS_NAME, load_model, load_quantized, quantized_file
-from paddle2torch.zoo.sources import cache_dir
 
 PAGE_SIZE_AT_LEAST = 64  # pixels
 ABOUT_MODELS = ("cards.py", "charsets.py", "errors.py", "languages.py", "strict_json.py")

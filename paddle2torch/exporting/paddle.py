@@ -20,6 +20,7 @@ import yaml
 from torch import Tensor
 
 from paddle2torch.atomic import land_file, land_folder
+from paddle2torch.compiled.serving import Served, compare, example_images, served
 from paddle2torch.converters.align import align
 from paddle2torch.converters.class_count import class_count, class_shapes, with_shapes
 from paddle2torch.converters.layout import checkpoint_rows, to_paddle, to_torch
@@ -31,7 +32,7 @@ from paddle2torch.converters.paddle_files.pickler import write_pdparams
 from paddle2torch.converters.paddle_files.pir import read_pir
 from paddle2torch.converters.paddle_files.program import Program
 from paddle2torch.converters.templates import load_yml
-from paddle2torch.exporting.export import Exported, Served, compare, example_images, served
+from paddle2torch.exporting.export import Exported
 from paddle2torch.model_zoo.cards import load_card
 from paddle2torch.model_zoo.config import ClsPostprocess, DBPostprocess, ModelConfig
 from paddle2torch.model_zoo.errors import ConfigError, ConversionError

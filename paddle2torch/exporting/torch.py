@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from paddle2torch.atomic import land_file
-from paddle2torch.exporting.export import Exported, captured, compare, example_images, served
+from paddle2torch.compiled.serving import captured, compare, example_images, served
+from paddle2torch.exporting.export import Exported
 from paddle2torch.model_zoo.config import CONFIG_NAME, ModelConfig
 from paddle2torch.model_zoo.network import Network
 

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from paddle2torch.atomic import land_folder
-from paddle2torch.exporting.export import Exported, Served, compare, example_images
+from paddle2torch.compiled.serving import Served, compare, example_images
+from paddle2torch.exporting.export import Exported
 from paddle2torch.model_zoo.config import Component, CTCDecode, DetPreprocess, ModelConfig, RecPreprocess
 from paddle2torch.model_zoo.errors import ConversionError
 from paddle2torch.model_zoo.layers import BatchNorm2d

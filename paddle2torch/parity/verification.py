@@ -20,14 +20,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from paddle2torch.api import model_folder
 from paddle2torch.assets import ASSETS
 from paddle2torch.converters.align import ACTIVATION_KINDS, LAYER_KINDS, align
 from paddle2torch.converters.paddle_files.exports import find_export, read_program
 from paddle2torch.converters.paddle_files.files import sha256_of
-from paddle2torch.model_zoo.cards import load_card
+from paddle2torch.model_zoo.cards import find_card
 from paddle2torch.model_zoo.config import ClsPreprocess, CTCDecode, Form, ModelConfig, RecPreprocess, Task
-from paddle2torch.model_zoo.errors import ConfigError, SourceError, VerificationError
+from paddle2torch.model_zoo.errors import SourceError, VerificationError
 from paddle2torch.model_zoo.forms.folded import Folded, PushedAffine
 from paddle2torch.model_zoo.forms.folding import fold
 from paddle2torch.model_zoo.network import Network, fuse
@@ -37,6 +36,7 @@ from paddle2torch.tasks import detection, orientation
 from paddle2torch.tasks.images import load_image
 from paddle2torch.tasks.recognition import Extent, decode_ctc, padded_width, resize_norm
 from paddle2torch.zoo.folder import load_model
+from paddle2torch.zoo.resolve import obtain_converted
 from paddle2torch.zoo.sources import obtain
 
 # What a correct float32 port keeps to: 5.4e-7 local and 2e-5 accumulated were measured (README, "How equal is equal").
@@ -186,7 +186,7 @@ def verify(
 
     Raises `VerificationError` where no comparison could be made. A failed one is a result.
     """
-    network = load_model(model_folder(model))
+    network = load_model(obtain_converted(model))
     if reference is not None and Path(reference).suffix == ".safetensors":
         if folded:
             raise VerificationError("a golden holds layers that the folded form has not: compare it with an export")
@@ -211,13 +211,12 @@ def verify(
 
 
 def _official_export(config: ModelConfig, golden: Golden | None) -> Path:
-    try:
-        card = load_card(config.name)
-    except ConfigError:
+    card = find_card(config.name)
+    if card is None:
         raise VerificationError(
             f"{config.name} is no model of the zoo, so there is no official export to compare with: give its own with "
             f"--reference FOLDER (PaddleOCR's tools/export_model.py makes one)"
-        ) from None
+        )
     try:
         obtained = obtain(card, fused=True, progress=False)
         if obtained.form != "inference":
@@ -306,7 +305,7 @@ def record_golden(
 
     `model` is the converted model of that export. The golden belongs to the export's weights, not to `model`'s.
     """
-    network = fuse(load_model(model_folder(model))).float()
+    network = fuse(load_model(obtain_converted(model))).float()
     _, x = example_input(network.config, images)
     run, values = run_export(network.config, reference, x, threads=threads)
     taps = _Taps(network)

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -61,6 +61,11 @@ class Line:
     text: str
     score: float
     chars: tuple[Char, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """What `read --json` prints of it."""
+        chars = [{"char": char.char, "score": char.score} for char in self.chars]
+        return {"text": self.text, "score": self.score, "chars": chars}
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from paddle2torch.converters.templates import Template, from_card
-from paddle2torch.model_zoo.cards import load_card
 from paddle2torch.model_zoo.config import (
-    CONFIG_NAME,
     CTCDecode,
     DBPostprocess,
     DetPreprocess,
@@ -40,7 +38,7 @@ from paddle2torch.training.settings import (
     Transform,
     write_settings,
 )
-from paddle2torch.zoo.sources import zoo_dir
+from paddle2torch.zoo.resolve import obtain_converted, resolve
 
 
 @dataclass(frozen=True)
@@ -88,10 +86,13 @@ def init(name: str, folder: Path, *, yml: Path | None = None) -> tuple[str, ...]
 
 def _model_config(name: str) -> tuple[ModelConfig, list[str]]:
     """The settings of a converted model, or where it is not converted yet, those that its card tells."""
-    for folder in (Path(name), zoo_dir() / Path(name).name):
-        if (folder / CONFIG_NAME).is_file():
-            return ModelConfig.load(folder), []
-    card = load_card(name)
+    resolved = resolve(name)
+    card, folder = resolved.card, resolved.converted
+    if folder is None and card is None:
+        folder = obtain_converted(resolved)
+    if folder is not None:
+        return ModelConfig.load(folder), []
+    assert card is not None
     note = f"{card.name} is not converted here yet: model_config.json follows its card, not its checkpoint"
     return config_of(from_card(card)), [note]
 

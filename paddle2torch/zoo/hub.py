@@ -19,13 +19,15 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from paddle2torch.atomic import land_file, land_folder, repair_folder
+from paddle2torch.cache import cache_dir, one_at_a_time
 from paddle2torch.converters.paddle_files.files import sha256_of
 from paddle2torch.model_zoo.config import CONFIG_NAME, ModelConfig
 from paddle2torch.model_zoo.errors import ConfigError, Paddle2TorchError, SourceError
 from paddle2torch.zoo.downloads import MAX_BYTES, UnreachableError, check_reachable
 from paddle2torch.zoo.folder import WEIGHTS_NAME, load_model
 from paddle2torch.zoo.hub_card import hub_card
-from paddle2torch.zoo.sources import cache_dir, is_hub_id, one_at_a_time, one_line
+from paddle2torch.zoo.resolve import is_hub_id
+from paddle2torch.zoo.sources import one_line
 
 RECORD_NAME = "hub.json"
 CARD_NAME = "README.md"

@@ -9,9 +9,8 @@ from typing import Any
 import yaml
 
 from paddle2torch._version import __version__
-from paddle2torch.model_zoo.cards import Card, load_card
+from paddle2torch.model_zoo.cards import Card, find_card
 from paddle2torch.model_zoo.config import ModelConfig, Task
-from paddle2torch.model_zoo.errors import ConfigError
 
 # What the Hub calls the tasks; it filters by them, and shows the widget that belongs to one.
 PIPELINE_TAGS: Mapping[Task, str] = {"rec": "image-to-text", "det": "object-detection", "cls": "image-classification"}
@@ -64,10 +63,7 @@ def hub_card(config: ModelConfig, repo: str, licence: str, figures: Mapping[str,
 
 
 def _card(config: ModelConfig) -> Card | None:
-    try:
-        return load_card(config.name)
-    except ConfigError:
-        return None
+    return find_card(config.name)
 
 
 def _usage(config: ModelConfig, repo: str) -> str:

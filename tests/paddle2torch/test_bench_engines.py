@@ -13,6 +13,8 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from paddle2torch.bench import engines as bench_engines
+from paddle2torch.bench import pages as bench_pages
 from paddle2torch.bench.engines import (
     NO_BFLOAT16,
     Engine,
@@ -24,8 +26,6 @@ from paddle2torch.bench.engines import (
 )
 from paddle2torch.bench.pages import PagesBench
 from paddle2torch.bench.processes import BenchError, Measurement
-from paddle2torch.bench.processes import engines as bench_engines
-from paddle2torch.bench.processes import pages as bench_pages
 from paddle2torch.cli import main
 from paddle2torch.model_zoo.errors import ConfigError, Paddle2TorchError
 
@@ -162,7 +162,7 @@ def test_threads_are_looked_at_before_anything_is_converted(pages: list[Path], t
 
 def test_ours_are_prepared_before_their_processes_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A compiled engine whose model cannot be compiled would run without it, and nobody would know."""
-    from paddle2torch.compiled.network import network as compiled
+    from paddle2torch.compiled import network as compiled
 
     def load_compiled(folder: Path) -> None:
         raise compiled.CompilerError(f"no compiler for {folder.name}")

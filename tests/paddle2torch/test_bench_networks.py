@@ -10,10 +10,10 @@ import pytest
 from click.testing import CliRunner
 from small_models import fill, lstm_config, small_config
 
+from paddle2torch.bench import networks as bench_networks
 from paddle2torch.bench.engines import NO_INT8, Engine, EngineRun, EnginesBench, run_engines
 from paddle2torch.bench.networks import NetworkBench
 from paddle2torch.bench.processes import Measurement
-from paddle2torch.bench.processes import networks as bench_networks
 from paddle2torch.cli import main
 from paddle2torch.model_zoo.config import Component, ModelConfig
 from paddle2torch.model_zoo.errors import ConversionError

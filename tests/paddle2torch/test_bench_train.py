@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from paddle2torch.bench import engines as bench_engines
+from paddle2torch.bench import train as bench_train
 from paddle2torch.bench.engines import Engine, EngineRun, EnginesBench
 from paddle2torch.bench.processes import Measurement
-from paddle2torch.bench.processes import engines as bench_engines
-from paddle2torch.bench.processes import train as bench_train
 from paddle2torch.bench.train import TrainBench, batch_of, load_ours, run_steps
 from paddle2torch.cli import main
 from paddle2torch.model_zoo.errors import ConfigError

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from paddle2torch import cli
-from paddle2torch.parity import verification
+from paddle2torch.assets import ASSETS
 from paddle2torch.parity.verification import bundled_images
 
 
@@ -70,7 +70,7 @@ def test_reading_what_is_no_image(converted: Path, tmp_path: Path) -> None:
 
 
 def test_verify_says_equal_and_writes_a_report(converted: Path, tmp_path: Path) -> None:
-    golden = Path(verification.__file__).parent / "assets" / "ch_PP-OCRv4_rec.golden.safetensors"
+    golden = ASSETS / "ch_PP-OCRv4_rec.golden.safetensors"
     report = tmp_path / "report.html"
     result = run("verify", converted, "--reference", golden, "--report", report)
     assert result.exit_code == 0, result.output
@@ -90,7 +90,7 @@ def test_verify_of_a_broken_model_fails(converted: Path) -> None:
     key = "head.ctc_encoder.encoder.svtr_block.1.mixer.proj.weight"
     state[key] = state[key].T.contiguous()
     save_file(state, path)
-    golden = Path(verification.__file__).parent / "assets" / "ch_PP-OCRv4_rec.golden.safetensors"
+    golden = ASSETS / "ch_PP-OCRv4_rec.golden.safetensors"
     result = run("verify", converted, "--reference", golden)
     assert result.exit_code == 1
     assert "NOT EQUAL" in result.stdout

@@ -17,8 +17,8 @@ import pytest
 import requests
 
 from paddle2torch.model_zoo.errors import Paddle2TorchError, SourceError
+from paddle2torch.zoo import downloads
 from paddle2torch.zoo.downloads import UnreachableError, check_reachable, discard_part, download
-from paddle2torch.zoo.models import downloads
 
 CONTENT = random.Random(2).randbytes(1_000_000)
 # Where connections are cut: whole chunks, for what is left of one is lost with the connection.

@@ -23,11 +23,12 @@ from tiny_training import TinyBatches, tiny_config, tiny_settings
 
 from paddle2torch import export
 from paddle2torch.cli import main
+from paddle2torch.compiled.serving import Check, captured, compare, example_images, served
 from paddle2torch.converters.convert import convert_checkpoint, convert_export
 from paddle2torch.converters.templates import Charset, Template, from_card
-from paddle2torch.exporting.export import Check, Exported, captured, compare, example_images, served
-from paddle2torch.exporting.export import onnx as export_onnx
-from paddle2torch.exporting.export import torch as export_torch
+from paddle2torch.exporting import onnx as export_onnx
+from paddle2torch.exporting import torch as export_torch
+from paddle2torch.exporting.export import Exported
 from paddle2torch.model_zoo.cards import load_card
 from paddle2torch.model_zoo.config import ModelConfig, RecPreprocess
 from paddle2torch.model_zoo.errors import ConfigError, ConversionError, Paddle2TorchError
@@ -42,7 +43,7 @@ CHARSET = ("a", "b", "ü", "字", "!", " ")
 # What a user without this package writes. It is not only absent: it cannot be imported.
 WITHOUT_US = """
 import json, sys
-for name in ("paddle2torch", "paddle2torch.exporting.export", "paddle2torch.model_zoo"):
+for name in ("paddle2torch", "paddle2torch.exporting", "paddle2torch.model_zoo"):
     sys.modules[name] = None
 import numpy, torch
 extra = {"model_config.json": "", "charset.txt": ""}

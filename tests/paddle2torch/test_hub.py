@@ -29,11 +29,11 @@ from paddle2torch.cli import main
 from paddle2torch.model_zoo.config import ClsPostprocess, ClsPreprocess, Component, ModelConfig
 from paddle2torch.model_zoo.errors import ConfigError, FileFormatError, SourceError
 from paddle2torch.model_zoo.network import Network, build_model
+from paddle2torch.zoo import hub
 from paddle2torch.zoo.folder import save_model
 from paddle2torch.zoo.hub import push
 from paddle2torch.zoo.hub_card import hub_card
-from paddle2torch.zoo.models import hub
-from paddle2torch.zoo.sources import is_hub_id
+from paddle2torch.zoo.resolve import is_hub_id
 
 TOKEN = "hf_atesttoken"
 
@@ -488,7 +488,7 @@ def test_names(name: str, is_one: bool) -> None:
 
 
 def test_a_revision_is_of_the_hub(folder: Path) -> None:
-    with pytest.raises(ConfigError, match="is no Hub repository"):
+    with pytest.raises(ConfigError, match="is not a Hub repository"):
         load_pretrained(folder, revision="main")
 
 

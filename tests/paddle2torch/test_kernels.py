@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from paddle2torch.compiled import kernel_library as kernels
 from paddle2torch.compiled.kernel_library import CompilerError, find_compiler, kernels_path
-from paddle2torch.compiled.network import kernel_library as kernels
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 

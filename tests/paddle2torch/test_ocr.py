@@ -19,7 +19,6 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from paddle2torch.api import convert
 from paddle2torch.model_zoo.config import (
     ClsPostprocess,
     ClsPreprocess,
@@ -36,6 +35,7 @@ from paddle2torch.ocr.pages import Failure, Page, find_sources, read_pages
 from paddle2torch.ocr.pipeline import OCR
 from paddle2torch.tasks.detection import DetectionError
 from paddle2torch.tasks.images import BGRImage, ImageError
+from paddle2torch.zoo.conversion import convert
 
 # A letter is a cell of a colour (BGR), 12 pixels wide, with 6 pixels of grey on each side; the lower edge is black.
 COLOURS = {"A": (0, 0, 255), "B": (0, 255, 0), "C": (255, 0, 0), " ": (0, 255, 255)}

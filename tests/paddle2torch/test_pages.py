@@ -13,8 +13,8 @@ import pypdfium2
 import pytest
 from PIL import Image
 
+from paddle2torch.ocr import pages
 from paddle2torch.ocr.pages import Failure, Page, find_sources, read_pages
-from paddle2torch.ocr.pipeline import pages
 from paddle2torch.tasks.images import load_image
 
 

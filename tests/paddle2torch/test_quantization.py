@@ -21,7 +21,7 @@ from structure import image
 from torch import Tensor, nn
 
 from paddle2torch import OCR, cli, quantization
-from paddle2torch.api import convert, load_pretrained
+from paddle2torch.api import load_pretrained
 from paddle2torch.model_zoo.errors import ConfigError, FileFormatError, Paddle2TorchError
 from paddle2torch.model_zoo.forms.folded import FoldedConv2d, Tail
 from paddle2torch.model_zoo.forms.folding import fold
@@ -31,8 +31,9 @@ from paddle2torch.quantization import Agreement, compare, quantize, quantized_co
 from paddle2torch.tasks.images import load_image
 from paddle2torch.tasks.orientation import Direction
 from paddle2torch.tasks.recognition import Line, Recognizer
+from paddle2torch.zoo import folder as store
+from paddle2torch.zoo.conversion import convert
 from paddle2torch.zoo.folder import INT8_NAME, load_model, load_quantized, read_state, save_model
-from paddle2torch.zoo.models import folder as store
 
 
 def rendered(count: int, height: int = 48, width: int = 160) -> list[np.ndarray]:

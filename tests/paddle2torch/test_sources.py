@@ -23,11 +23,12 @@ from typing import Any
 import pytest
 from loopback import COMMIT, Server, sha256
 
+from paddle2torch.cache import cache_dir, zoo_dir
 from paddle2torch.model_zoo.cards import Card, HubSource, Source, Sources, WheelSource, load_card
 from paddle2torch.model_zoo.errors import ConfigError, FileFormatError, Paddle2TorchError, SourceError
 from paddle2torch.model_zoo.strict_json import to_json
-from paddle2torch.zoo.models import downloads, sources
-from paddle2torch.zoo.sources import Obtained, cache_dir, obtain, obtain_local, zoo_dir
+from paddle2torch.zoo import downloads, sources
+from paddle2torch.zoo.sources import Obtained, obtain, obtain_local
 
 CHANCE = random.Random(5)
 CHECKPOINT = pickle.dumps({"head.weight": CHANCE.randbytes(200_000)}, protocol=2)

@@ -21,12 +21,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from paddle2torch.api import convert, load_pretrained
+from paddle2torch.api import load_pretrained
 from paddle2torch.converters.layout import layout_of, layout_table, to_paddle
 from paddle2torch.model_zoo.network import Network
 from paddle2torch.training.losses import losses_of
 from paddle2torch.training.optimisation import build_optimizer, leave_out_unused, set_rate, set_training, treatments
 from paddle2torch.training.settings import DBLossSettings, OptimizerSettings, RecLossSettings
+from paddle2torch.zoo.conversion import convert
 
 
 @dataclass(frozen=True)

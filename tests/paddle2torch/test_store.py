@@ -18,8 +18,8 @@ from safetensors.torch import load_file, save_file
 from paddle2torch.model_zoo.config import CONFIG_NAME, Origin
 from paddle2torch.model_zoo.errors import ConfigError, ConversionError, FileFormatError
 from paddle2torch.model_zoo.network import Network
+from paddle2torch.zoo import folder as store
 from paddle2torch.zoo.folder import WEIGHTS_NAME, load_model, save_model
-from paddle2torch.zoo.models import folder as store
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from small_models import fill
 from structure import image
 from torch import nn
 
+from paddle2torch.assets import ASSETS
 from paddle2torch.converters.convert import convert_files
 from paddle2torch.converters.templates import from_card
 from paddle2torch.model_zoo.cards import load_card
@@ -180,7 +181,7 @@ def test_a_broken_model_is_found_and_the_layer_named(
 def test_the_shipped_golden_holds_without_paddle(
     ch_model: Network, ch_export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from paddle2torch.api import convert as convert_by_name
+    from paddle2torch.zoo.conversion import convert as convert_by_name
 
     convert_by_name("ch_PP-OCRv4_rec", weights=ch_export)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
@@ -192,7 +193,7 @@ def test_the_shipped_golden_holds_without_paddle(
 
 
 def test_a_golden_finds_a_broken_model(ch_model: Network, ch_export: Path) -> None:
-    golden = load_golden(Path(verification.__file__).parent / "assets" / "ch_PP-OCRv4_rec.golden.safetensors")
+    golden = load_golden(ASSETS / "ch_PP-OCRv4_rec.golden.safetensors")
     broken = copy.deepcopy(ch_model)
     transpose_projection(broken)
     result = verify_golden(broken, golden)
@@ -213,7 +214,7 @@ def test_a_golden_is_recorded_as_the_shipped_one_was(
     golden = record_golden(tmp_path / "model", ch_export, samples=32)
     save_golden(golden, tmp_path / "golden.safetensors")
     again = load_golden(tmp_path / "golden.safetensors")
-    shipped = load_golden(Path(verification.__file__).parent / "assets" / "ch_PP-OCRv4_rec.golden.safetensors")
+    shipped = load_golden(ASSETS / "ch_PP-OCRv4_rec.golden.safetensors")
     assert again.weights == shipped.weights
     assert list(again.layers) == list(shipped.layers)
     assert verify_golden(ch_model, again).holds

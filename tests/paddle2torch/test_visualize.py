@@ -10,8 +10,8 @@ import pytest
 from PIL import features
 
 from paddle2torch.model_zoo.errors import ConfigError
+from paddle2torch.ocr import visualize as module
 from paddle2torch.ocr.formats import PageText, TextLine
-from paddle2torch.ocr.pipeline import visualize as module
 from paddle2torch.ocr.visualize import find_font, system_fonts, visualize
 from paddle2torch.tasks.geometry import Points
 

@@ -29,7 +29,7 @@ from paddle2torch.model_zoo.config import Component, CTCDecode, ModelConfig, Rec
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.languages import ALIASES, LANGUAGES, SCRIPTS, find_language
 from paddle2torch.model_zoo.network import build_model
-from paddle2torch.ocr.pipeline import pipeline as ocr_module
+from paddle2torch.ocr import pipeline as ocr_module
 from paddle2torch.zoo.info import cost_of, describe
 from paddle2torch.zoo.models import Pipeline, own_models, pipeline_of
 
@@ -316,7 +316,7 @@ def test_a_model_of_a_known_architecture_is_a_card_and_nothing_else(
 def test_no_code_knows_a_model_by_its_name() -> None:
     """Of the networks and the converters, none has a case for one model."""
     names = {name for card in list_cards() for name in (card.name, *card.aliases)}
-    files = [path for module in (cards, convert_module) for path in Path(module.__file__).parent.glob("*.py")]
+    files = [path for module in (cards, convert_module) for path in Path(module.__file__).parent.rglob("*.py")]
     assert len(files) > 40
     for path in files:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

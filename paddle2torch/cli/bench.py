@@ -1,0 +1,270 @@
+"""`bench`: speed and memory, side by side in one run."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+from typing import Any
+
+import click
+
+from paddle2torch.cli.options import AS_JSON, PATH
+from paddle2torch.cli.output import print_json, print_table
+from paddle2torch.model_zoo.errors import Paddle2TorchError
+from paddle2torch.progress import spinner
+
+
+@click.group()
+def bench() -> None:
+    """Measure speed and memory, side by side in one run."""
+
+
+@bench.command("convert")
+@click.option("--weights", type=PATH, help="A checkpoint of en_PP-OCRv4_rec; without it one of that size is made up.")
+@click.option("--repeat", type=click.IntRange(min=1), default=5, show_default=True, help="Repetitions that count.")
+@AS_JSON
+def bench_convert(weights: Path | None, repeat: int, as_json: bool) -> None:
+    """Conversion of a checkpoint, whole process, beside `--help` and the imports."""
+    from paddle2torch.bench.processes import bench_conversion
+
+    with spinner("running each command in turn", not as_json):
+        result = bench_conversion(weights, repeat=repeat)
+    if as_json:
+        print_json(result.to_json())
+        return
+    _print_processes(result)
+    click.echo(
+        f"convert takes {result.seconds_above_import:.2f} s more than import torch, and above it in memory "
+        f"{result.memory_ratio:.2f} times the file ({result.file_size / 2**20:.0f} MiB)"
+    )
+    click.echo(_machine(result))
+
+
+@bench.command("verify")
+@click.argument("model")
+@click.option("--reference", type=PATH, help="An exported program that Paddle runs, or a stored golden.")
+@click.option("--repeat", type=click.IntRange(min=1), default=5, show_default=True, help="Repetitions that count.")
+@AS_JSON
+def bench_verify(model: str, reference: Path | None, repeat: int, as_json: bool) -> None:
+    """Verification of a model, whole process, beside `import torch` and Paddle alone.
+
+    MODEL is a name of the zoo or the folder of a converted model; the reference is that of `paddle2torch verify`.
+    Paddle alone is a process that starts Paddle and runs the reference once, as verification has to; that it hands over
+    what each layer gave comes on top.
+    """
+    from paddle2torch.bench.processes import bench_verification
+
+    with spinner("running each command in turn", not as_json):
+        result = bench_verification(model, reference=reference, repeat=repeat)
+    if as_json:
+        print_json(result.to_json())
+        return
+    _print_processes(result)
+    click.echo(f"verify takes {result.seconds_above_import:.2f} s more than import torch, against {result.reference}")
+    click.echo(_machine(result))
+
+
+@bench.command("growth")
+@click.argument("model")
+@click.option("--lines", type=click.IntRange(min=1), multiple=True, default=(1, 100, 1000), show_default=True)
+@AS_JSON
+def bench_growth_command(model: str, lines: tuple[int, ...], as_json: bool) -> None:
+    """Time and memory of `read` for ever more lines: whole processes.
+
+    MODEL is a name of the zoo or the folder of a converted recogniser.
+    """
+    from paddle2torch.bench.processes import bench_growth
+
+    with spinner("reading", not as_json):
+        result = bench_growth(model, lines)
+    if as_json:
+        print_json(result.to_json())
+        return
+    rows = [
+        (str(count), f"{run.median:.2f}", f"{count / run.median:.1f}", f"{run.peak_memory / 2**20:.0f}")
+        for count, run in zip(result.lines, result.processes, strict=True)
+    ]
+    print_table(("lines", "seconds", "lines/s", "peak MiB"), rows)
+    click.echo(_machine(result))
+
+
+@bench.command("network")
+@click.argument("model")
+@click.option("--export", type=PATH, help="The Paddle export of the same weights, for Paddle and OpenVINO.")
+@click.option("--batch", "batches", multiple=True, metavar="NxHxW", help="A batch to run, such as 6x48x320.")
+@click.option("--compiled/--no-compiled", default=True, show_default=True, help="Run our compiled form as well.")
+@click.option("--repeat", type=click.IntRange(min=1), default=7, show_default=True, help="Turns.")
+@click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True, help="Of each engine.")
+@click.option("--chart", type=PATH, help="Write a bar chart (PNG).")
+@AS_JSON
+def bench_network_command(
+    model: str, batches: tuple[str, ...], chart: Path | None, as_json: bool, **options: Any
+) -> None:
+    """One network beside OpenVINO, ONNX Runtime and Paddle, same weights and input, taking turns.
+
+    MODEL is a name of the zoo or the folder of a converted model. The floor is what its multiply-adds take at the rate
+    of a plain matrix product on this machine: the better of two measurements, before and after the turns.
+    """
+    from paddle2torch.bench.networks import bench_networks, need_matplotlib, write_chart
+
+    if chart is not None:
+        need_matplotlib()
+    shapes = []
+    for batch in batches:
+        sizes = batch.split("x")
+        if len(sizes) != 3 or not all(size.isdecimal() for size in sizes):
+            raise Paddle2TorchError(f"--batch {batch!r} is not images x height x width, such as 6x48x320")
+        shapes.append((int(sizes[0]), int(sizes[1]), int(sizes[2])))
+    with spinner("running the network in each engine", not as_json):
+        results = bench_networks(model, shapes=shapes or None, **options)
+    if chart is not None:
+        write_chart(results, chart)
+    if as_json:
+        print_json([result.to_json() for result in results])
+        return
+    for result in results:
+        rows = []
+        for run in result.result.runs:
+            rows.append(
+                (
+                    run.passes.name,
+                    f"{1000 * run.passes.median:.1f}",
+                    f"{1000 * min(run.passes.seconds):.1f}",
+                    f"{1000 * max(run.passes.seconds):.1f}",
+                    _ratio(*result.result.ratios(run)),
+                    f"{run.passes.median / result.floor:.2f}",
+                    f"{run.passes.peak_memory / 2**20:.0f}",
+                    f"{100 * result.agreement(run):.1f}",
+                )
+            )
+        header = ("engine", "median ms", "min", "max", "ours times as fast", "by floor", "peak MiB", "% as ours")
+        print_table(header, rows)
+        click.echo(
+            f"{result.model}, {'x'.join(map(str, result.shape))}: {result.multiply_adds / 1e9:.2f} G multiply-adds, "
+            f"floor {1000 * result.floor:.1f} ms at {max(result.peaks) / 1e9:.0f} G/s "
+            f"(before and after: {' and '.join(f'{peak / 1e9:.0f}' for peak in result.peaks)})"
+        )
+        _print_left_out(result.result)
+    click.echo(f"{results[0].result.threads} threads, {_machine(results[0].result)}")
+
+
+@bench.command("pages")
+@click.argument("images", nargs=-1, required=True, type=PATH, metavar="IMAGE...")
+@click.option("--det", type=PATH, help="Folder of the export of ch_PP-OCRv4_det; without it each engine has its own.")
+@click.option("--cls", type=PATH, help="The same for ch_ppocr_mobile_v2.0_cls.")
+@click.option("--rec", type=PATH, help="The same for ch_PP-OCRv4_rec.")
+@click.option("--compiled/--no-compiled", default=True, show_default=True, help="Run our compiled form as well.")
+@click.option("--repeat", type=click.IntRange(min=1), default=5, show_default=True, help="Passes over the pages.")
+@click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True, help="Of each engine.")
+@AS_JSON
+def bench_pages_command(images: tuple[Path, ...], as_json: bool, **options: Any) -> None:
+    """Whole pages per second beside RapidOCR and Paddle, the engines taking turns.
+
+    They come with paddle2torch[bench]; what is not installed is left out and named.
+    """
+    from paddle2torch.bench.pages import bench_pages
+
+    with spinner("reading the pages with each engine", not as_json):
+        result = bench_pages(images, **options)
+    if as_json:
+        print_json(result.to_json())
+        return
+    rows = []
+    for run in result.result.runs:
+        rows.append(
+            (
+                run.passes.name,
+                f"{result.pages_per_second(run):.2f}",
+                f"{run.passes.median:.2f}",
+                f"{run.passes.spread:.2f}",
+                f"{statistics.median(run.cpu_seconds):.2f}",
+                _ratio(*result.result.ratios(run)),
+                f"{run.passes.peak_memory / 2**20:.0f} ({run.loaded_memory / 2**20:.0f})",
+                f"{result.texts_in_common(run)} of {sum(map(len, run.texts))}",
+            )
+        )
+    header = (
+        "engine",
+        "pages/s",
+        "median s",
+        "spread s",
+        "CPU s",
+        "ours times as fast",
+        "peak MiB (loaded)",
+        "lines as ours",
+    )
+    print_table(header, rows)
+    click.echo(f"{len(result.pages)} pages, {result.result.threads} threads, {_machine(result.result)}")
+    _print_left_out(result.result)
+
+
+@bench.command("train")
+@click.option("--paddleocr", type=PATH, required=True, help="A checkout of PaddleOCR: the folder that has ppocr.")
+@click.option("--weights", type=PATH, help="Training checkpoint of en_PP-OCRv4_rec; without it both start anew.")
+@click.option("--batch", type=click.IntRange(min=1), default=24, show_default=True, help="Images of 48x320 in a step.")
+@click.option("--repeat", type=click.IntRange(min=1), default=5, show_default=True, help="Steps that count.")
+@click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True, help="Of each engine.")
+@AS_JSON
+def bench_train_command(paddleocr: Path, as_json: bool, **options: Any) -> None:
+    """One training step of en_PP-OCRv4_rec beside PaddleOCR's own code, taking turns.
+
+    That needs paddlepaddle, and what the checkout's ppocr imports.
+    """
+    from paddle2torch.bench.train import bench_train
+
+    with spinner("training in turns", not as_json):
+        result = bench_train(paddleocr, **options)
+    if as_json:
+        print_json(result.to_json())
+        return
+    rows = []
+    for run in result.result.runs:
+        rows.append(
+            (
+                run.passes.name,
+                f"{result.images_per_second(run):.2f}",
+                f"{run.passes.median:.2f}",
+                f"{run.passes.spread:.2f}",
+                f"{statistics.median(run.cpu_seconds):.2f}",
+                _ratio(*result.result.ratios(run)),
+                f"{run.passes.peak_memory / 2**20:.0f}",
+                f"{result.loss(run):.3f}",
+            )
+        )
+    print_table(("engine", "images/s", "median s", "spread s", "CPU s", "ours times as fast", "peak MiB", "loss"), rows)
+    click.echo(f"batch of {result.batch}, {result.result.threads} threads, {_machine(result.result)}")
+    _print_left_out(result.result)
+
+
+def _ratio(median: float, least: float, most: float) -> str:
+    """A ratio over the turns of a benchmark."""
+    return f"{median:.2f} ({least:.2f} to {most:.2f})"
+
+
+def _machine(result: Any) -> str:
+    """What a benchmark ran on and with."""
+    versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
+    return f"{result.cpu}; {versions}"
+
+
+def _print_processes(result: Any) -> None:
+    """The table of a benchmark of whole processes."""
+    rows = [
+        (
+            process.name,
+            f"{process.median:.2f}",
+            f"{process.spread:.2f}",
+            _ratio(*result.ratios(process)),
+            f"{process.peak_memory / 2**20:.0f}",
+        )
+        for process in result.processes
+    ]
+    print_table(("process", "median s", "spread s", "by import torch", "peak MiB"), rows)
+
+
+def _print_left_out(result: Any) -> None:
+    """The engines that a benchmark did not run, and why."""
+    for name, distributions in result.missing.items():
+        click.echo(f"left out: {name} ({', '.join(distributions)} not installed)")
+    for name, reason in result.left_out.items():
+        click.echo(f"left out: {name} ({reason})")

@@ -1,0 +1,197 @@
+"""`quantize`, `compile`, `read`, `ocr`: running models."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from paddle2torch.cli.options import AS_JSON, BFLOAT16, PATH, QUANTIZED, dtype_of
+from paddle2torch.cli.output import page_progress, print_json, print_table
+from paddle2torch.model_zoo.errors import Paddle2TorchError
+from paddle2torch.progress import spinner
+
+
+@click.command()
+@click.argument("model")
+@click.argument("inputs", nargs=-1, required=True, metavar="IMAGE|FOLDER|PDF...")
+@AS_JSON
+def quantize(model: str, inputs: tuple[str, ...], as_json: bool) -> None:
+    """Quantize a model to int8, on images like those that it will read.
+
+    MODEL is a name of the zoo or the folder of a converted model. A recogniser or classifier takes lines, a detector
+    pages: fifty or more, of which every fifth is kept for comparing the result with float32. `--quantized` of other
+    commands and `load_pretrained(..., quantized=True)` then run it.
+    """
+    from paddle2torch.ocr.pages import Failure, find_sources, read_pages
+    from paddle2torch.quantization import quantize as run
+
+    images = []
+    for page in read_pages(find_sources(inputs)):
+        if isinstance(page, Failure):
+            raise Paddle2TorchError(page.message)
+        images.append(page.image)
+    with spinner(f"quantizing {model}", not as_json):
+        result = run(model, images)
+    agreement = result.agreement
+    if as_json:
+        print_json({**asdict(result), "path": str(result.path)})
+        return
+    click.echo(
+        f"{model}: {len(result.convolutions)} convolutions in int8, {result.share:.0%} of the multiply-adds of all, "
+        f"measured on {result.images} images"
+    )
+    value = "probability" if agreement.what == "pixels of text" else "score"
+    click.echo(
+        f"on {result.held_back} others: {agreement.same} of {agreement.total} {agreement.what}; largest difference of "
+        f"a {value} {agreement.largest:.3f}"
+    )
+    click.echo(str(result.path))
+
+
+@click.command("compile")
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
+@QUANTIZED
+@BFLOAT16
+@AS_JSON
+def compile_command(models: tuple[str, ...], quantized: bool, bfloat16: bool, as_json: bool) -> None:
+    """Compile models for this CPU, ahead of time.
+
+    MODEL is a name of the zoo or the folder of a converted model. Takes up to a minute each and needs a C++ compiler;
+    `--compiled` and `load_pretrained(..., compiled=True)` then load the result at once.
+    """
+    from paddle2torch.compiled.network import compile_model
+    from paddle2torch.zoo.resolve import obtain_converted
+
+    packages = []
+    for model in models:
+        with spinner(f"compiling {model}", not as_json):
+            packages.append(compile_model(obtain_converted(model), quantized=quantized, dtype=dtype_of(bfloat16)))
+        if not as_json:
+            click.echo(f"{model}: {packages[-1]}")
+    if as_json:
+        print_json([{"model": m, "package": str(p)} for m, p in zip(models, packages, strict=True)])
+
+
+@click.command()
+@click.argument("model")
+@click.argument("images", nargs=-1, required=True, type=PATH, metavar="IMAGE...")
+@click.option("--batch-size", type=click.IntRange(min=1), default=6, show_default=True, help="Lines run at once.")
+@click.option("--compiled", is_flag=True, help="Run it compiled for this CPU; see `paddle2torch compile`.")
+@QUANTIZED
+@BFLOAT16
+@click.option("--device", default="cpu", show_default=True, help="Where to run, as PyTorch names it.")
+@AS_JSON
+def read(model: str, images: tuple[Path, ...], batch_size: int, bfloat16: bool, as_json: bool, **form: Any) -> None:
+    """Read line images: text and confidence of each.
+
+    MODEL is a name of the zoo or the folder of a converted recogniser.
+    """
+    from paddle2torch.api import load_pretrained
+    from paddle2torch.malloc import keep_freed_memory
+    from paddle2torch.tasks.images import load_image
+    from paddle2torch.tasks.recognition import Recognizer
+
+    keep_freed_memory()
+    network = load_pretrained(model, fused=True, dtype=dtype_of(bfloat16), **form)
+    recognizer = Recognizer(network, network.config, batch_size=batch_size)
+    lines = list(recognizer.stream(load_image(image) for image in images))
+    if as_json:
+        print_json([{"image": str(image), **line.to_json()} for image, line in zip(images, lines, strict=True)])
+        return
+    print_table(
+        ("image", "text", "score"), [(str(i), x.text, f"{x.score:.4f}") for i, x in zip(images, lines, strict=True)]
+    )
+
+
+@click.command()
+@click.argument("inputs", nargs=-1, required=True, metavar="IMAGE|FOLDER|PDF|-...")
+@click.option("--lang", default="en", show_default=True, help="Language, by any of its names: chooses the models.")
+@click.option("--det", help="Another detector: name or folder.")
+@click.option("--rec", help="Another recogniser: name or folder.")
+@click.option("--cls", help="Another orientation classifier: name or folder.")
+@click.option("--no-cls", is_flag=True, help="Do not turn lines that stand on their heads.")
+@click.option(
+    "--format",
+    type=click.Choice(["text", "json", "jsonl", "tsv", "hocr", "alto"]),
+    default="text",
+    show_default=True,
+    help="Of the results.",
+)
+@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
+@click.option("-o", "--output", type=PATH, help="A folder (a document per source) or a .jsonl file (a line per page).")
+@click.option("--resume", is_flag=True, help="Go on where a run was cut off: leave out what --output has.")
+@click.option("--visualize", type=PATH, help="A folder for pictures: boxes and texts side by side.")
+@click.option("--compiled", is_flag=True, help="Run networks compiled for this CPU; see `paddle2torch compile`.")
+@QUANTIZED
+@BFLOAT16
+@click.option("--fast", is_flag=True, help="Tight padding, lines of several pages together: texts may differ a little.")
+@click.option("--drop-score", type=float, default=0.5, show_default=True, help="Leave out lines with less confidence.")
+@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Pages read at once.")
+@click.option("--device", default="cpu", show_default=True, help="Where to run, as PyTorch names it.")
+def ocr(
+    inputs: tuple[str, ...],
+    lang: str,
+    det: str | None,
+    rec: str | None,
+    cls: str | None,
+    no_cls: bool,
+    format: str,
+    as_json: bool,
+    output: Path | None,
+    resume: bool,
+    visualize: Path | None,
+    compiled: bool,
+    quantized: bool,
+    bfloat16: bool,
+    fast: bool,
+    drop_score: float,
+    workers: int,
+    device: str,
+) -> None:
+    """Read whole pages: images, folders, globs, PDFs, standard input (-).
+
+    What cannot be read is named at the end and stops nothing; the exit status is then 1.
+    """
+    import torch
+
+    from paddle2torch.malloc import keep_freed_memory
+    from paddle2torch.ocr.job import run_job
+    from paddle2torch.ocr.pipeline import AUTO, OCR
+
+    keep_freed_memory()
+    if workers > 1:
+        # Every page's thread would otherwise start as many threads as there are cores.
+        torch.set_num_threads(max(1, torch.get_num_threads() // workers))
+    with spinner("loading models", not as_json):
+        pipeline = OCR(
+            lang,
+            det=det,
+            rec=rec,
+            cls=None if no_cls else cls or AUTO,
+            device=device,
+            compiled=compiled,
+            quantized=quantized,
+            dtype=dtype_of(bfloat16),
+            fast=fast,
+            drop_score=drop_score,
+            workers=workers,
+        )
+    with page_progress() as (started, finished):
+        failures = run_job(
+            pipeline,
+            inputs,
+            stream=sys.stdout,
+            format="json" if as_json else format,
+            output=output,
+            resume=resume,
+            pictures=visualize,
+            started=started,
+            finished=finished,
+        )
+    for failure in failures:
+        click.echo(f"not read: {failure.message}", err=True)
+    sys.exit(1 if failures else 0)

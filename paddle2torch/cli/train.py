@@ -1,0 +1,87 @@
+"""`init`, `train`, `eval`: fine-tuning."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from paddle2torch.cli.options import AS_JSON, PATH
+from paddle2torch.cli.output import print_json, print_notes, print_table
+from paddle2torch.model_zoo.errors import Paddle2TorchError
+
+
+@click.command()
+@click.argument("name")
+@click.option("-o", "--output", type=PATH, required=True, help="Folder for the two files.")
+@click.option("--from", "yml", type=PATH, help="A PaddleOCR training yml whose values are taken.")
+def init(name: str, output: Path, yml: Path | None) -> None:
+    """Write config.json and model_config.json for fine-tuning, ready to edit.
+
+    NAME is a name of the zoo or the folder of a converted model: where training starts. The values are those of the
+    official recipe, or of the yml.
+    """
+    from paddle2torch.training.recipes import init as run
+
+    print_notes(run(name, output, yml=yml))
+    click.echo(str(output))
+
+
+def with_settings(command: Any) -> Any:
+    """The options of commands that read both settings files."""
+    for option in (
+        click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Override: optimizer.lr=1e-4"),
+        click.option("--model-config", "--model_config", type=PATH, help="By default model_config.json beside it."),
+        click.option("--config", type=PATH, required=True, help="config.json, as `paddle2torch init` writes it."),
+    ):
+        command = option(command)
+    return command
+
+
+@click.command()
+@with_settings
+@click.option("--resume", is_flag=True, help="Go on from the last checkpoint.")
+def train(config: Path, model_config: Path | None, assignments: tuple[str, ...], resume: bool) -> None:
+    """Fine-tune a converted model, as PaddleOCR would.
+
+    For several processes or machines: accelerate launch -m paddle2torch.cli train --config config.json
+    """
+    from paddle2torch.malloc import keep_freed_memory
+    from paddle2torch.training.settings import read_settings
+    from paddle2torch.training.trainer import train as run
+
+    keep_freed_memory()
+    settings, model = read_settings(config, model_config, assignments)
+    result = run(settings, model, resume=resume)
+    best = "" if result.best is None else f", best {result.best:.4f} at step {result.best_step}"
+    click.echo(f"{result.steps} steps{best}\n{result.folder}")
+
+
+@click.command("eval")
+@with_settings
+@click.option(
+    "--model", help="What to evaluate: name or folder; by default the best checkpoint, else where it started."
+)
+@AS_JSON
+def eval_command(
+    config: Path, model_config: Path | None, assignments: tuple[str, ...], model: str | None, as_json: bool
+) -> None:
+    """Evaluate a model with PaddleOCR's metrics on the settings' evaluation data."""
+    from paddle2torch.api import load_pretrained
+    from paddle2torch.malloc import keep_freed_memory
+    from paddle2torch.training.settings import read_settings
+    from paddle2torch.training.trainer import evaluate
+
+    keep_freed_memory()
+    settings, _ = read_settings(config, model_config, assignments)
+    best = Path(settings.output.dir) / "best"
+    chosen = model or (str(best) if best.is_dir() else settings.pretrained)
+    if chosen is None:
+        raise Paddle2TorchError("nothing is trained yet and the settings start from nothing: say --model")
+    click.echo(f"evaluating {chosen}", err=True)
+    metrics = evaluate(settings, load_pretrained(chosen))
+    if as_json:
+        print_json(metrics)
+    else:
+        print_table(("metric", "value"), [(name, f"{value:.4f}") for name, value in metrics.items()])

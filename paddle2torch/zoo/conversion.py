@@ -1,0 +1,163 @@
+"""`convert`: Paddle files, from a source of the zoo or the user's own, to a converted model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from paddle2torch._version import __version__
+from paddle2torch.cache import zoo_dir
+from paddle2torch.converters import templates
+from paddle2torch.converters.convert import Converted, convert_files
+from paddle2torch.converters.templates import Charset, Template
+from paddle2torch.model_zoo.cards import Card, find_card, load_card
+from paddle2torch.model_zoo.charsets import read_charset
+from paddle2torch.model_zoo.config import ModelConfig
+from paddle2torch.model_zoo.errors import ConfigError
+from paddle2torch.model_zoo.network import build_model, fuse
+from paddle2torch.zoo.folder import save_model
+from paddle2torch.zoo.sources import Obtained, obtain, obtain_local
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A finished conversion: where it lies, its settings, and what should be known about it."""
+
+    folder: Path
+    config: ModelConfig
+    tensors: int
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """What `convert --json` prints."""
+        return {
+            "name": self.config.name,
+            "folder": str(self.folder),
+            "form": self.config.form,
+            "tensors": self.tensors,
+            "origin": self.config.origin.kind if self.config.origin else None,
+            "notes": list(self.notes),
+        }
+
+
+def convert(
+    name: str,
+    *,
+    weights: str | Path | None = None,
+    config: str | Path | None = None,
+    charset: str | Path | None = None,
+    use_space_char: bool | None = None,
+    output: str | Path | None = None,
+    fused: bool = False,
+    overwrite: bool = False,
+    progress: bool = False,
+) -> Conversion:
+    """Convert Paddle files to PyTorch.
+
+    Args:
+        name: a name of the zoo, whose card then says what the files do not, or any name for a model of your own,
+            with `weights`.
+        weights: a `.pdparams` file, or an export: its folder, or its `.pdmodel` or `inference.json`. Without it the
+            sources of the card are tried.
+        config: the PaddleOCR yml that the model was trained or exported with.
+        charset: the character set it was trained with, one character a line.
+        use_space_char: whether a space follows the set (PaddleOCR's setting of that name), where neither the yml
+            nor the card says so.
+        output: the folder to write; without it the local zoo, where `load_pretrained(name)` finds it.
+        fused: the form for reading. Of a released model the smaller inference release is taken.
+        overwrite: replace a converted model that is there. In the local zoo that is done in any case.
+        progress: show downloads on stderr.
+
+    Raises `FileFormatError`, `ConversionError`, `ConfigError` or `SourceError`; then nothing was written.
+    """
+    card = find_card(name)
+    if card is None and weights is None:
+        try:
+            load_card(name)
+        except ConfigError as error:
+            raise ConfigError(f"{error}. For a model of your own say where its files are: --weights PATH") from None
+    obtained = _obtain(card, weights, fused, progress)
+    path = obtained.path
+    template = _template(card, path, config, charset, use_space_char)
+    name = card.name if card is not None else name
+    converted = convert_files(path, template, name=name, source=obtained.origin)
+    notes = (*_source_notes(obtained, fused), *converted.notes)
+    if fused:
+        converted = _fused(converted)
+    settings = _signed(converted.config, obtained)
+    folder = zoo_dir() / _plain(name) if output is None else Path(output)
+    save_model(folder, settings, converted.state, overwrite=overwrite or output is None)
+    return Conversion(folder, settings, len(converted.state), notes)
+
+
+def _obtain(card: Card | None, weights: str | Path | None, fused: bool, progress: bool) -> Obtained:
+    if weights is not None:
+        return obtain_local(Path(weights))
+    assert card is not None
+    return obtain(card, fused=fused, progress=progress)
+
+
+def _plain(name: str) -> str:
+    if name in ("", ".", "..") or Path(name).name != name:
+        raise ConfigError(f"{name!r} is no name for a model of the local zoo; give a folder with -o")
+    return name
+
+
+def _template(
+    card: Card | None,
+    path: Path,
+    config: str | Path | None,
+    charset: str | Path | None,
+    use_space_char: bool | None,
+) -> Template | None:
+    """What is known before the tensors are read: the yml over the export's own over the card."""
+    known: list[Template] = []
+    if config is not None:
+        known.append(templates.from_yml(Path(config), charset_given=charset is not None))
+    beside = (path if path.is_dir() else path.parent) / "inference.yml"
+    if config is None and path.suffix != ".pdparams" and beside.is_file():
+        known.append(templates.from_yml(beside, charset_given=charset is not None))
+    if card is not None:
+        known.append(templates.from_card(card))
+    template = None
+    for fallback in known:
+        template = fallback if template is None else template.over(fallback)
+    if charset is not None:
+        space = use_space_char
+        if space is None and template is not None and template.charset is not None:
+            space = template.charset.use_space_char
+        given = Charset(read_charset(Path(charset)), space, str(charset))
+        template = replace(template or Template("", "the command line"), charset=given)
+    elif use_space_char is not None and template is not None and template.charset is not None:
+        template = replace(template, charset=replace(template.charset, use_space_char=use_space_char))
+    return template
+
+
+def _source_notes(obtained: Obtained, fused: bool) -> tuple[str, ...]:
+    """What came instead of what was asked for, and which sources did not answer."""
+    notes = []
+    if obtained.source is not None and (obtained.form == "inference") != fused:
+        kind = "inference release" if fused else "training checkpoint"
+        notes.append(f"no source of the {kind} answered: took {obtained.origin} instead")
+    return (*notes, *(f"did not answer: {reason}" for reason in obtained.tried))
+
+
+def _fused(converted: Converted) -> Converted:
+    """The fused form; what only training needs is gone from it."""
+    if converted.config.form == "fused":
+        return converted
+    with torch.device("meta"):
+        model = build_model(converted.config)
+    model.load_state_dict(dict(converted.state), assign=True)
+    network = fuse(model)
+    return replace(converted, config=network.config, state=network.state_dict())
+
+
+def _signed(config: ModelConfig, obtained: Obtained) -> ModelConfig:
+    """The settings with what a reader of them wants to know about the files behind the weights."""
+    assert config.origin is not None
+    files = {name: digest for name, digest in obtained.sha256.items() if not name.endswith((".yml", ".yaml", ".info"))}
+    return replace(config, origin=replace(config.origin, files=files, converter=f"paddle2torch {__version__}"))

@@ -1,0 +1,91 @@
+"""Which model a user means: one answer for every command and function that takes a model."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+from paddle2torch.cache import zoo_dir
+from paddle2torch.model_zoo.cards import Card, find_card, load_card
+from paddle2torch.model_zoo.config import CONFIG_NAME
+from paddle2torch.model_zoo.errors import ConfigError
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What a model's name, folder or Hub repository stands for.
+
+    Exactly one of three: a folder that the user gave or a model of their own in the local zoo (`folder` alone), a
+    released model (`card`, and `folder`, where it is or will be converted), a Hub repository (`repo`, and `revision`).
+    """
+
+    asked: str
+    card: Card | None = None
+    folder: Path | None = None
+    repo: str | None = None
+    revision: str | None = None
+
+    @property
+    def converted(self) -> Path | None:
+        """The folder of the converted model where it is on this machine under that name; of a Hub repository None."""
+        return self.folder if self.folder is not None and (self.folder / CONFIG_NAME).is_file() else None
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether `name` has the form of a Hugging Face Hub repository, "org/name"."""
+    return _HUB_ID.fullmatch(name) is not None and ".." not in name and "--" not in name
+
+
+def resolve(model: str | Path, revision: str | None = None) -> Resolved:
+    """What `model` is: the folder of a converted model, else a name or alias of a released model, else the name of a
+    model in the local zoo, else a Hub repository "org/name" (always, where a `revision` is given).
+
+    Nothing is read, fetched or converted; only whether folders are there is looked at. Raises `ConfigError` for what
+    is none of these, with the nearest names.
+    """
+    asked = str(model)
+    if revision is not None:
+        if isinstance(model, Path) or not is_hub_id(asked):
+            raise ConfigError(f"{model} is not a Hub repository (org/name): it has no revision {revision!r}")
+        return Resolved(asked, repo=asked, revision=revision)
+    if isinstance(model, Path) or (Path(model) / CONFIG_NAME).is_file():
+        folder = Path(model)
+        if not (folder / CONFIG_NAME).is_file():
+            raise ConfigError(f"{model} is not a converted model: it has no {CONFIG_NAME}")
+        return Resolved(asked, folder=folder)
+    card = find_card(model)
+    if card is not None:
+        return Resolved(asked, card=card, folder=zoo_dir() / card.name)
+    if Path(model).exists():
+        raise ConfigError(f"{model} is not a converted model: it has no {CONFIG_NAME}")
+    local = zoo_dir() / model
+    if local.parent == zoo_dir() and (local / CONFIG_NAME).is_file():
+        return Resolved(asked, folder=local)
+    if is_hub_id(model):
+        return Resolved(asked, repo=model)
+    load_card(model)  # raises, with the nearest names
+    raise AssertionError("load_card knows no more names than find_card")
+
+
+def obtain_converted(model: str | Path | Resolved, revision: str | None = None) -> Path:
+    """The folder of the converted model, which is made here where it is not: a released model is converted (which may
+    download), a Hub repository is fetched.
+
+    Raises what `resolve`, `convert` and the Hub raise.
+    """
+    resolved = model if isinstance(model, Resolved) else resolve(model, revision)
+    if resolved.repo is not None:
+        from paddle2torch.zoo import hub  # half a second that what is local need not wait for
+
+        return hub.fetch(resolved.repo, resolved.revision)
+    assert resolved.folder is not None
+    if resolved.converted is None and resolved.card is not None:
+        from paddle2torch.zoo.conversion import convert  # imports torch, which a folder that is there need not wait for
+
+        for note in convert(resolved.card.name).notes:
+            warnings.warn(f"{resolved.card.name}: {note}", stacklevel=3)
+    return resolved.folder
