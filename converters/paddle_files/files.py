@@ -9,9 +9,10 @@ import hashlib
 import mmap
 import os
 import struct
-from pathlib import Path
 
 from paddle2torch.model_zoo.errors import FileFormatError, Paddle2TorchError
+from paddle2torch.model_zoo.files import open_regular
+from paddle2torch.model_zoo.show import show_path
 
 _NAME_AT_MOST = 1000
 
@@ -22,23 +23,15 @@ def map_file(path: str | os.PathLike[str]) -> memoryview:
     The mapping lives as long as the view or anything that was cut from it (the arrays of a checkpoint). A file
     that another process shortens meanwhile takes this process down with it (SIGBUS), as with every mapping.
 
-    Raises `Paddle2TorchError` where there is no such file or it cannot be opened, `FileFormatError` where it is empty.
+    Raises as `open_regular`, and `FileFormatError` where the file is empty.
     """
-    path = Path(path)
-    # Opening a pipe or a device would block or never end: only a regular file has a size to check against.
-    if not path.is_file():
-        if path.is_dir():
-            raise Paddle2TorchError(f"{path}: is a directory, a file is needed here")
-        if path.exists():
-            raise Paddle2TorchError(f"{path}: is not a regular file")
-        raise Paddle2TorchError(f"{path}: there is no such file")
-    try:
-        with path.open("rb") as file:
+    with open_regular(path) as file:
+        try:
             if os.fstat(file.fileno()).st_size == 0:
-                raise FileFormatError(f"{path}: the file is empty (an interrupted download? fetch it again)")
+                raise FileFormatError(f"{show_path(path)}: the file is empty (an interrupted download? fetch it again)")
             return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    except OSError as error:
-        raise Paddle2TorchError(f"{path}: cannot be read: {error.strerror or error}") from error
+        except OSError as error:
+            raise Paddle2TorchError(f"{show_path(path)}: cannot be read: {error.strerror or error}") from error
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:
