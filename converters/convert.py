@@ -15,11 +15,8 @@ from torch import Tensor
 from paddle2torch.converters.align import AlignmentError, Step, align, steps_of
 from paddle2torch.converters.architecture import (
     Architecture,
-    Shapes,
     infer,
     network_keys,
-    pplcnetv3_scale,
-    svtr_options,
 )
 from paddle2torch.converters.layout import Row, check_table, layout_table, lstm_key, to_torch
 from paddle2torch.converters.paddle_files.exports import find_export, read_program
@@ -43,7 +40,9 @@ from paddle2torch.model_zoo.config import (
 )
 from paddle2torch.model_zoo.errors import ConversionError, Paddle2TorchError
 from paddle2torch.model_zoo.network import build_model
-from paddle2torch.model_zoo.pplcnetv3 import DET_STAGES, REC_STAGES
+from paddle2torch.model_zoo.pplcnetv3 import DET_STAGES, REC_STAGES, pplcnetv3_scale
+from paddle2torch.model_zoo.registry import Shapes, parts
+from paddle2torch.model_zoo.svtr import svtr_options
 
 # Tensors that are left out on purpose, and why. Whatever else has no place in the network is an error.
 DROPPED: tuple[tuple[str, str], ...] = (
@@ -248,15 +247,9 @@ def _noted(config: ModelConfig, notes: tuple[str, ...]) -> ModelConfig:
 
 
 def _task(architecture: Architecture) -> Task:
-    tasks: dict[str, Task] = {
-        "CTCHead": "rec",
-        "ClsHead": "cls",
-        "DBHead": "det",
-        "MultiHead": "rec",
-        "PFHeadLocal": "det",
-        "PPLCNetHead": "cls",
-    }
-    return tasks[architecture.head.name]
+    task = parts("head")[architecture.head.name].task
+    assert task is not None, f"the head {architecture.head.name} says no task"
+    return task
 
 
 def settle_charset(charset: Charset | None, head: Component, name: str) -> tuple[str, ...]:

@@ -5,7 +5,12 @@ Source: PaddleOCR `ppocr/modeling/heads/cls_head.py` (Apache-2.0).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch import Tensor, nn
+
+from paddle2torch.model_zoo.registry import Part, Shapes, register
 
 
 class ClsHead(nn.Module):
@@ -20,3 +25,10 @@ class ClsHead(nn.Module):
         """x: float (N, in_channels, H, W); returns (N, classes): logits in training, else probabilities."""
         logits = self.fc(self.pool(x).flatten(1))
         return logits if self.training else logits.softmax(-1)
+
+
+def _cls_head_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:
+    return {"classes": shapes["head.fc.bias"][0]}
+
+
+register(Part("head", "ClsHead", ClsHead, signatures=("head.fc.",), rank=3, read_options=_cls_head_options, task="cls"))

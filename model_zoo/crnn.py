@@ -11,7 +11,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from paddle2torch.model_zoo.errors import ConfigError
-from paddle2torch.model_zoo.svtr import EncoderWithSVTR
+from paddle2torch.model_zoo.registry import Part, Shapes, register
+from paddle2torch.model_zoo.svtr import EncoderWithSVTR, svtr_options_of
 
 
 class Im2Seq(nn.Module):
@@ -67,3 +68,21 @@ class SequenceEncoder(nn.Module):
         if self.encoder_type == "svtr":
             return self.encoder_reshape(self.encoder(x))
         return self.encoder(self.encoder_reshape(x))
+
+
+def _sequence_encoder_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:
+    if "neck.encoder.conv1.conv.weight" in shapes:
+        svtr = {"use_guide": False, **(hint.get("svtr") or {})}
+        return {"encoder_type": "svtr", "svtr": svtr_options_of(shapes, "neck.encoder", svtr)}
+    return {"encoder_type": "rnn", "hidden_size": shapes["neck.encoder.lstm.weight_hh_l0"][1]}
+
+
+register(
+    Part(
+        "neck",
+        "SequenceEncoder",
+        SequenceEncoder,
+        signatures=("neck.encoder.",),
+        read_options=_sequence_encoder_options,
+    )
+)

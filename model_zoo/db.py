@@ -6,7 +6,8 @@ arXiv:1911.08947.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.layers import BatchNormReLU, ConvBNAct, SEModule
+from paddle2torch.model_zoo.registry import Part, Shapes, register
 
 
 def enlarge(x: Tensor, factor: int) -> Tensor:
@@ -240,3 +242,48 @@ class PFHeadLocal(DBHead):
             "distance_maps": refined,
             "cbn_maps": binary,
         }
+
+
+def _dbfpn_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:
+    return {"out_channels": shapes["neck.in2_conv.weight"][0]}
+
+
+def _rsefpn_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:
+    return {"out_channels": shapes["neck.ins_conv.0.in_conv.weight"][0], "shortcut": hint.get("shortcut", True)}
+
+
+def _db_head_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:
+    kernels = [shapes[f"head.binarize.conv{i}.weight"][2] for i in (1, 2, 3)]
+    return {**hint, **({} if kernels == [3, 2, 2] else {"kernel_list": kernels})}
+
+
+def _pf_head_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:
+    mid, features = shapes["head.cbn_layer.last_3.conv.weight"][:2]
+    return {**_db_head_options(shapes, hint), "mode": "large" if mid == features - 1 else "small"}
+
+
+register(Part("neck", "DBFPN", DBFPN, signatures=("neck.in2_conv.",), read_options=_dbfpn_options))
+register(Part("neck", "RSEFPN", RSEFPN, signatures=("neck.ins_conv.0.in_conv.",), read_options=_rsefpn_options))
+register(
+    Part(
+        "head",
+        "PFHeadLocal",
+        PFHeadLocal,
+        signatures=("head.cbn_layer.",),
+        read_options=_pf_head_options,
+        task="det",
+        behind_neck=True,
+    )
+)
+register(
+    Part(
+        "head",
+        "DBHead",
+        DBHead,
+        signatures=("head.binarize.",),
+        rank=1,
+        read_options=_db_head_options,
+        task="det",
+        behind_neck=True,
+    )
+)

@@ -5,12 +5,14 @@ Source: PaddleOCR `ppocr/modeling/necks/db_fpn.py`, `necks/intracl.py` (Apache-2
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
 from paddle2torch.model_zoo.db import add_from_coarse, join_levels
 from paddle2torch.model_zoo.layers import BatchNorm2d
+from paddle2torch.model_zoo.registry import Part, Shapes, register
 
 INTRACL_KERNELS = (7, 5, 3)
 
@@ -89,3 +91,11 @@ class LKPAN(nn.Module):
 
 def _large_kernel(in_channels: int, out_channels: int) -> nn.Conv2d:
     return nn.Conv2d(in_channels, out_channels, 9, padding=4, bias=False)
+
+
+def _lkpan_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:
+    intracl = any(key.startswith("neck.incl1.") for key in shapes)
+    return {"out_channels": shapes["neck.ins_conv.0.weight"][0], **({"intracl": True} if intracl else {})}
+
+
+register(Part("neck", "LKPAN", LKPAN, signatures=("neck.ins_conv.0.weight",), read_options=_lkpan_options))

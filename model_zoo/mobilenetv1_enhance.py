@@ -6,13 +6,14 @@ larger kernels, squeeze and excitation and Hardswish of PP-LCNet, arXiv:2109.150
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.layers import ConvBatchNorm, SELayer, Size
+from paddle2torch.model_zoo.registry import Part, Shapes, register
 
 # Per block: kernel size, input and output channels at scale 1, stride, squeeze-and-excitation. The stride of the last
 # block is an option.
@@ -94,3 +95,23 @@ class MobileNetV1Enhance(nn.Module):
 def _pair(values: Sequence[int]) -> tuple[int, int]:
     height, width = values
     return height, width
+
+
+def _mobilenetv1_enhance_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:
+    options: dict[str, Any] = {"scale": shapes["backbone.conv1._conv.weight"][0] / 32}
+    # Stride and pooling leave no trace in the tensors. Both versions are told by their neck.
+    v3 = {"last_conv_stride": [1, 2], "last_pool_type": "avg", "last_pool_kernel_size": [2, 2]}
+    lstm = any(key.startswith("neck.encoder.lstm.") for key in shapes)
+    given = hint if hint else {} if lstm else v3
+    return options | {key: given[key] for key in v3 if key in given}
+
+
+register(
+    Part(
+        "backbone",
+        "MobileNetV1Enhance",
+        MobileNetV1Enhance,
+        signatures=("backbone.block_list.",),
+        read_options=_mobilenetv1_enhance_options,
+    )
+)

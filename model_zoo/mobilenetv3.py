@@ -7,12 +7,14 @@ arXiv:1905.02244.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.layers import Activation, ConvBN, ConvBNAct, SEModule, Size
 from paddle2torch.model_zoo.pplcnetv3 import make_divisible
+from paddle2torch.model_zoo.registry import Part, Shapes, register
 
 # Per block: kernel size, expanded and output channels at scale 1, squeeze-and-excitation, activation.
 Blocks = tuple[tuple[int, int, int, bool, Activation], ...]
@@ -189,3 +191,39 @@ def _line_strides(model_name: str, values: Sequence[int]) -> dict[int, Size]:
     if model_name == "large":
         strides[0] = values[0]
     return strides
+
+
+def _mobilenetv3_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:
+    det = "backbone.conv.conv.weight" in shapes
+    projections = [
+        shape[0]
+        for key, shape in shapes.items()
+        if key.startswith("backbone.") and key.endswith("linear_conv.conv.weight")
+    ]
+    scales = (*((hint["scale"],) if "scale" in hint else ()), 0.35, 0.5, 0.75, 1.0, 1.25)
+    for name, blocks in BLOCKS.items():
+        for scale in scales:
+            if [make_divisible(block[2] * scale, 8) for block in blocks] == projections:
+                options: dict[str, Any] = {"scale": scale, "model_name": name}
+                # Strides leave no trace in the tensors.
+                options |= {key: hint[key] for key in ("small_stride", "large_stride") if key in hint}
+                if not hint and name == "small" and any(key.startswith("neck.encoder.lstm.") for key in shapes):
+                    options["small_stride"] = [1, 2, 2, 2]  # of all official recognisers
+                if det:
+                    options["det"] = True
+                if not any(".mid_se." in key for key in shapes):
+                    options["disable_se"] = True
+                return options
+    raise ValueError(f"its channels {projections} are those of no MobileNetV3")
+
+
+register(
+    Part(
+        "backbone",
+        "MobileNetV3",
+        MobileNetV3,
+        signatures=("backbone.stage0.", "backbone.blocks.0.expand_conv."),
+        rank=1,
+        read_options=_mobilenetv3_options,
+    )
+)

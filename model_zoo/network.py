@@ -1,59 +1,20 @@
-"""From settings to a network: the registry of architectures, `build_model`, and `fuse`."""
+"""From settings to a network: `build_model`, and `fuse`."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from paddle2torch.model_zoo.cls_head import ClsHead
 from paddle2torch.model_zoo.config import Component, ModelConfig
-from paddle2torch.model_zoo.crnn import SequenceEncoder
-from paddle2torch.model_zoo.db import DBFPN, RSEFPN, DBHead, PFHeadLocal
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.layers import Reparameterised
-from paddle2torch.model_zoo.lkpan import LKPAN
-from paddle2torch.model_zoo.mobilenetv1_enhance import MobileNetV1Enhance
-from paddle2torch.model_zoo.mobilenetv3 import MobileNetV3
-from paddle2torch.model_zoo.pphgnet import PPHGNetSmall
-from paddle2torch.model_zoo.pphgnetv2 import PPHGNetV2B4
-from paddle2torch.model_zoo.pplcnet import PPLCNet, PPLCNetHead
-from paddle2torch.model_zoo.pplcnetv3 import PPLCNetV3
-from paddle2torch.model_zoo.rec_heads import MultiHead, SingleCTCHead, Targets
-from paddle2torch.model_zoo.repsvtr import RepSVTR
-from paddle2torch.model_zoo.resnet_vd import ResNetVd
+from paddle2torch.model_zoo.rec_heads import MultiHead, Targets
+from paddle2torch.model_zoo.registry import Role, parts
 from paddle2torch.model_zoo.strict_json import unknown_key
-from paddle2torch.model_zoo.svtrv2 import SVTRv2
-
-BACKBONES: Mapping[str, Callable[..., nn.Module]] = {
-    "MobileNetV1Enhance": MobileNetV1Enhance,
-    "MobileNetV3": MobileNetV3,
-    "PPHGNetV2_B4": PPHGNetV2B4,
-    "PPHGNet_small": PPHGNetSmall,
-    "PPLCNet": PPLCNet,
-    "PPLCNetV3": PPLCNetV3,
-    "RepSVTR": RepSVTR,
-    "ResNet_vd": ResNetVd,
-    "SVTRv2": SVTRv2,
-}
-NECKS: Mapping[str, Callable[..., nn.Module]] = {
-    "DBFPN": DBFPN,
-    "LKPAN": LKPAN,
-    "RSEFPN": RSEFPN,
-    "SequenceEncoder": SequenceEncoder,
-}
-HEADS: Mapping[str, Callable[..., nn.Module]] = {
-    "CTCHead": SingleCTCHead,
-    "ClsHead": ClsHead,
-    "DBHead": DBHead,
-    "MultiHead": MultiHead,
-    "PFHeadLocal": PFHeadLocal,
-    "PPLCNetHead": PPLCNetHead,
-}
-
 
 # Of settings from outside; the largest official ones are 12 and 18,385.
 LAYER_COUNTS = frozenset({"conv_kxk_num", "depth", "depths", "num_decoder_layers"})
@@ -99,29 +60,28 @@ def build_model(config: ModelConfig) -> Network:
     Raises `ConfigError` for an architecture that is not known or an option that it does not have.
     """
     fused = config.form == "fused"
-    backbone = _build("backbone", BACKBONES, config.backbone, fused, config)
+    backbone = _build("backbone", config.backbone, fused, config)
     channels = backbone.out_channels
     neck = None
     if config.neck is not None:
-        neck = _build("neck", NECKS, config.neck, fused, config, in_channels=channels)
+        neck = _build("neck", config.neck, fused, config, in_channels=channels)
         channels = neck.out_channels
-    head = _build("head", HEADS, config.head, fused, config, in_channels=channels)
+    head = _build("head", config.head, fused, config, in_channels=channels)
     return Network(config, backbone, neck, head)
 
 
 def _build(
-    part: str,
-    registry: Mapping[str, Callable[..., nn.Module]],
+    part: Role,
     component: Component,
     fused: bool,
     config: ModelConfig,
     **given: Any,
 ) -> nn.Module:
-    where = f"{config.name}: {part}"
+    where, registry = f"{config.name}: {part}", parts(part)
     if component.name not in registry:
         raise ConfigError(f"{where}: {component.name!r} is not supported; known: {', '.join(registry) or 'none'}")
     _check_sizes(component.options, where)
-    constructor = registry[component.name]
+    constructor = registry[component.name].build
     parameters = inspect.signature(constructor).parameters
     if fused and "fused" in parameters:
         given["fused"] = True

@@ -6,11 +6,15 @@ and mixes what all of them give.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from paddle2torch.model_zoo.layers import ConvBN, ConvBNAct, Size
 from paddle2torch.model_zoo.pplcnetv3 import pool_line
+from paddle2torch.model_zoo.registry import Part, Shapes, register
 
 STEM_CHANNELS = (64, 64, 128)
 # Per stage: input, inner and output channels, blocks.
@@ -117,3 +121,18 @@ class PPHGNetSmall(nn.Module):
             x = stage(x)
             maps.append(x)
         return pool_line(x, self.training) if self.pool is None else maps
+
+
+def _pphgnet_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:
+    return {} if "backbone.stages.0.downsample.conv.weight" in shapes else {"det": True}
+
+
+register(
+    Part(
+        "backbone",
+        "PPHGNet_small",
+        PPHGNetSmall,
+        signatures=("backbone.stem.0.",),
+        read_options=_pphgnet_options,
+    )
+)

@@ -5,6 +5,9 @@ Source: PaddleOCR `ppocr/modeling/backbones/rec_pphgnetv2.py` (Apache-2.0), afte
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,6 +15,7 @@ from torch import Tensor, nn
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.layers import BatchNorm2d, ConvBN, ConvBNAct, Size
 from paddle2torch.model_zoo.pplcnetv3 import pool_line
+from paddle2torch.model_zoo.registry import Part, Shapes, register
 
 # Channels inside the stem and after it.
 STEM_CHANNELS = (32, 48)
@@ -182,3 +186,18 @@ class PPHGNetV2B4(nn.Module):
             x = stage(x)
             maps.append(x)
         return maps if self.det else pool_line(x, self.training)
+
+
+def _pphgnetv2_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:
+    return {"text_rec" if "backbone.stages.0.downsample.conv.weight" in shapes else "det": True}
+
+
+register(
+    Part(
+        "backbone",
+        "PPHGNetV2_B4",
+        PPHGNetV2B4,
+        signatures=("backbone.stem.stem1.",),
+        read_options=_pphgnetv2_options,
+    )
+)

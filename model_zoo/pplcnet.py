@@ -6,13 +6,15 @@ backbone and the classifier are one class; here they are the two parts of a netw
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.layers import ConvBNAct, SELayer, Size
 from paddle2torch.model_zoo.pplcnetv3 import make_divisible
+from paddle2torch.model_zoo.registry import Part, Shapes, register
 
 # Per stage: kernel size, input and output channels at scale 1, squeeze-and-excitation. The first block of each stage
 # but blocks2 has a stride, which is an option.
@@ -139,3 +141,47 @@ def _stride(stride: int | Sequence[int]) -> Size:
         return stride
     height, width = stride
     return height, width
+
+
+def _pplcnet_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:
+    widths = [shapes["backbone.conv1.conv.weight"][0]]
+    expected = [16]
+    for name, blocks in STAGES.items():
+        for index, block in enumerate(blocks):
+            widths.append(shapes[f"backbone.{name}.{index}.pw_conv.conv.weight"][0])
+            expected.append(block[2])
+    # Strides leave no trace in the tensors: the official classifiers of lines have two classes, of documents four.
+    lines = [2, [2, 1], [2, 1], [2, 1], [2, 1]]
+    strides = hint.get("stride_list", lines if shapes["head.fc.bias"][0] == 2 else [2, 2, 2, 2, 2])
+    for scale in (*((hint["scale"],) if "scale" in hint else ()), 0.25, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5):
+        if [make_divisible(channels * scale, 8) for channels in expected] == widths:
+            return {"scale": scale, "stride_list": strides}
+    raise ValueError(f"its channels {widths} are those of no PPLCNet")
+
+
+def _pplcnet_head_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:
+    expand = shapes["head.last_conv.weight"][0] if "head.last_conv.weight" in shapes else None
+    dropout = {"dropout_prob": hint["dropout_prob"]} if "dropout_prob" in hint else {}
+    return {"classes": shapes["head.fc.bias"][0], "class_expand": expand, **dropout}
+
+
+register(
+    Part(
+        "backbone",
+        "PPLCNet",
+        PPLCNet,
+        signatures=("backbone.blocks2.0.dw_conv.conv.",),
+        read_options=_pplcnet_options,
+    )
+)
+register(
+    Part(
+        "head",
+        "PPLCNetHead",
+        PPLCNetHead,
+        signatures=("backbone.blocks2.0.dw_conv.conv.",),
+        rank=2,
+        read_options=_pplcnet_head_options,
+        task="cls",
+    )
+)

@@ -7,12 +7,16 @@ the fused form one convolution.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from paddle2torch.model_zoo.layers import BatchNorm2d, ConvBN, Reparameterised, SELayer, Size, fold_batch_norm
 from paddle2torch.model_zoo.moments import Branch, has_moments, normalised_sum
+from paddle2torch.model_zoo.registry import Part, Shapes, count_items, register
 
 # Per stage: kernel size, input and output channels at scale 1, stride, squeeze-and-excitation.
 Stage = tuple[tuple[int, int, int, Size, bool], ...]
@@ -258,3 +262,48 @@ def pool_line(x: Tensor, training: bool) -> Tensor:
         raise ValueError("the image is too high for a line: this recogniser takes heights up to 80, it was made for 48")
     # Where a map is smaller than the kernel Paddle still gives one cell, the mean of what there is.
     return F.avg_pool2d(x, (min(3, height), min(2, width)), stride=(3, 2))
+
+
+def pplcnetv3_scale(widths: Sequence[int], expected: Sequence[int], hint: float | None) -> float:
+    """The scale at which channels `expected` (at scale 1) become `widths`; `hint` first, then the official ones.
+
+    Many scales give the same channels; any of them builds the same network. Raises ValueError where none does.
+    """
+    official = (0.95, 0.75, 1.0)
+    grid = tuple(round(0.05 * step, 2) for step in range(1, 81))
+    for scale in (*(() if hint is None else (hint,)), *official, *grid):
+        if [make_divisible(channels * scale) for channels in expected] == list(widths):
+            return scale
+    raise ValueError(f"its channels {list(widths)} are those of no scale of PPLCNetV3")
+
+
+def _pplcnetv3_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:
+    det = "backbone.layer_list.0.weight" in shapes
+    stages = DET_STAGES if det else REC_STAGES
+    widths = [shapes["backbone.conv1.conv.weight"][0]]
+    expected = [16]
+    for name, blocks in stages.items():
+        for index, block in enumerate(blocks):
+            widths.append(shapes[f"backbone.{name}.{index}.pw_conv.conv_kxk.0.conv.weight"][0])
+            expected.append(block[2])
+    options: dict[str, Any] = {"scale": pplcnetv3_scale(widths, expected, hint.get("scale"))}
+    if det:
+        options["det"] = True
+        outputs = [shapes[f"backbone.layer_list.{i}.weight"][0] for i in range(len(DET_OUTPUT_CHANNELS))]
+        if outputs != [int(channels * options["scale"]) for channels in DET_OUTPUT_CHANNELS]:
+            raise ValueError(f"its output channels {outputs} are not those of scale {options['scale']}")
+    branches = count_items(shapes, "backbone.blocks2.0.dw_conv.conv_kxk.{}.")
+    if branches != 4:
+        options["conv_kxk_num"] = branches
+    return options
+
+
+register(
+    Part(
+        "backbone",
+        "PPLCNetV3",
+        PPLCNetV3,
+        signatures=("backbone.blocks2.0.dw_conv.conv_kxk.",),
+        read_options=_pplcnetv3_options,
+    )
+)

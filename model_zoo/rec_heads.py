@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from paddle2torch.model_zoo.crnn import SequenceEncoder
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.nrtr import Transformer
+from paddle2torch.model_zoo.registry import Part, Shapes, count_items, register
 from paddle2torch.model_zoo.sar import SARHead
+from paddle2torch.model_zoo.svtr import svtr_options_of
 
 Targets = Mapping[str, Tensor]
 
@@ -150,3 +152,65 @@ class MultiHead(nn.Module):
         if self.gtc_head is None or self.before_gtc is None:
             raise ValueError("this model has no NRTR head: convert the training checkpoint, without --fused")
         return self.gtc_head.decode(self.before_gtc(x))
+
+
+def _multi_head_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:
+    classes = shapes["head.ctc_head.fc.bias"][0]
+    ctc = svtr_options_of(shapes, "head.ctc_encoder.encoder", hint.get("ctc", {}))
+    options: dict[str, Any] = {"classes": classes, "ctc": ctc, "nrtr": None}
+    if any(key.startswith("head.gtc_head.") for key in shapes):
+        vocabulary, width = shapes["head.gtc_head.embedding.embedding.weight"]
+        if vocabulary != classes + NRTR_EXTRA_SYMBOLS:
+            raise ValueError(
+                f"its NRTR head has {vocabulary} symbols, {classes} CTC classes need {classes + NRTR_EXTRA_SYMBOLS}"
+            )
+        guide = hint.get("nrtr") or {}
+        options["nrtr"] = {
+            "nrtr_dim": width,
+            "num_decoder_layers": count_items(shapes, "head.gtc_head.decoder.{}."),
+            "max_text_length": guide.get("max_text_length", 25),
+        }
+    if any(key.startswith("head.sar_head.") for key in shapes):
+        symbols, width = shapes["head.sar_head.decoder.embedding.weight"]
+        if symbols != classes + SAR_EXTRA_SYMBOLS:
+            raise ValueError(
+                f"its SAR head has {symbols} symbols, {classes} CTC classes need {classes + SAR_EXTRA_SYMBOLS}"
+            )
+        guide = hint.get("sar") or {}
+        options["sar"] = {
+            "enc_dim": width,
+            "d_k": shapes["head.sar_head.decoder.conv3x3_1.bias"][0],
+            "max_text_length": guide.get("max_text_length", 25),
+        }
+    return options
+
+
+def _ctc_head_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:
+    if "head.fc1.bias" in shapes:
+        return {"classes": shapes["head.fc2.bias"][0], "mid_channels": shapes["head.fc1.bias"][0]}
+    return {"classes": shapes["head.fc.bias"][0]}
+
+
+register(
+    Part(
+        "head",
+        "MultiHead",
+        MultiHead,
+        signatures=("head.ctc_encoder.encoder.",),
+        read_options=_multi_head_options,
+        task="rec",
+    )
+)
+# Two heads have nothing but `head.fc`: a recogniser's stands behind a neck, PaddleClas's behind a backbone alone.
+register(
+    Part(
+        "head",
+        "CTCHead",
+        SingleCTCHead,
+        signatures=("neck.encoder.",),
+        rank=1,
+        read_options=_ctc_head_options,
+        task="rec",
+        behind_neck=True,
+    )
+)

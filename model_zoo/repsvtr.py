@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from paddle2torch.model_zoo.layers import BatchNorm2d, Reparameterised, Size, fold_batch_norm
+from paddle2torch.model_zoo.registry import Part, register
 
 # Per block: channels, squeeze-and-excitation, stride.
 BLOCKS: tuple[tuple[int, bool, Size], ...] = (
@@ -166,3 +167,6 @@ def _conv(
     if fused:
         return nn.Conv2d(in_channels, out_channels, kernel_size, stride, (kernel_size - 1) // 2, groups=groups)
     return Conv2dBN(in_channels, out_channels, kernel_size, stride=stride, groups=groups)
+
+
+register(Part("backbone", "RepSVTR", RepSVTR, signatures=("backbone.features.1.token_mixer.",)))

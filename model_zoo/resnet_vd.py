@@ -6,13 +6,16 @@ arXiv:1812.01187: three 3x3 convolutions for a stem, and an average pooling wher
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.layers import ConvBatchNorm, Size
+from paddle2torch.model_zoo.registry import Part, Shapes, count_items, register
 
 # Blocks per stage, by the number of layers in the name.
 DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
@@ -118,3 +121,25 @@ class ResNetVd(nn.Module):
                 x = self.get_submodule(name)(x)
             maps.append(x)
         return maps if self.out_pool is None else self.out_pool(x)
+
+
+def _resnet_vd_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:
+    depths = tuple(count_items(shapes, f"backbone.bb_{stage}_{{}}.") for stage in range(4))
+    bottleneck = "backbone.bb_0_0.conv2._conv.weight" in shapes
+    for layers, official in DEPTHS.items():
+        if depths == official and bottleneck == (layers >= BOTTLENECK_FROM):
+            det = any(key.startswith("head.binarize.") for key in shapes)
+            return {"layers": layers, **({"det": True} if det else {})}
+    raise ValueError(f"its stages of {depths} blocks are those of no ResNet_vd")
+
+
+register(
+    Part(
+        "backbone",
+        "ResNet_vd",
+        ResNetVd,
+        signatures=("backbone.bb_0_0.",),
+        read_options=_resnet_vd_options,
+        ignored=frozenset({"disable_se"}),
+    )
+)

@@ -5,12 +5,14 @@ Source: PaddleOCR `ppocr/modeling/necks/rnn.py` and `backbones/rec_svtrnet.py` (
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from paddle2torch.model_zoo.layers import ConvNormAct, Mlp
+from paddle2torch.model_zoo.registry import Shapes, count_items
 
 
 class Attention(nn.Module):
@@ -118,3 +120,34 @@ class EncoderWithSVTR(nn.Module):
 def _same_size(in_channels: int, out_channels: int, kernel_size: Sequence[int]) -> ConvNormAct:
     height, width = kernel_size
     return ConvNormAct(in_channels, out_channels, (height, width), padding=(height // 2, width // 2))
+
+
+def svtr_options(
+    *, conv1: Sequence[int], conv4: Sequence[int], hidden: int, depth: int, mlp: int, dims: int, hint: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Keywords of `EncoderWithSVTR` from kernel sizes (height, width) and widths; `hint` for what has no shape."""
+    options: dict[str, Any] = {"dims": dims, "depth": depth, "hidden_dims": hidden, "kernel_size": list(conv1)}
+    if list(conv4) != list(conv1):
+        options["last_kernel_size"] = list(conv4)
+    # Every official recogniser with this neck is trained with the guide; it changes no number in evaluation.
+    options["use_guide"] = bool(hint.get("use_guide", True))
+    if mlp != 2 * hidden:
+        options["mlp_ratio"] = mlp / hidden
+    for key in ("num_heads", "drop_rate", "attn_drop_rate"):
+        if key in hint:
+            options[key] = hint[key]
+    return options
+
+
+def svtr_options_of(shapes: Shapes, encoder: str, hint: Mapping[str, Any]) -> dict[str, Any]:
+    hidden = shapes[f"{encoder}.conv2.conv.weight"][0]
+    depth = count_items(shapes, encoder + ".svtr_block.{}.")
+    return svtr_options(
+        conv1=shapes[f"{encoder}.conv1.conv.weight"][2:],
+        conv4=shapes[f"{encoder}.conv4.conv.weight"][2:],
+        hidden=hidden,
+        depth=depth,
+        mlp=shapes[f"{encoder}.svtr_block.0.mlp.fc1.bias"][0] if depth else 2 * hidden,
+        dims=shapes[f"{encoder}.conv1x1.conv.weight"][0],
+        hint=hint,
+    )

@@ -5,8 +5,8 @@ Source: PaddleOCR `ppocr/modeling/backbones/rec_svtrv2.py` (Apache-2.0); SVTRv2,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.layers import BatchNorm2d, Mlp
+from paddle2torch.model_zoo.registry import Part, Shapes, register
 from paddle2torch.model_zoo.svtr import Attention
 
 Mixer = Literal["Conv", "Global"]
@@ -240,3 +241,35 @@ class SVTRv2(nn.Module):
 def _to_map(x: Tensor, size: tuple[int, int]) -> Tensor:
     """(N, H * W, C) of `size` (H, W) to (N, C, H, W)."""
     return x.transpose(1, 2).unflatten(2, size)
+
+
+def _svtrv2_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:
+    dims: list[int] = []
+    mixer: list[list[str]] = []
+    heads: list[int] = []
+    while (prefix := f"backbone.stages.{len(dims)}.blocks.") + "0.norm1.weight" in shapes:
+        dim = shapes[f"{prefix}0.norm1.weight"][0]
+        kernels = [shape for key, shape in shapes.items() if key.startswith(prefix) and key.endswith(".mixer.weight")]
+        attentions = sum(key.startswith(prefix) and key.endswith(".mixer.qkv.weight") for key in shapes)
+        mixer.append(["Conv"] * len(kernels) + ["Global"] * attentions)
+        # Attention does not show its heads: those of official models are 32 wide, as their groups are.
+        heads.append(dim // max(1, kernels[0][1] if kernels else 32))
+        dims.append(dim)
+    options: dict[str, Any] = {"dims": dims, "depths": [len(stage) for stage in mixer], "num_heads": heads}
+    # Strides leave no trace in the tensors.
+    strides = [[2, 1]] * (len(dims) - 1) + [[-1, -1]]
+    asked = {key: hint[key] for key in ("num_heads", "sub_k", "drop_path_rate") if key in hint}
+    return {**options, "mixer": mixer, "sub_k": strides, **asked}
+
+
+register(
+    Part(
+        "backbone",
+        "SVTRv2",
+        SVTRv2,
+        signatures=("backbone.pope.patch_embed.",),
+        read_options=_svtrv2_options,
+        ignored=frozenset({"local_k"}),
+        fixed={"use_pos_embed": False, "last_stage": False, "use_pool": True},
+    )
+)

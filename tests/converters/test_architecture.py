@@ -31,7 +31,8 @@ from paddle2torch.model_zoo.config import (
     Task,
 )
 from paddle2torch.model_zoo.errors import ConfigError, ConversionError
-from paddle2torch.model_zoo.network import BACKBONES, Network, build_model
+from paddle2torch.model_zoo.network import Network, build_model
+from paddle2torch.model_zoo.registry import parts
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -42,7 +43,7 @@ def distinct() -> dict[str, Card]:
     found: dict[str, Card] = {}
     for card in list_cards():
         name = card.architecture["Backbone"]["name"] if card.architecture else None
-        if name == "ResNet" or name in BACKBONES:
+        if name == "ResNet" or name in parts("backbone"):
             found.setdefault(json.dumps([card.task, card.architecture]), card)
     return {card.name: card for card in found.values()}
 

@@ -1,0 +1,100 @@
+"""What networks are made of: each architecture file says of its backbone, neck or head what there is to know, once.
+
+>>> register(Part("backbone", "PPLCNetV3", PPLCNetV3, signatures=("backbone.blocks2.0.dw_conv.conv_kxk.",)))
+
+A new file in this folder is found by itself; from elsewhere, importing a module that calls `register` is enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from paddle2torch.model_zoo.config import Task
+
+Role: TypeAlias = Literal["backbone", "neck", "head"]
+Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
+"""Sizes of a checkpoint's tensors, by Paddle's names."""
+Options: TypeAlias = dict[str, Any]
+
+
+def no_options(shapes: Shapes, hint: Mapping[str, Any]) -> Options:
+    """For parts whose options leave no trace in tensors: those of the hint."""
+    return dict(hint)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A backbone, neck or head that networks can be built of.
+
+    Attributes:
+        name: as settings name it; Paddle's own name of the class where it has one meaning only.
+        build: the class; takes the options of settings as keywords, and `fused` where it has such a form.
+        signatures: prefixes of tensor names; a checkpoint that has one of them has this part.
+        rank: where signatures of several parts fit, the least rank is right.
+        read_options: the options of a checkpoint, from its tensors' shapes and from what settings say besides. Raises
+            KeyError, IndexError or ValueError for tensors that are not those of this part.
+        ignored: options that official settings give and the class takes no notice of.
+        fixed: options that official settings give and that have this value here in any case.
+        task: of a head, what its network is for.
+        behind_neck: of a head, whether it reads what a neck makes of the backbone's output.
+    """
+
+    role: Role
+    name: str
+    build: Callable[..., nn.Module]
+    signatures: tuple[str, ...]
+    rank: int = 0
+    read_options: Callable[[Shapes, Mapping[str, Any]], Options] = no_options
+    ignored: frozenset[str] = frozenset()
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    task: Task | None = None
+    behind_neck: bool = False
+
+
+_PARTS: dict[tuple[Role, str], Part] = {}
+
+
+def register(part: Part) -> None:
+    """Make `part` known to settings and to the conversion of checkpoints."""
+    known = _PARTS.get((part.role, part.name))
+    if known is not None and known.build.__module__ != part.build.__module__:
+        raise ValueError(f"{part.role} {part.name} is registered by {known.build.__module__} already")
+    _PARTS[part.role, part.name] = part
+
+
+@cache
+def _load_all() -> None:
+    from paddle2torch import model_zoo
+
+    for module in iter_modules(model_zoo.__path__):
+        if not module.ispkg:
+            import_module(f"{model_zoo.__name__}.{module.name}")
+
+
+def parts(role: Role) -> Mapping[str, Part]:
+    """All parts of one role, by name."""
+    _load_all()
+    return {name: part for (kind, name), part in sorted(_PARTS.items()) if kind == role}
+
+
+def recognise(role: Role, keys: Iterable[str]) -> Part | None:
+    """The part that a checkpoint with tensors of these names has; None where none is known."""
+    keys = tuple(keys)
+    fitting = [part for part in parts(role).values() if any(key.startswith(part.signatures) for key in keys)]
+    return min(fitting, key=lambda part: part.rank, default=None)
+
+
+def count_items(shapes: Shapes, pattern: str) -> int:
+    """How many of `pattern.format(0)`, `pattern.format(1)`, … names begin with."""
+    count = 0
+    while any(key.startswith(pattern.format(count)) for key in shapes):
+        count += 1
+    return count
