@@ -22,7 +22,6 @@ from paddle2torch.model_zoo.config import ClsPreprocess, ModelConfig, RecPreproc
 from paddle2torch.model_zoo.errors import ConversionError
 from paddle2torch.model_zoo.layers import BatchNormHardswish, BatchNormReLU, Hardsigmoid
 from paddle2torch.model_zoo.network import Network, build_model
-from paddle2torch.model_zoo.pplcnetv3 import LearnableAffineBlock
 
 # Layers with parameters, by the torch type that computes them. Order matters where one type derives from another.
 LAYER_KINDS: tuple[tuple[type[nn.Module], str], ...] = (
@@ -32,7 +31,6 @@ LAYER_KINDS: tuple[tuple[type[nn.Module], str], ...] = (
     (nn.modules.batchnorm._BatchNorm, "batch_norm"),
     (nn.LayerNorm, "layer_norm"),
     (nn.LSTM, "lstm"),
-    (LearnableAffineBlock, "affine"),
 )
 # Activations are aligned as well, so that a wrong slope shows at the activation and not three layers later.
 ACTIVATION_KINDS: tuple[tuple[type[nn.Module], str], ...] = (
@@ -48,6 +46,17 @@ ACTIVATIONS = frozenset(kind for _, kind in ACTIVATION_KINDS)
 # One module here, two operations in a program: a normalisation and its activation.
 ACTIVATED_NORMS: tuple[tuple[type[nn.Module], str], ...] = ((BatchNormReLU, "relu"), (BatchNormHardswish, "hardswish"))
 CONVOLUTIONS = {"conv2d": "conv", "depthwise_conv2d": "conv", "conv2d_transpose": "conv_transpose"}
+
+
+def layer_kind(module: nn.Module) -> str | None:
+    """The kind of a layer with parameters, which a class of ours says itself (`KIND`); None for all else."""
+    own: str | None = getattr(module, "KIND", None)
+    return own or next((kind for type_, kind in LAYER_KINDS if isinstance(module, type_)), None)
+
+
+def kind_of(module: nn.Module) -> str | None:
+    """The kind of a layer with parameters or of an activation."""
+    return layer_kind(module) or next((kind for type_, kind in ACTIVATION_KINDS if isinstance(module, type_)), None)
 
 
 @dataclass(frozen=True)
@@ -194,7 +203,7 @@ def layers_of(model: Network) -> tuple[tuple[str, str, nn.Module], ...]:
     order: list[tuple[str, str, nn.Module]] = []
     handles = []
     for path, module in model.named_modules():
-        kind = next((kind for type_, kind in (*LAYER_KINDS, *ACTIVATION_KINDS) if isinstance(module, type_)), None)
+        kind = kind_of(module)
         if kind is not None:
             handles.append(
                 module.register_forward_hook(lambda m, i, o, path=path, kind=kind: order.append((path, kind, m)))

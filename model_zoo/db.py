@@ -7,14 +7,15 @@ arXiv:1911.08947.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from paddle2torch.model_zoo.errors import ConfigError
-from paddle2torch.model_zoo.layers import BatchNormReLU, ConvBNAct, SEModule
+from paddle2torch.model_zoo.initialisers import kaiming_uniform, uniform_by_fan_in
+from paddle2torch.model_zoo.layers import BatchNormReLU, Chains, ConvBNAct, SEModule
 from paddle2torch.model_zoo.registry import Part, Shapes, register
 
 
@@ -78,6 +79,10 @@ class RSELayer(nn.Module):
         x = self.in_conv(x)
         return x + self.se_block(x) if self.shortcut else self.se_block(x)
 
+    def init_weights(self) -> None:
+        """The convolution by KaimingUniform."""
+        kaiming_uniform(self.in_conv.weight)
+
 
 class RSEFPN(nn.Module):
     """Feature pyramid of `RSELayer`s: four maps of the backbone become one at the finest stride.
@@ -111,6 +116,8 @@ class RSEFPN(nn.Module):
 class DBBranch(nn.Module):
     """From features to one map of probabilities at four times their size: Paddle's `Head` of det_db_head.py."""
 
+    CHAINS: ClassVar[Chains] = (("conv1", "conv_bn1"), ("conv2", "conv_bn2"), ("conv3", "sigmoid"))
+
     def __init__(self, in_channels: int, *, kernel_list: Sequence[int] = (3, 2, 2), fix_nan: bool) -> None:
         super().__init__()
         channels = in_channels // 4
@@ -136,6 +143,15 @@ class DBBranch(nn.Module):
     def _clean(self, x: Tensor) -> Tensor:
         # Half precision overflows in training; infinities stay, as in Paddle.
         return x.masked_fill(x.isnan(), 0.0) if self.fix_nan and self.training else x
+
+    def init_weights(self) -> None:
+        """Shifts of normalisations of 1e-4; transposed convolutions by KaimingUniform."""
+        for norm in (self.conv_bn1, self.conv_bn2):
+            nn.init.constant_(norm.bias, 1e-4)
+        for conv in (self.conv2, self.conv3):
+            assert conv.bias is not None
+            kaiming_uniform(conv.weight)
+            uniform_by_fan_in(conv.bias, conv.in_channels)
 
 
 class DBHead(nn.Module):

@@ -3,14 +3,38 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Literal
+from collections.abc import Iterator
+from typing import ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from paddle2torch.model_zoo.initialisers import kaiming_uniform
+
 Size = int | tuple[int, int]
 Activation = Literal["relu", "hardswish"]
+
+
+@runtime_checkable
+class DrawsItsWeights(Protocol):
+    """A module whose weights start from other distributions than Paddle's defaults for its layers."""
+
+    def init_weights(self) -> None:
+        """Draw them anew."""
+
+
+@runtime_checkable
+class SparesDecay(Protocol):
+    """A module some of whose parameters train without L2."""
+
+    def parameters_without_decay(self) -> Iterator[nn.Parameter]:
+        """Those parameters."""
+
+
+Chains: TypeAlias = "tuple[tuple[str, ...], ...]"
+"""Children that a module runs one after another with nothing between, beginning with a convolution: `forms.folding`
+makes one convolution of each chain."""
 
 
 class BatchNorm2d(nn.BatchNorm2d):
@@ -62,6 +86,13 @@ class BatchNormHardswish(BatchNorm2d):
         return F.hardswish(super().forward(x))
 
 
+def parameters_of_norms(module: nn.Module) -> Iterator[nn.Parameter]:
+    """Scales and shifts of all batch normalisations of `module`."""
+    for norm in module.modules():
+        if isinstance(norm, BatchNorm2d):
+            yield from norm.parameters()
+
+
 class Embedding(nn.Embedding):
     """`torch.nn.Embedding` whose padding id gives zeros, whatever its row holds, as Paddle's does.
 
@@ -83,6 +114,8 @@ class Embedding(nn.Embedding):
 
 class ConvBN(nn.Module):
     """Convolution without bias, then batch normalisation: Paddle's `ConvBNLayer` of the LCNet family."""
+
+    CHAINS: ClassVar[Chains] = (("conv", "bn", "act"),)
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int, *, stride: Size = 1, groups: int = 1
@@ -125,6 +158,8 @@ class ConvBatchNorm(nn.Module):
     They call the two `_conv` and `_batch_norm`, and the activation is part of the second.
     """
 
+    CHAINS: ClassVar[Chains] = (("_conv", "_batch_norm"),)
+
     def __init__(
         self,
         in_channels: int,
@@ -150,6 +185,8 @@ class ConvBatchNorm(nn.Module):
 class ConvNormAct(nn.Module):
     """Convolution, batch normalisation, SiLU: Paddle's `ConvBNLayer` of the SVTR family (its attribute is `norm`)."""
 
+    CHAINS: ClassVar[Chains] = (("conv", "norm", "act"),)
+
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: Size, *, stride: Size = 1, padding: Size = 0
     ) -> None:
@@ -161,6 +198,10 @@ class ConvNormAct(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x: float (N, in_channels, H, W); returns (N, out_channels, H', W')."""
         return self.act(self.norm(self.conv(x)))
+
+    def init_weights(self) -> None:
+        """The convolution by KaimingUniform."""
+        kaiming_uniform(self.conv.weight)
 
 
 class Hardsigmoid(nn.Module):
@@ -182,6 +223,8 @@ class Hardsigmoid(nn.Module):
 
 class SEModule(nn.Module):
     """Squeeze and excitation as the detectors and MobileNetV3 have it: the gate's Hardsigmoid has the slope 0.2."""
+
+    CHAINS: ClassVar[Chains] = (("conv1", "relu"),)
 
     def __init__(self, channels: int, reduction: int = 4) -> None:
         super().__init__()

@@ -6,13 +6,13 @@ larger kernels, squeeze and excitation and Hardswish of PP-LCNet, arXiv:2109.150
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from paddle2torch.model_zoo.errors import ConfigError
-from paddle2torch.model_zoo.layers import ConvBatchNorm, SELayer, Size
+from paddle2torch.model_zoo.layers import ConvBatchNorm, SELayer, Size, parameters_of_norms
 from paddle2torch.model_zoo.registry import Part, Shapes, register
 
 # Per block: kernel size, input and output channels at scale 1, stride, squeeze-and-excitation. The stride of the last
@@ -90,6 +90,10 @@ class MobileNetV1Enhance(nn.Module):
         T is W / 8 in v3, for a height of 48, and W / 4 in v2, for 32; both are rounded down after the first halving.
         """
         return self.pool(self.block_list(self.conv1(x)))
+
+    def parameters_without_decay(self) -> Iterator[nn.Parameter]:
+        """All normalisations train without L2."""
+        return parameters_of_norms(self)
 
 
 def _pair(values: Sequence[int]) -> tuple[int, int]:

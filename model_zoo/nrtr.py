@@ -188,3 +188,7 @@ class Transformer(nn.Module):
             if done.all():
                 break
         return torch.cat(symbols, dim=1), torch.cat(probabilities, dim=1)
+
+    def init_weights(self) -> None:
+        """The projection to symbols by the width of its input."""
+        nn.init.normal_(self.tgt_word_prj.weight, std=self.tgt_word_prj.in_features**-0.5)

@@ -6,13 +6,13 @@ and mixes what all of them give.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from paddle2torch.model_zoo.layers import ConvBN, ConvBNAct, Size
+from paddle2torch.model_zoo.layers import Chains, ConvBN, ConvBNAct, Size, parameters_of_norms
 from paddle2torch.model_zoo.pplcnetv3 import pool_line
 from paddle2torch.model_zoo.registry import Part, Shapes, register
 
@@ -27,6 +27,8 @@ DET_STRIDES: tuple[Size | None, ...] = (None, 2, 2, 2)
 
 class ESEModule(nn.Module):
     """Effective squeeze and excitation: a gate per channel from one convolution of the image's mean."""
+
+    CHAINS: ClassVar[Chains] = (("conv", "sigmoid"),)
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -121,6 +123,10 @@ class PPHGNetSmall(nn.Module):
             x = stage(x)
             maps.append(x)
         return pool_line(x, self.training) if self.pool is None else maps
+
+    def parameters_without_decay(self) -> Iterator[nn.Parameter]:
+        """All normalisations train without L2."""
+        return parameters_of_norms(self)
 
 
 def _pphgnet_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:

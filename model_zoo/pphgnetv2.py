@@ -5,15 +5,15 @@ Source: PaddleOCR `ppocr/modeling/backbones/rec_pphgnetv2.py` (Apache-2.0), afte
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from paddle2torch.model_zoo.errors import ConfigError
-from paddle2torch.model_zoo.layers import BatchNorm2d, ConvBN, ConvBNAct, Size
+from paddle2torch.model_zoo.layers import BatchNorm2d, Chains, ConvBN, ConvBNAct, Size, parameters_of_norms
 from paddle2torch.model_zoo.pplcnetv3 import pool_line
 from paddle2torch.model_zoo.registry import Part, Shapes, register
 
@@ -39,6 +39,8 @@ def pad_same(x: Tensor) -> Tensor:
 
 class EvenConvBNAct(nn.Module):
     """2x2 convolution that keeps the size, batch normalisation, ReLU."""
+
+    CHAINS: ClassVar[Chains] = (("conv", "bn", "act"),)
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -186,6 +188,10 @@ class PPHGNetV2B4(nn.Module):
             x = stage(x)
             maps.append(x)
         return maps if self.det else pool_line(x, self.training)
+
+    def parameters_without_decay(self) -> Iterator[nn.Parameter]:
+        """All normalisations train without L2."""
+        return parameters_of_norms(self)
 
 
 def _pphgnetv2_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,12 +7,12 @@ backbone and the classifier are one class; here they are the two parts of a netw
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from paddle2torch.model_zoo.errors import ConfigError
-from paddle2torch.model_zoo.layers import ConvBNAct, SELayer, Size
+from paddle2torch.model_zoo.layers import Chains, ConvBNAct, SELayer, Size
 from paddle2torch.model_zoo.pplcnetv3 import make_divisible
 from paddle2torch.model_zoo.registry import Part, Shapes, register
 
@@ -112,6 +112,8 @@ class PPLCNetHead(nn.Module):
         class_expand: width of the convolution; None for a network without it.
         dropout_prob: dropout after the convolution.
     """
+
+    CHAINS: ClassVar[Chains] = (("last_conv", "act"),)
 
     def __init__(
         self, in_channels: int, *, classes: int, class_expand: int | None = 1280, dropout_prob: float = 0.2

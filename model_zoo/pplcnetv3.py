@@ -7,14 +7,15 @@ the fused form one convolution.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from paddle2torch.model_zoo.layers import BatchNorm2d, ConvBN, Reparameterised, SELayer, Size, fold_batch_norm
+from paddle2torch.model_zoo.layers import BatchNorm2d, Chains, ConvBN, Reparameterised, SELayer, Size, fold_batch_norm
 from paddle2torch.model_zoo.moments import Branch, has_moments, normalised_sum
 from paddle2torch.model_zoo.registry import Part, Shapes, count_items, register
 
@@ -53,6 +54,10 @@ def make_divisible(value: float, divisor: int = 16) -> int:
 class LearnableAffineBlock(nn.Module):
     """y = scale * x + bias with one learnable number each; trained at a tenth of the learning rate."""
 
+    KIND = "affine"
+    RATE_SETTING = "lab_lr"
+    """The optimiser's setting that is the factor on its learning rate."""
+
     def __init__(self) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.ones(1))
@@ -82,6 +87,8 @@ class LearnableRepLayer(Reparameterised):
     Each branch ends in its own batch normalisation. `fused=True` has one convolution with bias (`reparam_conv`)
     instead; the affines stay.
     """
+
+    CHAINS: ClassVar[Chains] = (("reparam_conv", "lab", "act.act", "act.lab"),)
 
     def __init__(
         self,
@@ -248,6 +255,18 @@ class PPLCNetV3(nn.Module):
         if self.layer_list is not None:
             return [conv(level) for conv, level in zip(self.layer_list, maps, strict=True)]
         return pool_line(x, self.training)
+
+    def init_weights(self) -> None:
+        """Branches are drawn by the inputs of one group; the layers' defaults count all groups."""
+        for branch in self.modules():
+            if isinstance(branch, ConvBN):
+                nn.init.normal_(branch.conv.weight, std=math.sqrt(2 / branch.conv.weight[0].numel()))
+
+    def parameters_without_decay(self) -> Iterator[nn.Parameter]:
+        """Normalisations of branches; the identity branch, which is not a ConvBN, keeps its decay."""
+        for branch in self.modules():
+            if isinstance(branch, ConvBN):
+                yield from branch.bn.parameters()
 
 
 def pool_line(x: Tensor, training: bool) -> Tensor:

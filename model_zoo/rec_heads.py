@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from paddle2torch.model_zoo.crnn import SequenceEncoder
 from paddle2torch.model_zoo.errors import ConfigError
+from paddle2torch.model_zoo.initialisers import uniform_by_fan_in
 from paddle2torch.model_zoo.nrtr import Transformer
 from paddle2torch.model_zoo.registry import Part, Shapes, count_items, register
 from paddle2torch.model_zoo.sar import SARHead
@@ -28,6 +29,9 @@ SAR_EXTRA_SYMBOLS = 2
 class CTCHead(nn.Module):
     """A linear layer to the classes, or two where `mid_channels` is given; class 0 is the blank."""
 
+    DECAY_SETTING = "fc_decay"
+    """The optimiser's setting that is its L2, where it is given."""
+
     def __init__(self, in_channels: int, classes: int, mid_channels: int | None = None) -> None:
         super().__init__()
         self.mid_channels = mid_channels
@@ -42,6 +46,13 @@ class CTCHead(nn.Module):
         """x: float (N, T, in_channels); returns (N, T, classes): logits in training, else probabilities."""
         logits = self.fc(x) if self.mid_channels is None else self.fc2(self.fc1(x))
         return logits if self.training else logits.softmax(-1)
+
+    def init_weights(self) -> None:
+        """Weights and biases uniform by the width of the input."""
+        for linear in self.children():
+            assert isinstance(linear, nn.Linear)
+            uniform_by_fan_in(linear.weight, linear.in_features)
+            uniform_by_fan_in(linear.bias, linear.in_features)
 
 
 class SingleCTCHead(CTCHead):

@@ -116,6 +116,12 @@ class EncoderWithSVTR(nn.Module):
         z = torch.cat((x, self.conv3(z)), dim=1)
         return self.conv1x1(self.conv4(z))
 
+    def init_weights(self) -> None:
+        """Paddle's TruncatedNormal, which cuts off at 2.0, not at two standard deviations."""
+        for linear in self.modules():
+            if isinstance(linear, nn.Linear):
+                nn.init.normal_(linear.weight, std=0.02)
+
 
 def _same_size(in_channels: int, out_channels: int, kernel_size: Sequence[int]) -> ConvNormAct:
     height, width = kernel_size

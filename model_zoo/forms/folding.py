@@ -26,34 +26,12 @@ from paddle2torch.model_zoo.forms.folded import (
 from paddle2torch.model_zoo.layers import (
     BatchNormHardswish,
     BatchNormReLU,
-    ConvBatchNorm,
-    ConvBN,
-    ConvBNAct,
-    ConvNormAct,
-    SEModule,
     fold_batch_norm,
 )
 from paddle2torch.model_zoo.network import Network, channels_last, fuse, replace_module
-from paddle2torch.model_zoo.pphgnet import ESEModule
-from paddle2torch.model_zoo.pphgnetv2 import EvenConvBNAct
-from paddle2torch.model_zoo.pplcnet import PPLCNetHead
-from paddle2torch.model_zoo.pplcnetv3 import LCNetV3Block, LearnableAffineBlock, LearnableRepLayer
+from paddle2torch.model_zoo.pplcnetv3 import LCNetV3Block, LearnableAffineBlock
 
 Convolution: TypeAlias = "nn.Conv2d | nn.ConvTranspose2d"
-
-CHAINS: tuple[tuple[type[nn.Module], tuple[tuple[str, ...], ...]], ...] = (
-    (ConvBN, (("conv", "bn", "act"),)),
-    (ConvBNAct, (("conv", "bn", "act"),)),
-    (EvenConvBNAct, (("conv", "bn", "act"),)),
-    (ConvBatchNorm, (("_conv", "_batch_norm"),)),
-    (ConvNormAct, (("conv", "norm", "act"),)),
-    (LearnableRepLayer, (("reparam_conv", "lab", "act.act", "act.lab"),)),
-    (SEModule, (("conv1", "relu"),)),
-    (ESEModule, (("conv", "sigmoid"),)),
-    (DBBranch, (("conv1", "conv_bn1"), ("conv2", "conv_bn2"), ("conv3", "sigmoid"))),
-    (PPLCNetHead, (("last_conv", "act"),)),
-)
-"""Children that a module runs one after another with nothing between, beginning with a convolution."""
 
 # Activations by the name that oneDNN's fused convolution has for them.
 ACTIVATIONS: tuple[tuple[type[nn.Module], str], ...] = (
@@ -81,11 +59,8 @@ def fold(model: Network) -> Network:
             if isinstance(module, LCNetV3Block):
                 _push_affine(module)
         for module in list(network.modules()):
-            for type_, chains in CHAINS:
-                if isinstance(module, type_):
-                    for chain in chains:
-                        _fold_chain(module, chain)
-                    break
+            for chain in getattr(module, "CHAINS", ()):
+                _fold_chain(module, chain)
         if type(network.head) is DBHead:  # the other head reads what lies between the two
             _spread(network.head.binarize)
         for path, module in list(network.named_modules()):

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from paddle2torch.assets import ASSETS
-from paddle2torch.converters.align import ACTIVATION_KINDS, LAYER_KINDS, align
+from paddle2torch.converters.align import align, kind_of
 from paddle2torch.converters.paddle_files.exports import find_export, read_program
 from paddle2torch.converters.paddle_files.files import sha256_of
 from paddle2torch.model_zoo.cards import find_card
@@ -458,8 +458,7 @@ def _compare_module(
 
 
 def _kind(module: nn.Module) -> str:
-    kinds = (*LAYER_KINDS, *ACTIVATION_KINDS)
-    return next((kind for type_, kind in kinds if isinstance(module, type_)), type(module).__name__)
+    return kind_of(module) or type(module).__name__
 
 
 def _uncovered(config: ModelConfig, form: Form) -> tuple[str, ...]:

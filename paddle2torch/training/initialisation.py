@@ -14,14 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from paddle2torch.model_zoo.config import ModelConfig
-from paddle2torch.model_zoo.db import DBBranch, RSELayer
 from paddle2torch.model_zoo.errors import ConfigError
-from paddle2torch.model_zoo.layers import BatchNorm2d, ConvBN, ConvNormAct
+from paddle2torch.model_zoo.layers import BatchNorm2d, DrawsItsWeights
 from paddle2torch.model_zoo.network import Network
-from paddle2torch.model_zoo.nrtr import Transformer
-from paddle2torch.model_zoo.pplcnetv3 import PPLCNetV3
-from paddle2torch.model_zoo.rec_heads import NRTR_EXTRA_SYMBOLS, CTCHead
-from paddle2torch.model_zoo.svtr import EncoderWithSVTR
+from paddle2torch.model_zoo.rec_heads import NRTR_EXTRA_SYMBOLS
 
 # Rows of classes: the tensor, and the row of the first character of the set in it.
 CLASS_ROWS: Mapping[str, int] = {
@@ -38,7 +34,7 @@ TRAINING_HEADS = ("head.gtc_head.", "head.before_gtc.", "head.thresh.")
 def initialise(network: nn.Module) -> None:
     """Draw all weights anew, from the distributions that Paddle draws them from, by PyTorch's generator.
 
-    Backbones other than PPLCNetV3 start from the defaults of Paddle's layers.
+    Layers start from the defaults of Paddle's layers; a module with `init_weights` then draws what differs.
     """
     for module in network.modules():
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
@@ -59,48 +55,9 @@ def initialise(network: nn.Module) -> None:
             nn.init.zeros_(module.bias)
         elif isinstance(module, nn.LayerNorm):
             module.reset_parameters()
-    # What layers say for themselves.
     for module in network.modules():
-        if isinstance(module, PPLCNetV3):
-            for branch in module.modules():
-                if isinstance(branch, ConvBN):
-                    nn.init.normal_(branch.conv.weight, std=math.sqrt(2 / branch.conv.weight[0].numel()))
-        elif isinstance(module, EncoderWithSVTR):
-            for linear in module.modules():
-                if isinstance(linear, nn.Linear):
-                    # Paddle's TruncatedNormal cuts off at 2.0, not at two standard deviations.
-                    nn.init.normal_(linear.weight, std=0.02)
-        elif isinstance(module, ConvNormAct):
-            _kaiming_uniform(module.conv.weight)
-        elif isinstance(module, RSELayer):
-            _kaiming_uniform(module.in_conv.weight)
-        elif isinstance(module, DBBranch):
-            for norm in (module.conv_bn1, module.conv_bn2):
-                nn.init.constant_(norm.bias, 1e-4)
-            for conv in (module.conv2, module.conv3):
-                assert conv.bias is not None
-                _kaiming_uniform(conv.weight)
-                _uniform(conv.bias, conv.in_channels)
-        elif isinstance(module, CTCHead):
-            for linear in module.children():
-                assert isinstance(linear, nn.Linear)
-                _uniform(linear.weight, linear.in_features)
-                _uniform(linear.bias, linear.in_features)
-        elif isinstance(module, Transformer):
-            nn.init.normal_(module.tgt_word_prj.weight, std=module.tgt_word_prj.in_features**-0.5)
-
-
-def _kaiming_uniform(weight: Tensor) -> None:
-    # The second axis counts as the input for transposed convolutions too.
-    nn.init.uniform_(weight, *_symmetric(math.sqrt(6 / weight[0].numel())))
-
-
-def _uniform(tensor: Tensor, fan_in: int) -> None:
-    nn.init.uniform_(tensor, *_symmetric(fan_in**-0.5))
-
-
-def _symmetric(limit: float) -> tuple[float, float]:
-    return -limit, limit
+        if isinstance(module, DrawsItsWeights):
+            module.init_weights()
 
 
 def _zero(bias: Tensor | None) -> None:

@@ -16,20 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from paddle2torch.model_zoo.errors import ConfigError
-from paddle2torch.model_zoo.layers import BatchNorm2d, ConvBN
-from paddle2torch.model_zoo.mobilenetv1_enhance import MobileNetV1Enhance
-from paddle2torch.model_zoo.pphgnet import PPHGNetSmall
-from paddle2torch.model_zoo.pphgnetv2 import PPHGNetV2B4
-from paddle2torch.model_zoo.pplcnetv3 import LearnableAffineBlock, LearnableRepLayer, PPLCNetV3
-from paddle2torch.model_zoo.rec_heads import CTCHead
+from paddle2torch.model_zoo.layers import SparesDecay
+from paddle2torch.model_zoo.pplcnetv3 import LearnableRepLayer
 from paddle2torch.training.settings import OptimizerSettings, ScheduleSettings
 
 LR_FACTOR = "lr_factor"
 """Key of a parameter group: its factor on the learning rate of the schedule."""
-
-
-NORMS_WITHOUT_DECAY = (MobileNetV1Enhance, PPHGNetSmall, PPHGNetV2B4)
-"""Backbones all of whose batch normalisation trains without L2."""
 
 
 @dataclass(frozen=True)
@@ -83,19 +75,22 @@ def treatments(network: nn.Module, settings: OptimizerSettings) -> dict[str, Tre
     """How PaddleOCR trains each parameter, by name: what its layers set for themselves, else the settings."""
     own: dict[int, Treatment] = {}
     for module in network.modules():
-        if isinstance(module, PPLCNetV3):
-            # Branches have no decay in their normalisation; the identity branch, which is no ConvBN, keeps it.
-            norms = [branch.bn for branch in module.modules() if isinstance(branch, ConvBN)]
-            own.update({id(p): Treatment(1.0, 0.0) for norm in norms for p in norm.parameters()})
-        elif isinstance(module, NORMS_WITHOUT_DECAY):
-            norms = [norm for norm in module.modules() if isinstance(norm, BatchNorm2d)]
-            own.update({id(p): Treatment(1.0, 0.0) for norm in norms for p in norm.parameters()})
-        if isinstance(module, LearnableAffineBlock):
-            own.update({id(p): Treatment(settings.lab_lr, settings.l2) for p in module.parameters()})
-        if isinstance(module, CTCHead) and settings.fc_decay is not None:
-            own.update({id(p): Treatment(1.0, settings.fc_decay) for p in module.parameters()})
+        if isinstance(module, SparesDecay):
+            own.update({id(p): Treatment(1.0, 0.0) for p in module.parameters_without_decay()})
+        rate, decay = (_setting(settings, module, name) for name in ("RATE_SETTING", "DECAY_SETTING"))
+        if rate is not None:
+            own.update({id(p): Treatment(rate, settings.l2) for p in module.parameters()})
+        if decay is not None:
+            own.update({id(p): Treatment(1.0, decay) for p in module.parameters()})
     default = Treatment(1.0, settings.l2)
     return {name: own.get(id(parameter), default) for name, parameter in network.named_parameters()}
+
+
+def _setting(settings: OptimizerSettings, module: nn.Module, name: str) -> float | None:
+    """The value of the setting that a class names for its parameters; None where it names none, or has no value."""
+    setting: str | None = getattr(module, name, None)
+    value: float | None = None if setting is None else getattr(settings, setting)
+    return value
 
 
 def build_optimizer(network: nn.Module, settings: OptimizerSettings) -> torch.optim.Adam:

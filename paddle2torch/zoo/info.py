@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from paddle2torch.converters.align import LAYER_KINDS
+from paddle2torch.converters.align import layer_kind
 from paddle2torch.converters.architecture import from_paddleocr
 from paddle2torch.model_zoo.cards import Card, Parameters, find_card
 from paddle2torch.model_zoo.config import ClsPreprocess, ModelConfig, RecPreprocess
@@ -119,12 +119,7 @@ def cost_of(config: ModelConfig, shape: tuple[int, int, int, int] | None = None)
     counted = FlopCounterMode(display=False)
     with counted, torch.inference_mode():
         network(image)
-    layers = Counter(
-        kind
-        for module in network.modules()
-        for kind in [next((kind for type_, kind in LAYER_KINDS if isinstance(module, type_)), None)]
-        if kind is not None
-    )
+    layers = Counter(kind for module in network.modules() for kind in [layer_kind(module)] if kind is not None)
     # It counts a multiplication and an addition as two.
     return Cost(shape, dict(layers), _parameters(network), counted.get_total_flops() // 2)
 

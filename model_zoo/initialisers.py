@@ -1,0 +1,18 @@
+"""Distributions that Paddle's initialisers draw from, by PyTorch's generator."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+
+
+def kaiming_uniform(weight: Tensor) -> None:
+    """Paddle's KaimingUniform. The second axis counts as the input for transposed convolutions too."""
+    limit = math.sqrt(6 / weight[0].numel())
+    nn.init.uniform_(weight, -limit, limit)
+
+
+def uniform_by_fan_in(tensor: Tensor, fan_in: int) -> None:
+    """Uniform between plus and minus 1 / sqrt(fan_in)."""
+    nn.init.uniform_(tensor, -(fan_in**-0.5), fan_in**-0.5)
