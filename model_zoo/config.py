@@ -108,7 +108,7 @@ class ClsPreprocess:
 class CTCDecode:
     """Greedy CTC decoding: class 0 is the blank, class i the character i - 1 of the set.
 
-    `right_to_left` reverses the order of the runs, as PaddleOCR does for Arabic.
+    `right_to_left`: the network sees lines from the left, and their texts are put into reading order.
     """
 
     right_to_left: bool = False

@@ -10,7 +10,7 @@ import functools
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Literal
 
@@ -23,15 +23,13 @@ from torch import nn
 from paddle2torch.model_zoo.config import CTCDecode, ModelConfig, RecPreprocess
 from paddle2torch.model_zoo.errors import ConfigError, Paddle2TorchError
 from paddle2torch.tasks.images import BGRImage, ImageError, load_image
+from paddle2torch.tasks.right_to_left import logical_order
 
 Padding = Literal["line", "batch"]
 
 # Classes of the NRTR head; the characters start at 4.
 _NRTR_END = 3
 _NRTR_FIRST = 4
-
-# PaddleOCR keeps runs of these in reading direction when it turns a right-to-left line round.
-_LEFT_TO_RIGHT = re.compile(r"[a-zA-Z0-9 :*./%+-]*")
 
 # Ideographs and kana: scripts without spaces, of which each character is a word of its own.
 _UNSPACED = re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]+")
@@ -259,8 +257,8 @@ def decode_ctc(
     """Greedy CTC: a step is kept where it differs from the step before it and is not the blank, class 0.
 
     `ids` and `scores` (N, T) are the best class of each step and its probability; class i is `charset[i - 1]`. With
-    `right_to_left` the runs of Latin letters, digits and their signs stay as they are and the order of all is reversed,
-    as PaddleOCR does for Arabic, where the network reads from the left.
+    `right_to_left` a line comes in the order in which it is read (`tasks.right_to_left`): the network sees it from the
+    left. PaddleOCR's own rule for Arabic knows no Arabic-Indic digits, commas or addresses.
     """
     starts = np.ones(ids.shape, bool)
     starts[:, 1:] = ids[:, 1:] != ids[:, :-1]
@@ -282,7 +280,8 @@ def decode_ctc(
             for index, score, start, end in zip(ids[row, first], found, left, right, strict=True)
         )
         if right_to_left:
-            chars = _reverse(chars)
+            order = logical_order([char.char for char in chars])
+            chars = tuple(replace(chars[place], char=character) for place, character in order)
         text = "".join(char.char for char in chars)
         lines.append(Line(text, float(found.mean()) if len(found) else 0.0, chars))
     return lines
@@ -305,19 +304,6 @@ def _spread(centres: npt.NDArray[np.float64], width: int) -> tuple[npt.NDArray[n
     left[0] = centres[0] - max(right[0] - centres[0], usual / 2)
     right[-1] = centres[-1] + max(centres[-1] - left[-1], usual / 2)
     return np.clip(left, 0, width), np.clip(right, 0, width)
-
-
-def _reverse(chars: tuple[Char, ...]) -> tuple[Char, ...]:
-    runs: list[list[Char]] = []
-    open_run = False
-    for char in chars:
-        stays = _LEFT_TO_RIGHT.fullmatch(char.char) is not None
-        if stays and open_run:
-            runs[-1].append(char)
-        else:
-            runs.append([char])
-        open_run = stays
-    return tuple(char for run in reversed(runs) for char in run)
 
 
 def words(line: Line) -> list[Word]:
