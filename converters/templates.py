@@ -5,9 +5,10 @@ A template leaves open what its source does not say; the checkpoint fills it in 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal
 
 import yaml
@@ -25,6 +26,7 @@ from paddle2torch.model_zoo.config import (
     Task,
 )
 from paddle2torch.model_zoo.errors import ConfigError, FileFormatError, Paddle2TorchError
+from paddle2torch.model_zoo.names import file_in, plain_name
 
 # A yml with the largest official character set has 0.3 MB. Parsing costs memory, so there is a limit.
 MAX_YML_BYTES = 8 * 2**20
@@ -140,7 +142,7 @@ def _from_training_yml(data: Mapping[str, Any], path: Path, charset_given: bool)
         charset = Charset(characters, bool(settings.get("use_space_char", False)), dictionary)
     labels = settings.get("label_list")
     return Template(
-        str(settings.get("model_name") or path.parent.name),
+        _name(settings, path),
         str(path),
         task,
         architecture,
@@ -165,30 +167,41 @@ def _from_inference_yml(data: Mapping[str, Any], path: Path) -> Template:
         # PaddleX appends a space to what it reads here, always.
         charset = Charset(tuple(characters), True, f"{path.name}: character_dict")
     transforms = _transforms(_section(data, "PreProcess", path).get("transform_ops"), path)
-    name = _section(data, "Global", path).get("model_name") or path.parent.name
+    name = _name(_section(data, "Global", path), path)
     labels = _section(post, kind, path).get("label_list") if kind in post else None
     return Template(
-        str(name),
+        name,
         str(path),
         task,
         None,
         charset,
-        _preprocess(task, transforms, path, _longest(str(name))),
+        _preprocess(task, transforms, path, _longest(name)),
         _postprocess(task, post, labels, path),
     )
 
 
+def _name(section: Mapping[str, Any], path: Path) -> str:
+    """The model's name by its settings, else by their folder; either can hold what no name has."""
+    return plain_name(str(section.get("model_name") or path.resolve().parent.name), "model")
+
+
 def _dictionary(name: str, yml: Path) -> tuple[str, ...]:
-    """The character set that a yml names: beside it, below the working folder, or the bundled one of that name."""
-    for candidate in (Path(name), yml.parent / name, yml.parent / Path(name).name):
-        if candidate.is_file():
-            return read_charset(candidate)
-    try:
-        return read_charset(charset_path(Path(name).name))
-    except Paddle2TorchError:
-        raise ConfigError(
-            f"{yml} names the character set {name!r}, which is neither beside it nor bundled: give it with --charset"
-        ) from None
+    """The character set that a yml names: below its folder, beside it, or the bundled one of that name.
+
+    Nothing else is opened: a yml that came with a model may name any file of this machine.
+    """
+    shown, last = name[:200], PurePath(name).name
+    if 0 < len(last.encode("utf-8", "replace")) <= 255:
+        inside = not PurePath(name).is_absolute() and ".." not in PurePath(name).parts and len(name) < 4096
+        for candidate in (name, last) if inside else (last,):
+            if file_in(yml.parent, candidate).is_file():
+                return read_charset(yml.parent / candidate)
+        with contextlib.suppress(Paddle2TorchError):
+            return read_charset(charset_path(last))
+    raise ConfigError(
+        f"{yml} names the character set {shown!r}, which is neither in the yml's folder nor bundled: put it beside the "
+        f"yml, or give it with --charset"
+    )
 
 
 Limit = Literal["max", "min", "resize_long"]

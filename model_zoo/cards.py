@@ -28,11 +28,11 @@ from paddle2torch.model_zoo.config import (
     Task,
 )
 from paddle2torch.model_zoo.errors import ConfigError, FileFormatError
+from paddle2torch.model_zoo.names import NAME_BYTES_AT_MOST, check_name, is_name
 from paddle2torch.model_zoo.strict_json import from_json, unknown_key
 
 CARDS = Path(__file__).parent / "cards"
 
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _ARCHITECTURE_KEYS = ("model_type", "algorithm", "Transform", "Backbone", "Neck", "Head")
 
@@ -252,7 +252,7 @@ def list_cards() -> tuple[Card, ...]:
 def find_card(name: str) -> Card | None:
     """The card of a model by its name or an alias; None where no card has it."""
     path = CARDS / f"{name}.json"
-    if _PLAIN_NAME.fullmatch(name) and path.is_file():
+    if is_name(name) and path.is_file():
         return _read_once(path)  # reading all of them to find one takes longer than most conversions
     return _index().get(name)
 
@@ -262,6 +262,9 @@ def load_card(name: str) -> Card:
     card = find_card(name)
     if card is not None:
         return card
+    if len(name) > NAME_BYTES_AT_MOST:
+        # The search for the nearest would take hours, and memory by the length.
+        raise ConfigError(f"no model is called {name[:60]!r} and {len(name) - 60:,} more characters")
     # Names differ in case and in small words only, so case must not push the right one out of reach.
     lowered = {known.lower(): known for known in _index()}
     near = [lowered[match] for match in difflib.get_close_matches(name.lower(), lowered, n=3)]
@@ -274,8 +277,7 @@ def _check_names(names: tuple[str, ...], where: str) -> None:
     if not names:
         raise ConfigError(f"{where}: no file is named")
     for name in names:
-        if not _PLAIN_NAME.fullmatch(name):
-            raise ConfigError(f"{where}: {name!r} is not a plain name (letters, digits, '.', '_', '-')")
+        check_name(name, where)
 
 
 def _check_digest(digest: str, where: str) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from paddle2torch.model_zoo.errors import ConfigError
+from paddle2torch.model_zoo.names import check_name, file_in
 from paddle2torch.model_zoo.strict_json import from_json, to_json
 
 CONFIG_NAME = "model_config.json"
@@ -152,7 +153,10 @@ class Origin:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """One converted model. `charset` has the characters of classes 1, 2, … (class 0 is the CTC blank)."""
+    """One converted model. `charset` has the characters of classes 1, 2, … (class 0 is the CTC blank).
+
+    `name` becomes part of paths: see `names.is_name` for what it can be.
+    """
 
     name: str
     task: Task
@@ -167,6 +171,7 @@ class ModelConfig:
     origin: Origin | None = None
 
     def __post_init__(self) -> None:
+        check_name(self.name, '"name" of the model')
         expected = {
             "rec": (RecPreprocess, CTCDecode),
             "det": (DetPreprocess, DBPostprocess),
@@ -197,7 +202,7 @@ class ModelConfig:
     @classmethod
     def load(cls, folder: Path) -> ModelConfig:
         """Read `model_config.json` of a converted model's folder."""
-        path = Path(folder) / CONFIG_NAME
+        path = file_in(Path(folder), CONFIG_NAME)
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:

@@ -53,13 +53,16 @@ def land_file(path: Path, *, size: int | None = None) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def land_folder(path: Path, *, overwrite: bool = False, size: int | None = None) -> Iterator[Path]:
+def land_folder(
+    path: Path, *, overwrite: bool = False, size: int | None = None, private: bool = False
+) -> Iterator[Path]:
     """Write a folder atomically: the block fills the (empty) folder at the path it is given.
 
     When the block ends well, the folder becomes `path`; when it raises, `path` is as it was and nothing is left.
     With `overwrite` it takes the place of an older folder, at every instant one of them complete; without,
     an existing folder that is not empty raises `ConfigError`. An older folder that holds files which the new one
-    does not have is somebody's data, and never replaced. `size` as for `land_file`.
+    does not have is somebody's data, and never replaced. `size` as for `land_file`. `private`: nobody else may enter
+    it, whatever the umask.
     """
     target = _resolved(path)
     if target.exists() and not target.is_dir():
@@ -71,7 +74,7 @@ def land_folder(path: Path, *, overwrite: bool = False, size: int | None = None)
         raise ConfigError(f"{target} is where a file system is mounted, and cannot be renamed; choose a folder in it")
     repair_folder(target)
     _refuse_existing(target, overwrite)
-    with _temporary(target, folder=True, size=size) as temporary:
+    with _temporary(target, folder=True, size=size, private=private) as temporary:
         yield temporary
         with _write_errors(target):
             for root, _, files in os.walk(temporary):
@@ -155,12 +158,12 @@ def _lock_by_age(path: Path) -> _Lock | None:
     return _Lock(-1) if time.time() - path.stat().st_mtime > _LEFTOVER_AGE else None
 
 
-def _create(target: Path, *, folder: bool) -> tuple[Path, _Lock | None]:
+def _create(target: Path, *, folder: bool, private: bool) -> tuple[Path, _Lock | None]:
     """A new temporary file or folder beside `target`, and its lock where the file system has locks."""
     while True:
         temporary = _beside(target, "landing")
         if folder:
-            temporary.mkdir()
+            temporary.mkdir(mode=0o700 if private else 0o777)
         else:
             os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         lock = _lock(temporary, wait=True)
@@ -172,7 +175,7 @@ def _create(target: Path, *, folder: bool) -> tuple[Path, _Lock | None]:
 
 
 @contextlib.contextmanager
-def _temporary(target: Path, *, folder: bool, size: int | None) -> Iterator[Path]:
+def _temporary(target: Path, *, folder: bool, size: int | None, private: bool = False) -> Iterator[Path]:
     """A temporary file or folder that is gone afterwards: renamed by the block, or removed."""
     with _write_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -185,7 +188,7 @@ def _temporary(target: Path, *, folder: bool, size: int | None) -> Iterator[Path
                     abandoned.close()
         if size is not None and shutil.disk_usage(target.parent).free < size:
             raise disk_full(target.parent, size)
-        temporary, lock = _create(target, folder=folder)
+        temporary, lock = _create(target, folder=folder, private=private)
     try:
         yield temporary
     except BaseException as error:

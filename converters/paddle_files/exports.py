@@ -9,6 +9,7 @@ from paddle2torch.converters.paddle_files.pdmodel import read_pdmodel
 from paddle2torch.converters.paddle_files.pir import read_pir
 from paddle2torch.converters.paddle_files.program import Program
 from paddle2torch.model_zoo.errors import FileFormatError, Paddle2TorchError
+from paddle2torch.model_zoo.names import file_in
 
 # Where both formats lie side by side, the newer one counts: Paddle 3 can read no other from a folder.
 _PROGRAM_SUFFIXES = (".json", ".pdmodel")
@@ -30,12 +31,13 @@ def find_export(path: str | os.PathLike[str]) -> tuple[Path, Path]:
     `path` is the folder of the export or one of its files. In a folder `inference.*` counts; without it, the only
     program that has parameters of the same stem beside it (`model.pdmodel`, `model.pdiparams`).
 
-    Raises `Paddle2TorchError` where there is nothing at `path`, `FileFormatError` where a file is missing, or where a
-    folder holds several exports.
+    Raises `Paddle2TorchError` where there is nothing at `path`, `FileFormatError` where a file is missing or is a link
+    that leads out of its folder, or where a folder holds several exports.
     """
     path = Path(path)
     if path.is_dir():
-        return _find_in_folder(path)
+        found = _find_in_folder(path)
+        return file_in(path, found[0].name), file_in(path, found[1].name)
     if not path.exists():
         raise Paddle2TorchError(f"{path}: there is no such file or folder")
     program = _program_of_stem(path) if path.suffix == _PARAMETERS_SUFFIX else path
@@ -47,7 +49,7 @@ def find_export(path: str | os.PathLike[str]) -> tuple[Path, Path]:
     parameters = path.with_suffix(_PARAMETERS_SUFFIX)
     if not parameters.is_file():
         raise FileFormatError(f"{path}: its parameters are missing: no {parameters.name} beside it")
-    return program, parameters
+    return program, file_in(parameters.parent, parameters.name)
 
 
 def _find_in_folder(folder: Path) -> tuple[Path, Path]:

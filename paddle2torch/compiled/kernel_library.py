@@ -18,7 +18,7 @@ import torch
 
 from paddle2torch import model_zoo
 from paddle2torch.atomic import land_file
-from paddle2torch.cache import cache_dir
+from paddle2torch.cache import check_native, make_native_home, native_home
 from paddle2torch.model_zoo.errors import ConversionError
 
 SOURCES = Path(model_zoo.__file__).parent / "kernels"
@@ -41,13 +41,14 @@ class CompilerError(ConversionError):
 def load_kernels() -> None:
     """Load the operators `torch.ops.paddle2torch`, which are made first where this machine has none.
 
-    Raises `CompilerError` where they cannot be made.
+    Raises `CompilerError` where they cannot be made, `ConfigError` where others may have written them.
     """
     if loaded():
         return
     library = kernels_path()
     if not library.is_file():
         _make(library)
+    check_native(library)
     # For everything in the process: compiled networks call their functions by name.
     ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
 
@@ -64,7 +65,7 @@ def kernels_path() -> Path:
         digest.update(path.read_bytes())
     for part in (torch.__version__, platform.system(), processor(), *FLAGS):
         digest.update(f"\n{part}".encode())
-    return cache_dir() / "compiled" / f"kernels-{digest.hexdigest()[:24]}.so"
+    return native_home() / f"kernels-{digest.hexdigest()[:24]}.so"
 
 
 def processor() -> str:
@@ -96,6 +97,7 @@ def _make(library: Path) -> None:
         )
     compiler = find_compiler()
     root = Path(torch.__file__).parent
+    make_native_home()
     with land_file(library) as temporary:
         command = [compiler, *FLAGS, f"-I{root / 'include'}", str(SOURCES / "operators.cpp"), "-o", str(temporary)]
         command += [f"-L{root / 'lib'}", "-ltorch_cpu"]
@@ -107,3 +109,4 @@ def _make(library: Path) -> None:
             lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
             worst = next((line for line in lines if "error" in line), lines[-1])
             raise CompilerError(f"{compiler} could not compile the kernels: {worst}")
+        temporary.chmod(0o700)

@@ -8,13 +8,15 @@ code: only packages that were made here are ever loaded.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import hashlib
 import logging
+import os
 import platform
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -25,7 +27,7 @@ from torch import Tensor, nn
 
 from paddle2torch import model_zoo
 from paddle2torch.atomic import land_file
-from paddle2torch.cache import cache_dir
+from paddle2torch.cache import check_native, make_native_home, native_home
 from paddle2torch.compiled.kernel_library import SOURCES, CompilerError, find_compiler, load_kernels, processor
 from paddle2torch.compiled.serving import LINE_WIDTH_AT_LEAST, Served, captured, compare, example_images
 from paddle2torch.converters.paddle_files.files import sha256_of
@@ -35,6 +37,7 @@ from paddle2torch.model_zoo.forms.folding import fold
 from paddle2torch.model_zoo.forms.native import has_bfloat16, takes_images, to_native
 from paddle2torch.model_zoo.forms.native_graph import compiler_options, describe_operators, join, merge
 from paddle2torch.model_zoo.forms.packing import pack
+from paddle2torch.model_zoo.names import file_in
 from paddle2torch.model_zoo.network import Network
 from paddle2torch.zoo.folder import WEIGHTS_NAME, load_model, load_quantized, quantized_file
 
@@ -117,11 +120,15 @@ def load_compiled(folder: Path, *, quantized: bool = False, dtype: torch.dtype =
 
 
 def package_path(folder: Path, *, quantized: bool = False, dtype: torch.dtype = torch.float32) -> Path:
-    """Where the package of a converted model is, or would be, on this machine."""
-    name = ModelConfig.load(folder).name
-    settings = (folder / CONFIG_NAME).read_bytes()
+    """Where the package of a converted model is, or would be, on this machine.
+
+    Its name is a digest and nothing else: what a model calls itself must not choose a file.
+    """
+    ModelConfig.load(folder)  # raises where it is not a model
+    settings = file_in(folder, CONFIG_NAME).read_bytes()
     parts = (
-        sha256_of(folder / WEIGHTS_NAME),
+        str(dtype),
+        sha256_of(file_in(folder, WEIGHTS_NAME)),
         sha256_of(quantized_file(folder)) if quantized else "",
         hashlib.sha256(settings).hexdigest(),
         _code_digest(),
@@ -132,8 +139,7 @@ def package_path(folder: Path, *, quantized: bool = False, dtype: torch.dtype = 
         repr(sorted(OPTIONS.items())),
     )
     key = hashlib.sha256("\n".join(parts).encode()).hexdigest()
-    form = "int8-" if quantized else "" if dtype == torch.float32 else f"{str(dtype).removeprefix('torch.')}-"
-    return cache_dir() / "compiled" / f"{name}-{form}{key[:24]}.pt2"
+    return native_home() / f"{key[:32]}.pt2"
 
 
 @functools.cache
@@ -209,7 +215,8 @@ def compile_model(folder: Path, *, quantized: bool = False, dtype: torch.dtype =
     errors = import_module("torch._inductor.exc")
     # It tells of its own deprecated parts, and of each guess about a size.
     logging.getLogger("torch._inductor").setLevel(logging.ERROR)
-    with land_file(package) as temporary, torch.no_grad(), warnings.catch_warnings():
+    make_native_home()
+    with land_file(package) as temporary, _compiler_files(), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         made = temporary.with_suffix(".pt2")  # PyTorch insists on the name
         try:
@@ -221,6 +228,7 @@ def compile_model(folder: Path, *, quantized: bool = False, dtype: torch.dtype =
             raise CompilerError(f"{config.name} could not be compiled: {_first_line(error)}") from error
         finally:
             made.unlink(missing_ok=True)
+        temporary.chmod(0o600)
         loaded = _load(temporary)
         images = example_images(config)
 
@@ -238,6 +246,21 @@ def compile_model(folder: Path, *, quantized: bool = False, dtype: torch.dtype =
     return package
 
 
+@contextlib.contextmanager
+def _compiler_files() -> Iterator[None]:
+    """Keep what PyTorch's compiler writes on its way in the cache: by default that is a folder in /tmp whose name
+    others can foresee, and it ends in the package.
+    """
+    name, former = "TORCHINDUCTOR_CACHE_DIR", os.environ.get("TORCHINDUCTOR_CACHE_DIR")
+    if former is None:
+        os.environ[name] = str(native_home() / "compiler")
+    try:
+        yield
+    finally:
+        if former is None:
+            del os.environ[name]
+
+
 def _to_run(folder: Path, quantized: bool) -> Network:
     return load_quantized(folder) if quantized else fold(load_model(folder))
 
@@ -253,6 +276,7 @@ def _usual_sizes(config: ModelConfig) -> list[tuple[int, ...]]:
 
 
 def _load(package: Path) -> Any:
+    check_native(package)
     # `torch._inductor.aoti_load_package` is this, after an import of the whole compiler: seconds.
     aoti: Any = torch._C._aoti
     return aoti.AOTIModelPackageLoader(str(package), "model", False, 1, -1)

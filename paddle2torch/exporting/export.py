@@ -16,6 +16,7 @@ from typing import Any
 from paddle2torch.compiled.serving import Check
 from paddle2torch.model_zoo.errors import ConfigError, ConversionError
 from paddle2torch.model_zoo.forms.folded import FoldedConv2d, FoldedConvTranspose2d
+from paddle2torch.model_zoo.names import file_in
 from paddle2torch.model_zoo.network import Network
 from paddle2torch.zoo.folder import load_model
 from paddle2torch.zoo.resolve import obtain_converted
@@ -111,7 +112,7 @@ def export(
             f"export the model by its name or folder, or load it without"
         )
     suffix = "_infer" if "template" in options else form.suffix
-    path = Path(target) if target is not None else Path(_plain(network.config.name) + suffix)
+    path = Path(target) if target is not None else file_in(Path(), network.config.name + suffix)
     refuse_existing(path, force)
     module, _, function = form.function.partition(":")
     write: Callable[..., Exported] = getattr(import_module(module), function)
@@ -122,7 +123,3 @@ def refuse_existing(target: Path, force: bool) -> None:
     """Raise `ConfigError` where something is at `target` that was not to be replaced."""
     if target.exists() and not force and not (target.is_dir() and not any(target.iterdir())):
         raise ConfigError(f"{target} exists; replace it (--force) or choose another name")
-
-
-def _plain(name: str) -> str:
-    return "".join(c if c.isalnum() or c in "._-" else "_" for c in name) or "model"

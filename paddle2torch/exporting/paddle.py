@@ -36,6 +36,7 @@ from paddle2torch.exporting.export import Exported
 from paddle2torch.model_zoo.cards import load_card
 from paddle2torch.model_zoo.config import ClsPostprocess, DBPostprocess, ModelConfig
 from paddle2torch.model_zoo.errors import ConfigError, ConversionError
+from paddle2torch.model_zoo.names import file_in
 from paddle2torch.model_zoo.network import Network, build_model
 from paddle2torch.parity.reference import run_program
 from paddle2torch.zoo.sources import obtain, obtain_local
@@ -145,7 +146,7 @@ def _export_program(network: Network, target: Path, template: Path, force: bool)
         parameters = written.with_suffix(".pdiparams")
         with parameters.open("wb") as file:
             write_parameters(file, program, tensors)
-        notes += _write_settings(temporary, path.with_name("inference.yml"), config)
+        notes += _write_settings(temporary, file_in(path.parent, "inference.yml"), config)
         _check_program(written, config, state)
         checks, checked_by = _run(written, parameters, model)
     if checked_by is None:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from paddle2torch.atomic import land_folder, repair_folder
 from paddle2torch.model_zoo.config import CONFIG_NAME, ModelConfig
 from paddle2torch.model_zoo.errors import ConfigError, FileFormatError
+from paddle2torch.model_zoo.names import file_in
 from paddle2torch.model_zoo.strict_json import from_json, to_json
 from paddle2torch.training.optimisation import MovingAverage
 from paddle2torch.zoo.folder import WEIGHTS_NAME, metadata, read_state, write_state
@@ -115,10 +116,10 @@ def load_checkpoint(
     files that do not fit the network and its optimiser.
     """
     repair_folder(folder)
-    path = folder / STATE_NAME
+    path = file_in(folder, STATE_NAME)
     if not path.is_file():
         raise ConfigError(f"{folder} has no {STATE_NAME}: there is no training to resume there")
-    weights, _ = read_state(folder / WEIGHTS_NAME)
+    weights, _ = read_state(file_in(folder, WEIGHTS_NAME))
     tensors, header = read_state(path)
     try:
         progress = from_json(Progress, json.loads(header["progress"]), f"{path}: progress")

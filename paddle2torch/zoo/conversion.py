@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from paddle2torch._version import __version__
-from paddle2torch.cache import zoo_dir
+from paddle2torch.cache import make_private, zoo_dir
 from paddle2torch.converters import templates
 from paddle2torch.converters.convert import Converted, convert_files
 from paddle2torch.converters.templates import Charset, Template
@@ -17,6 +17,7 @@ from paddle2torch.model_zoo.cards import Card, find_card, load_card
 from paddle2torch.model_zoo.charsets import read_charset
 from paddle2torch.model_zoo.config import ModelConfig
 from paddle2torch.model_zoo.errors import ConfigError
+from paddle2torch.model_zoo.names import check_name, file_in
 from paddle2torch.model_zoo.network import build_model, fuse
 from paddle2torch.zoo.folder import save_model
 from paddle2torch.zoo.sources import Obtained, obtain, obtain_local
@@ -79,6 +80,8 @@ def convert(
             load_card(name)
         except ConfigError as error:
             raise ConfigError(f"{error}. For a model of your own say where its files are: --weights PATH") from None
+    if card is None:
+        check_name(name, "the model's name")
     obtained = _obtain(card, weights, fused, progress)
     path = obtained.path
     template = _template(card, path, config, charset, use_space_char)
@@ -88,8 +91,11 @@ def convert(
     if fused:
         converted = _fused(converted)
     settings = _signed(converted.config, obtained)
-    folder = zoo_dir() / _plain(name) if output is None else Path(output)
-    save_model(folder, settings, converted.state, overwrite=overwrite or output is None)
+    local = output is None
+    if local:
+        make_private(zoo_dir())
+    folder = zoo_dir() / name if output is None else Path(output)
+    save_model(folder, settings, converted.state, overwrite=overwrite or local, private=local)
     return Conversion(folder, settings, len(converted.state), notes)
 
 
@@ -98,12 +104,6 @@ def _obtain(card: Card | None, weights: str | Path | None, fused: bool, progress
         return obtain_local(Path(weights))
     assert card is not None
     return obtain(card, fused=fused, progress=progress)
-
-
-def _plain(name: str) -> str:
-    if name in ("", ".", "..") or Path(name).name != name:
-        raise ConfigError(f"{name!r} is no name for a model of the local zoo; give a folder with -o")
-    return name
 
 
 def _template(
@@ -118,7 +118,7 @@ def _template(
     if config is not None:
         known.append(templates.from_yml(Path(config), charset_given=charset is not None))
     beside = (path if path.is_dir() else path.parent) / "inference.yml"
-    if config is None and path.suffix != ".pdparams" and beside.is_file():
+    if config is None and path.suffix != ".pdparams" and file_in(beside.parent, beside.name).is_file():
         known.append(templates.from_yml(beside, charset_given=charset is not None))
     if card is not None:
         known.append(templates.from_card(card))

@@ -24,6 +24,7 @@ from paddle2torch.model_zoo.config import CONFIG_NAME, ModelConfig
 from paddle2torch.model_zoo.errors import ConfigError, ConversionError, FileFormatError
 from paddle2torch.model_zoo.forms.folding import fold
 from paddle2torch.model_zoo.forms.quantized import quantize_network
+from paddle2torch.model_zoo.names import file_in
 from paddle2torch.model_zoo.network import Network, build_model
 
 WEIGHTS_NAME = "model.safetensors"
@@ -31,19 +32,22 @@ INT8_NAME = "int8.safetensors"
 """Beside the weights, where the model was quantized (`paddle2torch.quantization`)."""
 
 
-def save_model(folder: Path, config: ModelConfig, state: Mapping[str, Tensor], *, overwrite: bool = False) -> None:
-    """Write a model's folder atomically and read it back.
+def save_model(
+    folder: Path, config: ModelConfig, state: Mapping[str, Tensor], *, overwrite: bool = False, private: bool = False
+) -> None:
+    """Write a model's folder atomically and read it back. `private`: nobody else may enter it.
 
     Raises `ConfigError` where the folder is there and `overwrite` is not given, `Paddle2TorchError` for a full disk,
     `ConversionError` should the disk not give back what was written.
     """
     size = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
-    with land_folder(Path(folder), overwrite=overwrite, size=size) as temporary:
+    with land_folder(Path(folder), overwrite=overwrite, size=size, private=private) as temporary:
         write_state(temporary / WEIGHTS_NAME, state, metadata(config))
         (temporary / CONFIG_NAME).write_text(config.dumps(), encoding="utf-8")
-        if (Path(folder) / INT8_NAME).is_file():
+        former = file_in(Path(folder), INT8_NAME)
+        if former.is_file():
             # Of the same weights again it is still good; of others, loading it says so.
-            shutil.copyfile(Path(folder) / INT8_NAME, temporary / INT8_NAME)
+            shutil.copyfile(former, temporary / INT8_NAME)
         if ModelConfig.load(temporary) != config:
             raise ConversionError(f"{folder}: the settings read back are not those that were written")
 
@@ -91,7 +95,7 @@ def metadata(config: ModelConfig) -> dict[str, str]:
 
 def save_quantized(folder: Path, network: Network, tensors: Mapping[str, Tensor]) -> Path:
     """Write what stands for convolutions in int8 beside the weights of `network`, whole or not at all: the file."""
-    path = Path(folder) / INT8_NAME
+    path = file_in(Path(folder), INT8_NAME)
     with land_file(path) as temporary:
         write_state(temporary, tensors, {"weights": digest_of(network)})
     return path
@@ -115,7 +119,7 @@ def load_quantized(folder: Path) -> Network:
 
 def quantized_file(folder: Path) -> Path:
     """The file of a model's int8 form; raises `ConfigError` where it was not quantized."""
-    path = Path(folder) / INT8_NAME
+    path = file_in(Path(folder), INT8_NAME)
     if not path.is_file():
         raise ConfigError(
             f"{ModelConfig.load(folder).name} has no int8 form yet: paddle2torch quantize {folder} IMAGES, with images "
@@ -136,14 +140,15 @@ def digest_of(network: Network) -> str:
 def load_model(folder: Path) -> Network:
     """Read a model's folder: the network in the form it was saved in, in evaluation mode, on the CPU.
 
-    Raises `ConfigError` for settings that are not a model's and `FileFormatError` for weights that do not fit them.
+    Raises `ConfigError` for settings that are not a model's and `FileFormatError` for weights that do not fit them, or
+    for files that are links out of the folder.
     """
     folder = Path(folder)
     repair_folder(folder)
     config = ModelConfig.load(folder)
     with torch.device("meta"):
         model = build_model(config)
-    path = folder / WEIGHTS_NAME
+    path = file_in(folder, WEIGHTS_NAME)
     expected = {key: tensor.shape for key, tensor in model.state_dict().items()}
     try:
         with safe_open(path, framework="pt") as file:

@@ -16,13 +16,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import quote
 
 from paddle2torch.atomic import land_file, land_folder, repair_folder
-from paddle2torch.cache import cache_dir, one_at_a_time
+from paddle2torch.cache import cache_dir, make_private, one_at_a_time
 from paddle2torch.converters.paddle_files.files import sha256_of
 from paddle2torch.model_zoo.config import CONFIG_NAME, ModelConfig
 from paddle2torch.model_zoo.errors import ConfigError, Paddle2TorchError, SourceError
+from paddle2torch.model_zoo.names import file_in, is_name
 from paddle2torch.zoo.downloads import MAX_BYTES, UnreachableError, check_reachable
 from paddle2torch.zoo.folder import WEIGHTS_NAME, load_model
 from paddle2torch.zoo.hub_card import hub_card
@@ -65,7 +65,8 @@ def fetch(repo: str, revision: str | None = None) -> Path:
     commit = revision if revision is not None and _COMMIT.fullmatch(revision) else None
     if commit is not None and _is_whole(home / commit):
         return home / commit
-    known = home / "refs" / quote(revision or "main", safe="")
+    wanted = revision or "main"
+    known = home / "refs" / (wanted if is_name(wanted) else hashlib.sha256(wanted.encode()).hexdigest())
     try:
         info = _ask(repo, revision)
     except UnreachableError as error:
@@ -82,6 +83,7 @@ def fetch(repo: str, revision: str | None = None) -> Path:
             if not _is_whole(home / info.sha):
                 _download(repo, info, home / info.sha)
     if commit is None:
+        make_private(known.parent)
         with land_file(known) as temporary:
             temporary.write_text(info.sha + "\n", encoding="utf-8")
     return home / info.sha
@@ -105,12 +107,13 @@ def push(
         verification: what `paddle2torch verify --json` printed about this model; its figures go into the card.
 
     A README.md in the folder is the card, else one that is at the repository stays, else one is written. Raises
-    `ConfigError` for a folder that is no model, `SourceError` where the Hub refuses.
+    `ConfigError` for a folder that is no model, `FileFormatError` where one of its files is a link that leads out of it
+    (what it leads to would be published), `SourceError` where the Hub refuses.
     """
     if not is_hub_id(repo):
         raise ConfigError(f"{repo!r} is no name of a Hub repository: it is org/name")
     config = load_model(folder).config  # a model that does not load is not published
-    own_card = folder / CARD_NAME
+    own_card = file_in(folder, CARD_NAME)
     card = own_card.read_text(encoding="utf-8") if own_card.is_file() else None
     figures = None if verification is None else _figures(verification, config)
     return _guarded(repo, lambda: _push(folder, repo, config, card, figures, private, revision, licence))
@@ -135,7 +138,7 @@ def _push(
     if revision is not None:
         _retried(lambda: api.create_branch(repo, branch=revision, exist_ok=True))
     notes = []
-    files: dict[str, str | bytes] = {name: str(folder / name) for name in (WEIGHTS_NAME, CONFIG_NAME)}
+    files: dict[str, str | bytes] = {name: str(file_in(folder, name)) for name in (WEIGHTS_NAME, CONFIG_NAME)}
     if card is None and _retried(lambda: api.file_exists(repo, CARD_NAME, revision=revision)):
         notes.append(f"the {CARD_NAME} that {repo} has stays as it is")
     else:
@@ -178,7 +181,7 @@ def _download(repo: str, info: Any, target: Path) -> None:
     size = sum(listed[name].size for name in (CONFIG_NAME, WEIGHTS_NAME))
     # What is there is not whole, or it would have been taken.
     shutil.rmtree(target, ignore_errors=True)
-    with land_folder(target, size=size) as staging:
+    with land_folder(target, size=size, private=True) as staging:
         for name in (CONFIG_NAME, WEIGHTS_NAME):
             _bring(repo, name, info.sha, staging)
             digests[name] = _checked(repo, staging / name, listed[name])

@@ -5,6 +5,7 @@ Imports neither torch nor cv2, so that `paddle2torch list` is quick.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 from paddle2torch.cache import zoo_dir
 from paddle2torch.model_zoo.cards import Card, list_cards
 from paddle2torch.model_zoo.config import CONFIG_NAME, Form, ModelConfig, Task
-from paddle2torch.model_zoo.errors import ConfigError
+from paddle2torch.model_zoo.errors import ConfigError, Paddle2TorchError
 from paddle2torch.model_zoo.languages import find_language
 
 
@@ -110,7 +111,11 @@ def own_models(*, task: str | None = None) -> tuple[OwnModel, ...]:
         # What is being written has a name with a dot in front.
         if folder.name in released or folder.name.startswith(".") or not (folder / CONFIG_NAME).is_file():
             continue
-        config = ModelConfig.load(folder)
+        try:
+            config = ModelConfig.load(folder)
+        except Paddle2TorchError as error:
+            warnings.warn(f"left out: {error}", stacklevel=2)
+            continue
         if task in (None, config.task):
             models.append(OwnModel(folder.name, config.task, config.form, folder, _size(folder)))
     return tuple(models)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import warnings
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from paddle2torch.cache import zoo_dir
 from paddle2torch.model_zoo.cards import Card, find_card, load_card
 from paddle2torch.model_zoo.config import CONFIG_NAME
 from paddle2torch.model_zoo.errors import ConfigError
+from paddle2torch.model_zoo.names import is_name
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -37,7 +39,7 @@ class Resolved:
 
 def is_hub_id(name: str) -> bool:
     """Whether `name` has the form of a Hugging Face Hub repository, "org/name"."""
-    return _HUB_ID.fullmatch(name) is not None and ".." not in name and "--" not in name
+    return len(name) <= 2 * 96 + 1 and _HUB_ID.fullmatch(name) is not None and ".." not in name and "--" not in name
 
 
 def resolve(model: str | Path, revision: str | None = None) -> Resolved:
@@ -48,6 +50,14 @@ def resolve(model: str | Path, revision: str | None = None) -> Resolved:
     is none of these, with the nearest names.
     """
     asked = str(model)
+    if (
+        "\0" in asked
+        or len(os.fsencode(asked)) > 4096
+        or any(len(os.fsencode(part)) > 255 for part in Path(asked).parts)
+    ):
+        raise ConfigError(
+            f"{asked[:60]!r} and {len(asked) - 60:,} more characters can be no name, folder or repository"
+        )
     if revision is not None:
         if isinstance(model, Path) or not is_hub_id(asked):
             raise ConfigError(f"{model} is not a Hub repository (org/name): it has no revision {revision!r}")
@@ -63,7 +73,7 @@ def resolve(model: str | Path, revision: str | None = None) -> Resolved:
     if Path(model).exists():
         raise ConfigError(f"{model} is not a converted model: it has no {CONFIG_NAME}")
     local = zoo_dir() / model
-    if local.parent == zoo_dir() and (local / CONFIG_NAME).is_file():
+    if is_name(asked) and (local / CONFIG_NAME).is_file():
         return Resolved(asked, folder=local)
     if is_hub_id(model):
         return Resolved(asked, repo=model)

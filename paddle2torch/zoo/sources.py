@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from paddle2torch.cache import cache_dir, one_at_a_time
 from paddle2torch.converters.paddle_files.files import sha256_of
 from paddle2torch.model_zoo.cards import Card, HubSource, Source, UrlSource, WheelSource
 from paddle2torch.model_zoo.errors import ConfigError, FileFormatError, SourceError
+from paddle2torch.model_zoo.names import file_in, is_name
 from paddle2torch.model_zoo.strict_json import from_json, to_json
 from paddle2torch.progress import spinner
 from paddle2torch.zoo.archives import (
@@ -140,7 +140,8 @@ def _local(path: Path) -> Obtained:
         raise ConfigError(
             f"{path} is neither a .pdparams, nor a .tar, nor a file of an export ({', '.join(EXPORT_NAMES)})"
         )
-    return _obtained(path.parent, {path.name: path.name}, "training", f"local file {path}")
+    # The user's own choice, wherever it links to.
+    return Obtained(path, "training", f"local file {path}", None, {path.name: sha256_of(path)})
 
 
 def _local_folder(folder: Path, form: SourceForm | None = None) -> Obtained:
@@ -160,7 +161,7 @@ def _local_archive(archive: Path) -> Obtained:
         with one_at_a_time(folder, progress=False):
             found = _cached(folder, form, None, [])
             if found is None:
-                with land_folder(folder, overwrite=True) as staging:
+                with land_folder(folder, overwrite=True, private=True) as staging:
                     _unpack(archive, form, staging, str(archive))
                     _write_record(staging, origin, None)
                 found = _found(folder, form, _read_record(folder))
@@ -189,7 +190,7 @@ def _choose(names: Iterable[str], form: SourceForm, where: str) -> dict[str, str
 
 
 def _obtained(folder: Path, files: Mapping[str, str], form: SourceForm, origin: str) -> Obtained:
-    digests = {name: sha256_of(folder / path) for name, path in files.items()}
+    digests = {name: sha256_of(file_in(folder, path)) for name, path in files.items()}
     return Obtained(_result_path(folder, form, digests), form, origin, None, digests)
 
 
@@ -224,7 +225,7 @@ def _found(folder: Path, form: SourceForm, record: _Record) -> Obtained:
 def _read_record(folder: Path) -> _Record:
     path = folder / _RECORD_NAME
     record = from_json(_Record, json.loads(path.read_text(encoding="utf-8")), str(path))
-    if not record.sha256 or any(PurePosixPath(name).name != name for name in record.sha256):
+    if not record.sha256 or not all(map(is_name, record.sha256)):
         raise ConfigError(f"{path}: the files are not named as they should be")
     return record
 
@@ -249,7 +250,7 @@ def _fetched(
         shutil.rmtree(folder)
     for source in sources:
         try:
-            with land_folder(folder) as staging:
+            with land_folder(folder, private=True) as staging:
                 origin = _fetch(source, form, staging, folder.parent, unreachable, progress)
                 for entry in staging.iterdir():
                     _check_signature(entry)
@@ -398,7 +399,7 @@ def _check_signature(path: Path) -> None:
 
 def _file_name(name: str) -> str:
     """A name that a server or an archive gave, if it is harmless, else one of ours."""
-    return name if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,150}", name) else "model.pdparams"
+    return name if is_name(name) else "model.pdparams"
 
 
 def one_line(text: str) -> str:

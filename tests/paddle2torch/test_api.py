@@ -112,7 +112,7 @@ def test_names_that_nobody_knows(name: str, message: str) -> None:
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b"])
 def test_names_that_are_no_folder_of_the_zoo(small_checkpoint: Path, letters: Path, name: str) -> None:
-    with pytest.raises(ConfigError, match="no name for a model of the local zoo"):
+    with pytest.raises(ConfigError, match="cannot be a name"):
         convert(name, weights=small_checkpoint, charset=letters)
 
 

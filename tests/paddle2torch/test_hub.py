@@ -508,3 +508,26 @@ def test_by_the_environment_in_processes_of_their_own(server: HubServer, folder:
         assert user.returncode == 0, errors
         assert said.strip() == "small"
     assert downloads(server).count("model.safetensors") == 1
+
+
+@pytest.mark.parametrize("name", ["README.md", "model.safetensors", "model_config.json"])
+def test_what_leads_out_of_the_folder_is_not_published(
+    server: HubServer, folder: Path, tmp_path: Path, name: str
+) -> None:
+    secret = tmp_path / "id_rsa"
+    secret.write_bytes((folder / name).read_bytes() if (folder / name).exists() else b"a key")
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to(secret)
+    with pytest.raises(FileFormatError, match=f"{name} is a link that leads out of its folder"):
+        push(folder, "me/small")
+    assert server.calls == []
+
+
+def test_a_revision_that_is_no_name_is_kept_in_the_cache_all_the_same(
+    server: HubServer, folder: Path, home: Path, small: Network
+) -> None:
+    push(folder, "me/small")
+    push(folder, "me/small", revision="pr/1")
+    assert same(load_pretrained("me/small", revision="pr/1"), small)
+    refs = home / "hub" / "me--small" / "refs"
+    assert [path.name for path in refs.iterdir()] == [hashlib.sha256(b"pr/1").hexdigest()]

@@ -19,7 +19,7 @@ from paddle2torch.model_zoo.config import CONFIG_NAME, Origin
 from paddle2torch.model_zoo.errors import ConfigError, ConversionError, FileFormatError
 from paddle2torch.model_zoo.network import Network
 from paddle2torch.zoo import folder as store
-from paddle2torch.zoo.folder import WEIGHTS_NAME, load_model, save_model
+from paddle2torch.zoo.folder import INT8_NAME, WEIGHTS_NAME, load_model, load_quantized, save_model, save_quantized
 
 
 @pytest.fixture
@@ -151,3 +151,26 @@ def test_a_killed_writer_leaves_a_whole_model(folder: Path) -> None:
     """50 kills at random moments; what is there after each loads, and is one of the two models."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, "-c", KILLS, str(folder)], check=True, env=environment)
+
+
+@pytest.mark.parametrize("name", [WEIGHTS_NAME, CONFIG_NAME])
+def test_a_model_whose_files_lead_out_of_its_folder(tmp_path: Path, small: Network, name: str) -> None:
+    save_model(tmp_path / "model", small.config, small.state_dict())
+    (tmp_path / "model" / name).rename(tmp_path / name)
+    (tmp_path / "model" / name).symlink_to(tmp_path / name)
+    with pytest.raises(FileFormatError, match="leads out of its folder"):
+        load_model(tmp_path / "model")
+
+
+def test_the_int8_form_is_neither_read_nor_written_through_a_link(tmp_path: Path, small: Network) -> None:
+    save_model(tmp_path / "model", small.config, small.state_dict())
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "model" / INT8_NAME).symlink_to(tmp_path / "mine")
+    for use in (
+        lambda: save_quantized(tmp_path / "model", small, {}),
+        lambda: load_quantized(tmp_path / "model"),
+        lambda: save_model(tmp_path / "model", small.config, small.state_dict(), overwrite=True),
+    ):
+        with pytest.raises(FileFormatError, match="leads out of its folder"):
+            use()
+    assert (tmp_path / "mine").read_text() == "mine"
