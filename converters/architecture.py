@@ -11,7 +11,9 @@ from typing import Any
 
 from paddle2torch.model_zoo.config import Component, Task
 from paddle2torch.model_zoo.errors import ConfigError, ConversionError
+from paddle2torch.model_zoo.network import check_options
 from paddle2torch.model_zoo.registry import Part, Role, Shapes, parts, recognise
+from paddle2torch.model_zoo.show import show, show_text
 
 ROLES: tuple[Role, ...] = ("backbone", "neck", "head")
 
@@ -35,12 +37,16 @@ def from_paddleocr(architecture: Mapping[str, Any], task: Task, where: str) -> A
     The class count of a recogniser is not in that section: it comes from the character set or the checkpoint.
     Raises `ConfigError`, led by `where`, for a section that describes no network.
     """
-    try:
-        backbone = _component(architecture["Backbone"], where)
-        head = _component(architecture["Head"], where)
-    except KeyError as key:
-        raise ConfigError(f"{where}: the Architecture section has no {key}") from None
-    neck = None if architecture.get("Neck") is None else _neck(_component(architecture["Neck"], where), where)
+    for key in ("Backbone", "Head"):
+        if key not in architecture:
+            raise ConfigError(f"{where}: the Architecture section has no {key!r}")
+    backbone = _component(architecture["Backbone"], f"{where}: Architecture.Backbone")
+    head = _component(architecture["Head"], f"{where}: Architecture.Head")
+    neck = (
+        None
+        if architecture.get("Neck") is None
+        else _neck(_component(architecture["Neck"], f"{where}: Architecture.Neck"), where)
+    )
     if head.name == "MultiHead":
         head = _multi_head(head, where)
     elif head.name == "ClsHead":
@@ -62,6 +68,9 @@ def from_paddleocr(architecture: Mapping[str, Any], task: Task, where: str) -> A
         if key not in ignored and not (key in fixed and fixed[key] == value)
     }
     backbone = replace(backbone, options=options)
+    for role, component in zip(ROLES, (backbone, neck, head), strict=True):
+        if component is not None:
+            check_options(role, component, f"{where}: Architecture.{role.capitalize()}")
     return Architecture(backbone, neck, head)
 
 
@@ -76,7 +85,7 @@ def _neck(neck: Component, where: str) -> Component:
         svtr = {key: value for key, value in options.items() if key not in ("encoder_type", "hidden_size")}
         return Component("SequenceEncoder", {"encoder_type": "svtr", "svtr": svtr})
     if neck.name == "LKPAN" and options.pop("mode", "large") != "large":
-        raise ConfigError(f"{where}: LKPAN's mode {neck.options['mode']!r} is not supported, only large is")
+        raise ConfigError(f"{where}: LKPAN's mode {show(neck.options['mode'])} is not supported, only large is")
     return Component(neck.name, options)
 
 
@@ -94,19 +103,30 @@ def _pplcnet(backbone: Component, head: Component) -> tuple[Component, Component
 
 def _multi_head(head: Component, where: str) -> Component:
     options: dict[str, Any] = {"nrtr": None}
-    for entry in head.options.get("head_list", ()):
+    entries = head.options.get("head_list") or ()
+    if not isinstance(entries, list | tuple) or not all(isinstance(entry, Mapping) for entry in entries):
+        raise ConfigError(f"{where}: Architecture.Head.head_list is {show(entries)}, which is not a list of heads")
+    for entry in entries:
         for name, settings in entry.items():
+            if not isinstance(settings, Mapping | None):
+                raise ConfigError(
+                    f"{where}: Architecture.Head.head_list: the options of {show_text(str(name))} are no section, but "
+                    f"{show(settings)}"
+                )
+            settings = dict(settings or {})
             if name == "CTCHead":
-                neck = dict(settings["Neck"])
-                if neck.pop("name", None) != "svtr":
-                    raise ConfigError(f"{where}: the neck of the CTC head is not svtr: {settings['Neck']}")
-                options["ctc"] = neck
+                neck = settings.get("Neck")
+                if not isinstance(neck, Mapping) or neck.get("name") != "svtr":
+                    raise ConfigError(
+                        f"{where}: Architecture.Head.head_list: the neck of CTCHead is not svtr: {show(neck)}"
+                    )
+                options["ctc"] = {key: value for key, value in neck.items() if key != "name"}
             elif name == "NRTRHead":
-                options["nrtr"] = dict(settings or {})
+                options["nrtr"] = settings
             elif name == "SARHead":
-                options["sar"] = dict(settings or {})
+                options["sar"] = settings
             else:
-                raise ConfigError(f"{where}: MultiHead's {name} is not supported")
+                raise ConfigError(f"{where}: MultiHead's {show_text(str(name))} is not supported")
     if "ctc" not in options:
         raise ConfigError(f"{where}: MultiHead has no CTCHead")
     return Component("MultiHead", options)

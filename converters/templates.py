@@ -6,12 +6,11 @@ A template leaves open what its source does not say; the checkpoint fills it in 
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any, Literal
-
-import yaml
 
 from paddle2torch.converters.architecture import Architecture, from_paddleocr
 from paddle2torch.model_zoo.cards import Card, load_card
@@ -24,12 +23,13 @@ from paddle2torch.model_zoo.config import (
     DetPreprocess,
     RecPreprocess,
     Task,
+    check_characters,
 )
 from paddle2torch.model_zoo.errors import ConfigError, FileFormatError, Paddle2TorchError
 from paddle2torch.model_zoo.names import file_in, plain_name
-
-# A yml with the largest official character set has 0.3 MB. Parsing costs memory, so there is a limit.
-MAX_YML_BYTES = 8 * 2**20
+from paddle2torch.model_zoo.show import show, show_path, show_text
+from paddle2torch.model_zoo.strict_json import from_json
+from paddle2torch.model_zoo.strict_yaml import read_yaml
 
 
 @dataclass(frozen=True)
@@ -77,34 +77,15 @@ def from_yml(path: Path, *, charset_given: bool = False) -> Template:
     only the yml's `use_space_char` is used. Raises `FileFormatError` for a file that is neither.
     """
     path = Path(path)
-    data = load_yml(path)
+    data = read_yaml(path)
     if "Architecture" in data:
         return _from_training_yml(data, path, charset_given)
     if "PostProcess" in data and "PreProcess" in data:
         return _from_inference_yml(data, path)
     raise FileFormatError(
-        f"{path} is no PaddleOCR settings file: it has neither an Architecture section (training) "
+        f"{show_path(path)} is no PaddleOCR settings file: it has neither an Architecture section (training) "
         f"nor PreProcess and PostProcess (inference.yml)"
     )
-
-
-def load_yml(path: Path) -> dict[str, Any]:
-    """The sections of a settings file; raises `FileFormatError` where it is none."""
-    try:
-        with path.open("rb") as file:
-            text = file.read(MAX_YML_BYTES + 1)
-    except OSError as error:
-        raise FileFormatError(f"{path} cannot be read: {error.strerror}") from None
-    if len(text) > MAX_YML_BYTES:
-        raise FileFormatError(f"{path} is larger than {MAX_YML_BYTES} bytes: no PaddleOCR settings file is")
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    try:
-        data = yaml.load(text, Loader=loader)
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise FileFormatError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(data, dict):
-        raise FileFormatError(f"{path} is not a settings file: it holds no sections")
-    return data
 
 
 def _section(data: Mapping[str, Any], name: str, path: Path) -> Mapping[str, Any]:
@@ -112,34 +93,38 @@ def _section(data: Mapping[str, Any], name: str, path: Path) -> Mapping[str, Any
     if section is None:
         return {}
     if not isinstance(section, dict):
-        raise FileFormatError(f"{path}: {name} is not a section")
+        raise FileFormatError(f"{path}: {name} is not a section, but {show(section)}")
     return section
 
 
-def _transforms(items: Any, path: Path) -> dict[str, Mapping[str, Any]]:
+def _transforms(items: Any, path: Path, key: str) -> dict[str, Mapping[str, Any]]:
     """The transforms of a data set or of PreProcess by name; a transform without options has none."""
     found: dict[str, Mapping[str, Any]] = {}
+    if not isinstance(items, list | None):
+        raise FileFormatError(f"{path}: {key} is not a list of transforms, but {show(items)}")
     for item in items or ():
         if not isinstance(item, dict):
-            raise FileFormatError(f"{path}: {item!r} is not a transform")
+            raise FileFormatError(f"{path}: {key}: {show(item)} is not a transform")
         for name, options in item.items():
-            found[str(name)] = options if isinstance(options, dict) else {}
+            found[show_text(str(name))] = options if isinstance(options, dict) else {}
     return found
 
 
 def _from_training_yml(data: Mapping[str, Any], path: Path, charset_given: bool) -> Template:
     settings, section = _section(data, "Global", path), _section(data, "Architecture", path)
-    task = section.get("model_type")
-    if task not in ("rec", "det", "cls"):
-        raise ConfigError(f"{path}: Architecture.model_type is {task!r}; rec, det and cls can be converted")
+    kind = section.get("model_type")
+    tasks: dict[str, Task] = {"rec": "rec", "det": "det", "cls": "cls"}
+    if not isinstance(kind, str) or kind not in tasks:
+        raise ConfigError(f"{path}: Architecture.model_type is {show(kind)}; rec, det and cls can be converted")
+    task = tasks[kind]
     architecture = from_paddleocr(section, task, str(path))
     evaluation = _section(_section(data, "Eval", path), "dataset", path)
-    transforms = _transforms(evaluation.get("transforms"), path)
+    transforms = _transforms(evaluation.get("transforms"), path, "Eval.dataset.transforms")
     charset = None
     dictionary = settings.get("character_dict_path")
     if task == "rec" and isinstance(dictionary, str):
         characters = () if charset_given else _dictionary(dictionary, path)
-        charset = Charset(characters, bool(settings.get("use_space_char", False)), dictionary)
+        charset = Charset(characters, bool(settings.get("use_space_char", False)), show_path(dictionary))
     labels = settings.get("label_list")
     return Template(
         _name(settings, path),
@@ -155,18 +140,19 @@ def _from_training_yml(data: Mapping[str, Any], path: Path, charset_given: bool)
 def _from_inference_yml(data: Mapping[str, Any], path: Path) -> Template:
     post = _section(data, "PostProcess", path)
     tasks: dict[str, Task] = {"CTCLabelDecode": "rec", "DBPostProcess": "det", "Topk": "cls", "ClsPostProcess": "cls"}
-    kind = str(post.get("name", next(iter(post), "")))
-    if kind not in tasks:
-        raise FileFormatError(f"{path}: the post-processing {kind!r} belongs to no model that can be converted")
+    kind = post.get("name", next(iter(post), ""))
+    if not isinstance(kind, str) or kind not in tasks:
+        raise FileFormatError(f"{path}: the post-processing {show(kind)} belongs to no model that can be converted")
     task = tasks[kind]
     charset = None
     if task == "rec" and "character_dict" in post:
         characters = post["character_dict"]
         if not isinstance(characters, list) or not all(isinstance(item, str) for item in characters):
             raise FileFormatError(f"{path}: PostProcess.character_dict is not a list of strings")
+        check_characters(characters, f"{path}: PostProcess.character_dict")
         # PaddleX appends a space to what it reads here, always.
         charset = Charset(tuple(characters), True, f"{path.name}: character_dict")
-    transforms = _transforms(_section(data, "PreProcess", path).get("transform_ops"), path)
+    transforms = _transforms(_section(data, "PreProcess", path).get("transform_ops"), path, "PreProcess.transform_ops")
     name = _name(_section(data, "Global", path), path)
     labels = _section(post, kind, path).get("label_list") if kind in post else None
     return Template(
@@ -182,7 +168,10 @@ def _from_inference_yml(data: Mapping[str, Any], path: Path) -> Template:
 
 def _name(section: Mapping[str, Any], path: Path) -> str:
     """The model's name by its settings, else by their folder; either can hold what no name has."""
-    return plain_name(str(section.get("model_name") or path.resolve().parent.name), "model")
+    name = section.get("model_name")
+    if not isinstance(name, str | None):
+        raise FileFormatError(f"{path}: Global.model_name is {show(name)}, which is not a name")
+    return plain_name(name or path.resolve().parent.name, "model")
 
 
 def _dictionary(name: str, yml: Path) -> tuple[str, ...]:
@@ -190,7 +179,7 @@ def _dictionary(name: str, yml: Path) -> tuple[str, ...]:
 
     Nothing else is opened: a yml that came with a model may name any file of this machine.
     """
-    shown, last = name[:200], PurePath(name).name
+    last = PurePath(name).name
     if 0 < len(last.encode("utf-8", "replace")) <= 255:
         inside = not PurePath(name).is_absolute() and ".." not in PurePath(name).parts and len(name) < 4096
         for candidate in (name, last) if inside else (last,):
@@ -199,8 +188,8 @@ def _dictionary(name: str, yml: Path) -> tuple[str, ...]:
         with contextlib.suppress(Paddle2TorchError):
             return read_charset(charset_path(last))
     raise ConfigError(
-        f"{yml} names the character set {shown!r}, which is neither in the yml's folder nor bundled: put it beside the "
-        f"yml, or give it with --charset"
+        f"{yml}: Global.character_dict_path names the character set {show(name)}, which is neither in the yml's folder "
+        f"nor bundled: put it beside the yml, or give it with --charset"
     )
 
 
@@ -222,32 +211,52 @@ def _preprocess(
     """`longest` is what `resize_long` means: in PaddleOCR's own code, which reads training settings, what it says."""
     try:
         if task == "rec" and "RecResizeImg" in transforms:
-            channels, height, width = (int(size) for size in transforms["RecResizeImg"]["image_shape"])
-            return RecPreprocess(image_shape=(channels, height, width))
+            return RecPreprocess(image_shape=_image_shape(transforms["RecResizeImg"], "RecResizeImg"))
         if task == "cls" and "ClsResizeImg" in transforms:
-            channels, height, width = (int(size) for size in transforms["ClsResizeImg"]["image_shape"])
-            return ClsPreprocess(image_shape=(channels, height, width))
+            return ClsPreprocess(image_shape=_image_shape(transforms["ClsResizeImg"], "ClsResizeImg"))
         if task == "det":
             return _det_preprocess(transforms, longest)
-    except (KeyError, TypeError, ValueError) as error:
-        raise FileFormatError(f"{path}: the transforms cannot be read: {error!r}") from None
+    except ConfigError as error:
+        raise FileFormatError(f"{path}: the transforms cannot be read: {error}") from None
     return None
+
+
+def _image_shape(options: Mapping[str, Any], transform: str) -> tuple[int, int, int]:
+    channels, height, width = _numbers(options, "image_shape", transform)
+    return int(channels), int(height), int(width)
+
+
+def _numbers(options: Mapping[str, Any], key: str, where: str) -> tuple[float, float, float]:
+    """Three finite numbers, which may be written as text; raises `ConfigError` for everything else."""
+    values = options.get(key)
+    if not isinstance(values, list) or len(values) != 3:
+        raise ConfigError(f"{where}.{key} needs three values, and is {show(values)}")
+    first, second, third = (_number(value, f"{where}.{key}") for value in values)
+    return first, second, third
+
+
+def _number(value: Any, where: str) -> float:
+    try:
+        number = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else math.nan
+    except (ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ConfigError(f"{where}: {show(value)} stands where a number belongs")
+    return number
 
 
 def _det_preprocess(transforms: Mapping[str, Mapping[str, Any]], longest: Limit) -> DetPreprocess:
     settings = DetPreprocess()
     resize = transforms.get("DetResizeForTest", {})
-    if "limit_side_len" in resize:
-        limit: Limit = "min" if resize.get("limit_type") == "min" else "max"
-        settings = replace(settings, limit_side_len=int(resize["limit_side_len"]), limit_type=limit)
-    elif "resize_long" in resize:
-        limit = "min" if resize.get("limit_type") == "min" else longest
-        settings = replace(settings, limit_side_len=int(resize["resize_long"]), limit_type=limit)
+    for key in ("limit_side_len", "resize_long"):
+        if key in resize:
+            limit: Limit = "min" if resize.get("limit_type") == "min" else "max" if key == "limit_side_len" else longest
+            side = int(_number(resize[key], f"DetResizeForTest.{key}"))
+            settings = replace(settings, limit_side_len=side, limit_type=limit)
+            break
     normalise = transforms.get("NormalizeImage", {})
     if "mean" in normalise:
-        mean, std = (tuple(float(value) for value in normalise[key]) for key in ("mean", "std"))
-        if len(mean) != 3 or len(std) != 3:
-            raise ValueError("mean and std need three values")
+        mean, std = (_numbers(normalise, key, "NormalizeImage") for key in ("mean", "std"))
         settings = replace(settings, mean=mean, std=std)
     return settings
 
@@ -257,11 +266,27 @@ def _postprocess(
 ) -> CTCDecode | DBPostprocess | ClsPostprocess | None:
     try:
         if task == "det":
-            defaults = DBPostprocess()
-            known = {key: type(getattr(defaults, key))(section[key]) for key in vars(defaults) if key in section}
-            return replace(defaults, **known)
-        if task == "cls":
-            return ClsPostprocess(labels=tuple(str(label) for label in labels)) if labels else ClsPostprocess()
-    except (TypeError, ValueError) as error:
+            return from_json(DBPostprocess, _known(section), "PostProcess")
+        if task == "cls" and labels:
+            if not isinstance(labels, list | tuple) or not all(isinstance(label, str | int) for label in labels):
+                raise ConfigError(f"label_list is {show(labels)}, which is not a list of labels")
+            return ClsPostprocess(labels=tuple(str(label) for label in labels))
+    except ConfigError as error:
         raise FileFormatError(f"{path}: PostProcess cannot be read: {error}") from None
-    return None
+    return ClsPostprocess() if task == "cls" else None
+
+
+def _known(section: Mapping[str, Any]) -> dict[str, Any]:
+    """What a `DBPostprocess` takes from the section; numbers may be written as text."""
+    known: dict[str, Any] = {}
+    for key, default in vars(DBPostprocess()).items():
+        if key not in section:
+            continue
+        value = section[key]
+        if isinstance(default, bool):
+            known[key] = bool(value)
+        elif isinstance(default, int | float):
+            known[key] = type(default)(_number(value, key))
+        else:
+            known[key] = value
+    return known

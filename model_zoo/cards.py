@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import functools
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ from paddle2torch.model_zoo.config import (
 )
 from paddle2torch.model_zoo.errors import ConfigError, FileFormatError
 from paddle2torch.model_zoo.names import NAME_BYTES_AT_MOST, check_name, is_name
-from paddle2torch.model_zoo.strict_json import from_json, unknown_key
+from paddle2torch.model_zoo.strict_json import from_json, read_json, unknown_key
 
 CARDS = Path(__file__).parent / "cards"
 
@@ -218,11 +217,7 @@ class Card:
 def read_card(path: Path) -> Card:
     """Read one card file; raises `ConfigError` for anything that does not belong there."""
     path = Path(path)
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: the card cannot be read: {error}") from None
-    card = from_json(Card, data, str(path))
+    card = from_json(Card, read_json(path, "card"), str(path))
     if card.name != path.stem:
         raise ConfigError(f"{path}: the card calls itself {card.name!r}; file name and name must agree")
     return card

@@ -8,9 +8,14 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 
-from paddle2torch.model_zoo.errors import ConfigError, FileFormatError
+from paddle2torch.model_zoo.config import check_characters
+from paddle2torch.model_zoo.errors import ConfigError, FileFormatError, Paddle2TorchError
+from paddle2torch.model_zoo.files import read_bounded
 
 CHARSETS = Path(__file__).parent / "charsets"
+
+MOST_BYTES = 4 << 20
+"""Of a character set; the largest official one has 0.1 MB."""
 
 
 def read_charset(path: Path) -> tuple[str, ...]:
@@ -20,13 +25,16 @@ def read_charset(path: Path) -> tuple[str, ...]:
     after it by one. An empty line is kept too (PaddleOCR makes a class of it). The space that `use_space_char`
     appends is not in the file and not added here.
 
-    Raises `ConfigError` where there is no such file, `FileFormatError` where it is not UTF-8 or has no line.
+    Raises `ConfigError` where there is no such file, `FileFormatError` where it is not UTF-8, has no line, or has
+    control characters or whole texts in its lines.
     """
     path = Path(path)
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{path}: the character set cannot be read: {error.strerror}") from None
+        content = read_bounded(path, MOST_BYTES, "character set")
+    except FileFormatError:
+        raise
+    except Paddle2TorchError as error:
+        raise ConfigError(f"the character set {error}") from None
     try:
         # Split at \n alone, as PaddleOCR does: str.splitlines also splits at characters that sets contain.
         lines = content.decode("utf-8").split("\n")
@@ -38,7 +46,12 @@ def read_charset(path: Path) -> tuple[str, ...]:
         lines.pop()
     if not lines:
         raise FileFormatError(f"{path}: the character set is empty; it needs one character a line")
-    return tuple(line.rstrip("\r") for line in lines)
+    characters = tuple(line.rstrip("\r") for line in lines)
+    try:
+        check_characters(characters, str(path))
+    except ConfigError as error:
+        raise FileFormatError(f"{error}; a character set has one character a line") from None
+    return characters
 
 
 def charset_path(name: str) -> Path:

@@ -7,16 +7,33 @@ constants, and where the model came from.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.names import check_name, file_in
-from paddle2torch.model_zoo.strict_json import from_json, to_json
+from paddle2torch.model_zoo.show import show, show_path
+from paddle2torch.model_zoo.strict_json import check_plain, from_json, read_json, to_json, within
 
 CONFIG_NAME = "model_config.json"
+
+# What settings from outside can ask for; the largest official ones are 224, 3200, 960, 1.5 and 4.
+MOST_HEIGHT = 1024
+MOST_WIDTH = 16_384
+MOST_PIXELS = 1 << 20
+"""Of a recogniser's or classifier's input."""
+MOST_SIDE = 65_536
+"""Of a page; the detector's input has its own, narrower limit (`tasks.detection.MAX_SIDE`)."""
+MOST_UNCLIP = 20.0
+MOST_LABELS = 1000
+
+# C0 (but for the tab, which an official set has), C1, and surrogates, which no encoding can write.
+_CONTROL = re.compile("[\0-\x08\n-\x1f\x7f-\x9f\ud800-\udfff]")
+_MOST_OF_A_CHARACTER = 64
 
 Form = Literal["training", "fused"]
 Task = Literal["rec", "det", "cls"]
@@ -38,12 +55,46 @@ class Component:
     def from_json(cls, data: Any, where: str) -> Component:
         """Read the flat object; raises `ConfigError` where it has no `name`."""
         if not isinstance(data, dict) or not isinstance(data.get("name"), str):
-            raise ConfigError(f'{where}: expected an object with a "name", found {data!r}')
-        return cls(data["name"], {key: value for key, value in data.items() if key != "name"})
+            raise ConfigError(f'{where}: expected an object with a "name", found {show(data)}')
+        options = {key: value for key, value in data.items() if key != "name"}
+        check_plain(options, where)
+        return cls(data["name"], options)
 
     def to_json(self) -> dict[str, Any]:
         """The flat object."""
         return {"name": self.name, **to_json(self.options)}
+
+
+def _check_levels(settings: RecPreprocess | DetPreprocess | ClsPreprocess) -> None:
+    """Raise `ConfigError` for levels that make no numbers of an image."""
+    within(settings, scale=(1e-6, 1e6), mean=(-1e6, 1e6), std=(1e-6, 1e6))
+
+
+def _check_image(settings: RecPreprocess | ClsPreprocess) -> None:
+    """The same, and for an input of a size that no line and no page is brought to."""
+    _check_levels(settings)
+    within(settings, image_shape=(1, MOST_WIDTH))
+    channels, height, width = settings.image_shape
+    longest = max(width, getattr(settings, "max_width", None) or 0)
+    if channels != 3 or height > MOST_HEIGHT or height * longest > MOST_PIXELS:
+        raise ConfigError(
+            f"image_shape is {list(settings.image_shape)}: it must be 3 channels, a height up to {MOST_HEIGHT:,}, and "
+            f"a width (max_width, where that is more) that makes at most {MOST_PIXELS:,} pixels"
+        )
+
+
+def check_characters(characters: Sequence[str], where: str) -> None:
+    """Raise `ConfigError` for control characters, halves of characters, and whole texts among `characters`."""
+    for index, character in enumerate(characters):
+        if len(character) > _MOST_OF_A_CHARACTER or _CONTROL.search(character):
+            raise ConfigError(
+                f"{where}: {show(character)} (number {index + 1:,}) "
+                + (
+                    "has a control character or half a character in it"
+                    if len(character) <= _MOST_OF_A_CHARACTER
+                    else f"has {len(character):,} letters, at most {_MOST_OF_A_CHARACTER} are one character"
+                )
+            )
 
 
 @dataclass(frozen=True)
@@ -61,6 +112,10 @@ class RecPreprocess:
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     max_width: int | None = 3200
+
+    def __post_init__(self) -> None:
+        within(self, max_width=(1, MOST_WIDTH))
+        _check_image(self)
 
 
 @dataclass(frozen=True)
@@ -80,6 +135,10 @@ class DetPreprocess:
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
+    def __post_init__(self) -> None:
+        _check_levels(self)
+        within(self, limit_side_len=(1, MOST_SIDE))
+
 
 @dataclass(frozen=True)
 class ClsPreprocess:
@@ -98,6 +157,8 @@ class ClsPreprocess:
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
 
     def __post_init__(self) -> None:
+        _check_image(self)
+        within(self, resize_short=(1, MOST_HEIGHT))
         if self.resize_short is not None and (not self.keep_ratio or self.resize_short < max(self.image_shape[1:])):
             raise ConfigError(
                 f"resize_short keeps the aspect ratio and leaves enough to cut out {self.image_shape[1:]}: "
@@ -127,6 +188,9 @@ class DBPostprocess:
     score_mode: Literal["fast", "slow"] = "fast"
     box_type: Literal["quad", "poly"] = "quad"
 
+    def __post_init__(self) -> None:
+        within(self, thresh=(0, 1), box_thresh=(0, 1), max_candidates=(1, 100_000), unclip_ratio=(0, MOST_UNCLIP))
+
 
 @dataclass(frozen=True)
 class ClsPostprocess:
@@ -134,6 +198,12 @@ class ClsPostprocess:
 
     labels: tuple[str, ...] = ("0", "180")
     thresh: float | None = 0.9
+
+    def __post_init__(self) -> None:
+        within(self, thresh=(0, 1))
+        if not 1 <= len(self.labels) <= MOST_LABELS:
+            raise ConfigError(f"labels: a classifier has 1 to {MOST_LABELS} of them, here are {len(self.labels):,}")
+        check_characters(self.labels, "labels")
 
 
 @dataclass(frozen=True)
@@ -203,13 +273,9 @@ class ModelConfig:
     def load(cls, folder: Path) -> ModelConfig:
         """Read `model_config.json` of a converted model's folder."""
         path = file_in(Path(folder), CONFIG_NAME)
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise ConfigError(f"{folder} is not a converted model: it has no {CONFIG_NAME}") from None
-        except (UnicodeDecodeError, ValueError, RecursionError) as error:
-            raise ConfigError(f"{path} is not JSON: {error}") from None
-        return from_json(cls, data, str(path))
+        if not os.path.exists(path):
+            raise ConfigError(f"{show_path(folder)} is not a converted model: it has no {CONFIG_NAME}")
+        return from_json(cls, read_json(path), show_path(path))
 
     def dumps(self) -> str:
         """The text of `model_config.json`."""
@@ -219,11 +285,13 @@ class ModelConfig:
 def check_charset(charset: tuple[str, ...] | None, head: Component, name: str) -> None:
     """Raise unless the character set fits the head: one class per character and one for the blank."""
     classes = head.options.get("classes")
+    if charset is not None:
+        check_characters(charset, f"{name}: charset")
     if charset is None:
-        raise ConfigError(f"{name}: a recogniser needs its character set (class count {classes})")
+        raise ConfigError(f"{name}: a recogniser needs its character set (class count {show(classes)})")
     if classes != len(charset) + 1:
         raise ConfigError(
             f"{name}: the character set has {len(charset)} characters, which makes {len(charset) + 1} classes with the "
-            f"blank, but the head has {classes}. Give the set this model was trained with (--charset, one character a "
-            f"line; PaddleOCR appends a space where use_space_char is on)"
+            f"blank, but the head has {show(classes)}. Give the set this model was trained with (--charset, one "
+            f"character a line; PaddleOCR appends a space where use_space_char is on)"
         )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Mapping
+import typing
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -14,12 +16,41 @@ from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.layers import Reparameterised
 from paddle2torch.model_zoo.rec_heads import MultiHead, Targets
 from paddle2torch.model_zoo.registry import Role, parts
-from paddle2torch.model_zoo.strict_json import unknown_key
+from paddle2torch.model_zoo.show import show, show_text
+from paddle2torch.model_zoo.strict_json import check_type, unknown_key
 
-# Of settings from outside; the largest official ones are 12 and 18,385.
-LAYER_COUNTS = frozenset({"conv_kxk_num", "depth", "depths", "num_decoder_layers"})
+# What settings from outside can ask for. Officially there are up to 18 layers, 18,711 classes, 2048 channels.
 MOST_LAYERS = 100
-MOST_CHANNELS = 1_000_000
+MOST_PARAMETERS = 1 << 29
+"""Elements of all tensors of a network; the largest official one has 33 million."""
+_CHANNELS = (0, 65_536)
+_RATES, _SIZES, _STRIDES = (0, 1), (1, 32), (1, 16)
+LIMITS: Mapping[str, tuple[float, float]] = {
+    "attn_drop_rate": _RATES,
+    "classes": (1, 1_000_000),
+    "conv_kxk_num": (1, MOST_LAYERS),
+    "depth": (0, MOST_LAYERS),
+    "depths": (0, MOST_LAYERS),
+    "drop_path_rate": _RATES,
+    "drop_rate": _RATES,
+    "dropout_prob": _RATES,
+    "k": (1, 1e6),
+    "kernel_list": _SIZES,
+    "kernel_size": _SIZES,
+    "large_stride": _STRIDES,
+    "last_conv_stride": _STRIDES,
+    "last_kernel_size": _SIZES,
+    "last_pool_kernel_size": _SIZES,
+    "max_text_length": (1, 2000),
+    "mlp_ratio": (0.01, 64),
+    "num_heads": (1, 1024),
+    "num_decoder_layers": (0, MOST_LAYERS),
+    "scale": (0.01, 16),
+    "small_stride": _STRIDES,
+    "stride_list": _STRIDES,
+    "sub_k": (-1, 16),
+}
+"""Of an option's number or numbers, by its name. All others are numbers of channels."""
 
 
 class Network(nn.Module):
@@ -59,6 +90,9 @@ def build_model(config: ModelConfig) -> Network:
 
     Raises `ConfigError` for an architecture that is not known or an option that it does not have.
     """
+    if torch.empty(0).device.type != "meta":
+        with torch.device("meta"):
+            build_model(config)  # so that nothing larger than a network is made
     fused = config.form == "fused"
     backbone = _build("backbone", config.backbone, fused, config)
     channels = backbone.out_channels
@@ -67,7 +101,12 @@ def build_model(config: ModelConfig) -> Network:
         neck = _build("neck", config.neck, fused, config, in_channels=channels)
         channels = neck.out_channels
     head = _build("head", config.head, fused, config, in_channels=channels)
-    return Network(config, backbone, neck, head)
+    network = Network(config, backbone, neck, head)
+    if (elements := sum(tensor.numel() for tensor in network.state_dict().values())) > MOST_PARAMETERS:
+        raise ConfigError(
+            f"{config.name}: its settings make a network of {elements:,} numbers, at most {MOST_PARAMETERS:,} are taken"
+        )
+    return network
 
 
 def _build(
@@ -79,8 +118,8 @@ def _build(
 ) -> nn.Module:
     where, registry = f"{config.name}: {part}", parts(part)
     if component.name not in registry:
-        raise ConfigError(f"{where}: {component.name!r} is not supported; known: {', '.join(registry) or 'none'}")
-    _check_sizes(component.options, where)
+        raise ConfigError(f"{where}: {show(component.name)} is not supported; known: {', '.join(registry) or 'none'}")
+    check_options(part, component, where)
     constructor = registry[component.name].build
     parameters = inspect.signature(constructor).parameters
     if fused and "fused" in parameters:
@@ -91,20 +130,43 @@ def _build(
             raise unknown_key(key, options, f"{where} {component.name}")
     try:
         return constructor(**given, **component.options)
-    except TypeError as error:
-        # Nested options (the neck inside a head) are checked by their own constructor.
-        raise ConfigError(f"{where} {component.name}: {error}") from None
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        # Options of the right types within their limits that do not fit each other.
+        reason = show_text(str(error), 200)
+        raise ConfigError(f"{where} {component.name}: its options make no network: {reason}") from None
 
 
-def _check_sizes(options: Mapping[str, Any], where: str) -> None:
-    """Raise `ConfigError` for numbers that no network has: settings come from outside, and would build for hours."""
-    for key, value in options.items():
-        most = MOST_LAYERS if key in LAYER_COUNTS else MOST_CHANNELS
-        for number in value if isinstance(value, list | tuple) else [value]:
-            if isinstance(number, Mapping):
-                _check_sizes(number, f"{where}: {key}")
-            elif isinstance(number, int | float) and abs(number) > most:
-                raise ConfigError(f"{where}: {key} is {number}, and at most {most} is taken for a network")
+@functools.cache
+def _types(constructor: Callable[..., nn.Module]) -> Mapping[str, Any]:
+    return typing.get_type_hints(constructor.__init__)
+
+
+def check_options(part: Role, component: Component, where: str) -> None:
+    """Raise `ConfigError`, led by `where`, for options of another type than their constructor takes, or so large that
+    building the network would take hours. Options that are unknown or missing are left to `build_model`.
+    """
+    known = parts(part).get(component.name)
+    types = {} if known is None else _types(known.build)
+    for key, value in component.options.items():
+        place = f"{where}.{show_text(str(key))}"
+        if key in types and value is not None:
+            check_type(types[key], value, place)
+        _check_numbers(key, value, place)
+
+
+def _check_numbers(key: str, value: Any, where: str) -> None:
+    low, high = LIMITS.get(key, _CHANNELS)
+    if isinstance(value, Mapping):  # the options of a part of a part
+        for inner, item in value.items():
+            _check_numbers(inner, item, f"{where}.{show_text(str(inner))}")
+    elif isinstance(value, list | tuple):
+        total = sum(item for item in value if isinstance(item, int))
+        if len(value) > MOST_LAYERS or (key in ("depth", "depths") and total > MOST_LAYERS):
+            raise ConfigError(f"{where} is {show(value)}: a network has at most {MOST_LAYERS} layers")
+        for item in value:
+            _check_numbers(key, item, where)
+    elif isinstance(value, int | float) and not isinstance(value, bool) and not low <= value <= high:
+        raise ConfigError(f"{where} is {show(value)}: it must be a number from {low:,} to {high:,}")
 
 
 def replace_module(root: nn.Module, path: str, module: nn.Module) -> None:

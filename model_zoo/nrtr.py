@@ -11,6 +11,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.layers import Embedding, Mlp
 
 START, END = 2, 3
@@ -22,6 +23,8 @@ class MultiheadAttention(nn.Module):
 
     def __init__(self, dim: int, num_heads: int, *, self_attn: bool) -> None:
         super().__init__()
+        if dim % num_heads:
+            raise ConfigError(f"nrtr_dim {dim} cannot be shared out to {num_heads} heads")
         self.num_heads = num_heads
         self.scale = (dim // num_heads) ** -0.5
         if self_attn:

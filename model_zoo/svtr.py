@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.layers import ConvNormAct, Mlp
 from paddle2torch.model_zoo.registry import Shapes, count_items
 
@@ -20,6 +21,8 @@ class Attention(nn.Module):
 
     def __init__(self, dim: int, *, num_heads: int, dropout: float, attention_dropout: float) -> None:
         super().__init__()
+        if dim % num_heads:
+            raise ConfigError(f"hidden_dims {dim} cannot be shared out to num_heads {num_heads}")
         self.num_heads = num_heads
         self.scale = (dim // num_heads) ** -0.5
         self.qkv = nn.Linear(dim, dim * 3)

@@ -31,13 +31,13 @@ from paddle2torch.converters.paddle_files.pdparams import read_pdparams
 from paddle2torch.converters.paddle_files.pickler import write_pdparams
 from paddle2torch.converters.paddle_files.pir import read_pir
 from paddle2torch.converters.paddle_files.program import Program
-from paddle2torch.converters.templates import load_yml
 from paddle2torch.exporting.export import Exported
 from paddle2torch.model_zoo.cards import load_card
 from paddle2torch.model_zoo.config import ClsPostprocess, DBPostprocess, ModelConfig
 from paddle2torch.model_zoo.errors import ConfigError, ConversionError
 from paddle2torch.model_zoo.names import file_in
 from paddle2torch.model_zoo.network import Network, build_model
+from paddle2torch.model_zoo.strict_yaml import read_yaml
 from paddle2torch.parity.reference import run_program
 from paddle2torch.zoo.sources import obtain, obtain_local
 
@@ -187,7 +187,7 @@ def _write_settings(folder: Path, template: Path, config: ModelConfig) -> list[s
         if not has_space:
             notes.append("the character set does not end with a space: PaddleOCR needs use_space_char: false")
     if template.is_file():
-        settings = load_yml(template)
+        settings = read_yaml(template)
         section = settings.get("PostProcess")
         if not isinstance(section, dict):
             raise ConfigError(f"{template}: it has no section PostProcess")

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-import yaml
-
 from paddle2torch.converters.templates import Template, from_yml
 from paddle2torch.model_zoo.errors import ConfigError
+from paddle2torch.model_zoo.show import show, show_text
 from paddle2torch.model_zoo.strict_json import from_json, unknown_key
+from paddle2torch.model_zoo.strict_yaml import read_yaml
 from paddle2torch.training.settings import (
     DatasetSettings,
     DataSettings,
@@ -92,8 +93,7 @@ def translate(path: Path, *, pretrained: str | None) -> Translation:
     template = from_yml(path)
     if template.task not in ("rec", "det"):
         raise ConfigError(f"{path}: models of task {template.task!r} cannot be trained here, only rec and det")
-    # from_yml has read it once: it is YAML, holds sections, and is not large.
-    reader = _Reader(yaml.safe_load(Path(path).read_bytes()), str(path))
+    reader = _Reader(read_yaml(path), str(path))
     reader.at("Architecture.model_type", str)
     length = reader.at("Global.max_text_length", int, 25)
     settings = Settings(
@@ -127,16 +127,37 @@ class _Reader:
                 raise ConfigError(f"{self.where}: {path} is missing")
             return default
         if kind is float and isinstance(value, (int, str)) and not isinstance(value, bool):
-            try:
-                return cast(T, float(value))
-            except ValueError:
-                raise self.wrong(path, kind, value) from None
+            return cast(T, self.real(path, value))
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise self.wrong(path, kind, value)
+        if isinstance(value, float) and not math.isfinite(value):
             raise self.wrong(path, kind, value)
         return value
 
+    def real(self, path: str, value: Any) -> float:
+        """The finite number `value`, which was found at `path`."""
+        try:
+            number = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else math.nan
+        except (ValueError, OverflowError):
+            number = math.nan
+        if not math.isfinite(number):
+            raise self.wrong(path, float, value)
+        return number
+
+    def sections(self, path: str) -> list[dict[str, Any]]:
+        """The list of sections at `path`; empty where there is none."""
+        value = self.raw(path)
+        if value is None:
+            return []
+        if not isinstance(value, list) or not all(
+            isinstance(item, dict) and all(isinstance(options, dict | None) for options in item.values())
+            for item in value
+        ):
+            raise ConfigError(f"{self.where}: {path} should be a list of sections, found {show(value)}")
+        return value
+
     def wrong(self, path: str, kind: type, value: Any) -> ConfigError:
-        return ConfigError(f"{self.where}: {path} should be of type {kind.__name__}, found {value!r}")
+        return ConfigError(f"{self.where}: {path} should be of type {kind.__name__}, found {show(value)}")
 
     def raw(self, path: str) -> Any:
         """The value at `path` as it is, None where there is none. All below it counts as read."""
@@ -153,7 +174,7 @@ class _Reader:
         value = self.raw(path)
         if value is not None and value not in allowed:
             said = " or ".join(map(repr, allowed))
-            raise ConfigError(f"{self.where}: {path} is {value!r}; here it can only be {said}")
+            raise ConfigError(f"{self.where}: {path} is {show(value)}; here it can only be {said}")
 
     def left_out(self) -> dict[str, str]:
         """The paths of values that were not read, and why."""
@@ -165,7 +186,7 @@ class _Reader:
             return []
         if isinstance(place, dict):
             return [leaf for key, value in place.items() for leaf in self._leaves(value, f"{prefix}{key}.")]
-        return [path]
+        return [show_text(path, 200)]
 
 
 def _reason(path: str) -> str:
@@ -203,8 +224,9 @@ def _split(reader: _Reader, name: str) -> SplitSettings:
 
 def _sampler(reader: _Reader, name: str) -> MultiScaleSampler | None:
     path = f"{name}.sampler"
-    if reader.data.get(name, {}).get("sampler") is None:
+    if reader.raw(path) is None:
         return None
+    reader.read.discard(path)  # its keys are read one by one
     reader.only(f"{path}.name", "MultiScaleSampler")
     defaults = MultiScaleSampler()
     data = {
@@ -219,14 +241,14 @@ def _sampler(reader: _Reader, name: str) -> MultiScaleSampler | None:
 def _rec_loss(reader: _Reader) -> RecLossSettings:
     reader.only("Loss.name", "MultiLoss")
     parts: dict[str, dict[str, Any]] = {}
-    for entry in reader.raw("Loss.loss_config_list") or []:
+    for entry in reader.sections("Loss.loss_config_list"):
         for name, options in entry.items():
             parts[name] = options or {}
     for name, known in (("CTCLoss", {"use_focal_loss"}), ("NRTRLoss", {"smoothing"})):
         for key in parts.get(name, {}):
             if key not in known:
                 raise unknown_key(key, known, f"{reader.where}: Loss.loss_config_list {name}")
-    if strange := sorted(set(parts) - {"CTCLoss", "NRTRLoss"}):
+    if strange := sorted(show_text(str(name)) for name in set(parts) - {"CTCLoss", "NRTRLoss"}):
         raise ConfigError(f"{reader.where}: Loss: {', '.join(strange)} cannot be trained here, only CTCLoss, NRTRLoss")
     return RecLossSettings(
         reader.at("Loss.weight_1", float, 1.0),
@@ -265,7 +287,7 @@ def _optimizer(reader: _Reader, task: str) -> OptimizerSettings:
             f"bounded: write clip_norm_global"
         )
     return OptimizerSettings(
-        lr=float(lr[0]) if lr else reader.at("Optimizer.lr.learning_rate", float),
+        lr=_first(reader, "Optimizer.lr.values") if lr else reader.at("Optimizer.lr.learning_rate", float),
         beta1=reader.at("Optimizer.beta1", float, 0.9),
         beta2=reader.at("Optimizer.beta2", float, 0.999),
         epsilon=reader.at("Optimizer.epsilon", float, 1e-8),
@@ -276,13 +298,19 @@ def _optimizer(reader: _Reader, task: str) -> OptimizerSettings:
     )
 
 
+def _first(reader: _Reader, path: str) -> float:
+    values = reader.raw(path)
+    return reader.real(path, values[0] if isinstance(values, list) else values)
+
+
 def _fc_decay(reader: _Reader) -> float:
     """The L2 of the CTC head's last layer; PaddleOCR's CTCHead has one of its own where the yml says nothing."""
-    head = reader.data["Architecture"].get("Head") or {}
+    # from_yml has read the section: a head is one, and so is each entry of a list of heads.
+    head = reader.data["Architecture"]["Head"]
     for entry in head.get("head_list") or [{"CTCHead": {"Head": head}}]:
-        options = (entry.get("CTCHead") or {}).get("Head") or {}
-        if "fc_decay" in options:
-            return float(options["fc_decay"])
+        options = (entry.get("CTCHead") or {}).get("Head")
+        if isinstance(options, dict) and options.get("fc_decay") is not None:
+            return reader.real("the fc_decay of the CTC head", options["fc_decay"])
     return 4e-4
 
 

@@ -7,20 +7,41 @@ read strictly: a key that nobody reads is an error which names the nearest one t
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from paddle2torch.atomic import land_file
-from paddle2torch.model_zoo.config import CONFIG_NAME, ModelConfig
+from paddle2torch.model_zoo.config import (
+    CONFIG_NAME,
+    MOST_HEIGHT,
+    MOST_PIXELS,
+    MOST_WIDTH,
+    ModelConfig,
+)
 from paddle2torch.model_zoo.errors import ConfigError
-from paddle2torch.model_zoo.strict_json import from_json, to_json
+from paddle2torch.model_zoo.show import show, show_path, show_text
+from paddle2torch.model_zoo.strict_json import decode_json, from_json, read_json, to_json, within
 
 SETTINGS_NAME = "config.json"
 
 MODEL_CONFIG_KEY = "model_config"
 """Assignments `model_config.KEY=VALUE` are for the other file."""
+
+# What a training can be asked for; the largest official values are 1000 epochs, a batch of 384 and 12 workers.
+MOST_COUNT = 10**9
+"""Of epochs and steps."""
+MOST_BATCH = 65_536
+MOST_WORKERS = 1024
+MOST_SCALES = 100
+MOST_TEXT = 2000
+"""Characters of a label."""
+MOST_FACTOR = 1e38
+"""Of rates, weights of losses and bounds of gradients: what float32 holds."""
+MOST_POWER = 100.0
+MOST_SEED = 2**63 - 1
 
 T = TypeVar("T")
 
@@ -39,10 +60,10 @@ class Transform:
     def from_json(cls, data: Any, where: str) -> Transform:
         """Read the object; raises `ConfigError` where it is not one name with an object of options (or null)."""
         if not isinstance(data, dict) or len(data) != 1:
-            raise ConfigError(f'{where}: a transform is an object with one key, {{"NAME": {{…}}}}, not {data!r}')
+            raise ConfigError(f'{where}: a transform is an object with one key, {{"NAME": {{…}}}}, not {show(data)}')
         ((name, options),) = data.items()
         if options is not None and not isinstance(options, dict):
-            raise ConfigError(f"{where}: the options of {name} are an object, not {options!r}")
+            raise ConfigError(f"{where}: the options of {show_text(name)} are an object, not {show(options)}")
         return cls(name, options or {})
 
     def to_json(self) -> dict[str, Any]:
@@ -69,6 +90,7 @@ class DatasetSettings:
     transforms: tuple[Transform, ...] = ()
 
     def __post_init__(self) -> None:
+        within(self, ext_op_transform_idx=(0, MOST_COUNT))
         if (self.name == "LMDBDataSet") == bool(self.label_file_list):
             raise ConfigError(
                 f"{self.name} {'takes no' if self.label_file_list else 'needs a'} label_file_list (data_dir: "
@@ -80,7 +102,7 @@ class DatasetSettings:
                 f"give one for each, or one for all"
             )
         if not all(ratio > 0 for ratio in self.ratio_list):
-            raise ConfigError(f"ratio_list: the shares must be above 0, found {list(self.ratio_list)}")
+            raise ConfigError(f"ratio_list: the shares must be above 0, found {show(list(self.ratio_list))}")
 
 
 @dataclass(frozen=True)
@@ -97,8 +119,9 @@ class MultiScaleSampler:
     divided_factor: tuple[int, int] = (8, 16)
 
     def __post_init__(self) -> None:
-        if not self.scales or self.first_bs < 1 or min(self.divided_factor) < 1:
-            raise ConfigError("sampler: scales must not be empty; first_bs and divided_factor must be at least 1")
+        within(self, scales=(1, MOST_WIDTH), first_bs=(1, MOST_BATCH), divided_factor=(1, MOST_HEIGHT))
+        if not 1 <= len(self.scales) <= MOST_SCALES or max(w * h for w, h in self.scales) > MOST_PIXELS:
+            raise ConfigError(f"sampler: 1 to {MOST_SCALES} scales of at most {MOST_PIXELS:,} pixels are taken")
 
 
 @dataclass(frozen=True)
@@ -118,8 +141,7 @@ class LoaderSettings:
     num_workers: int = 4
 
     def __post_init__(self) -> None:
-        if self.batch_size_per_card < 1 or self.num_workers < 0:
-            raise ConfigError("loader: batch_size_per_card must be at least 1 and num_workers at least 0")
+        within(self, batch_size_per_card=(1, MOST_BATCH), num_workers=(0, MOST_WORKERS))
 
 
 @dataclass(frozen=True)
@@ -139,6 +161,9 @@ class DataSettings:
     eval: SplitSettings
     max_text_length: int = 25
 
+    def __post_init__(self) -> None:
+        within(self, max_text_length=(1, MOST_TEXT))
+
 
 @dataclass(frozen=True)
 class RecLossSettings:
@@ -151,6 +176,9 @@ class RecLossSettings:
     weight_2: float = 1.0
     use_focal_loss: bool = False
     smoothing: bool = True
+
+    def __post_init__(self) -> None:
+        within(self, weight_1=(0, MOST_FACTOR), weight_2=(0, MOST_FACTOR))
 
 
 @dataclass(frozen=True)
@@ -169,6 +197,8 @@ class DBLossSettings:
     eps: float = 1e-6
 
     def __post_init__(self) -> None:
+        factors = (0, MOST_FACTOR)
+        within(self, alpha=factors, beta=factors, ohem_ratio=factors, eps=(1e-30, 1))
         if self.main_loss_type == "BCELoss" and not self.balance_loss:
             raise ConfigError("loss: BCELoss is one value per pixel, of which balance_loss makes one: set it to true")
 
@@ -192,10 +222,12 @@ class OptimizerSettings:
     clip_norm_global: float | None = None
 
     def __post_init__(self) -> None:
+        factors = (0, MOST_FACTOR)
+        within(self, lr=factors, epsilon=factors, l2=factors, fc_decay=factors, lab_lr=factors)
         if not (self.lr > 0 and 0 <= self.beta1 < 1 and 0 <= self.beta2 < 1 and self.epsilon > 0):
             raise ConfigError("optimizer: lr and epsilon must be above 0, beta1 and beta2 in [0, 1)")
-        if self.l2 < 0 or (self.clip_norm_global is not None and self.clip_norm_global <= 0):
-            raise ConfigError("optimizer: l2 must not be negative, clip_norm_global above 0 or null")
+        if self.clip_norm_global is not None and not 0 < self.clip_norm_global <= MOST_FACTOR:
+            raise ConfigError(f"optimizer: clip_norm_global must be above 0, at most {MOST_FACTOR:g}, or null")
 
 
 @dataclass(frozen=True)
@@ -214,8 +246,14 @@ class ScheduleSettings:
     values: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.warmup_epoch < 0:
-            raise ConfigError(f"schedule: warmup_epoch is negative: {self.warmup_epoch}")
+        within(
+            self,
+            warmup_epoch=(0, MOST_COUNT),
+            end_lr=(0, MOST_FACTOR),
+            power=(0, MOST_POWER),
+            decay_epochs=(0, MOST_COUNT),
+            values=(0, MOST_FACTOR),
+        )
         if self.name == "Piecewise" and len(self.values) != len(self.decay_epochs) + 1:
             raise ConfigError(
                 f"schedule: Piecewise takes one value more than decay_epochs, found {len(self.values)} and "
@@ -254,14 +292,13 @@ class TrainingSettings:
     early_stop: int | None = None
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.accumulation < 1:
-            raise ConfigError("training: epochs and accumulation must be at least 1")
+        within(
+            self, epochs=(1, MOST_COUNT), seed=(0, MOST_SEED), accumulation=(1, MOST_COUNT), early_stop=(1, MOST_COUNT)
+        )
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise ConfigError(f"training: dropout must be in [0, 1), found {self.dropout}")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ConfigError(f"training: ema_decay must be between 0 and 1, found {self.ema_decay}")
-        if self.early_stop is not None and self.early_stop < 1:
-            raise ConfigError(f"training: early_stop must be at least 1, found {self.early_stop}")
 
 
 @dataclass(frozen=True)
@@ -278,8 +315,7 @@ class EvaluationSettings:
     is_filter: bool = False
 
     def __post_init__(self) -> None:
-        if self.every_steps < 1 or self.start_step < 0:
-            raise ConfigError("evaluation: every_steps must be at least 1 and start_step at least 0")
+        within(self, every_steps=(1, MOST_COUNT), start_step=(0, MOST_COUNT))
 
 
 @dataclass(frozen=True)
@@ -298,8 +334,7 @@ class OutputSettings:
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
-        if self.print_steps < 1 or self.save_steps < 1:
-            raise ConfigError("output: print_steps and save_steps must be at least 1")
+        within(self, print_steps=(1, MOST_COUNT), save_steps=(1, MOST_COUNT))
 
 
 @dataclass(frozen=True)
@@ -399,8 +434,8 @@ def assign(data: Any, assignment: str) -> Any:
     if not equals or not all(steps):
         raise ConfigError(f"--set {assignment}: expected KEY.KEY=VALUE")
     try:
-        value = json.loads(text)
-    except ValueError:
+        value = decode_json(text)
+    except (ValueError, RecursionError):
         value = text
     place = data
     for depth, step in enumerate(steps):
@@ -409,7 +444,7 @@ def assign(data: Any, assignment: str) -> Any:
             key: Any = step
             if not last and place.get(step) is None:
                 place[step] = {}
-        elif isinstance(place, list) and step.isdecimal() and int(step) < len(place):
+        elif isinstance(place, list) and step.isdecimal() and len(step) < 10 and int(step) < len(place):
             key = int(step)
         else:
             raise ConfigError(f"--set {assignment}: there is no {'.'.join(steps[: depth + 1])!r}")
@@ -421,16 +456,9 @@ def assign(data: Any, assignment: str) -> Any:
 
 
 def _read(cls: type[T], path: Path, assignments: Sequence[str]) -> T:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}. `paddle2torch init` writes both files") from None
-    except (UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} is not JSON: {error}") from None
+    if not os.path.exists(path):
+        raise ConfigError(f"{show_path(path)}: there is no such file. `paddle2torch init` writes both files")
+    data = read_json(path)
     for assignment in assignments:
         assign(data, assignment)
-    try:
-        return from_json(cls, data, str(path))
-    except ConfigError as error:
-        # Cross-field checks do not know the file they came from.
-        raise error if str(path) in str(error) else ConfigError(f"{path}: {error}") from None
+    return from_json(cls, data, show_path(path))

@@ -40,7 +40,7 @@ from paddle2torch.model_zoo.config import (
     ModelConfig,
     RecPreprocess,
 )
-from paddle2torch.model_zoo.errors import ConfigError, FileFormatError
+from paddle2torch.model_zoo.errors import ConfigError, FileFormatError, Paddle2TorchError
 from paddle2torch.model_zoo.network import build_model
 from paddle2torch.model_zoo.strict_json import from_json, to_json
 from paddle2torch.tasks.detection import input_size
@@ -423,15 +423,15 @@ def test_a_classifier_with_a_label_too_few() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"{", "the card cannot be read"),
-        (b"\xff", "the card cannot be read"),
-        (b"[" * 100_000, "the card cannot be read"),
+        (b"{", "is not JSON"),
+        (b"\xff", "is not JSON"),
+        (b"[" * 100_000, "is not JSON"),
         (b"{}", "the key 'name' is missing"),
     ],
 )
 def test_a_file_that_is_no_card(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "ch_PP-OCRv4_rec.json"
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(Paddle2TorchError, match="there is no such file"):
         read_card(path)
     path.write_bytes(content)
     with pytest.raises(ConfigError, match=message):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from pathlib import Path
 
@@ -68,7 +69,7 @@ def test_bundled_sets_are_the_published_ones(name: str) -> None:
         (b"a\nb", ("a", "b")),
         (b"a\r\n \r\n\t\r\n", ("a", " ", "\t")),
         (b" \n\n  \n", (" ", "", "  ")),
-        ("\u2028\n\x0b\n\u3000\n\x85\n".encode(), ("\u2028", "\x0b", "\u3000", "\x85")),
+        ("\u2028\n\u3000\n\u200b\n".encode(), ("\u2028", "\u3000", "\u200b")),
         ("ä\nक्ष\n".encode(), ("ä", "क्ष")),
     ],
     ids=["lines", "no last newline", "windows", "spaces", "what splits lines elsewhere", "several code points"],
@@ -81,9 +82,9 @@ def test_only_the_ends_of_lines_are_removed(tmp_path: Path, content: bytes, char
 
 def test_what_is_no_character_set(tmp_path: Path) -> None:
     path = tmp_path / "set.txt"
-    with pytest.raises(ConfigError, match=r"set\.txt: the character set cannot be read: No such file"):
+    with pytest.raises(ConfigError, match=r"set\.txt: there is no such file"):
         read_charset(path)
-    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+    with pytest.raises(ConfigError, match="is a directory"):
         read_charset(tmp_path)
     path.write_bytes(b"")
     with pytest.raises(FileFormatError, match="is empty"):
@@ -91,6 +92,30 @@ def test_what_is_no_character_set(tmp_path: Path) -> None:
     path.write_bytes(b"a\nb\n" + b"\xff\xfe")
     with pytest.raises(FileFormatError, match="byte 4 is not UTF-8"):
         read_charset(path)
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(FileFormatError, match="is larger than"):
+        read_charset(path)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ConfigError, match="is not a regular file"):
+        read_charset(tmp_path / "pipe")
+
+
+@pytest.mark.parametrize("control", ["\x00", "\x07", "\x0b", "a\rb", "\x1b[2J", "\x7f", "\x85", "\x9b2J"])
+def test_control_characters_are_no_characters_of_a_set(tmp_path: Path, control: str) -> None:
+    path = tmp_path / "set.txt"
+    path.write_text(f"a\n{control}\nb\n", encoding="utf-8", newline="")
+    with pytest.raises(FileFormatError, match=r"\(number 2\) has a control character") as caught:
+        read_charset(path)
+    assert str(caught.value).isprintable()
+
+
+def test_a_text_is_no_character(tmp_path: Path) -> None:
+    path = tmp_path / "set.txt"
+    path.write_text("a\n" + "b" * 3_000_000, encoding="utf-8")
+    with pytest.raises(FileFormatError, match="has 3,000,000 letters") as caught:
+        read_charset(path)
+    assert len(str(caught.value)) < 500
 
 
 @pytest.mark.parametrize("name", ["en_dic.txt", "../charsets/en_dict.txt", "en"])

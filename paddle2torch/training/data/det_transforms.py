@@ -17,12 +17,15 @@ import numpy as np
 import pyclipper
 from numpy.typing import NDArray
 
-from paddle2torch.model_zoo.config import DetPreprocess
+from paddle2torch.model_zoo.config import MOST_SIDE, DetPreprocess
 from paddle2torch.model_zoo.errors import ConfigError
-from paddle2torch.tasks.detection import input_size
+from paddle2torch.model_zoo.show import show
+from paddle2torch.model_zoo.strict_json import within
+from paddle2torch.tasks.detection import MAX_SIDE, input_size
 from paddle2torch.tasks.geometry import crop_quad
 from paddle2torch.tasks.images import BGRImage
 from paddle2torch.training.data.labels import parse_boxes, stack_polygons
+from paddle2torch.training.settings import MOST_COUNT
 
 RESIZED_PIXELS = 2**27
 """No page is enlarged beyond so many pixels (0.4 GB), where PaddleOCR has no bound."""
@@ -84,6 +87,9 @@ class CopyPaste:
 
     objects_paste_ratio: float = 0.2
     limit_paste: bool = True
+
+    def __post_init__(self) -> None:
+        within(self, objects_paste_ratio=(0, 1))
 
     def __call__(self, page: Page, request: PageRequest) -> Page:
         rng = request.rng
@@ -154,12 +160,18 @@ class FliplrArgs:
 
     p: float = 1.0
 
+    def __post_init__(self) -> None:
+        within(self, p=(0, 1))
+
 
 @dataclass(frozen=True)
 class AffineArgs:
     """`rotate`: from and to how many degrees, counter-clockwise."""
 
     rotate: tuple[float, float]
+
+    def __post_init__(self) -> None:
+        within(self, rotate=(-360, 360))
 
 
 @dataclass(frozen=True)
@@ -169,8 +181,9 @@ class ResizeArgs:
     size: tuple[float, float]
 
     def __post_init__(self) -> None:
-        if not 0 < self.size[0] <= self.size[1]:
-            raise ConfigError(f"IaaAugment: the size of Resize is a range of factors above 0, not {list(self.size)}")
+        within(self, size=(1e-3, 1e3))
+        if self.size[0] > self.size[1]:
+            raise ConfigError(f"IaaAugment: the size of Resize is a range of factors, not {list(self.size)}")
 
 
 @dataclass(frozen=True)
@@ -249,6 +262,7 @@ class EastRandomCropData:
     keep_ratio: bool = True
 
     def __post_init__(self) -> None:
+        within(self, size=(1, MAX_SIDE), max_tries=(1, 100_000), min_crop_side_ratio=(0, 1))
         if not self.keep_ratio:
             # PaddleOCR scales the polygons by one factor then, and the image by two.
             raise ConfigError("EastRandomCropData: keep_ratio must be true, without it polygons and image part")
@@ -326,6 +340,9 @@ class MakeBorderMap:
     thresh_max: float = 0.7
     total_epoch: int | None = None
 
+    def __post_init__(self) -> None:
+        within(self, shrink_ratio=(0, 1), thresh_min=(0, 1), thresh_max=(0, 1), total_epoch=(1, MOST_COUNT))
+
     def __call__(self, page: Page, request: PageRequest) -> Page:
         ratio = _epoch_ratio(self.shrink_ratio, self.total_epoch, request.epoch)
         nearness = np.zeros(page.image.shape[:2], dtype=np.float32)
@@ -392,6 +409,9 @@ class MakeShrinkMap:
     min_text_size: float = 8
     total_epoch: int | None = None
 
+    def __post_init__(self) -> None:
+        within(self, shrink_ratio=(0, 1), min_text_size=(0, MAX_SIDE), total_epoch=(1, MOST_COUNT))
+
     def __call__(self, page: Page, request: PageRequest) -> Page:
         height, width = page.image.shape[:2]
         first = _epoch_ratio(self.shrink_ratio, self.total_epoch, request.epoch)
@@ -449,6 +469,11 @@ class NormalizeImage:
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     order: Literal["hwc"] = "hwc"
 
+    def __post_init__(self) -> None:
+        if not 1e-6 <= self.factor <= 1e6:
+            raise ConfigError(f"NormalizeImage: scale is {show(self.scale)}: it must be a number from 1e-6 to 1e6")
+        within(self, mean=(-1e6, 1e6), std=(1e-6, 1e6))
+
     @property
     def factor(self) -> float:
         """`scale` as a number: the official files have it as the text "1./255."."""
@@ -456,7 +481,7 @@ class NormalizeImage:
             numerator, _, denominator = str(self.scale).partition("/")
             return float(numerator) / float(denominator or 1)
         except (ValueError, ZeroDivisionError):
-            raise ConfigError(f"NormalizeImage: scale must be a number or a quotient, not {self.scale!r}") from None
+            raise ConfigError(f"NormalizeImage: scale must be a number or a quotient, not {show(self.scale)}") from None
 
     def __call__(self, page: Page, request: PageRequest) -> Page:
         # A table: 256 normalisations per channel in place of one per pixel, with the same values.
@@ -483,6 +508,9 @@ class DetResizeForTest:
 
     limit_side_len: int = 736
     limit_type: Literal["max", "min"] = "min"
+
+    def __post_init__(self) -> None:
+        within(self, limit_side_len=(1, MOST_SIDE))
 
     def __call__(self, page: Page, request: PageRequest) -> Page:
         image = np.asarray(page.image)

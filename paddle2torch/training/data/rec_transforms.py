@@ -6,18 +6,21 @@ Given the same random draws, in the same order, the images are PaddleOCR's bit f
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from paddle2torch.model_zoo.config import RecPreprocess
+from paddle2torch.model_zoo.config import MOST_HEIGHT, MOST_PIXELS, RecPreprocess
 from paddle2torch.model_zoo.errors import ConfigError
+from paddle2torch.model_zoo.show import show
+from paddle2torch.model_zoo.strict_json import within
 from paddle2torch.tasks.images import BGRImage
 from paddle2torch.tasks.recognition import resize_norm, resized_width
 from paddle2torch.training.data.encode import EncodedLabel, LabelEncoder
+from paddle2torch.training.settings import MOST_TEXT
 
 GRID = 100
 """Pixels between the points at which a TIA warp is computed; in between it is interpolated."""
@@ -62,6 +65,10 @@ class RecConAug:
     max_text_length: int = 25
     ext_data_num: int = 1
 
+    def __post_init__(self) -> None:
+        within(self, prob=(0, 1), max_text_length=(1, MOST_TEXT), ext_data_num=(0, 100))
+        _check_size(self.image_shape[:2])
+
     def __call__(self, line: Line, request: LineRequest) -> Line:
         if request.rng.random() > self.prob:
             return line
@@ -79,6 +86,15 @@ class RecConAug:
         return line
 
 
+def _check_size(size: Sequence[int]) -> None:
+    """Raise `ConfigError` for a (height, width) that no line is brought to."""
+    if min(size) < 1 or size[0] > MOST_HEIGHT or size[0] * size[1] > MOST_PIXELS:
+        raise ConfigError(
+            f"image_shape has the height and width {show(list(size))}: a height from 1 to {MOST_HEIGHT:,} is taken, "
+            f"and at most {MOST_PIXELS:,} pixels"
+        )
+
+
 def _aspect(image: BGRImage) -> float:
     return image.shape[1] / image.shape[0]
 
@@ -94,6 +110,9 @@ class RecAug:
     jitter_prob: float = 0.4
     blur_prob: float = 0.4
     hsv_aug_prob: float = 0.4
+
+    def __post_init__(self) -> None:
+        within(self, **{field.name: (0, 1) for field in fields(self)})
 
     def __call__(self, line: Line, request: LineRequest) -> Line:
         rng = request.rng
@@ -339,6 +358,9 @@ class RecResizeImg:
     """Options of RecResizeImg: `image_shape` is (channels, height, width)."""
 
     image_shape: tuple[int, int, int]
+
+    def __post_init__(self) -> None:
+        _check_size(self.image_shape[1:])
 
 
 @dataclass(frozen=True)
