@@ -81,7 +81,7 @@ def engines(checkout: Path, model: str | None, weights: Path | None) -> tuple[En
     }
     return (
         Engine("paddle2torch", f"{__name__}:load_ours", ("paddle2torch", "torch"), {"model": model}),
-        Engine("PaddleOCR", "paddle2torch.parity._paddle_reference:load_training", ("paddlepaddle",), theirs),
+        Engine("PaddleOCR", "paddle2torch.bench._paddle_training:load_training", ("paddlepaddle",), theirs),
     )
 
 

@@ -1,9 +1,8 @@
 """Executes an exported program under Paddle: `python -m paddle2torch.parity._paddle_reference REQUEST`.
 
-The only module that imports paddle, and only ever run in a process of its own, because Paddle and PyTorch in one
-process break each other on many machines. `paddle2torch.parity.reference` is its only caller: it prepares the
-environment (Paddle reads most settings on import), writes the request, and reads the report. The one exception is
-`load_training`, which the processes of `paddle2torch.bench.train` load.
+With `bench._paddle_training` the only module that imports paddle, and only run in a process of its own: Paddle and
+PyTorch in one process break each other on many machines. `paddle2torch.parity.reference` is its only caller: it
+prepares the environment (Paddle reads most settings on import), writes the request, and reads the report.
 
 Request, a JSON file:
     program, parameters   paths of the two files of the export
@@ -23,7 +22,7 @@ import importlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -328,45 +327,6 @@ def compare_operations(stored: Sequence[_Described], loaded: Sequence[_Described
             f"Paddle {version} loads another program than the file holds: {len(stored)} operations in the file, "
             f"{len(loaded)} when loaded; run the Paddle version that exported it"
         )
-
-
-def load_training(threads: int, *, checkout: str, config: str, weights: str | None) -> Callable[[Any], list[list[str]]]:
-    """The other engine of `bench_train`: a training step of PaddleOCR's own code, as its `tools/train.py` builds it.
-
-    threads: those of the environment, which Paddle reads on import. checkout: a folder with PaddleOCR's `ppocr`.
-    config: its training yml. Returns what makes a step with the images and gives the loss, once for each image.
-    """
-    import yaml
-
-    from paddle2torch.bench.train import batch_of
-
-    sys.path.insert(0, checkout)
-    paddle: Any = importlib.import_module("paddle")
-    settings = yaml.safe_load(Path(config).read_text(encoding="utf-8"))
-    with Path(checkout, settings["Global"]["character_dict_path"]).open(encoding="utf-8") as file:
-        classes = len(file.readlines()) + settings["Global"]["use_space_char"] + 1
-    settings["Architecture"]["Head"]["out_channels_list"] = {
-        "CTCLabelDecode": classes,
-        "NRTRLabelDecode": classes + 3,
-    }
-    model = importlib.import_module("ppocr.modeling.architectures").build_model(settings["Architecture"])
-    if weights is not None:
-        model.set_state_dict(paddle.load(weights))
-    loss_of = importlib.import_module("ppocr.losses").build_loss(settings["Loss"])
-    build_optimizer = importlib.import_module("ppocr.optimizer").build_optimizer
-    optimizer, schedule = build_optimizer(settings["Optimizer"], epochs=1, step_each_epoch=1000, model=model)
-    model.train()
-
-    def step(images: Any) -> list[list[str]]:
-        batch = [paddle.to_tensor(values) for values in batch_of(images).values()]
-        loss = loss_of(model(batch[0], data=batch[1:]), batch)["loss"]
-        loss.backward()
-        optimizer.step()
-        optimizer.clear_grad()
-        schedule.step()
-        return [[str(float(loss))]] * len(images)
-
-    return step
 
 
 if __name__ == "__main__":

@@ -26,8 +26,7 @@ from paddle2torch.model_zoo.names import file_in, is_name
 from paddle2torch.zoo.downloads import MAX_BYTES, UnreachableError, check_reachable
 from paddle2torch.zoo.folder import WEIGHTS_NAME, load_model
 from paddle2torch.zoo.hub_card import hub_card
-from paddle2torch.zoo.resolve import is_hub_id
-from paddle2torch.zoo.sources import one_line
+from paddle2torch.zoo.sources import is_hub_id, one_line
 
 RECORD_NAME = "hub.json"
 CARD_NAME = "README.md"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +12,7 @@ from paddle2torch.model_zoo.cards import Card, find_card, load_card
 from paddle2torch.model_zoo.config import CONFIG_NAME
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.names import is_name
-
-_HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
+from paddle2torch.zoo.sources import is_hub_id
 
 
 @dataclass(frozen=True)
@@ -35,11 +33,6 @@ class Resolved:
     def converted(self) -> Path | None:
         """The folder of the converted model where it is on this machine under that name; of a Hub repository None."""
         return self.folder if self.folder is not None and (self.folder / CONFIG_NAME).is_file() else None
-
-
-def is_hub_id(name: str) -> bool:
-    """Whether `name` has the form of a Hugging Face Hub repository, "org/name"."""
-    return len(name) <= 2 * 96 + 1 and _HUB_ID.fullmatch(name) is not None and ".." not in name and "--" not in name
 
 
 def resolve(model: str | Path, revision: str | None = None) -> Resolved:

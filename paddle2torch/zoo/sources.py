@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -42,6 +43,7 @@ SourceForm = Literal["training", "inference"]
 _RECORD_NAME = "source.json"
 _ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 _PIP_SECONDS = 1800
+_HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 
 # How each file begins. A proxy's login page that comes with status 200 must not end up in the cache.
 _SIGNATURES = {".pdparams": b"\x80", ".pdiparams": b"\0\0\0\0", ".pdmodel": b"\n", ".json": b"{"}
@@ -71,6 +73,11 @@ class _Record:
     origin: str
     source: Source | None
     sha256: Mapping[str, str]
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether `name` has the form of a Hugging Face Hub repository, "org/name"."""
+    return len(name) <= 2 * 96 + 1 and _HUB_ID.fullmatch(name) is not None and ".." not in name and "--" not in name
 
 
 def obtain(card: Card, *, fused: bool = False, weights: Path | None = None, progress: bool = True) -> Obtained:

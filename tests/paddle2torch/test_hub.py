@@ -33,7 +33,7 @@ from paddle2torch.zoo import hub
 from paddle2torch.zoo.folder import save_model
 from paddle2torch.zoo.hub import push
 from paddle2torch.zoo.hub_card import hub_card
-from paddle2torch.zoo.resolve import is_hub_id
+from paddle2torch.zoo.sources import is_hub_id
 
 TOKEN = "hf_atesttoken"
 
