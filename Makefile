@@ -3,8 +3,11 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO := $(CURDIR)/demo
+MINUTES ?= 5
+SEED ?= 1
+KIND ?=
 
-.PHONY: demo test lint types clean
+.PHONY: demo test lint types fuzz clean
 
 demo: $(VENV)/.demo
 	@PADDLE2TORCH_HOME=$(DEMO) BIN=$(BIN) sh .ci/demo $(DEMO)
@@ -19,6 +22,10 @@ lint: $(VENV)/.test
 types: $(VENV)/.test
 	$(BIN)/mypy -p paddle2torch
 
+# Hostile and broken files of every kind: `make fuzz MINUTES=5 SEED=1 KIND=yaml,pdf`. What is found is in fuzz-findings/.
+fuzz: $(VENV)/.test
+	PYTHONPATH=tests $(BIN)/python -m fuzz.run --minutes $(MINUTES) --seed $(SEED) --kind "$(KIND)"
+
 $(VENV)/.demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q -c constraints.txt -e '.[paddle]'
@@ -32,4 +39,4 @@ $(VENV)/.test: pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache fuzz-findings

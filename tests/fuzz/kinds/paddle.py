@@ -1,0 +1,171 @@
+"""Paddle's own files: checkpoints, programs, parameters."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from functools import cached_property
+from pathlib import Path
+from random import Random
+from typing import Any, ClassVar
+
+import numpy as np
+from fuzz.cases import Case
+from fuzz.kinds import (
+    Kind,
+    encoders,
+)
+from fuzz.mutate import (
+    VALUES,
+    dumps,
+    json_attacks,
+    mutate_bytes,
+    mutate_fields,
+    mutate_pickle,
+    mutate_tree,
+)
+
+
+class Pickle(Kind):
+    """A training checkpoint."""
+
+    name = "pickle"
+
+    @cached_property
+    def tensors(self) -> dict[str, Any]:
+        generator = np.random.default_rng(0)
+        tensors: dict[str, Any] = {
+            f"layer{i}.weight": generator.normal(size=(2, 3)).astype("float32") for i in range(4)
+        }
+        tensors |= {"half": np.ones(2, "uint16"), "order": np.asfortranarray(np.ones((2, 3))), "epoch": 3, "acc": 0.5}
+        tensors |= {"named": ("linear_0.b_0", np.ones(3, "float32")), "score": np.float64(1.5)}
+        return tensors | {"StructuredToParameterName@@": {"layer0.weight": "linear_0.w_0"}}
+
+    @cached_property
+    def network(self) -> dict[str, np.ndarray]:
+        from small_models import fill, lstm_config
+
+        from paddle2torch.converters.layout import layout_table, to_paddle
+        from paddle2torch.model_zoo.network import build_model
+
+        model = build_model(lstm_config()).eval()
+        fill(model)
+        return to_paddle(layout_table(model), model.state_dict())
+
+    def make(self, rng: Random) -> Case:
+        if rng.random() < 0.3:
+            return {"best_accuracy.pdparams": pickle.dumps(self._other_tensors(rng), rng.choice((2, 4)))}
+        content = pickle.dumps(self.tensors, rng.choice((2, 3, 4, 5)))
+        damage = rng.choice((mutate_bytes, mutate_pickle, mutate_pickle))
+        return {"best_accuracy.pdparams": damage(rng, content)}
+
+    def _other_tensors(self, rng: Random) -> dict[Any, Any]:
+        """A real network's, some of them renamed, of another shape or type, or not there."""
+        tensors: dict[Any, Any] = dict(self.network)
+        for _ in range(rng.choice((1, 1, 2, 5))):
+            name = rng.choice(list(tensors))
+            array = np.asarray(self.network.get(name, np.ones(3, "float32")))
+            match rng.randrange(7):
+                case 0:
+                    del tensors[name]
+                case 1:
+                    tensors[rng.choice(("\x1b[31m", "x" * 900, name + ".x", "Student." + name, "a\nb", ""))] = array
+                case 2:
+                    tensors[name] = array.astype(
+                        rng.choice(("int8", "float16", "bool", "complex64", "float64", "int64"))
+                    )
+                case 3:
+                    tensors[name] = array.reshape(-1)[: rng.choice((0, 1, 3))]
+                case 4:
+                    tensors[name] = array.reshape(*array.shape, *[1] * rng.choice((1, 20)))
+                case 5:
+                    tensors[name] = np.full(array.shape, rng.choice((np.nan, np.inf, 1e38)), array.dtype)
+                case _:
+                    tensors[name] = rng.choice(VALUES)
+        return tensors
+
+    def run(self, folder: Path) -> None:
+        from paddle2torch.converters.convert import convert_files
+
+        convert_files(folder / "best_accuracy.pdparams", None, name="fuzzed")
+
+
+class Program(Kind):
+    """An exported program with its parameters and settings."""
+
+    names: ClassVar[tuple[str, ...]] = ("w", "b")
+
+    @cached_property
+    def parameters(self) -> bytes:
+        files = encoders()
+        record: bytes = files.record(np.ones(4, "float32")) + files.record(np.ones((4, 3, 1, 1), "float32"))
+        return record
+
+    def with_parameters(self, rng: Random, name: str, program: bytes) -> Case:
+        parameters = mutate_bytes(rng, self.parameters) if rng.random() < 0.1 else self.parameters
+        return {name: program, "inference.pdiparams": parameters}
+
+    def run(self, folder: Path) -> None:
+        from paddle2torch.converters.convert import convert_files
+        from paddle2torch.converters.paddle_files.exports import read_program
+        from paddle2torch.converters.paddle_files.pdiparams import read_parameters
+        from paddle2torch.converters.templates import from_card
+        from paddle2torch.model_zoo.cards import load_card
+
+        program, parameters = read_program(folder)
+        read_parameters(program, parameters)
+        # One network: all of them take half a second.
+        convert_files(folder, from_card(load_card("ch_ppocr_mobile_v2.0_cls")), name="fuzzed")
+
+
+class Pdmodel(Program):
+    """A legacy program."""
+
+    name = "protobuf"
+
+    def make(self, rng: Random) -> Case:
+        content = encoders().small_pdmodel()
+        damage = rng.choice((mutate_bytes, mutate_fields, mutate_fields))
+        return self.with_parameters(rng, "inference.pdmodel", damage(rng, content))
+
+
+class Pir(Program):
+    """A program of Paddle 3."""
+
+    name = "pir"
+
+    def make(self, rng: Random) -> Case:
+        content = encoders().small_pir()
+        match rng.randrange(8):
+            case 0:
+                content = json_attacks(rng, content)
+            case 1 | 2:
+                content = mutate_bytes(rng, content)
+            case _:
+                content = dumps(mutate_tree(rng, json.loads(content)))
+        return self.with_parameters(rng, "inference.json", content)
+
+
+class Pdiparams(Kind):
+    """Parameters of an export whose program is sound."""
+
+    name = "pdiparams"
+
+    def make(self, rng: Random) -> Case:
+        files = encoders()
+        if rng.random() < 0.5:
+            array = np.ones(rng.choice(((4,), (4, 3, 1, 1), ())), "float32")
+            description = mutate_fields(rng, files.tensor_desc(rng.choice((0, 1, 2, 4, 5, 6, 22, 23, 99)), array.shape))
+            content = files.record(array, description) + files.record(np.ones(4, "float32"))
+        else:
+            content = files.record(np.ones(4, "float32")) + files.record(np.ones((4, 3, 1, 1), "float32"))
+            content = mutate_bytes(rng, content)
+        return {"inference.pdiparams": content, "inference.json": files.small_pir()}
+
+    def run(self, folder: Path) -> None:
+        from paddle2torch.converters.paddle_files.pdiparams import read_parameters, read_pdiparams
+        from paddle2torch.converters.paddle_files.pir import read_pir
+
+        path = folder / "inference.pdiparams"
+        read_parameters(read_pir(folder / "inference.json"), path)
+        read_pdiparams(path, ["w", "b"])
