@@ -30,24 +30,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-# A program from outside must not reach the disk, the network or Python through Paddle's own operations.
-_FORBIDDEN_OPERATIONS = frozenset(
-    {
-        "ap_facade",
-        "ap_variadic",
-        "load",
-        "load_combine",
-        "openvino_engine",
-        "py_func",
-        "py_layer",
-        "pylayer",
-        "read_file",
-        "run_program",
-        "save",
-        "save_combine",
-        "tensorrt_engine",
-    }
-)
+from paddle2torch.parity._paddle_operations import refused_operations
 
 # Outputs that hold no value at inference: Paddle leaves them unallocated, or allocated and never written.
 _LEGACY_SCRATCH_SLOTS = frozenset(
@@ -145,10 +128,16 @@ def match_inputs(
     return feed
 
 
-def _refuse_forbidden(names: Iterable[str]) -> None:
-    forbidden = sorted(_FORBIDDEN_OPERATIONS.intersection(name.rstrip("_") for name in names))
-    if forbidden:
-        raise RequestError(f"the program would reach files or code from inside ({', '.join(forbidden)}): not executed")
+def _refuse_unknown(names: Iterable[str]) -> None:
+    """Raise for an operation that is not known to compute and nothing else: a program from outside must not reach the
+    disk, the network or Python through Paddle's own operations.
+    """
+    refused = refused_operations(set(names))
+    if refused:
+        raise RequestError(
+            f"the program has operations that are not on the list of those that only compute "
+            f"({', '.join(refused[:8])}): not executed"
+        )
 
 
 def _load_legacy(paddle: Any, executor: Any, request: Mapping[str, Any]) -> _Loaded:
@@ -158,7 +147,7 @@ def _load_legacy(paddle: Any, executor: Any, request: Mapping[str, Any]) -> _Loa
         model_filename=request["program"],
         params_filename=request["parameters"],
     )
-    _refuse_forbidden(op.type for block in program.blocks for op in block.ops)
+    _refuse_unknown(op.type for block in program.blocks for op in block.ops)
     block = program.global_block()
     dense = paddle.base.core.VarDesc.VarType.DENSE_TENSOR
     writers: dict[str, list[int]] = {}
@@ -216,7 +205,7 @@ def _load_pir(paddle: Any, executor: Any, request: Mapping[str, Any]) -> _Loaded
     )
     block = program.global_block()
     ops = list(block.ops)
-    _refuse_forbidden(op.name().partition(".")[2] for op in _walk(block))
+    _refuse_unknown(op.name() for op in _walk(block))
     stored = stored_operations(json.loads(Path(request["program"]).read_text(encoding="utf-8")))
     compare_operations(stored, _loaded_operations(ops, stored), paddle.__version__)
 

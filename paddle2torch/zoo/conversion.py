@@ -142,6 +142,11 @@ def _source_notes(obtained: Obtained, fused: bool) -> tuple[str, ...]:
     if obtained.source is not None and (obtained.form == "inference") != fused:
         kind = "inference release" if fused else "training checkpoint"
         notes.append(f"no source of the {kind} answered: took {obtained.origin} instead")
+    if not obtained.published:
+        notes.append(
+            f"not checked against a published digest, as there is none: {obtained.origin} is held to what this machine "
+            f"got when it first fetched it"
+        )
     return (*notes, *(f"did not answer: {reason}" for reason in obtained.tried))
 
 

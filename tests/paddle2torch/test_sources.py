@@ -8,6 +8,7 @@ import json
 import os
 import pickle
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -76,8 +77,9 @@ def card(training: tuple[Source, ...] = (), inference: tuple[Source, ...] = ()) 
 
 
 def contents(home: Path) -> list[str]:
-    """What lies in the cache, but for the locks."""
-    return sorted(str(path.relative_to(home)) for path in home.rglob("*") if path.is_file() and path.name != ".lock")
+    """What lies in the cache, but for the locks and what is known of addresses."""
+    files = [path.relative_to(home) for path in home.rglob("*") if path.is_file() and path.name != ".lock"]
+    return sorted(str(path) for path in files if path.parts[0] != "first_seen")
 
 
 def in_process(script: str, model: Card, **environment: str) -> subprocess.Popen[str]:
@@ -464,3 +466,47 @@ def test_progress_is_for_terminals(
     assert "tiny.pdparams" in err
     obtain(replace(card((source,)), name="quiet"), progress=False)
     assert capfd.readouterr() == ("", "")
+
+
+def test_an_address_without_a_digest_is_held_to_what_it_gave_first(server: Server, home: Path) -> None:
+    model = card(training=(server.url("tiny_pretrained.pdparams", CHECKPOINT),))
+    first = obtain(model)
+    assert not first.published
+    shutil.rmtree(home / "downloads")
+    assert obtain(model).sha256 == first.sha256
+    shutil.rmtree(home / "downloads")
+    changed = pickle.dumps({"head.weight": b"another"}, protocol=2)
+    server.files["/tiny_pretrained.pdparams"] = changed
+    with pytest.raises(
+        SourceError, match=f"gives another file than on 20.*its sha256 is {sha256(changed)}, and was"
+    ) as told:
+        obtain(model)
+    assert contents(home) == []
+    record = Path(str(told.value).split("accept it by removing ")[1].split()[0])
+    assert record.is_relative_to(home)
+    record.unlink()
+    assert obtain(model).sha256 == {"tiny_pretrained.pdparams": sha256(changed)}
+
+
+def test_what_was_not_what_it_claims_to_be_is_not_remembered(server: Server, home: Path) -> None:
+    model = card(training=(server.url("tiny_pretrained.pdparams", b"<html>log in</html>"),))
+    with pytest.raises(SourceError, match="is no such file"):
+        obtain(model)
+    server.url("tiny_pretrained.pdparams", CHECKPOINT)
+    assert obtain(model).sha256 == {"tiny_pretrained.pdparams": sha256(CHECKPOINT)}
+
+
+def test_a_record_that_cannot_be_read_holds_nothing_up_in_silence(server: Server, home: Path) -> None:
+    model = card(training=(server.url("tiny_pretrained.pdparams", CHECKPOINT),))
+    obtain(model)
+    shutil.rmtree(home / "downloads")
+    (record,) = (home / "first_seen").iterdir()
+    record.write_text("{")
+    with pytest.raises(SourceError, match=r"cannot be read: .*Remove it"):
+        obtain(model)
+
+
+def test_a_published_digest_needs_no_first_sight(server: Server, home: Path) -> None:
+    got = obtain(card(training=(server.url("tiny_pretrained.pdparams", CHECKPOINT, sha256(CHECKPOINT)),)))
+    assert got.published
+    assert not (home / "first_seen").exists()

@@ -24,6 +24,7 @@ from paddle2torch.model_zoo.forms.folding import fold
 from paddle2torch.model_zoo.layers import Hardsigmoid
 from paddle2torch.model_zoo.network import Network, build_model
 from paddle2torch.parity import verification
+from paddle2torch.parity._paddle_operations import refused_operations
 from paddle2torch.parity.golden import OUTPUT, Golden, load_golden, save_golden, shipped_golden
 from paddle2torch.parity.reference import PaddleRun
 from paddle2torch.parity.verification import (
@@ -342,3 +343,69 @@ def test_an_lstm_is_compared_by_its_sequence() -> None:
     assert set(expected) == {"neck.encoder_reshape", lstm, "neck.encoder", "neck", "head"}
     result = verification._compare_module(lstm, model, taps.outputs[lstm], expected[lstm], given[lstm], leaf=True)
     assert result.local == result.accumulated == Difference(0.0, 0.0)
+
+
+def small_golden(network: Network, **changes: object) -> Golden:
+    """What the network itself gives, as a golden of its two first layers."""
+    x = image(1, 3, 48, 64)
+    taps = verification._Taps(network)
+    output = taps.run(x).numpy()
+    leaves = (path for path in taps.outputs if "#" not in path)
+    paths = [path for path in leaves if next(network.get_submodule(path).children(), None) is None][:2]
+    arrays = {**{path: taps.outputs[path].numpy() for path in paths}, OUTPUT: output}
+    golden = Golden(
+        source="golden",
+        form="training",
+        paddle_version="3.3.1",
+        weights={},
+        input=x.numpy(),
+        layers={path: verification.sample(value, 64) for path, value in arrays.items()},
+        shapes={path: value.shape for path, value in arrays.items()},
+        largest={path: float(np.abs(value).max()) for path, value in arrays.items()},
+    )
+    return replace(golden, **changes)
+
+
+def test_a_golden_with_a_layer_holds_and_says_what_it_lacks(small: Network) -> None:
+    result = verify_golden(small, small_golden(small))
+    assert result.holds
+    assert any("layers that the golden does not hold" in gap for gap in result.not_covered)
+
+
+def test_a_golden_that_proves_nothing_does_not_hold(small: Network) -> None:
+    golden = small_golden(small)
+    only_output = {OUTPUT: golden.layers[OUTPUT]}
+    assert not verify_golden(small, replace(golden, layers=only_output)).holds, "no layer compared"
+    empty = {path: values[:0] for path, values in golden.layers.items()}
+    assert not verify_golden(small, replace(golden, layers=empty)).holds, "no value compared"
+    wrong = {path: values + 1 for path, values in golden.layers.items()}
+    for largest in (1e30, math.inf, math.nan, -1.0):
+        claimed = dict.fromkeys(golden.layers, largest)
+        assert not verify_golden(small, replace(golden, layers=wrong, largest=claimed)).holds, "any difference is small"
+
+
+def test_a_reference_that_the_model_brings_is_said(small: Network, tmp_path: Path) -> None:
+    save_model(tmp_path / "model", small.config, small.state_dict())
+    for place in (tmp_path / "model" / "golden.safetensors", tmp_path / "golden.safetensors"):
+        save_golden(small_golden(small), place)
+        result = verify(tmp_path / "model", reference=place)
+        said = any("came with the model" in gap for gap in result.not_covered)
+        assert said == (place.parent.name == "model")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "save",
+        "save_combine",
+        "load_combine",
+        "py_func",
+        "pd_op.py_func_",
+        "run_program",
+        "print",
+        "custom_op.relu",
+        "x",
+    ],
+)
+def test_operations_that_are_not_known_to_compute_only(name: str) -> None:
+    assert refused_operations({"relu", "pd_op.relu_", "cf.yield", "builtin.parameter", name}) == [name]
