@@ -22,6 +22,7 @@ from paddle2torch.model_zoo.config import ClsPreprocess, ModelConfig, RecPreproc
 from paddle2torch.model_zoo.errors import ConversionError
 from paddle2torch.model_zoo.layers import BatchNormHardswish, BatchNormReLU, Hardsigmoid
 from paddle2torch.model_zoo.network import Network, build_model
+from paddle2torch.model_zoo.show import show_text
 
 # Layers with parameters, by the torch type that computes them. Order matters where one type derives from another.
 LAYER_KINDS: tuple[tuple[type[nn.Module], str], ...] = (
@@ -45,6 +46,9 @@ ACTIVATION_KINDS: tuple[tuple[type[nn.Module], str], ...] = (
 ACTIVATIONS = frozenset(kind for _, kind in ACTIVATION_KINDS)
 # One module here, two operations in a program: a normalisation and its activation.
 ACTIVATED_NORMS: tuple[tuple[type[nn.Module], str], ...] = ((BatchNormReLU, "relu"), (BatchNormHardswish, "hardswish"))
+# Elements that a network may have beyond those of the program: all of the largest official one, so that the message
+# says which layer the program lacks. A network that is much larger is not made.
+MOST_MISSING = 1 << 25
 CONVOLUTIONS = {"conv2d": "conv", "depthwise_conv2d": "conv", "conv2d_transpose": "conv_transpose"}
 
 
@@ -57,6 +61,14 @@ def layer_kind(module: nn.Module) -> str | None:
 def kind_of(module: nn.Module) -> str | None:
     """The kind of a layer with parameters or of an activation."""
     return layer_kind(module) or next((kind for type_, kind in ACTIVATION_KINDS if isinstance(module, type_)), None)
+
+
+# Kinds of operations that are looked at: each has an input and an output.
+_READ = frozenset({*CONVOLUTIONS, *ACTIVATIONS, "add", "batch_norm", "layer_norm", "matmul", "multiply"}) | {
+    "reshape",
+    "rnn",
+    "transpose",
+}
 
 
 @dataclass(frozen=True)
@@ -95,6 +107,11 @@ def steps_of(program: Program) -> tuple[Step, ...]:
 
     Raises `ConversionError` where a parameter is used by no layer that is known here.
     """
+    for operation in program.operations:
+        if operation.kind in _READ and not (operation.inputs and operation.outputs):
+            raise ConversionError(
+                f"operation {operation.position} of the program ({operation.kind}) has no input or no output"
+            )
     parameters = set(program.parameters)
     # PIR reshapes a bias to (1, C, 1, 1) before it adds it.
     alias = {name: name for name in parameters}
@@ -135,6 +152,10 @@ def steps_of(program: Program) -> tuple[Step, ...]:
         except KeyError as name:
             raise ConversionError(
                 f"operation {operation.position} of the program ({operation.kind}) takes {name} for a parameter"
+            ) from None
+        except (StopIteration, ValueError):
+            raise ConversionError(
+                f"operation {operation.position} of the program ({operation.kind}) has not the inputs of its kind"
             ) from None
         if step is not None and step.kind == "lstm":
             reads, writes = turned.get(step.reads, step.reads), turned_back.get(step.writes, step.writes)
@@ -211,6 +232,10 @@ def layers_of(model: Network) -> tuple[tuple[str, str, nn.Module], ...]:
     try:
         with torch.inference_mode():
             model(torch.zeros(1, *example_shape(model.config)))
+    except RuntimeError as error:
+        raise ConversionError(
+            f"{model.config.name}: a network of these settings cannot be run: {show_text(str(error), 200)}"
+        ) from None
     finally:
         for handle in handles:
             handle.remove()
@@ -243,6 +268,10 @@ def align(program: Program, config: ModelConfig, source: str) -> Alignment:
     """
     with torch.device("meta"):
         model = build_model(config.with_form("fused")).eval()
+    elements = sum(tensor.numel() for tensor in model.state_dict().values())
+    stored = sum(math.prod(program.values[name].shape) for name in program.parameters)
+    if elements > stored + MOST_MISSING:
+        raise ConversionError(f"{source}: the network has {elements:,} numbers, the program {stored:,}")
     # Run on the CPU: on the meta device the first run would load PyTorch's decompositions (1.5 s).
     model.to_empty(device="cpu")
     network, steps = layers_of(model), steps_of(program)

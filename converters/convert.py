@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -39,7 +40,7 @@ from paddle2torch.model_zoo.config import (
     Task,
 )
 from paddle2torch.model_zoo.errors import ConversionError, Paddle2TorchError
-from paddle2torch.model_zoo.network import build_model
+from paddle2torch.model_zoo.network import MOST_PARAMETERS, build_model
 from paddle2torch.model_zoo.pplcnetv3 import DET_STAGES, REC_STAGES, pplcnetv3_scale
 from paddle2torch.model_zoo.registry import Shapes, parts
 from paddle2torch.model_zoo.svtr import svtr_options
@@ -51,6 +52,10 @@ DROPPED: tuple[tuple[str, str], ...] = (
 )
 # Distillation checkpoints hold several networks side by side; the student is the one that is released.
 PREFIXES = ("Student.", "Student2.", "Teacher.")
+
+
+MOST_TENSORS = 20_000
+"""Of a file; the largest official training checkpoint, three networks of it, has 3,000."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,7 @@ def convert_checkpoint(path: Path, template: Template | None = None, *, name: st
     """
     path = Path(path)
     checkpoint = read_pdparams(path)
+    _check_sizes({key: tuple(array.shape) for key, array in checkpoint.tensors.items()}, path)
     chosen, notes = _student({key: tuple(array.shape) for key, array in checkpoint.tensors.items()}, path)
     chosen = {key: chosen[name] for key, name in network_keys(chosen).items()}
     chosen, merged = _merge_cells(chosen, checkpoint.tensors, path)
@@ -83,6 +89,7 @@ def convert_checkpoint(path: Path, template: Template | None = None, *, name: st
     check_table(table, {key: shape for key, (shape, _) in kept.items()}, model, str(path))
     tensors = {key: checkpoint.tensors[original] for key, (_, original) in kept.items()}
     bfloat16 = frozenset(key for key, (_, original) in kept.items() if original in checkpoint.bfloat16)
+    _check_types(tensors, bfloat16, path)
     notes = (*notes, *merged, *dropped, *overruled)
     return Converted(_noted(config, notes), to_torch(table, tensors, bfloat16), table, notes)
 
@@ -95,8 +102,12 @@ def convert_export(path: Path, template: Template | None = None, *, name: str, s
     """
     program_path, parameters_path = find_export(path)
     program, _ = read_program(program_path)
-    steps = steps_of(program)
     shapes = {name: program.values[name].shape for name in program.parameters}
+    _check_sizes(shapes, program_path)
+    # Views of the file, not copies. What the program declares is in the file before a network of such sizes is made.
+    parameters = read_parameters(program, parameters_path)
+    _check_types(parameters.tensors, parameters.bfloat16, parameters_path)
+    steps = steps_of(program)
     kind: OriginKind = "legacy export" if program.format == "legacy" else "PIR export"
     candidates = _candidates(template)
     failures: list[tuple[float, str]] = []
@@ -109,12 +120,30 @@ def convert_export(path: Path, template: Template | None = None, *, name: str, s
             share = error.matched / error.layers if isinstance(error, AlignmentError) else 0.0
             failures.append((share, f"{_say_network(hint)}: {error}"))
             continue
-        parameters = read_parameters(program, parameters_path)
         state = to_torch(alignment.rows, parameters.tensors, parameters.bfloat16)
         second = " and no NRTR or SAR head" if config.head.name == "MultiHead" else ""
         notes = (f"an export has no training branches{second}",)
         return Converted(_noted(config, notes), state, alignment.rows, notes)
     raise ConversionError(_said(failures, program_path))
+
+
+def _check_sizes(shapes: Mapping[str, tuple[int, ...]], path: Path) -> None:
+    """Raise `ConversionError` for more tensors, or more numbers in them, than any network that is known here has."""
+    numbers = sum(math.prod(shape) for shape in shapes.values())
+    if len(shapes) > MOST_TENSORS or numbers > MOST_PARAMETERS * len(PREFIXES):
+        raise ConversionError(
+            f"{path} has {len(shapes):,} tensors of {numbers:,} numbers in all: no network known here is as large"
+        )
+
+
+def _check_types(tensors: Mapping[str, np.ndarray], bfloat16: frozenset[str], path: Path) -> None:
+    """Raise `ConversionError` for weights that are not floating-point numbers: PyTorch has no network of them."""
+    strange = [f"{key} ({a.dtype})" for key, a in tensors.items() if a.dtype.kind != "f" and key not in bfloat16]
+    if strange:
+        raise ConversionError(
+            f"{path}: weights are floating-point numbers, but these are not: {', '.join(strange[:8])}"
+            + (f" and {len(strange) - 8:,} more" if len(strange) > 8 else "")
+        )
 
 
 def _say_network(architecture: Architecture) -> str:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from paddle2torch.model_zoo.errors import ConversionError
+from paddle2torch.model_zoo.show import show_text
 
 Op = Literal["same", "transpose"]
 
@@ -122,7 +123,7 @@ def check_table(table: tuple[Row, ...], shapes: Mapping[str, tuple[int, ...]], m
 
 def _some(items: list[str], separator: str = ", ", most: int = 8) -> str:
     rest = f"{separator}… {len(items) - most} more" if len(items) > most else ""
-    return separator.join(items[:most]) + rest
+    return separator.join(show_text(item, 160) for item in items[:most]) + rest
 
 
 def to_torch(

@@ -7,6 +7,7 @@ A new file in this folder is found by itself; from elsewhere, importing a module
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -94,7 +95,7 @@ def recognise(role: Role, keys: Iterable[str]) -> Part | None:
 
 def count_items(shapes: Shapes, pattern: str) -> int:
     """How many of `pattern.format(0)`, `pattern.format(1)`, … names begin with."""
-    count = 0
-    while any(key.startswith(pattern.format(count)) for key in shapes):
-        count += 1
-    return count
+    before, _, after = pattern.partition("{}")
+    numbered = re.compile(f"{re.escape(before)}(0|[1-9][0-9]{{0,8}}){re.escape(after)}")
+    found = {int(match[1]) for match in map(numbered.match, shapes) if match is not None}
+    return next(count for count in range(len(found) + 1) if count not in found)

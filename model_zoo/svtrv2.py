@@ -20,6 +20,9 @@ from paddle2torch.model_zoo.svtr import Attention
 Mixer = Literal["Conv", "Global"]
 
 EPSILON = 1e-6
+MOST_STAGES = 20
+"""Of a checkpoint; official networks have three."""
+
 MIXER_KERNEL = 5
 MLP_RATIO = 4
 
@@ -248,6 +251,8 @@ def _svtrv2_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:
     mixer: list[list[str]] = []
     heads: list[int] = []
     while (prefix := f"backbone.stages.{len(dims)}.blocks.") + "0.norm1.weight" in shapes:
+        if len(dims) == MOST_STAGES:
+            raise ValueError(f"it has more than {MOST_STAGES} stages")
         dim = shapes[f"{prefix}0.norm1.weight"][0]
         kernels = [shape for key, shape in shapes.items() if key.startswith(prefix) and key.endswith(".mixer.weight")]
         attentions = sum(key.startswith(prefix) and key.endswith(".mixer.qkv.weight") for key in shapes)

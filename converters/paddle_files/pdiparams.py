@@ -12,6 +12,7 @@ import math
 import os
 import struct
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import BinaryIO
 
 import numpy as np
@@ -127,9 +128,11 @@ def read_tensor_desc(description: memoryview, where: str) -> tuple[str, tuple[in
             if dtype is None:
                 raise FileFormatError(f"{where}: unknown tensor type {code}; the file is corrupt or too new")
         elif number == 2:
-            shape.extend(protobuf.integers(value, where))
+            shape.extend(islice(protobuf.integers(value, where), _DIMENSIONS_AT_MOST + 1))
+            if len(shape) > _DIMENSIONS_AT_MOST:
+                break
     if dtype is None or len(shape) > _DIMENSIONS_AT_MOST:
-        raise FileFormatError(f"{where}: no type, or {len(shape)} dimensions; the file is corrupt")
+        raise FileFormatError(f"{where}: no type, or more than {_DIMENSIONS_AT_MOST} dimensions; the file is corrupt")
     return dtype, tuple(shape)
 
 

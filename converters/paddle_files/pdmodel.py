@@ -128,18 +128,26 @@ def read_pdmodel(path: str | os.PathLike[str]) -> Program:
     data = map_file(path)
     if len(data) > _SIZE_AT_MOST:
         raise FileFormatError(f"{path}: {len(data):,} bytes are too many for a program; is it a .pdiparams?")
-    blocks = [protobuf.message(value, f"{path}") for number, value in protobuf.fields(data, f"{path}") if number == 1]
-    if not blocks:
+    with protobuf.counted():
+        return _read_program(data, path)
+
+
+def _read_program(data: memoryview, path: str | os.PathLike[str]) -> Program:
+    # The operations of further blocks belong to an operation of the first that names them, which is refused there.
+    block: protobuf.Field | None = None
+    for number, found in protobuf.fields(data, f"{path}"):
+        if number == 1 and block is None:
+            block = found
+    if block is None:
         raise FileFormatError(f"{path}: holds no program; it is not a .pdmodel or is corrupt")
 
-    # The operations of further blocks belong to an operation of the first that names them, which is refused there.
     values: dict[str, Value] = {}
     variables: set[str] = set()
     parameters: list[str] = []
     operations: list[Operation] = []
     feeds: dict[int, str] = {}
     fetches: dict[int, str] = {}
-    for number, field in protobuf.fields(blocks[0], f"{path}: the program"):
+    for number, field in protobuf.fields(protobuf.message(block, f"{path}"), f"{path}: the program"):
         if number == 3:
             name, value, persistable = _read_variable(protobuf.message(field, f"{path}"), f"{path}: a variable")
             if name in variables:

@@ -56,7 +56,7 @@ CONSTANT_OPERANDS: Mapping[str, Mapping[int, str]] = {
     "unsqueeze": {1: "axis"},
 }
 
-_SIZE_AT_MOST = 16 << 20  # the largest PP-OCR programs have 0.5 MB; as Python objects JSON takes 25 times its size
+_SIZE_AT_MOST = 8 << 20  # the largest PP-OCR programs have 0.5 MB; as Python objects JSON takes 25 times its size
 _DIALECTS = {"0": "builtin", "1": "pd_op", "2": "cf", "3": "custom_op", "4": "dist"}
 _KINDS = {"shape64": "shape", "sync_batch_norm": "batch_norm"}
 _DTYPES = {

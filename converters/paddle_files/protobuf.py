@@ -8,11 +8,36 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 from paddle2torch.converters.paddle_files.files import is_name
 from paddle2torch.model_zoo.errors import FileFormatError
 
 Field = int | memoryview
+
+FIELDS_AT_MOST = 400_000
+"""In one file, integers that are packed together counted one by one. The largest PP-OCR programs have 40,000."""
+
+_fields_left: ContextVar[list[int] | None] = ContextVar("fields_left", default=None)
+
+
+@contextmanager
+def counted() -> Iterator[None]:
+    """What is read inside has at most `FIELDS_AT_MOST` fields: each costs more memory and time than its two bytes."""
+    token = _fields_left.set([FIELDS_AT_MOST])
+    try:
+        yield
+    finally:
+        _fields_left.reset(token)
+
+
+def _count(left: list[int] | None, where: str) -> None:
+    if left is not None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise FileFormatError(f"{where}: the file has more than {FIELDS_AT_MOST:,} fields, as no program has")
+
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
@@ -56,8 +81,9 @@ def _encode_varint(number: int) -> bytes:
 
 def _fields(data: memoryview, where: str) -> Iterator[tuple[int, Field, memoryview]]:
     """`fields`, each with its own encoding."""
-    position, end = 0, len(data)
+    position, end, left = 0, len(data), _fields_left.get()
     while position < end:
+        _count(left, where)
         start = position
         key, position = _varint(data, position, where)
         number, wire_type = key >> 3, key & 7
@@ -101,8 +127,9 @@ def integers(value: Field, where: str) -> Iterator[int]:
     if isinstance(value, int):
         yield integer(value, where)
         return
-    position = 0
+    position, left = 0, _fields_left.get()
     while position < len(value):
+        _count(left, where)
         number, position = _varint(value, position, where)
         yield integer(number, where)
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from paddle2torch.model_zoo.config import DBPostprocess, DetPreprocess, ModelConfig
 from paddle2torch.model_zoo.errors import ConfigError, Paddle2TorchError
+from paddle2torch.tasks.failures import cannot_be_run
 from paddle2torch.tasks.geometry import Coordinates, Points, min_area_quad, order_clockwise, sorted_order
 from paddle2torch.tasks.images import BGRImage
 
@@ -28,7 +29,8 @@ RESIZE_LONG_STRIDE = 128
 """What PaddleOCR rounds the sides up to where its settings say `resize_long`."""
 
 MAX_SIDE = 4000
-"""No side of the input grows beyond this: PaddleOCR 3's bound for `limit_type: min`, where 2.x has none."""
+"""No side of the input grows beyond this: PaddleOCR 3's bound for `limit_type: min`, where 2.x has none. It holds for
+`resize_long` as well, where the sides are multiples of 128."""
 
 MIN_SIZE = 3
 """A box with a shorter side in the map is noise; after unclipping, 2 pixels more."""
@@ -53,7 +55,8 @@ def input_size(height: int, width: int, config: DetPreprocess) -> tuple[int, int
     longest, shortest = max(height, width), min(height, width)
     if config.limit_type == "resize_long":
         ratio = config.limit_side_len / longest
-        blocks = (max(math.ceil(int(side * ratio) / RESIZE_LONG_STRIDE), 1) for side in (height, width))
+        most = MAX_SIDE // RESIZE_LONG_STRIDE
+        blocks = (min(max(math.ceil(int(side * ratio) / RESIZE_LONG_STRIDE), 1), most) for side in (height, width))
         height, width = (count * RESIZE_LONG_STRIDE for count in blocks)
         return height, width
     ratio = 1.0
@@ -238,8 +241,11 @@ class Detector:
         if self.model.training:
             raise DetectionError(f"{self.config.name} is in training mode: call model.eval() before reading with it")
         parameter = next(self.model.parameters(), x)
-        with torch.inference_mode():
-            maps = self.model(x.to(parameter.device, parameter.dtype))["maps"]
+        try:
+            with torch.inference_mode():
+                maps = self.model(x.to(parameter.device, parameter.dtype))["maps"]
+        except RuntimeError as error:
+            raise DetectionError(cannot_be_run(self.config.name, x, error)) from None
         if maps.shape != (1, 1, *x.shape[2:]):
             raise DetectionError(f"{self.config.name} gives a map {tuple(maps.shape)} for an input {tuple(x.shape)}")
         probabilities: NDArray[np.float32] = maps[0, 0].float().cpu().numpy()

@@ -13,6 +13,7 @@ from torch import nn
 
 from paddle2torch.model_zoo.config import ClsPostprocess, ClsPreprocess, ModelConfig, RecPreprocess
 from paddle2torch.model_zoo.errors import ConfigError, Paddle2TorchError
+from paddle2torch.tasks.failures import cannot_be_run
 from paddle2torch.tasks.images import BGRImage
 from paddle2torch.tasks.recognition import resize_norm
 
@@ -111,8 +112,11 @@ class Classifier:
         labels, thresh = self.postprocess.labels, self.postprocess.thresh
         x = torch.from_numpy(np.stack([preprocess(image, self.preprocess) for image in images]))
         parameter = next(self.model.parameters(), x)
-        with torch.inference_mode():
-            probabilities = self.model(x.to(parameter.device, parameter.dtype)).float().cpu()
+        try:
+            with torch.inference_mode():
+                probabilities = self.model(x.to(parameter.device, parameter.dtype)).float().cpu()
+        except RuntimeError as error:
+            raise OrientationError(cannot_be_run(self.config.name, x, error)) from None
         if probabilities.shape != (len(images), len(labels)) or not bool(torch.isfinite(probabilities).all()):
             raise OrientationError(
                 f"{self.config.name} gives {tuple(probabilities.shape)} for {len(images)} lines, or values that are no "

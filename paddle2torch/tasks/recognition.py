@@ -20,8 +20,9 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from paddle2torch.model_zoo.config import CTCDecode, ModelConfig, RecPreprocess
+from paddle2torch.model_zoo.config import MOST_PIXELS, CTCDecode, ModelConfig, RecPreprocess
 from paddle2torch.model_zoo.errors import ConfigError, Paddle2TorchError
+from paddle2torch.tasks.failures import cannot_be_run
 from paddle2torch.tasks.images import BGRImage, ImageError, load_image
 from paddle2torch.tasks.right_to_left import logical_order
 
@@ -89,10 +90,13 @@ class Extent:
 
 
 def padded_width(ratio: float, config: RecPreprocess) -> int:
-    """Width of the input that PaddleOCR makes for lines of which the widest has this ratio of width to height."""
+    """Width of the input that PaddleOCR makes for lines of which the widest has this ratio of width to height.
+
+    Without a `max_width`, at most what makes `MOST_PIXELS` with the height: a line 680 times as long as it is high.
+    """
     _, height, width = config.image_shape
     width = int(height * max(width / height, ratio))
-    return width if config.max_width is None else min(config.max_width, width)
+    return min(MOST_PIXELS // height if config.max_width is None else config.max_width, width)
 
 
 def resized_width(image: BGRImage, height: int, width: int) -> int:
@@ -229,7 +233,10 @@ class Recognizer:
             raise RecognitionError(f"{self.config.name} is in training mode: call model.eval() before reading with it")
         parameter = next(self.model.parameters(), batch)
         with torch.inference_mode():
-            probabilities = self.model(batch.to(parameter.device, parameter.dtype))
+            try:
+                probabilities = self.model(batch.to(parameter.device, parameter.dtype))
+            except RuntimeError as error:
+                raise RecognitionError(cannot_be_run(self.config.name, batch, error)) from None
             shape = tuple(probabilities.shape)
             if len(shape) != 3 or shape[0] != len(batch) or shape[2] != len(self.charset) + 1:
                 raise RecognitionError(

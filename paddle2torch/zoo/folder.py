@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,12 +24,19 @@ from torch import Tensor
 from paddle2torch.atomic import keep_mode, land_file, land_folder, repair_folder
 from paddle2torch.model_zoo.config import CONFIG_NAME, ModelConfig
 from paddle2torch.model_zoo.errors import ConfigError, ConversionError, FileFormatError
+from paddle2torch.model_zoo.files import open_regular
 from paddle2torch.model_zoo.forms.folding import fold
 from paddle2torch.model_zoo.forms.quantized import quantize_network
 from paddle2torch.model_zoo.names import file_in
-from paddle2torch.model_zoo.network import Network, build_model
+from paddle2torch.model_zoo.network import MOST_PARAMETERS, Network, build_model
+from paddle2torch.model_zoo.show import show, show_all, show_text
 
 WEIGHTS_NAME = "model.safetensors"
+_FLOATING = ("F16", "BF16", "F32", "F64")
+
+MOST_BYTES_INT8 = 2 * MOST_PARAMETERS
+"""Of a file of int8 weights: a byte each, and their scales."""
+
 INT8_NAME = "int8.safetensors"
 """Beside the weights, where the model was quantized (`paddle2torch.quantization`)."""
 
@@ -66,12 +75,43 @@ def write_state(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, 
 
 def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """All tensors of a safetensors file, and its metadata. Raises `FileFormatError` for one that is not sound."""
+    with _opened(path) as file:
+        names = file.keys()
+        return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The safetensors file at `path`; raises `FileFormatError` where it is none, `Paddle2TorchError` where it is not a
+    file that can be opened.
+    """
+    open_regular(path).close()
     try:
         with safe_open(path, framework="pt") as file:
-            names = file.keys()
-            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+            yield file
     except (OSError, SafetensorError) as error:
-        raise FileFormatError(f"{path} is not a sound safetensors file: {error}") from None
+        raise FileFormatError(f"{path} is not a sound safetensors file: {show_text(str(error), 300)}") from None
+
+
+def _check_state(file: Any, expected: Mapping[str, Tensor], path: Path) -> None:
+    """Raise `FileFormatError` unless the file's header has the tensors of a network: names, shapes, kinds of numbers.
+
+    Before any of them is read: a file of a terabyte need not take more than a few bytes of a disk.
+    """
+    found = set(file.keys())
+    if found != set(expected):
+        raise FileFormatError(
+            f"{path} does not hold the tensors of {path.with_name(CONFIG_NAME)}: "
+            f"{show_all(sorted(found ^ set(expected)))}"
+        )
+    for key, tensor in expected.items():
+        part = file.get_slice(key)
+        if tuple(part.get_shape()) != tuple(tensor.shape):
+            raise FileFormatError(f"{path}: {key} is {show(part.get_shape())}, the settings need {list(tensor.shape)}")
+        if (part.get_dtype() in _FLOATING) != tensor.is_floating_point():
+            raise FileFormatError(
+                f"{path}: {key} is of type {part.get_dtype()}; weights are of type {', '.join(_FLOATING)}"
+            )
 
 
 def _same_bits(a: Tensor, b: Tensor) -> bool:
@@ -108,9 +148,13 @@ def load_quantized(folder: Path) -> Network:
     """
     path = quantized_file(folder)
     network = load_model(folder)
-    tensors, about = read_state(path)
-    if about.get("weights") != digest_of(network):
-        raise FileFormatError(f"{path} was made of other weights than those beside it: quantize the model again")
+    with _opened(path) as file:
+        # Before the tensors are read, which may be many.
+        if (file.metadata() or {}).get("weights") != digest_of(network):
+            raise FileFormatError(f"{path} was made of other weights than those beside it: quantize the model again")
+    if path.stat().st_size > MOST_BYTES_INT8:
+        raise FileFormatError(f"{path} is larger than the int8 form of any network")
+    tensors, _ = read_state(path)
     try:
         return quantize_network(fold(network), tensors)
     except FileFormatError as error:
@@ -149,20 +193,11 @@ def load_model(folder: Path) -> Network:
     with torch.device("meta"):
         model = build_model(config)
     path = file_in(folder, WEIGHTS_NAME)
-    expected = {key: tensor.shape for key, tensor in model.state_dict().items()}
-    try:
-        with safe_open(path, framework="pt") as file:
-            found = set(file.keys())
-            if found != set(expected):
-                strange = ", ".join(sorted(found ^ set(expected))[:8])
-                raise FileFormatError(f"{path} does not hold the tensors of {folder / CONFIG_NAME}: {strange}")
-            state = {key: file.get_tensor(key) for key in expected}
-    except FileNotFoundError:
-        raise FileFormatError(f"{folder} has no {WEIGHTS_NAME}") from None
-    except (OSError, SafetensorError) as error:
-        raise FileFormatError(f"{path} is not a sound safetensors file: {error}") from None
-    for key, shape in expected.items():
-        if state[key].shape != shape:
-            raise FileFormatError(f"{path}: {key} is {list(state[key].shape)}, the settings need {list(shape)}")
+    expected = model.state_dict()
+    if not path.exists():
+        raise FileFormatError(f"{folder} has no {WEIGHTS_NAME}")
+    with _opened(path) as file:
+        _check_state(file, expected, path)
+        state = {key: file.get_tensor(key) for key in expected}
     model.load_state_dict(state, assign=True)
     return model.eval()

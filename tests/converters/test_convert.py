@@ -16,7 +16,9 @@ from small_models import fill, small_config, write_pdparams
 
 from paddle2torch.converters.convert import Converted, convert_checkpoint, convert_export, convert_files, settle_charset
 from paddle2torch.converters.layout import layout_table, to_paddle
+from paddle2torch.converters.paddle_files.pdiparams import write_parameters
 from paddle2torch.converters.paddle_files.pdparams import read_pdparams
+from paddle2torch.converters.paddle_files.pir import read_pir
 from paddle2torch.converters.templates import Charset, Template, from_card, from_yml
 from paddle2torch.model_zoo.cards import load_card
 from paddle2torch.model_zoo.charsets import load_charset
@@ -336,7 +338,10 @@ def test_a_program_of_no_known_network_names_the_nearest_alone(tmp_path: Path) -
     norms = [o for o in program["program"]["regions"][0]["blocks"][0]["ops"] if o["#"] == "1.layer_norm"]
     next(a for a in norms[-1]["A"] if a["N"] == "epsilon")["AT"]["D"] = 1e-3
     (tmp_path / "inference.json").write_text(json.dumps(program), encoding="utf-8")
-    (tmp_path / "inference.pdiparams").write_bytes(b"")
+    parsed = read_pir(tmp_path / "inference.json")
+    with (tmp_path / "inference.pdiparams").open("wb") as file:
+        zeros = {name: np.zeros(parsed.values[name].shape, np.float32) for name in parsed.parameters}
+        write_parameters(file, parsed, zeros)
     letters = Charset(tuple(map(chr, range(0x4E00, 0x4E00 + 23))), False, "letters")
     with pytest.raises(ConversionError) as caught:
         convert_export(tmp_path, Template("own", "test", charset=letters), name="own")
