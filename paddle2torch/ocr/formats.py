@@ -162,7 +162,7 @@ def _tsv(results: Results) -> Iterator[str]:
     def row(level: int, where: Sequence[int], extent: Extent, conf: str, text: str, source: str) -> str:
         numbers = (*where, 0, 0, 0, 0, 0)[:5]
         # A tab or line break in a field would shift the others.
-        words = (_xml(re.sub(r"[\t\r\n]", " ", field)) for field in (text, source))
+        words = (_cell(_xml(re.sub(r"[\t\r\n]", " ", field))) for field in (text, source))
         return "\t".join(map(str, (level, *numbers, *extent, conf, *words))) + "\n"
 
     yield "\t".join(TSV_COLUMNS) + "\n"
@@ -179,6 +179,20 @@ def _tsv(results: Results) -> Iterator[str]:
                     extent = _extent([word.box], page)
                     rows.append(row(5, (p, b, 1, n, w), extent, f"{100 * word.score:.2f}", word.text, page.source))
         yield "".join(rows)
+
+
+# What spreadsheets take for the beginning of a formula, in the width that is usual in East Asia, too. Signs before a
+# number are none, and texts are full of them.
+_FORMULA = re.compile("['=+\\-@\uff1d\uff0b\uff0d\uff20]")
+_NUMBER = re.compile(r"[+\-][0-9.,%\u20ac$ ]*")
+
+
+def _cell(text: str) -> str:
+    """A text as a cell that no spreadsheet computes: what could be a formula has a `'` in front, as they write it.
+
+    A text that begins with `'` gets another one: taking a leading `'` away gives every text back.
+    """
+    return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
 
 
 def _hocr(results: Results) -> Iterator[str]:
@@ -312,7 +326,8 @@ FORMATS: Mapping[str, Callable[[Results], Iterator[str]]] = {
 
 json: a list with, per page, a list of `{box, text, score, words}`; null for what could not be read, which the other
 formats leave out. jsonl: a line `{source, page, pages, width, height, lines}` per page. text: pages are divided by a
-form feed. alto: of one source.
+form feed. tsv: Tesseract's columns; a text or file name that a spreadsheet could take for a formula (`=`, `+`, `-`, `@`
+in front, but for numbers), or that begins with `'`, has a `'` in front. alto: of one source.
 """
 
 SUFFIXES: Mapping[str, str] = {

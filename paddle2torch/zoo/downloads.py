@@ -1,4 +1,4 @@
-"""One file over HTTP: resumed, retried, bounded, checked.
+"""One file over HTTP: resumed, retried, bounded in size and time, checked.
 
 What has come is kept beside its target in a part file until it is whole; the next call, or the next process, goes
 on from there if the server still has the same file.
@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import mktime_tz, parsedate_tz
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import requests
 import urllib3
@@ -25,14 +25,19 @@ import urllib3
 from paddle2torch.atomic import disk_full
 from paddle2torch.model_zoo.errors import ConfigError, SourceError
 from paddle2torch.model_zoo.strict_json import from_json, to_json
+from paddle2torch.zoo.connections import Watch, watched_session
 
 MAX_BYTES = 2 * 1024**3
 ATTEMPTS = 5
 CONNECT_SECONDS, READ_SECONDS = 10.0, 30.0
 FIRST_DELAY, MAX_DELAY = 0.5, 8.0
 MAX_RETRY_AFTER = 30.0
+ANSWER_SECONDS = 60.0  # until the headers are here, each redirect for itself
+LEAST_RATE, RATE_SECONDS = 1024.0, 30.0  # bytes a second, over so long
+TOTAL_SECONDS = 6 * 3600.0
+MAX_REDIRECTS = 10
 
-_CHUNK = 64 * 1024
+_CHUNK = 16 * 1024
 _AGAIN = (408, 425, 429, 500, 502, 503, 504)
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
@@ -69,25 +74,30 @@ def download(url: str, part: Path, report: Report | None = None) -> None:
     Raises `UnreachableError` where no connection can be made, `SourceError` for every other failure (the part stays
     where going on makes sense), `Paddle2TorchError` for a full disk (the part is removed).
     """
-    with requests.Session() as session:
-        session.max_redirects = 10
+    with watched_session() as (session, watch), watch.at_most(TOTAL_SECONDS, f"it took {TOTAL_SECONDS / 3600:.0f} h"):
         for attempt in range(ATTEMPTS):
             try:
-                _transfer(session, url, part, report)
+                _transfer(session, watch, url, part, report)
                 return
             except _RetryError as retry:
                 reason, delay = str(retry), retry.delay
+            if watch.ended is not None:
+                # Who sends so little does so on purpose, or will not be done today.
+                raise SourceError(f"{watch.ended}: the connection was ended{_kept(part)}")
             if attempt + 1 < ATTEMPTS:
                 time.sleep(min(FIRST_DELAY * 2**attempt, MAX_DELAY) if delay is None else delay)
+    raise SourceError(f"{reason}, {ATTEMPTS} times{_kept(part)}")
+
+
+def _kept(part: Path) -> str:
     kept = part.stat().st_size if part.exists() else 0
-    later = f"; {kept:,} bytes are kept and the next run goes on from there" if kept else ""
-    raise SourceError(f"{reason}, {ATTEMPTS} times{later}")
+    return f"; {kept:,} bytes are kept and the next run goes on from there" if kept else ""
 
 
 def check_reachable(url: str) -> None:
     """Raise `UnreachableError` where no connection to the host of `url` can be made, whatever it would answer."""
-    with requests.Session() as session, contextlib.suppress(_RetryError):
-        _open(session, url, {}).close()
+    with watched_session() as (session, watch), contextlib.suppress(_RetryError):
+        _open(session, watch, url, {}).close()
 
 
 def discard_part(part: Path) -> None:
@@ -96,7 +106,7 @@ def discard_part(part: Path) -> None:
     _state_path(part).unlink(missing_ok=True)
 
 
-def _transfer(session: requests.Session, url: str, part: Path, report: Report | None) -> None:
+def _transfer(session: requests.Session, watch: Watch, url: str, part: Path, report: Report | None) -> None:
     """One attempt; on return the part is the whole file."""
     have, state = _resumable(part, url)
     if state is not None and have == state.total:
@@ -106,7 +116,7 @@ def _transfer(session: requests.Session, url: str, part: Path, report: Report | 
     if state is not None:
         headers |= {"Range": f"bytes={have}-", "If-Range": state.validator}
     total: int | None
-    with _open(session, url, headers) as response:
+    with _open(session, watch, url, headers) as response:
         _check_status(response, url)
         if response.status_code == 206 and state is not None:
             total = _check_range(response, part, have, state)
@@ -119,15 +129,32 @@ def _transfer(session: requests.Session, url: str, part: Path, report: Report | 
             raise _RetryError(f"an answer that was not asked for ({response.status_code})")
         _check_room(part, have, total)
         try:
-            _receive(response, part, have, total, report)
-        except requests.RequestException as error:
+            _receive(response, watch, part, have, total, report)
+        except urllib3.exceptions.HTTPError as error:
             raise _RetryError(f"the connection was cut ({_short(error)})") from error
 
 
-def _open(session: requests.Session, url: str, headers: dict[str, str]) -> requests.Response:
-    """The answer to a request, its body still to be read."""
+def _open(session: requests.Session, watch: Watch, url: str, headers: dict[str, str]) -> requests.Response:
+    """The answer to a request, its body still to be read. Redirects are followed, their bodies are not read."""
+    place = url
+    for _ in range(MAX_REDIRECTS + 1):
+        with watch.at_most(ANSWER_SECONDS, f"no whole answer within {ANSWER_SECONDS:.0f} s"):
+            response = _ask(session, place, headers)
+        _check_whole(watch)
+        target = session.get_redirect_target(response)
+        if target is None:
+            return response
+        response.close()
+        place = urljoin(place, target)
+        _check_protected(url, place)
+    raise SourceError(f"more than {MAX_REDIRECTS} redirects")
+
+
+def _ask(session: requests.Session, url: str, headers: dict[str, str]) -> requests.Response:
     try:
-        return session.get(url, headers=headers, stream=True, timeout=(CONNECT_SECONDS, READ_SECONDS))
+        return session.get(
+            url, headers=headers, stream=True, timeout=(CONNECT_SECONDS, READ_SECONDS), allow_redirects=False
+        )
     except (requests.exceptions.SSLError, requests.exceptions.ProxyError) as error:
         raise UnreachableError(_short(error)) from error
     except requests.ConnectTimeout as error:
@@ -144,9 +171,7 @@ def _open(session: requests.Session, url: str, headers: dict[str, str]) -> reque
 
 
 def _check_status(response: requests.Response, url: str) -> None:
-    way = [url, *(step.url for step in response.history), response.url]
-    if url.startswith("https:") and any(not step.startswith("https:") for step in way):
-        raise SourceError(f"redirected from https to an unprotected address: {response.url}")
+    _check_protected(url, response.url)
     if response.headers.get("Content-Encoding", "identity") != "identity":
         raise SourceError("the server sends the file compressed although it was asked not to")
     status = response.status_code
@@ -157,6 +182,17 @@ def _check_status(response: requests.Response, url: str) -> None:
     if status in _AGAIN:
         raise _RetryError(reason, _retry_after(response))
     raise SourceError(reason)
+
+
+def _check_whole(watch: Watch) -> None:
+    # A connection that was ended looks like one that has come to its end.
+    if watch.ended is not None:
+        raise _RetryError(watch.ended)
+
+
+def _check_protected(url: str, target: str) -> None:
+    if url.lower().startswith("https:") and not target.lower().startswith("https:"):
+        raise SourceError(f"redirected from https to an unprotected address: {target}")
 
 
 def _check_range(response: requests.Response, part: Path, have: int, state: _PartState) -> int:
@@ -182,9 +218,12 @@ def _check_room(part: Path, have: int, total: int | None) -> None:
         raise disk_full(part.parent, total)
 
 
-def _receive(response: requests.Response, part: Path, have: int, total: int | None, report: Report | None) -> None:
-    with open(part, "ab") as out:
-        for chunk in response.iter_content(_CHUNK):
+def _receive(
+    response: requests.Response, watch: Watch, part: Path, have: int, total: int | None, report: Report | None
+) -> None:
+    with open(part, "ab") as out, watch.at_least(LEAST_RATE, RATE_SECONDS, lambda: have):
+        # Not `iter_content`, which looks for the end of a line that says a chunk's length without limit.
+        while chunk := response.raw.read(_CHUNK, decode_content=False):
             have += len(chunk)
             if have > (MAX_BYTES if total is None else total):
                 break
@@ -198,6 +237,7 @@ def _receive(response: requests.Response, part: Path, have: int, total: int | No
                 raise
             if report is not None:
                 report(have, total)
+        _check_whole(watch)
         os.fsync(out.fileno())
     if total is not None and have < total:
         raise _RetryError(f"the connection was cut ({have:,} of {total:,} bytes came)")

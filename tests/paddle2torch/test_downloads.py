@@ -363,3 +363,100 @@ def test_a_disk_without_room(server: Server, part: Path, monkeypatch: pytest.Mon
     with pytest.raises(Paddle2TorchError, match=r"full: 1\.0 MB needed, 1,000 bytes free"):
         download(server.url, part)
     assert list(part.parent.iterdir()) == []
+
+
+def drip(handler: BaseHTTPRequestHandler, begin: bytes) -> None:
+    """A byte now and then, without end; the client must not wait for it."""
+    handler.close_connection = True
+    with contextlib.suppress(OSError):
+        handler.wfile.write(begin)
+        for _ in range(600):
+            handler.wfile.write(b"x")
+            handler.wfile.flush()
+            time.sleep(0.05)
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [
+        OK + b"Content-Length: 1000000\r\n\r\n",
+        OK + b"Connection: close\r\n\r\n",
+        OK + b"Transfer-Encoding: chunked\r\n\r\n100000\r\n",
+        OK + b"Transfer-Encoding: chunked\r\n\r\n10;",
+        OK + b"X-Header: ",
+        b"HTTP/1.1 2",
+        b"HTTP/1.1 302 Found\r\nLocation: /model.pdparams\r\nX: ",
+    ],
+    ids=["length", "no length", "chunk", "chunk's length", "header", "status", "redirect"],
+)
+def test_a_server_that_drips(server: Server, part: Path, monkeypatch: pytest.MonkeyPatch, begin: bytes) -> None:
+    monkeypatch.setattr(downloads, "ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(downloads, "RATE_SECONDS", 0.25)
+    server.script = [lambda handler: drip(handler, begin)]
+    started = time.monotonic()
+    with pytest.raises(
+        SourceError, match=r"(no whole answer within|less than 1,024 bytes a second).*connection was ended"
+    ):
+        download(server.url, part)
+    assert time.monotonic() - started < 3
+    assert len(server.asked) == 1, "not tried again"
+
+
+def test_a_download_that_takes_for_ever(server: Server, part: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(downloads, "TOTAL_SECONDS", 0.5)
+    monkeypatch.setattr(downloads, "LEAST_RATE", 0.0)
+    server.script = [lambda handler: drip(handler, OK + b"Content-Length: 1000000\r\n\r\n")]
+    with pytest.raises(SourceError, match=r"it took .* the connection was ended"):
+        download(server.url, part)
+
+
+def test_answers_that_go_on_for_ever_before_the_real_one(
+    server: Server, part: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def waiting(handler: BaseHTTPRequestHandler) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                handler.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n" * 100)
+
+    monkeypatch.setattr(downloads, "ANSWER_SECONDS", 0.5)
+    server.script = [waiting]
+    with pytest.raises(SourceError, match="no whole answer within"):
+        download(server.url, part)
+
+
+@pytest.mark.parametrize("length", ["Transfer-Encoding: chunked\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n1;"])
+def test_endless_bodies_of_redirects_and_endless_chunk_lengths_are_not_read(
+    server: Server, part: Path, length: str
+) -> None:
+    sent = [0]
+
+    def endless(handler: BaseHTTPRequestHandler) -> None:
+        handler.close_connection = True
+        handler.wfile.write(f"HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\n{length}".encode())
+        with contextlib.suppress(OSError):
+            while sent[0] < 1 << 30:
+                sent[0] += handler.wfile.write((b"10000\r\n" if length.endswith("\n") else b"") + bytes(0x10000))
+
+    server.script = [endless, serve()]
+    download(server.url, part)
+    assert part.read_bytes() == CONTENT
+    assert sent[0] < 64 << 20
+
+
+def test_a_chunk_length_without_an_end(server: Server, part: Path) -> None:
+    sent = [0]
+
+    def endless(handler: BaseHTTPRequestHandler) -> None:
+        handler.close_connection = True
+        handler.wfile.write(OK + b"Transfer-Encoding: chunked\r\n\r\n")
+        with contextlib.suppress(OSError):
+            while sent[0] < 1 << 30:
+                sent[0] += handler.wfile.write(b"1" * 0x10000)
+
+    server.script = [endless]
+    with pytest.raises(SourceError, match="connection was cut"):
+        download(server.url, part)
+    assert sent[0] < 64 << 20

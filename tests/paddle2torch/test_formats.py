@@ -97,6 +97,29 @@ def test_text_is_in_reading_order() -> None:
     assert written("text", PAGE, page(), page(line("x", 0, 0))) == "one, two Total 12.90\n\n名前 end\n\f\n\fx\n"
 
 
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [
+        ("=cmd|'/C calc'!A0", "'=cmd|'/C calc'!A0"),
+        ("+A1", "'+A1"),
+        ("-2+3+cmd|' /C calc'!A0", "'-2+3+cmd|' /C calc'!A0"),
+        ("@SUM(A1)", "'@SUM(A1)"),
+        ("\uff1d", "'\uff1d"),
+        ("'quoted'", "''quoted'"),
+        ("-12.50", "-12.50"),
+        ("+49", "+49"),
+        ("-", "-"),
+        ("a=b", "a=b"),
+    ],
+)
+def test_no_cell_of_a_tsv_is_a_formula(text: str, cell: str) -> None:
+    rows = [row.split("\t") for row in written("tsv", page(line(text, 0, 0), source="=x.png")).splitlines()]
+    assert next(row[11] for row in rows if row[0] == "5") == cell.split()[0]
+    assert {row[12] for row in rows[1:]} == {"'=x.png"}
+    document = json.loads(written("json", page(line(text, 0, 0), source="=x.png")))
+    assert document[0][0]["text"] == text, "JSON is exact"
+
+
 def test_tsv_has_tesseracts_columns() -> None:
     text = written("tsv", PAGE, page(line("x", 0, 0), source="c\td.png"))
     rows = list(csv.DictReader(io.StringIO(text), delimiter="\t", quoting=csv.QUOTE_NONE))

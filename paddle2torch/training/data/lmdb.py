@@ -1,25 +1,35 @@
 """PaddleOCR's LMDB layout: `num-samples`, and for each sample, counted from 1, `image-%09d` and `label-%09d`.
 
-Facts: `ppocr/data/lmdb_dataset.py`. LMDB maps the file into memory and trusts its structure: a database is as
-trusted as a program. What can be checked from outside is checked: the size, and that there are as many entries as
-`num-samples` says.
+Facts: `ppocr/data/lmdb_dataset.py`. LMDB maps the file into memory and trusts its structure, so a corrupt database ends
+the process that reads it. That is one of its own (`_lmdb_process.py`), for each process that asks.
 """
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import importlib.util
 import os
+import signal
+import subprocess
+import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from paddle2torch.model_zoo.errors import FileFormatError
 from paddle2torch.tasks.images import BGRImage, ImageError, load_image
+from paddle2torch.training.data._lmdb_process import DATA_FILE, NO_LABEL
 from paddle2torch.training.data.drops import DataError
 from paddle2torch.training.data.labels import Group
 
-DATA_FILE = "data.mdb"
+IMAGE_BYTES_AT_MOST = 512 << 20
+LABEL_BYTES_AT_MOST = 2 << 30
+ANSWER_SECONDS = 60.0
+
+_PROGRAM = Path(__file__).with_name("_lmdb_process.py")
 
 
 class LmdbFolders:
@@ -61,8 +71,10 @@ class LmdbFolders:
     def image(self, index: int, rng: np.random.Generator) -> BGRImage:
         """The image as uint8 (H, W, 3), BGR."""
         number, key = self._place(index)
-        with _environment(self._folders[number]).begin() as transaction:
-            data = transaction.get(b"image-%09d" % key)
+        try:
+            data = _reader(self._folders[number]).ask("image", key)
+        except FileFormatError as error:
+            raise ImageError(str(error)) from None
         if data is None:
             raise ImageError(f"there is no image-{key:09d}")
         return load_image(data)
@@ -72,61 +84,120 @@ class LmdbFolders:
         return number, index - self._starts[number] + 1
 
 
-_environments: dict[Path, Any] = {}
+class _Reader:
+    """The process that reads one database (`_lmdb_process.py`), started when it is first asked."""
+
+    def __init__(self, folder: Path) -> None:
+        if importlib.util.find_spec("lmdb") is None:
+            raise DataError("reading LMDB databases needs the package lmdb: pip install lmdb")
+        self.folder = folder
+        size = (folder / DATA_FILE).stat().st_size
+        self._most = {"image": min(size, IMAGE_BYTES_AT_MOST), "labels": min(size, LABEL_BYTES_AT_MOST)}
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()
+
+    def ask(self, question: str, *number: int) -> bytes | None:
+        """The answer; None where the database has no such entry.
+
+        Raises `FileFormatError` for what is broken, also where that has ended the process: the next question starts
+        another one.
+        """
+        with self._lock:
+            process = self._process = self._process or self._start()
+            assert process.stdin is not None
+            assert process.stdout is not None
+            # Pages that refer to one another in a circle are read for ever.
+            timer = threading.Timer(ANSWER_SECONDS, process.kill)
+            timer.daemon = True
+            timer.start()
+            try:
+                process.stdin.write(" ".join((question, *map(str, number))).encode() + b"\n")
+                process.stdin.flush()
+                head = process.stdout.read(9)
+                size = int.from_bytes(head[1:], "little")
+                # Each label has four bytes of its own.
+                if len(head) == 9 and size <= 2 * self._most[question] + 4096:
+                    value = process.stdout.read(size)
+                    if len(value) == size:
+                        return self._value(head[:1], value)
+            except (BrokenPipeError, ConnectionError):
+                pass
+            finally:
+                timer.cancel()
+            status = self._end(kill=True)
+        how = signal.Signals(-status).name if status < 0 else f"status {status}"
+        raise FileFormatError(
+            f"{self.folder / DATA_FILE} is corrupt: the process that reads it ended with {how} at "
+            f"{' '.join((question, *map(str, number)))}"
+        )
+
+    def close(self) -> None:
+        """End the process; it is started again where something is asked."""
+        with self._lock:
+            self._end()
+
+    def _value(self, kind: bytes, value: bytes) -> bytes | None:
+        if kind == b"e":
+            raise FileFormatError(value.decode("utf-8", "replace"))
+        return value if kind == b"v" else None
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        # As a file, without its folder on the import path: our lmdb.py is there.
+        run = "import runpy, sys; sys.path.pop(0); del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
+        limits = (str(self._most["image"]), str(self._most["labels"]))
+        return subprocess.Popen(
+            [sys.executable, "-c", run, str(_PROGRAM), str(self.folder.absolute()), *limits],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def _end(self, kill: bool = False) -> int:
+        process, self._process = self._process, None
+        if process is None:
+            return 0
+        with contextlib.suppress(OSError):
+            process.communicate(timeout=2 if not kill else 0.2)
+        if process.poll() is None:
+            process.kill()
+        return process.wait()
 
 
-def _environment(folder: Path) -> Any:
-    """The open database: a process must not open it twice."""
-    if folder not in _environments:
-        _environments[folder] = _open(folder)
-    return _environments[folder]
+_readers: dict[Path, _Reader] = {}
+
+
+def _reader(folder: Path) -> _Reader:
+    """The reader of a database in this process: training and evaluation may share one."""
+    if folder not in _readers:
+        _readers[folder] = _Reader(folder)
+    return _readers[folder]
 
 
 def _close_all() -> None:
-    while _environments:
-        _environments.popitem()[1].close()
+    while _readers:
+        _readers.popitem()[1].close()
 
 
-# A database must not be used by another process than the one that opened it, and a worker that inherits it open cannot
-# open it again: it is closed before workers fork, and opened by each of them when it needs it.
+# Two processes that share the pipes of one reader would get each other's answers: it is ended before workers fork, and
+# each of them starts its own when it needs it.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_close_all)
+atexit.register(_close_all)
 
 
 def _read_labels(folder: Path) -> list[str | None]:
-    environment = _environment(folder)
-    with environment.begin() as transaction:
-        count = transaction.get(b"num-samples")
-        # An entry per sample at least: a number that the file cannot hold must not make us count to it.
-        if count is None or not count.isdigit() or not 0 < int(count) <= environment.stat()["entries"]:
-            found = "no num-samples" if count is None else f"num-samples {count[:20]!r}"
-            raise FileFormatError(
-                f"{folder} is not a PaddleOCR database: it has {found} and {environment.stat()['entries']} entries"
-            )
-        labels: list[str | None] = []
-        for key in range(1, int(count) + 1):
-            label = transaction.get(b"label-%09d" % key)
-            try:
-                labels.append(None if label is None else label.decode("utf-8"))
-            except UnicodeDecodeError:
-                raise FileFormatError(f"{folder}: label-{key:09d} is not UTF-8") from None
-        return labels
-
-
-def _open(folder: Path) -> Any:
-    try:
-        import lmdb
-    except ImportError:
-        raise DataError("reading LMDB databases needs the package lmdb: pip install lmdb") from None
-    try:
-        environment = lmdb.open(
-            str(folder), max_readers=32, readonly=True, lock=False, readahead=False, meminit=False, create=False
-        )
-    except lmdb.Error as error:
-        raise FileFormatError(f"{folder / DATA_FILE} cannot be opened: {error}") from None
-    needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
-    present = (folder / DATA_FILE).stat().st_size
-    if present < needed:
-        environment.close()
-        raise FileFormatError(f"{folder / DATA_FILE} is truncated: it has {present:,} of {needed:,} bytes")
-    return environment
+    data = _reader(folder).ask("labels")
+    labels: list[str | None] = []
+    place = 0
+    while data is not None and place < len(data):
+        size = int.from_bytes(data[place : place + 4], "little")
+        place += 4
+        if size == NO_LABEL:
+            labels.append(None)
+            continue
+        try:
+            labels.append(data[place : place + size].decode("utf-8"))
+        except UnicodeDecodeError:
+            raise FileFormatError(f"{folder}: label-{len(labels) + 1:09d} is not UTF-8") from None
+        place += size
+    return labels

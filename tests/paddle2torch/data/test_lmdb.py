@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import signal
 from pathlib import Path
 
 import cv2
@@ -11,6 +13,7 @@ import pytest
 
 from paddle2torch.model_zoo.errors import FileFormatError
 from paddle2torch.tasks.images import ImageError
+from paddle2torch.training.data import lmdb as lmdb_module
 from paddle2torch.training.data.drops import DataError
 from paddle2torch.training.data.labels import Group
 from paddle2torch.training.data.lmdb import LmdbFolders
@@ -94,3 +97,58 @@ def test_a_label_that_is_not_utf8(tmp_path: Path) -> None:
     database(tmp_path / "x", {b"num-samples": b"1", b"label-000000001": b"\xff", b"image-000000001": png(1)})
     with pytest.raises(FileFormatError, match="label-000000001 is not UTF-8"):
         LmdbFolders(str(tmp_path))
+
+
+def damaged(folder: Path, whole: Path, keys: int) -> Path:
+    """A database whose leaves claim to be branches with so many keys."""
+    data = bytearray((whole / "data.mdb").read_bytes())
+    for page in range(2 * 4096, len(data), 4096):
+        if data[page + 10 : page + 12] == b"\x02\x00":
+            data[page + 10] = 1
+            data[page + 12 : page + 14] = (16 + 2 * keys).to_bytes(2, "little")
+    folder.mkdir()
+    (folder / "data.mdb").write_bytes(data)
+    return folder
+
+
+@pytest.mark.parametrize("keys", [0, 1])
+def test_a_corrupt_database_ends_nothing_but_its_own_process(tmp_path: Path, keys: int) -> None:
+    whole = texts(tmp_path / "whole", *"abcdefghij" * 30)
+    with pytest.raises(FileFormatError, match=r"data\.mdb is corrupt: the process that reads it ended with SIG"):
+        LmdbFolders(str(damaged(tmp_path / "damaged", whole, keys)))
+    # The next database is read as ever.
+    assert LmdbFolders(str(whole)).label(3) == "d"
+
+
+def test_a_sample_that_ends_the_process_is_one_sample(tmp_path: Path) -> None:
+    samples = LmdbFolders(str(texts(tmp_path / "x", "one", "two")))
+    reader = lmdb_module._reader(tmp_path / "x")
+    assert reader._process is not None
+    reader._process.kill()
+    reader._process.wait()
+    with pytest.raises(ImageError, match="is corrupt: the process that reads it ended with"):
+        samples.image(0, np.random.default_rng(0))
+    assert samples.image(0, np.random.default_rng(0))[0, 0, 0] == 3
+
+
+def test_a_database_that_answers_never(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = LmdbFolders(str(texts(tmp_path / "x", "one")))
+    monkeypatch.setattr(lmdb_module, "ANSWER_SECONDS", 0.3)
+    process = lmdb_module._reader(tmp_path / "x")._process
+    assert process is not None
+    process.send_signal(signal.SIGSTOP)
+    with pytest.raises(ImageError, match="SIGKILL"):
+        samples.image(0, np.random.default_rng(0))
+
+
+def test_a_database_that_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "data.mdb")
+    with pytest.raises(FileFormatError, match="is not a regular file"):
+        LmdbFolders(str(tmp_path))
+
+
+def test_labels_of_more_than_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts(tmp_path / "x", "a" * 200)
+    monkeypatch.setattr(lmdb_module, "LABEL_BYTES_AT_MOST", 100)
+    with pytest.raises(FileFormatError, match="labels take more than the 100 bytes"):
+        LmdbFolders(str(tmp_path / "x"))
