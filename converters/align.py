@@ -27,6 +27,7 @@ from paddle2torch.model_zoo.show import show_text
 # Layers with parameters, by the torch type that computes them. Order matters where one type derives from another.
 LAYER_KINDS: tuple[tuple[type[nn.Module], str], ...] = (
     (nn.Conv2d, "conv"),
+    (nn.Conv1d, "conv"),
     (nn.ConvTranspose2d, "conv_transpose"),
     (nn.Linear, "linear"),
     (nn.modules.batchnorm._BatchNorm, "batch_norm"),
@@ -49,6 +50,10 @@ ACTIVATED_NORMS: tuple[tuple[type[nn.Module], str], ...] = ((BatchNormReLU, "rel
 # Elements that a network may have beyond those of the program: all of the largest official one, so that the message
 # says which layer the program lacks. A network that is much larger is not made.
 MOST_MISSING = 1 << 25
+# Operations that change no value of a parameter.
+RENAMING = frozenset({"assign", "reshape", "unsqueeze"})
+# Attributes with a number for the height and one for the width.
+SIZES = frozenset({"strides", "paddings", "dilations"})
 CONVOLUTIONS = {"conv2d": "conv", "depthwise_conv2d": "conv", "conv2d_transpose": "conv_transpose"}
 
 
@@ -113,13 +118,13 @@ def steps_of(program: Program) -> tuple[Step, ...]:
                 f"operation {operation.position} of the program ({operation.kind}) has no input or no output"
             )
     parameters = set(program.parameters)
-    # PIR reshapes a bias to (1, C, 1, 1) before it adds it.
+    # PIR reshapes a bias to (1, C, 1, 1) before it adds it, and a sequence's convolution has weights of an image's.
     alias = {name: name for name in parameters}
     readers: dict[str, list[int]] = defaultdict(list)
     for index, operation in enumerate(program.operations):
         for name in operation.inputs:
             readers[name].append(index)
-        if operation.kind == "reshape" and operation.inputs and operation.inputs[0] in alias:
+        if operation.kind in RENAMING and operation.inputs and operation.inputs[0] in alias:
             alias[operation.outputs[0]] = alias[operation.inputs[0]]
     steps: list[Step] = []
     absorbed: set[int] = set()
@@ -143,6 +148,9 @@ def steps_of(program: Program) -> tuple[Step, ...]:
         if operation.kind == "transpose" and operation.inputs and operation.attributes.get("perm") == (1, 0, 2)
     }
     turned_back = {before: after for after, before in turned.items()}
+    # It makes an image one pixel high of a sequence for a convolution.
+    raised, lowered = _first_inputs(program, "unsqueeze"), _first_inputs(program, "squeeze")
+    lowered = {before: after for after, before in lowered.items()}
 
     for index, operation in enumerate(program.operations):
         if index in absorbed:
@@ -160,6 +168,10 @@ def steps_of(program: Program) -> tuple[Step, ...]:
         if step is not None and step.kind == "lstm":
             reads, writes = turned.get(step.reads, step.reads), turned_back.get(step.writes, step.writes)
             step = replace(step, reads=reads, writes=writes)
+        if step is not None and step.kind == "conv" and len(program.values[step.parameters["weight"]].shape) == 3:
+            reads, writes = raised.get(step.reads, step.reads), lowered.get(step.writes, step.writes)
+            along = {name: value[1:] for name, value in step.attributes.items() if name in SIZES and len(value) == 2}
+            step = replace(step, reads=reads, writes=writes, attributes={**step.attributes, **along})
         if step is not None:
             steps.append(step)
     used = {name for step in steps for name in step.parameters.values()}
@@ -169,6 +181,15 @@ def steps_of(program: Program) -> tuple[Step, ...]:
             + (f" and {len(unused) - 8} more" if len(unused) > 8 else "")
         )
     return tuple(steps)
+
+
+def _first_inputs(program: Program, kind: str) -> dict[str, str]:
+    """{result: what it was made of} of all operations of one kind."""
+    return {
+        operation.outputs[0]: operation.inputs[0]
+        for operation in program.operations
+        if operation.kind == kind and operation.inputs and operation.outputs
+    }
 
 
 def _step(operation: Operation, alias: Mapping[str, str], following_add: Any) -> Step | None:
@@ -353,7 +374,7 @@ def _rows(path: str, module: nn.Module, step: Step, program: Program, where: str
 
 def _check_attributes(module: nn.Module, step: Step, where: str) -> None:
     expected: dict[str, Any] = {}
-    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+    if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d)):
         expected = {"strides": module.stride, "dilations": module.dilation, "groups": module.groups}
         if not isinstance(module.padding, str) and step.attributes.get("padding_algorithm", "EXPLICIT") == "EXPLICIT":
             expected["paddings"] = module.padding

@@ -29,6 +29,8 @@ class Architecture:
 
 # Keys of PaddleOCR's settings that say how to train or initialise and nothing about the network.
 TRAINING_ONLY = frozenset({"lr_mult_list", "lab_lr", "pretrained", "fc_decay", "return_feats"})
+# Names that releases of PP-OCRv6's settings had before the last.
+NECK_ALIASES: Mapping[str, str] = {"UniRepLKFPN": "RepLKFPN", "UniRepLKPAN": "RepLKPAN"}
 
 
 def from_paddleocr(architecture: Mapping[str, Any], task: Task, where: str) -> Architecture:
@@ -53,6 +55,9 @@ def from_paddleocr(architecture: Mapping[str, Any], task: Task, where: str) -> A
         head = Component("ClsHead", {"classes": head.options.get("class_dim")})
     if backbone.name == "PPLCNet":
         backbone, head = _pplcnet(backbone, head)
+    if head.name in ("DBHead", "PFHeadLocal") and backbone.name == "PPLCNetV4":
+        # Exported by the code of its time, which folds the head's normalisations as well.
+        head = replace(head, options={**head.options, "fold_norms": True})
     if backbone.name == "ResNet":
         backbone = replace(backbone, name="ResNet_vd")
     if backbone.name in ("MobileNetV3", "ResNet_vd") and task == "det":
@@ -84,9 +89,10 @@ def _neck(neck: Component, where: str) -> Component:
     if neck.name == "SequenceEncoder" and options.get("encoder_type") == "svtr":
         svtr = {key: value for key, value in options.items() if key not in ("encoder_type", "hidden_size")}
         return Component("SequenceEncoder", {"encoder_type": "svtr", "svtr": svtr})
-    if neck.name == "LKPAN" and options.pop("mode", "large") != "large":
-        raise ConfigError(f"{where}: LKPAN's mode {show(neck.options['mode'])} is not supported, only large is")
-    return Component(neck.name, options)
+    name = NECK_ALIASES.get(neck.name, neck.name)
+    if name in ("LKPAN", "RepLKPAN") and options.pop("mode", "large") != "large":
+        raise ConfigError(f"{where}: {name}'s mode {show(neck.options['mode'])} is not supported, only large is")
+    return Component(name, options)
 
 
 def _pplcnet(backbone: Component, head: Component) -> tuple[Component, Component]:
@@ -115,12 +121,20 @@ def _multi_head(head: Component, where: str) -> Component:
                 )
             settings = dict(settings or {})
             if name == "CTCHead":
-                neck = settings.get("Neck")
-                if not isinstance(neck, Mapping) or neck.get("name") != "svtr":
+                neck, own = settings.get("Neck"), settings.get("Head") or {}
+                if not isinstance(neck, Mapping) or neck.get("name") not in ("svtr", "lightsvtr", "reshape"):
                     raise ConfigError(
-                        f"{where}: Architecture.Head.head_list: the neck of CTCHead is not svtr: {show(neck)}"
+                        f"{where}: Architecture.Head.head_list: the neck of CTCHead is not svtr, lightsvtr or reshape: "
+                        f"{show(neck)}"
+                    )
+                if not isinstance(own, Mapping):
+                    raise ConfigError(
+                        f"{where}: Architecture.Head.head_list: CTCHead's Head is no section, but {show(own)}"
                     )
                 options["ctc"] = {key: value for key, value in neck.items() if key != "name"}
+                if neck["name"] != "svtr":
+                    options["encoder_type"] = neck["name"]
+                options |= {key: own[key] for key in ("mid_channels", "use_guide") if key in own}
             elif name == "NRTRHead":
                 options["nrtr"] = settings
             elif name == "SARHead":
@@ -130,13 +144,6 @@ def _multi_head(head: Component, where: str) -> Component:
     if "ctc" not in options:
         raise ConfigError(f"{where}: MultiHead has no CTCHead")
     return Component("MultiHead", options)
-
-
-# Networks that cannot be converted, by what their checkpoints are known by, so that the error says what the file is.
-NOT_SUPPORTED: tuple[tuple[str, str], ...] = (
-    ("backbone.blocks_s1.", "PPLCNetV4 (PP-OCRv6)"),
-    ("backbone.blocks2.0.token_mixer.", "PPLCNetV4 (PP-OCRv6)"),
-)
 
 
 def network_keys(keys: Iterable[str]) -> dict[str, str]:
@@ -153,8 +160,7 @@ def network_keys(keys: Iterable[str]) -> dict[str, str]:
 def describe(shapes: Shapes) -> str:
     """What a checkpoint looks like, in words: for errors."""
     backbone, neck, head = (recognise(role, shapes) for role in ROLES)
-    foreign = next((name for prefix, name in NOT_SUPPORTED if any(key.startswith(prefix) for key in shapes)), None)
-    names = [foreign or (backbone.name if backbone else None), neck.name if neck else None, head.name if head else None]
+    names = [part.name if part else None for part in (backbone, neck, head)]
     if not any(names):
         sample = ", ".join(list(shapes)[:3]) or "none"
         return f"no PP-OCR model that is known here (its first tensors: {sample})"

@@ -40,6 +40,7 @@ from paddle2torch.model_zoo.config import (
     Task,
 )
 from paddle2torch.model_zoo.errors import ConversionError, Paddle2TorchError
+from paddle2torch.model_zoo.lightsvtr import light_svtr_options
 from paddle2torch.model_zoo.network import MOST_PARAMETERS, build_model
 from paddle2torch.model_zoo.pplcnetv3 import DET_STAGES, REC_STAGES, pplcnetv3_scale
 from paddle2torch.model_zoo.registry import Shapes, parts
@@ -328,10 +329,12 @@ def _refine(hint: Architecture, steps: Sequence[Step], shapes: Shapes) -> Archit
             backbone = replace(backbone, options={**backbone.options, "keep_branches": True})
         head = hint.head
         if head.name == "MultiHead":
-            head = _refine_multi_head(head, rest[-5:], linears, _neck_depth(steps))
+            head = _refine_multi_head(head, rest, linears, steps)
+        elif head.name in ("DBHead", "PFHeadLocal"):
+            head = _refine_db_head(head, steps)
         elif head.name in ("CTCHead", "ClsHead", "PPLCNetHead"):
             head = replace(head, options={**head.options, "classes": linears[-1][1]})
-    except (IndexError, KeyError, ValueError) as error:
+    except (IndexError, KeyError, StopIteration, ValueError) as error:
         raise ConversionError(f"the program's layers are not those of this network: {error}") from None
     return replace(hint, backbone=backbone, head=head)
 
@@ -352,32 +355,57 @@ def _refine_pplcnetv3(
     return replace(backbone, options={**backbone.options, "scale": scale}), convolutions[position:]
 
 
-def _neck_depth(steps: Sequence[Step]) -> int:
-    """How many blocks the SVTR neck has: two normalisations each, between its second and third convolution."""
-    second, third = [index for index, step in enumerate(steps) if step.kind == "conv"][-4:-2]
-    return sum(step.kind == "layer_norm" for step in steps[second:third]) // 2
+def _depth(steps: Sequence[Step]) -> int:
+    """How many attention blocks these steps hold: two normalisations each."""
+    return sum(step.kind == "layer_norm" for step in steps) // 2
 
 
 def _refine_multi_head(
     head: Component,
     convolutions: Sequence[tuple[int, ...]],
     linears: Sequence[tuple[int, ...]],
-    depth: int,
+    steps: Sequence[Step],
 ) -> Component:
-    if len(convolutions) != 5:
+    hint, neck = head.options.get("ctc", {}), head.options.get("encoder_type", "svtr")
+    places = [index for index, step in enumerate(steps) if step.kind == "conv"]
+    options: dict[str, Any] = {"classes": linears[-1][1], "nrtr": None}
+    # The head's own linear layers are the last, the four of each attention block stand before them.
+    if "mid_channels" in head.options:
+        options["mid_channels"], linears = linears[-2][1], linears[:-1]
+    if head.options.get("use_guide"):
+        options["use_guide"] = True
+    if neck == "reshape":
+        return Component("MultiHead", {**options, "encoder_type": neck, "ctc": {}})
+    if neck == "lightsvtr":
+        dims, _, _, local = convolutions[-1]
+        depth = _depth(steps[places[-1] :])
+        mlp = linears[-3][1] if depth else 4 * dims
+        ctc = light_svtr_options(dims=dims, local=local, depth=depth, mlp=mlp, hint=hint)
+        return Component("MultiHead", {**options, "encoder_type": neck, "ctc": ctc})
+    if len(convolutions) < 5:
         raise ValueError(f"the SVTR neck has 5 convolutions, here are {len(convolutions)}")
-    conv1, conv2, _, conv4, conv1x1 = convolutions
+    conv1, conv2, _, conv4, conv1x1 = convolutions[-5:]
+    depth = _depth(steps[places[-4] : places[-3]])
     ctc = svtr_options(
         conv1=conv1[2:],
         conv4=conv4[2:],
         hidden=conv2[0],
         depth=depth,
-        # The head's own linear layer is the last, the four of each block stand before it.
         mlp=linears[-3][1] if depth else 2 * conv2[0],
         dims=conv1x1[0],
-        hint=head.options.get("ctc", {}),
+        hint=hint,
     )
-    return Component("MultiHead", {"classes": linears[-1][1], "ctc": ctc, "nrtr": None})
+    return Component("MultiHead", {**options, "ctc": ctc})
+
+
+def _refine_db_head(head: Component, steps: Sequence[Step]) -> Component:
+    """Whether the head's normalisations were folded is a matter of the code that exported it."""
+    first = next(index for index, step in enumerate(steps) if step.kind == "conv_transpose")
+    last = max(index for index, step in enumerate(steps[:first]) if step.kind == "conv")
+    folded = all(step.kind != "batch_norm" for step in steps[last:first])
+    if folded == head.options.get("fold_norms", False):
+        return head
+    return replace(head, options={**head.options, "fold_norms": folded})
 
 
 def convert_files(path: Path, template: Template | None = None, *, name: str, source: str = "") -> Converted:

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from paddle2torch.model_zoo.errors import ConfigError
+from paddle2torch.model_zoo.lightsvtr import EncoderWithLightSVTR
 from paddle2torch.model_zoo.registry import Part, Shapes, register
 from paddle2torch.model_zoo.svtr import EncoderWithSVTR, svtr_options_of
 
@@ -37,15 +38,15 @@ class EncoderWithRNN(nn.Module):
 
 
 class SequenceEncoder(nn.Module):
-    """An encoder and the step to a sequence: the LSTM runs after it, the SVTR neck before.
+    """An encoder and the step to a sequence: the LSTM runs after it, the SVTR necks before.
 
     Raises `ConfigError` for an encoder that no official model has.
 
     Args:
         in_channels: channels of the backbone.
-        encoder_type: "rnn" or "svtr".
+        encoder_type: "rnn", "svtr", "lightsvtr", or "reshape" for the step alone.
         hidden_size: of the LSTM, in each direction.
-        svtr: keywords of `EncoderWithSVTR`.
+        svtr: keywords of `EncoderWithSVTR` or `EncoderWithLightSVTR`.
     """
 
     def __init__(
@@ -54,20 +55,26 @@ class SequenceEncoder(nn.Module):
         super().__init__()
         self.encoder_type = encoder_type
         self.encoder_reshape = Im2Seq()
-        self.encoder: EncoderWithRNN | EncoderWithSVTR
+        self.encoder: EncoderWithRNN | EncoderWithSVTR | EncoderWithLightSVTR | None = None
+        self.out_channels = in_channels
         if encoder_type == "rnn":
             self.encoder = EncoderWithRNN(in_channels, hidden_size=hidden_size)
         elif encoder_type == "svtr":
             self.encoder = EncoderWithSVTR(in_channels, **(svtr or {}))
-        else:
-            raise ConfigError(f"SequenceEncoder: encoder_type is {encoder_type!r}, not rnn or svtr")
-        self.out_channels = self.encoder.out_channels
+        elif encoder_type == "lightsvtr":
+            self.encoder = EncoderWithLightSVTR(in_channels, **(svtr or {}))
+        elif encoder_type != "reshape":
+            raise ConfigError(f"SequenceEncoder: encoder_type is {encoder_type!r}, not rnn, svtr, lightsvtr or reshape")
+        if self.encoder is not None:
+            self.out_channels = self.encoder.out_channels
 
     def forward(self, x: Tensor) -> Tensor:
         """x: float (N, in_channels, 1, T); returns (N, T, out_channels)."""
-        if self.encoder_type == "svtr":
-            return self.encoder_reshape(self.encoder(x))
-        return self.encoder(self.encoder_reshape(x))
+        if self.encoder is None:
+            return self.encoder_reshape(x)
+        if self.encoder_type == "rnn":
+            return self.encoder(self.encoder_reshape(x))
+        return self.encoder_reshape(self.encoder(x))
 
 
 def _sequence_encoder_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.initialisers import kaiming_uniform, uniform_by_fan_in
-from paddle2torch.model_zoo.layers import BatchNormReLU, Chains, ConvBNAct, SEModule
+from paddle2torch.model_zoo.layers import BatchNormReLU, Chains, ConvBNAct, Reparameterised, SEModule, fold_batch_norm
 from paddle2torch.model_zoo.registry import Part, Shapes, register
 
 
@@ -113,19 +113,36 @@ class RSEFPN(nn.Module):
         return join_levels([conv(x) for conv, x in zip(reversed(self.inp_conv), levels, strict=True)])
 
 
-class DBBranch(nn.Module):
-    """From features to one map of probabilities at four times their size: Paddle's `Head` of det_db_head.py."""
+# The levels of a pyramid that an auxiliary head of its own trains on, and what enlarges each to the finest.
+AUX_LEVELS: Mapping[str, int] = {"p4": 4, "p3": 2, "p2": 1}
+
+
+class DBBranch(Reparameterised):
+    """From features to one map of probabilities at four times their size: Paddle's `Head` of det_db_head.py.
+
+    With `fold_norms` its two normalisations are part of the convolutions before them in the fused form (`fused`).
+    """
 
     CHAINS: ClassVar[Chains] = (("conv1", "conv_bn1"), ("conv2", "conv_bn2"), ("conv3", "sigmoid"))
 
-    def __init__(self, in_channels: int, *, kernel_list: Sequence[int] = (3, 2, 2), fix_nan: bool) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        kernel_list: Sequence[int] = (3, 2, 2),
+        fix_nan: bool,
+        fold_norms: bool = False,
+        fused: bool = False,
+    ) -> None:
         super().__init__()
         channels = in_channels // 4
         first, second, third = kernel_list
-        self.conv1 = nn.Conv2d(in_channels, channels, first, padding=first // 2, bias=False)
-        self.conv_bn1 = BatchNormReLU(channels)
+        self.fold_norms = fold_norms
+        without = fold_norms and fused
+        self.conv1 = nn.Conv2d(in_channels, channels, first, padding=first // 2, bias=without)
+        self.conv_bn1: nn.Module = nn.ReLU() if without else BatchNormReLU(channels)
         self.conv2 = nn.ConvTranspose2d(channels, channels, second, 2)
-        self.conv_bn2 = BatchNormReLU(channels)
+        self.conv_bn2: nn.Module = nn.ReLU() if without else BatchNormReLU(channels)
         self.conv3 = nn.ConvTranspose2d(channels, 1, third, 2)
         self.sigmoid = nn.Sigmoid()
         self.fix_nan = fix_nan
@@ -147,11 +164,29 @@ class DBBranch(nn.Module):
     def init_weights(self) -> None:
         """Shifts of normalisations of 1e-4; transposed convolutions by KaimingUniform."""
         for norm in (self.conv_bn1, self.conv_bn2):
-            nn.init.constant_(norm.bias, 1e-4)
+            if isinstance(norm, BatchNormReLU):
+                nn.init.constant_(norm.bias, 1e-4)
         for conv in (self.conv2, self.conv3):
             assert conv.bias is not None
             kaiming_uniform(conv.weight)
             uniform_by_fan_in(conv.bias, conv.in_channels)
+
+    def folded(self) -> dict[str, Tensor]:
+        """The first two convolutions with their normalisations, where these are folded."""
+        first, second = self.conv_bn1, self.conv_bn2
+        if not self.fold_norms:
+            return {}
+        assert isinstance(first, BatchNormReLU)
+        assert isinstance(second, BatchNormReLU)
+        weight, bias = fold_batch_norm(self.conv1.weight, first)
+        # Outputs are the second axis of a transposed convolution's weight.
+        turned, shift = fold_batch_norm(self.conv2.weight.transpose(0, 1), second, self.conv2.bias)
+        return {
+            "conv1.weight": weight,
+            "conv1.bias": bias,
+            "conv2.weight": turned.transpose(0, 1),
+            "conv2.bias": shift,
+        }
 
 
 class DBHead(nn.Module):
@@ -162,7 +197,9 @@ class DBHead(nn.Module):
         k: steepness of the binary map.
         kernel_list: kernel sizes of the three convolutions of a branch; the first is 7 in the v3 server detector.
         fix_nan: in training, replace NaN by 0 after each normalisation.
-        fused: only what inference needs; the threshold branch is left out.
+        aux_in_channels: channels of the three levels of the neck that auxiliary branches train on; 0 for none.
+        fold_norms: in the fused form the normalisations are part of the convolutions, as PaddleOCR exports since v6.
+        fused: only what inference needs; threshold and auxiliary branches are left out.
     """
 
     def __init__(
@@ -172,25 +209,43 @@ class DBHead(nn.Module):
         k: float = 50,
         kernel_list: Sequence[int] = (3, 2, 2),
         fix_nan: bool = False,
+        aux_in_channels: int = 0,
+        fold_norms: bool = False,
         fused: bool = False,
     ) -> None:
         super().__init__()
         self.k = k
-        self.binarize = DBBranch(in_channels, kernel_list=kernel_list, fix_nan=fix_nan)
-        self.thresh = None if fused else DBBranch(in_channels, kernel_list=kernel_list, fix_nan=fix_nan)
+        options: dict[str, Any] = {"kernel_list": kernel_list, "fix_nan": fix_nan, "fold_norms": fold_norms}
+        self.binarize = DBBranch(in_channels, fused=fused, **options)
+        self.thresh = None if fused else DBBranch(in_channels, **options)
+        self.aux_levels = AUX_LEVELS if aux_in_channels and not fused else {}
+        for level in self.aux_levels:
+            for name in ("binarize", "thresh"):
+                self.add_module(f"aux_{name}_{level}", DBBranch(aux_in_channels, **options))
 
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """x: float (N, in_channels, H / 4, W / 4).
+    def forward(self, x: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """x: float (N, in_channels, H / 4, W / 4), or what a neck of v6 gives in training (`replk.with_levels`).
 
         Evaluation: `{"maps": (N, 1, H, W)}`, the probability of a shrunk text region. Training: `{"maps": (N, 3, H,
-        W)}`: that, the threshold, and the binary map 1 / (1 + exp(-k (shrink - threshold))). Raises ValueError for
-        training in the fused form.
+        W)}`: that, the threshold, and the binary map 1 / (1 + exp(-k (shrink - threshold))); with auxiliary branches
+        the same three of each level as `aux_maps_p4`, `aux_maps_p3`, `aux_maps_p2`. Raises ValueError for training in
+        the fused form.
         """
-        shrink = self.binarize(x)
+        levels, joined = (x, x["fuse"]) if isinstance(x, Mapping) else ({}, x)
+        shrink = self.binarize(joined)
         if not self.training:
             return {"maps": shrink}
-        threshold, binary = self.binary_map(x, shrink)
-        return {"maps": torch.cat([shrink, threshold, binary], dim=1)}
+        threshold, binary = self.binary_map(joined, shrink)
+        out = {"maps": torch.cat([shrink, threshold, binary], dim=1)}
+        for level, factor in self.aux_levels.items():
+            if not levels:
+                raise ValueError("the auxiliary branches train on the levels of a neck of v6: RepLKFPN or RepLKPAN")
+            features = levels[f"aux_{level}"]
+            if factor > 1:
+                features = F.interpolate(features, scale_factor=factor, mode="bilinear", align_corners=False)
+            shrink, threshold = (self.get_submodule(f"aux_{name}_{level}")(features) for name in ("binarize", "thresh"))
+            out[f"aux_maps_{level}"] = torch.cat([shrink, threshold, self._step(shrink, threshold)], dim=1)
+        return out
 
     def binary_map(self, x: Tensor, shrink: Tensor) -> tuple[Tensor, Tensor]:
         """The threshold and the binary map, each (N, 1, H, W); see `forward`."""
@@ -199,8 +254,11 @@ class DBHead(nn.Module):
                 "a fused detector has no threshold branch to train: convert the training checkpoint, without --fused"
             )
         threshold = self.thresh(x)
+        return threshold, self._step(shrink, threshold)
+
+    def _step(self, shrink: Tensor, threshold: Tensor) -> Tensor:
         # sigmoid is that formula without its overflow in half precision.
-        return threshold, torch.sigmoid(self.k * (shrink - threshold))
+        return torch.sigmoid(self.k * (shrink - threshold))
 
 
 class LocalModule(nn.Module):
@@ -220,8 +278,10 @@ class PFHeadLocal(DBHead):
     """`DBHead` whose map is refined by a local module: the mean of both is the result. Of the v4 and v5 server models.
 
     Args:
-        in_channels, k, kernel_list, fix_nan, fused: see `DBHead`.
+        in_channels, k, kernel_list, fix_nan, fold_norms, fused: see `DBHead`.
         mode: width of the local module, "large" (a quarter of `in_channels`) or "small" (an eighth).
+
+    It has no auxiliary branches.
     """
 
     def __init__(
@@ -232,22 +292,24 @@ class PFHeadLocal(DBHead):
         mode: str = "small",
         kernel_list: Sequence[int] = (3, 2, 2),
         fix_nan: bool = False,
+        fold_norms: bool = False,
         fused: bool = False,
     ) -> None:
-        super().__init__(in_channels, k=k, kernel_list=kernel_list, fix_nan=fix_nan, fused=fused)
+        super().__init__(in_channels, k=k, kernel_list=kernel_list, fix_nan=fix_nan, fold_norms=fold_norms, fused=fused)
         if mode not in ("large", "small"):
             raise ConfigError(f"PFHeadLocal: mode is {mode!r}, not large or small")
         self.up_conv = nn.Upsample(scale_factor=2, mode="nearest")
         self.cbn_layer = LocalModule(in_channels // 4, in_channels // (4 if mode == "large" else 8))
 
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """x: float (N, in_channels, H / 4, W / 4).
+    def forward(self, x: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """x: see `DBHead`.
 
         Evaluation: `{"maps": (N, 1, H, W)}`, the mean of first and refined map. Training: `{"maps": (N, 3, H, W)}`:
         the refined map, the threshold and the binary map of the first; and `distance_maps`, the refined map, and
         `cbn_maps`, that binary map, each (N, 1, H, W), which Paddle's loss asks for by these names. Raises ValueError
         for training in the fused form.
         """
+        x = x["fuse"] if isinstance(x, Mapping) else x
         shrink, features = self.binarize(x, return_features=True)
         refined = torch.sigmoid(self.cbn_layer(self.up_conv(features), shrink))
         if not self.training:
@@ -270,7 +332,14 @@ def _rsefpn_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:
 
 def _db_head_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:
     kernels = [shapes[f"head.binarize.conv{i}.weight"][2] for i in (1, 2, 3)]
-    return {**hint, **({} if kernels == [3, 2, 2] else {"kernel_list": kernels})}
+    auxiliary = shapes.get("head.aux_binarize_p4.conv1.weight")
+    asked = {key: value for key, value in hint.items() if key != "aux_in_channels"}
+    return {
+        **({"fold_norms": True} if any(key.startswith("backbone.blocks_s1.") for key in shapes) else {}),
+        **asked,
+        **({} if kernels == [3, 2, 2] else {"kernel_list": kernels}),
+        **({} if auxiliary is None else {"aux_in_channels": auxiliary[1]}),
+    }
 
 
 def _pf_head_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:

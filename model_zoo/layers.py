@@ -70,6 +70,10 @@ class BatchNorm2d(nn.BatchNorm2d):
         nn.Module._load_from_state_dict(self, *args)
 
 
+class BatchNorm1d(BatchNorm2d):
+    """The same of sequences, float (N, C, T)."""
+
+
 class BatchNormReLU(BatchNorm2d):
     """Batch normalisation, then ReLU, in one module: Paddle's `nn.BatchNorm(act="relu")`."""
 

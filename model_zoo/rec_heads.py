@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from paddle2torch.model_zoo.crnn import SequenceEncoder
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.initialisers import uniform_by_fan_in
+from paddle2torch.model_zoo.layers import BatchNorm1d
+from paddle2torch.model_zoo.lightsvtr import light_svtr_options_of
 from paddle2torch.model_zoo.nrtr import Transformer
 from paddle2torch.model_zoo.registry import Part, Shapes, count_items, register
 from paddle2torch.model_zoo.sar import SARHead
@@ -26,33 +28,53 @@ NRTR_EXTRA_SYMBOLS = 4
 SAR_EXTRA_SYMBOLS = 2
 
 
-class CTCHead(nn.Module):
-    """A linear layer to the classes, or two where `mid_channels` is given; class 0 is the blank."""
+class ClassLinear(nn.Linear):
+    """A linear layer of the CTC head: it has an L2 of its own, and starts uniform by the width of its input."""
 
     DECAY_SETTING = "fc_decay"
     """The optimiser's setting that is its L2, where it is given."""
 
-    def __init__(self, in_channels: int, classes: int, mid_channels: int | None = None) -> None:
+    def init_weights(self) -> None:
+        """Weights and bias."""
+        uniform_by_fan_in(self.weight, self.in_features)
+        uniform_by_fan_in(self.bias, self.in_features)
+
+
+class CTCHead(nn.Module):
+    """A linear layer to the classes, or two where `mid_channels` is given; class 0 is the blank.
+
+    `use_guide` puts a separable convolution along the time before them, as PP-OCRv6 tiny has it: what that name means
+    in the necks, a gradient that is not taken, is another thing.
+    """
+
+    def __init__(
+        self, in_channels: int, classes: int, mid_channels: int | None = None, *, use_guide: bool = False
+    ) -> None:
         super().__init__()
         self.mid_channels = mid_channels
+        self.guide_layer: nn.Sequential | None = None
+        if use_guide:
+            self.guide_layer = nn.Sequential(
+                nn.Conv1d(in_channels, in_channels, 5, padding=2, groups=in_channels, bias=False),
+                BatchNorm1d(in_channels),
+                nn.Hardswish(),
+                nn.Conv1d(in_channels, in_channels, 1, bias=False),
+                BatchNorm1d(in_channels),
+                nn.Hardswish(),
+            )
         if mid_channels is None:
-            self.fc = nn.Linear(in_channels, classes)
+            self.fc = ClassLinear(in_channels, classes)
         else:
             # No activation between them: they factor one large matrix.
-            self.fc1 = nn.Linear(in_channels, mid_channels)
-            self.fc2 = nn.Linear(mid_channels, classes)
+            self.fc1 = ClassLinear(in_channels, mid_channels)
+            self.fc2 = ClassLinear(mid_channels, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: float (N, T, in_channels); returns (N, T, classes): logits in training, else probabilities."""
+        if self.guide_layer is not None:
+            x = self.guide_layer(x.transpose(1, 2)).transpose(1, 2)
         logits = self.fc(x) if self.mid_channels is None else self.fc2(self.fc1(x))
         return logits if self.training else logits.softmax(-1)
-
-    def init_weights(self) -> None:
-        """Weights and biases uniform by the width of the input."""
-        for linear in self.children():
-            assert isinstance(linear, nn.Linear)
-            uniform_by_fan_in(linear.weight, linear.in_features)
-            uniform_by_fan_in(linear.bias, linear.in_features)
 
 
 class SingleCTCHead(CTCHead):
@@ -61,11 +83,13 @@ class SingleCTCHead(CTCHead):
     Args:
         in_channels: channels of the neck.
         classes: CTC classes, blank included.
-        mid_channels: see `CTCHead`; 96 in v2.
+        mid_channels, use_guide: see `CTCHead`; the first is 96 in v2.
     """
 
-    def __init__(self, in_channels: int, *, classes: int, mid_channels: int | None = None) -> None:
-        super().__init__(in_channels, classes, mid_channels)
+    def __init__(
+        self, in_channels: int, *, classes: int, mid_channels: int | None = None, use_guide: bool = False
+    ) -> None:
+        super().__init__(in_channels, classes, mid_channels, use_guide=use_guide)
 
     def forward(self, x: Tensor, targets: Targets | None = None) -> Any:
         """x: float (N, T, in_channels); `targets` are not needed.
@@ -96,7 +120,9 @@ class MultiHead(nn.Module):
     Args:
         in_channels: channels of the backbone.
         classes: CTC classes, blank included.
-        ctc: keywords of `EncoderWithSVTR`.
+        ctc: keywords of the neck, `EncoderWithSVTR` or `EncoderWithLightSVTR`; none for "reshape".
+        encoder_type: which neck, see `SequenceEncoder`.
+        mid_channels, use_guide: see `CTCHead`.
         nrtr: keywords of `Transformer` (without `vocabulary`), or None for a checkpoint without that head.
         sar: keywords of `SARHead` (without `symbols`), or None; v3 has it where later versions have NRTR.
         fused: only what reading needs; `nrtr` and `sar` are left out.
@@ -108,6 +134,9 @@ class MultiHead(nn.Module):
         *,
         classes: int,
         ctc: Mapping[str, Any],
+        encoder_type: str = "svtr",
+        mid_channels: int | None = None,
+        use_guide: bool = False,
         nrtr: Mapping[str, Any] | None = None,
         sar: Mapping[str, Any] | None = None,
         fused: bool = False,
@@ -115,8 +144,8 @@ class MultiHead(nn.Module):
         super().__init__()
         if nrtr is not None and sar is not None:
             raise ConfigError("MultiHead: nrtr and sar are two ways to guide the training: set one of them to null")
-        self.ctc_encoder = SequenceEncoder(in_channels, encoder_type="svtr", svtr=ctc)
-        self.ctc_head = CTCHead(self.ctc_encoder.out_channels, classes)
+        self.ctc_encoder = SequenceEncoder(in_channels, encoder_type=encoder_type, svtr=ctc)
+        self.ctc_head = CTCHead(self.ctc_encoder.out_channels, classes, mid_channels, use_guide=use_guide)
         self.before_gtc: nn.Sequential | None = None
         self.gtc_head: Transformer | None = None
         if nrtr is not None and not fused:
@@ -165,10 +194,22 @@ class MultiHead(nn.Module):
         return self.gtc_head.decode(self.before_gtc(x))
 
 
+def _ctc_branch(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:
+    """Keywords of `MultiHead` for its CTC head and the neck before it."""
+    encoder, given = "head.ctc_encoder.encoder", hint.get("ctc", {})
+    branch: dict[str, Any]
+    if f"{encoder}.local_conv.0.weight" in shapes:
+        branch = {"encoder_type": "lightsvtr", "ctc": light_svtr_options_of(shapes, encoder, given)}
+    elif any(key.startswith(f"{encoder}.") for key in shapes):
+        branch = {"ctc": svtr_options_of(shapes, encoder, given)}
+    else:
+        branch = {"encoder_type": "reshape", "ctc": {}}
+    return {**_ctc_head_options(shapes, hint, "head.ctc_head"), **branch}
+
+
 def _multi_head_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:
-    classes = shapes["head.ctc_head.fc.bias"][0]
-    ctc = svtr_options_of(shapes, "head.ctc_encoder.encoder", hint.get("ctc", {}))
-    options: dict[str, Any] = {"classes": classes, "ctc": ctc, "nrtr": None}
+    options: dict[str, Any] = {**_ctc_branch(shapes, hint), "nrtr": None}
+    classes = options["classes"]
     if any(key.startswith("head.gtc_head.") for key in shapes):
         vocabulary, width = shapes["head.gtc_head.embedding.embedding.weight"]
         if vocabulary != classes + NRTR_EXTRA_SYMBOLS:
@@ -196,10 +237,11 @@ def _multi_head_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, An
     return options
 
 
-def _ctc_head_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:
-    if "head.fc1.bias" in shapes:
-        return {"classes": shapes["head.fc2.bias"][0], "mid_channels": shapes["head.fc1.bias"][0]}
-    return {"classes": shapes["head.fc.bias"][0]}
+def _ctc_head_options(shapes: Shapes, hint: Mapping[str, Any], head: str = "head") -> dict[str, Any]:
+    guide = {"use_guide": True} if f"{head}.guide_layer.0.weight" in shapes else {}
+    if f"{head}.fc1.bias" in shapes:
+        return {"classes": shapes[f"{head}.fc2.bias"][0], "mid_channels": shapes[f"{head}.fc1.bias"][0], **guide}
+    return {"classes": shapes[f"{head}.fc.bias"][0], **guide}
 
 
 register(
@@ -207,7 +249,7 @@ register(
         "head",
         "MultiHead",
         MultiHead,
-        signatures=("head.ctc_encoder.encoder.",),
+        signatures=("head.ctc_encoder.encoder.", "head.ctc_head."),
         read_options=_multi_head_options,
         task="rec",
     )

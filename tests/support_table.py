@@ -27,6 +27,12 @@ ZOO = (
     "PP-OCRv5_mobile_rec",
     "PP-OCRv5_server_det",
     "PP-OCRv5_server_rec",
+    "PP-OCRv6_medium_det",
+    "PP-OCRv6_medium_rec",
+    "PP-OCRv6_small_det",
+    "PP-OCRv6_small_rec",
+    "PP-OCRv6_tiny_det",
+    "PP-OCRv6_tiny_rec",
     "ch_PP-OCRv3_det",
     "ch_PP-OCRv4_server_det",
     "ch_PP-OCRv4_server_rec",
@@ -37,7 +43,7 @@ ZOO = (
 LAYER_BY_LAYER = frozenset({*ZOO, *SIZES, *NETWORKS})
 
 TASKS = {"det": "detection", "rec": "recognition", "cls": "classification"}
-ORDER = ("v5", "v4", "v3", "v2", "v2.0", "v3.x")
+ORDER = ("v6", "v5", "v4", "v3", "v2", "v2.0", "v3.x")
 
 
 def network_of(card: Card) -> str | None:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import cv2
 import numpy as np
@@ -26,7 +26,7 @@ from paddle2torch.tasks.failures import cannot_be_run
 from paddle2torch.tasks.images import BGRImage, ImageError, load_image
 from paddle2torch.tasks.right_to_left import logical_order
 
-Padding = Literal["line", "batch"]
+Padding = Literal["line", "batch", "alone"]
 
 # Classes of the NRTR head; the characters start at 4.
 _NRTR_END = 3
@@ -153,8 +153,10 @@ class Recognizer:
     - "line" (default): each line has the width that PaddleOCR gives it when it is read alone, and only lines of the
       same width share a batch. A text never depends on what else is read with it. Short lines (up to 320 pixels at
       height 48) all have the same width, and run in full batches.
-    - "batch": as PaddleOCR reads the lines of a page: sorted by aspect ratio, `batch_size` at a time (6 by default in
-      both), each batch as wide as its widest line. For texts equal to PaddleOCR's pipeline.
+    - "batch": as PaddleOCR 2 reads the lines of a page: sorted by aspect ratio, `batch_size` at a time (6 by default in
+      both), each batch as wide as its widest line. For texts equal to its pipeline.
+    - "alone": as PaddleOCR 3 does it. The batches are the same, but each picture has the width that it has alone, which
+      of a long line is rounded down where "batch" rounds up.
 
     Raises `RecognitionError` for a model in training mode, or of other classes than its configuration has.
     """
@@ -172,8 +174,8 @@ class Recognizer:
             raise ConfigError(f"{config.name} is not a recogniser (task {config.task!r})")
         if batch_size < 1:
             raise ConfigError(f"batch_size is at least 1, not {batch_size}")
-        if padding not in ("line", "batch"):
-            raise ConfigError(f'padding is "line" or "batch", not {padding!r}')
+        if padding not in get_args(Padding):
+            raise ConfigError(f"padding is one of {', '.join(get_args(Padding))}, not {padding!r}")
         self.model = model if device is None else model.to(device)
         self.config = config
         self.preprocess = config.preprocess
@@ -207,7 +209,7 @@ class Recognizer:
         batch: list[int] = []
         for index in order:
             full = len(batch) == self.batch_size
-            alike = not batch or self.padding == "batch" or self._width(ratios, batch) == self._width(ratios, [index])
+            alike = not batch or self.padding != "line" or self._width(ratios, batch) == self._width(ratios, [index])
             if full or not alike:
                 yield batch, self._width(ratios, batch)
                 batch = []
@@ -220,11 +222,15 @@ class Recognizer:
 
     def _read(self, images: Sequence[BGRImage], width: int) -> list[Line]:
         height = self.preprocess.image_shape[1]
-        batch = np.empty((len(images), 3, height, width), np.float32)
+        batch = np.zeros((len(images), 3, height, width), np.float32)
+        extents = []
         for image, row in zip(images, batch, strict=True):
-            resize_norm(image, height, width, self.preprocess, row)
+            most = width
+            if self.padding == "alone":
+                most = padded_width(image.shape[1] / image.shape[0], self.preprocess)
+            resize_norm(image, height, most, self.preprocess, row[:, :, :most])
+            extents.append(Extent(image.shape[1], resized_width(image, height, most), width))
         ids, scores = self._best(torch.from_numpy(batch))
-        extents = [Extent(image.shape[1], resized_width(image, height, width), width) for image in images]
         return decode_ctc(ids, scores, self.charset, extents, right_to_left=self.right_to_left)
 
     def _best(self, batch: torch.Tensor) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:

@@ -21,13 +21,17 @@ from paddle2torch.model_zoo.rec_heads import NRTR_EXTRA_SYMBOLS
 
 # Rows of classes: the tensor, and the row of the first character of the set in it.
 CLASS_ROWS: Mapping[str, int] = {
-    **{f"{head}.{kind}": 1 for head in ("head.ctc_head.fc", "head.fc", "head.fc2") for kind in ("weight", "bias")},
+    **{
+        f"{head}.{kind}": 1
+        for head in ("head.ctc_head.fc", "head.ctc_head.fc2", "head.fc", "head.fc2")
+        for kind in ("weight", "bias")
+    },
     "head.gtc_head.embedding.embedding.weight": NRTR_EXTRA_SYMBOLS,
     "head.gtc_head.tgt_word_prj.weight": NRTR_EXTRA_SYMBOLS,
 }
 
 # What a pretrained model may lack: an exported program has no heads that only training needs.
-TRAINING_HEADS = ("head.gtc_head.", "head.before_gtc.", "head.thresh.")
+TRAINING_HEADS = ("head.gtc_head.", "head.before_gtc.", "head.sar_head.", "head.thresh.", "head.aux_")
 
 
 @torch.no_grad()
@@ -37,7 +41,7 @@ def initialise(network: nn.Module) -> None:
     Layers start from the defaults of Paddle's layers; a module with `init_weights` then draws what differs.
     """
     for module in network.modules():
-        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+        if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d)):
             # Paddle counts all input channels here, those of other groups too.
             fan_in = module.in_channels * math.prod(module.kernel_size)
             nn.init.normal_(module.weight, std=math.sqrt(2 / fan_in))

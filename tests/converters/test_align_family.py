@@ -25,6 +25,12 @@ GOLDENS = Path(__file__).parents[1] / "goldens" / "family"
 FILES = [f"{name}{'.fused' if fused else ''}" for name, forms in PROGRAMS.items() for fused in forms]
 TENSORS = {
     "PP-LCNet_x1_0_textline_ori": 146,
+    "PP-OCRv6_medium_det.fused": 257,
+    "PP-OCRv6_medium_rec.fused": 161,
+    "PP-OCRv6_small_det.fused": 162,
+    "PP-OCRv6_small_rec.fused": 151,
+    "PP-OCRv6_tiny_det.fused": 162,
+    "PP-OCRv6_tiny_rec.fused": 90,
     "ch_RepSVTR_rec": 354,
     "ch_RepSVTR_rec.fused": 159,
     "ch_SVTRv2_rec": 273,

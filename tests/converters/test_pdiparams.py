@@ -145,7 +145,7 @@ def test_real_parameters_equal_paddles(shared: Path, tmp_path: Path) -> None:
     """Every export with parameters; legacy and PIR in a Paddle process each, a flag at import decides the format."""
     exports = sorted([*(shared / "models").glob("*_infer"), *(shared / "reference/zoo").glob("*_infer")])
     exports = [folder for folder in exports if (folder / "inference.pdiparams").is_file()]
-    assert len(exports) == 10
+    assert len(exports) == 15
     for suffix, flag in ((".pdmodel", "0"), (".json", "1")):
         chosen = [folder for folder in exports if find_export(folder)[0].suffix == suffix]
         folder = tmp_path / flag

@@ -198,7 +198,7 @@ def real_programs(shared: Path) -> list[Path]:
 
 
 def test_real_programs_count(shared: Path) -> None:
-    assert len(real_programs(shared)) == 12
+    assert len(real_programs(shared)) == 20
 
 
 def test_real_programs(shared: Path) -> None:

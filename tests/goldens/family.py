@@ -25,6 +25,12 @@ SIZES: Mapping[str, tuple[int, int, int]] = {
     "ch_RepSVTR_rec": (2, 48, 75),
     "ch_SVTRv2_rec": (2, 48, 75),
     "PP-OCRv5_server_det": (1, 64, 96),
+    "PP-OCRv6_medium_det": (1, 64, 96),
+    "PP-OCRv6_medium_rec": (2, 48, 75),
+    "PP-OCRv6_small_det": (1, 64, 96),
+    "PP-OCRv6_small_rec": (2, 48, 75),
+    "PP-OCRv6_tiny_det": (1, 64, 96),
+    "PP-OCRv6_tiny_rec": (2, 48, 75),
     "PP-LCNet_x0_25_textline_ori": (4, 80, 160),
     "PP-LCNet_x1_0_doc_ori": (4, 64, 96),
     "PP-LCNet_x1_0_textline_ori": (4, 80, 160),
@@ -32,6 +38,12 @@ SIZES: Mapping[str, tuple[int, int, int]] = {
 # Networks whose official export is kept too, and whether re-parameterised. No export of them is in ../shared.
 PROGRAMS: Mapping[str, tuple[bool, ...]] = {
     "PP-LCNet_x1_0_textline_ori": (False,),
+    "PP-OCRv6_medium_det": (True,),
+    "PP-OCRv6_medium_rec": (True,),
+    "PP-OCRv6_small_det": (True,),
+    "PP-OCRv6_small_rec": (True,),
+    "PP-OCRv6_tiny_det": (True,),
+    "PP-OCRv6_tiny_rec": (True,),
     "ch_RepSVTR_rec": (False, True),
     "ch_SVTRv2_rec": (False,),
 }

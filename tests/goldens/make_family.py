@@ -130,7 +130,7 @@ def save_program(network: Any, name: str, fused: bool) -> None:
     import paddle
 
     if fused:
-        fuse(network.backbone)
+        fuse(network)
     image_spec = paddle.static.InputSpec([None, 3, SIZES[name][1], None], "float32", "x")
     program = paddle.jit.to_static(network.eval(), input_spec=[image_spec], full_graph=True)
     with TemporaryDirectory() as folder:
@@ -143,9 +143,12 @@ def save_program(network: Any, name: str, fused: bool) -> None:
 
 
 def fuse(layer: Any) -> None:
-    """What PaddleOCR's `rep()` does with RepSVTR since 2026: each part's own `fuse` takes its place."""
+    """What PaddleOCR's export does since 2026: `rep()` of v6's parts, and of RepSVTR's each one's `fuse`."""
+    if hasattr(layer, "rep"):
+        layer.rep()
     for name, child in list(layer.named_children()):
-        if type(child).__name__ in ("Conv2D_BN", "RepVGGDW"):
+        repvit = type(child).__module__.endswith("rec_repvit")
+        if repvit and type(child).__name__ in ("Conv2D_BN", "RepVGGDW"):
             setattr(layer, name, child.fuse())
         else:
             fuse(child)

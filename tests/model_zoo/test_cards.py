@@ -161,9 +161,9 @@ def test_the_sources_are_tried_in_the_order_of_the_architecture() -> None:
 
 
 @pytest.mark.skipif(not OFFICIAL.is_file(), reason="../shared is not here")
-def test_every_official_model_before_v6_has_a_card() -> None:
+def test_every_official_model_has_a_card() -> None:
     entries = json.loads(OFFICIAL.read_text(encoding="utf-8"))
-    assert {entry["name"] for entry in entries if entry["version"] != "v6"} == set(NAMES)
+    assert {entry["name"] for entry in entries} == set(NAMES)
 
 
 @pytest.mark.skipif(not OFFICIAL.is_file(), reason="../shared is not here")
@@ -173,6 +173,8 @@ def test_the_facts_are_the_recorded_ones(name: str) -> None:
     data, expected = raw(name), card_of(entry)
     # Words of our own, and what the table does not have.
     expected["notes"], expected["parameters"] = data["notes"], data["parameters"]
+    if name == "PP-OCRv6_tiny_det":  # by the last of its settings, which the table has not
+        expected["postprocess"]["box_thresh"] = 0.4
     if expected["accuracy"] is not None:
         expected["accuracy"] |= {key: data["accuracy"][key] for key in ("dataset", "source")}
     if entry["task"] == "rec" and data["charset"] is None:

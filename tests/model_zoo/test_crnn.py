@@ -112,7 +112,7 @@ def test_lstm_by_the_formula() -> None:
 
 
 def test_other_encoders_are_refused() -> None:
-    with pytest.raises(ConfigError, match="not rnn or svtr"):
+    with pytest.raises(ConfigError, match="not rnn, svtr, lightsvtr or reshape"):
         SequenceEncoder(8, encoder_type="fc")
 
 

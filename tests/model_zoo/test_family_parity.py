@@ -4,25 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import recipe
 import torch
-from goldens.family import CLASSES, LABEL_SAR, SIZES, VALID_RATIO, architecture, our_name
-from safetensors.numpy import load_file
+from family_networks import golden, images, network
+from goldens.family import CLASSES, LABEL_SAR, SIZES, VALID_RATIO, our_name
 from torch import Tensor, nn
 
-from paddle2torch.converters.architecture import from_paddleocr
-from paddle2torch.converters.layout import layout_table, to_torch
-from paddle2torch.model_zoo.cards import load_card
-from paddle2torch.model_zoo.config import ModelConfig
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.layers import BatchNorm2d
-from paddle2torch.model_zoo.network import Network, build_model, fuse
+from paddle2torch.model_zoo.network import build_model, fuse
 from paddle2torch.model_zoo.svtrv2 import DropPath, SVTRv2
 from paddle2torch.parity.golden import OUTPUT, sample
 
@@ -43,62 +37,16 @@ LAYERS = {
     "ch_RepSVTR_rec": 317,
     "ch_SVTRv2_rec": 333,
     "PP-OCRv5_server_det": 416,
+    "PP-OCRv6_medium_det": 432,
+    "PP-OCRv6_medium_rec": 324,
+    "PP-OCRv6_small_det": 337,
+    "PP-OCRv6_small_rec": 306,
+    "PP-OCRv6_tiny_det": 329,
+    "PP-OCRv6_tiny_rec": 180,
     "PP-LCNet_x0_25_textline_ori": 144,
     "PP-LCNet_x1_0_doc_ori": 144,
     "PP-LCNet_x1_0_textline_ori": 144,
 }
-
-
-@cache
-def golden(name: str) -> dict[str, np.ndarray]:
-    return load_file(GOLDENS / f"{name}.safetensors")
-
-
-def network(name: str) -> Network:
-    """The card's network with the recipe's weights and the golden's statistics, in evaluation."""
-    card = load_card(name)
-    parts = from_paddleocr(architecture(name), card.task, name)
-    rec = card.task == "rec"
-    assert card.preprocess is not None
-    assert card.postprocess is not None
-    head = replace(parts.head, options={**parts.head.options, "classes": CLASSES}) if rec else parts.head
-    config = ModelConfig(
-        name=name,
-        task=card.task,
-        form="training",
-        backbone=parts.backbone,
-        neck=parts.neck,
-        head=head,
-        preprocess=card.preprocess,
-        postprocess=card.postprocess,
-        charset=tuple(map(chr, range(0x4E00, 0x4E00 + CLASSES - 1))) if rec else None,
-    )
-    with torch.device("meta"):
-        model = build_model(config)
-    state = model.state_dict()
-    # The positions of the second head are not read in evaluation.
-    table = tuple(row for row in layout_table(model) if not row.torch_key.endswith(".pe"))
-    if card.task == "cls":
-        table = tuple(replace(row, paddle_key=row.paddle_key.partition(".")[2]) for row in table)
-    statistics = {
-        key.removeprefix("statistics:"): v for key, v in golden(name).items() if key.startswith("statistics:")
-    }
-    tensors = {}
-    for row in table:
-        shape = tuple(state[row.torch_key].shape)
-        values = statistics.pop(row.paddle_key, None)
-        if values is None:
-            values = recipe.tensor(row.paddle_key, shape[::-1] if row.op == "transpose" else shape)
-        tensors[row.paddle_key] = values.astype(np.float32)
-    assert not statistics
-    model.to_empty(device="cpu")
-    found = to_torch(table, tensors)
-    model.load_state_dict(model.state_dict() | found, assign=True)
-    return model.eval()
-
-
-def images(name: str, *shape: int) -> Tensor:
-    return torch.from_numpy(recipe.image(name, shape))
 
 
 @pytest.mark.parametrize("name", SIZES)
