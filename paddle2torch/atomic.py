@@ -25,6 +25,11 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
+
+class WriteError(Paddle2TorchError):
+    """A place cannot be written: the disk is full, read-only, or somebody else's."""
+
+
 # `.NAME.TOKEN.landing` is being written; `.NAME.TOKEN.former` was moved aside to make room (see `_replace_folder`).
 _TOKEN_BYTES = 8
 _LEFTOVER_AGE = 24 * 3600.0
@@ -36,7 +41,7 @@ def land_file(path: Path, *, size: int | None = None) -> Iterator[Path]:
 
     When the block ends well, the file replaces `path`, an existing file included. When it raises, `path` is as it
     was and nothing is left. `size`, in bytes where known, is checked against the free space before anything is
-    written. Raises `Paddle2TorchError` for a full disk (with what was needed) or a place that cannot be written.
+    written. Raises `WriteError` for a full disk (with what was needed) or a place that cannot be written.
 
     >>> with land_file(Path("model_config.json")) as temporary:
     ...     temporary.write_text("{}")
@@ -115,11 +120,11 @@ def repair_folder(path: Path) -> None:
             return
 
 
-def disk_full(place: Path, needed: int | None, written: int = 0) -> Paddle2TorchError:
+def disk_full(place: Path, needed: int | None, written: int = 0) -> WriteError:
     """The error for a disk without room: how much was needed and how much is free. All in bytes."""
     free = shutil.disk_usage(place).free
     need = _readable(needed) if needed is not None else f"more than {_readable(written)}"
-    return Paddle2TorchError(
+    return WriteError(
         f"the disk of {place} is full: {need} needed, {_readable(free)} free. "
         f"Nothing was left behind; free some space or choose another place"
     )
@@ -313,9 +318,7 @@ def _write_errors(target: Path) -> Iterator[None]:
     except OSError as error:
         if _says_full(error):
             raise
-        raise Paddle2TorchError(
-            f"{target} cannot be written: {error.strerror or error}; choose another place"
-        ) from error
+        raise WriteError(f"{target} cannot be written: {error.strerror or error}; choose another place") from error
 
 
 def _says_full(error: BaseException) -> bool:

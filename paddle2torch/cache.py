@@ -8,7 +8,8 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from paddle2torch.model_zoo.errors import ConfigError, Paddle2TorchError
+from paddle2torch.atomic import WriteError
+from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.progress import spinner
 
 
@@ -86,8 +87,8 @@ def check_native(path: Path) -> None:
         )
 
 
-def _not_writable(error: OSError, folder: Path) -> Paddle2TorchError:
-    return Paddle2TorchError(
+def _not_writable(error: OSError, folder: Path) -> WriteError:
+    return WriteError(
         f"the cache {folder} cannot be written: {error.strerror}; set PADDLE2TORCH_HOME to a folder that can"
     )
 

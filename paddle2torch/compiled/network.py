@@ -26,11 +26,12 @@ import torch
 from torch import Tensor, nn
 
 from paddle2torch import model_zoo
-from paddle2torch.atomic import land_file
+from paddle2torch.atomic import WriteError, land_file
 from paddle2torch.cache import check_native, make_native_home, native_home
 from paddle2torch.compiled.kernel_library import SOURCES, CompilerError, find_compiler, load_kernels, processor
 from paddle2torch.compiled.serving import LINE_WIDTH_AT_LEAST, Served, captured, compare, example_images
 from paddle2torch.converters.paddle_files.files import sha256_of
+from paddle2torch.forks import survive_forks
 from paddle2torch.model_zoo.config import CONFIG_NAME, ClsPreprocess, ModelConfig, RecPreprocess
 from paddle2torch.model_zoo.errors import ConfigError, ConversionError
 from paddle2torch.model_zoo.forms.folding import fold
@@ -57,8 +58,9 @@ class CompiledNetwork(nn.Module):
 
     Input and output are float32, also where it computes in bfloat16.
 
-    Several threads may call it; they take turns. An input that is smaller than what a package takes (a line of less
-    than 16 pixels, a page of less than 64) goes through the folded network, which is then loaded.
+    Several threads may call it; they take turns. Pickled, as for other processes of this machine, it is loaded again
+    from its folder. An input that is smaller than what a package takes (a line of less than 16 pixels, a page of less
+    than 64) goes through the folded network, which is then loaded.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class CompiledNetwork(nn.Module):
         self.quantized = quantized
         self.dtype = dtype
         self._run = _load(package)
+        survive_forks()
         self.eval()
 
     def forward(self, x: Tensor) -> Any:
@@ -85,6 +88,14 @@ class CompiledNetwork(nn.Module):
         # The code counts on this layout and does not look.
         output = self._run.boxed_run([x.contiguous()])[0]
         return {"maps": output} if self.config.task == "det" else output
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """See `pickle`: what is kept is where it is."""
+        return _load_again, (self.folder, self.quantized, self.dtype)
+
+    def state_dict(self, *arguments: Any, **options: Any) -> Any:
+        """Raise `ConfigError`: an empty one would be saved in silence."""
+        raise ConfigError(f"{self.config.name} is compiled and has no tensors to save: load it without compiled=True")
 
     def _takes(self, x: Tensor) -> bool:
         height, width = x.shape[2:]
@@ -103,20 +114,35 @@ class CompiledNetwork(nn.Module):
         return str(self.package)
 
 
+def _load_again(folder: Path, quantized: bool, dtype: torch.dtype) -> CompiledNetwork:
+    return load_compiled(folder, quantized=quantized, dtype=dtype)
+
+
 def load_compiled(folder: Path, *, quantized: bool = False, dtype: torch.dtype = torch.float32) -> CompiledNetwork:
     """The compiled form of a converted model; made first where this machine has none, which takes half a minute.
 
     quantized: with its convolutions in int8 (`paddle2torch.quantization`). dtype: what it computes in, float32 or,
-    where the processor has it, bfloat16. Raises `CompilerError` where it cannot be made here.
+    where the processor has it, bfloat16. Raises `CompilerError` where it cannot be made, or kept, here.
     """
     package = package_path(folder, quantized=quantized, dtype=dtype)
     if not package.is_file():
         find_compiler()
         name = ModelConfig.load(folder).name
         warnings.warn(f"{name} is compiled for this CPU now, once: this takes up to a minute", stacklevel=3)
-        compile_model(folder, quantized=quantized, dtype=dtype)
-    load_kernels()
+        with _only_compiler_errors(name):
+            compile_model(folder, quantized=quantized, dtype=dtype)
+    with _only_compiler_errors(package.name):
+        load_kernels()
     return CompiledNetwork(package, folder, quantized, dtype)
+
+
+@contextlib.contextmanager
+def _only_compiler_errors(name: str) -> Iterator[None]:
+    """A cache, or a temporary folder of the compiler, that cannot be written as `CompilerError`."""
+    try:
+        yield
+    except (WriteError, OSError) as error:
+        raise CompilerError(f"the compiled form of {name} cannot be kept: {error}") from error
 
 
 def package_path(folder: Path, *, quantized: bool = False, dtype: torch.dtype = torch.float32) -> Path:

@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from paddle2torch.atomic import keep_mode, land_file, land_folder, repair_folder
+from paddle2torch.forks import survive_forks
 from paddle2torch.model_zoo.config import CONFIG_NAME, ModelConfig
 from paddle2torch.model_zoo.errors import ConfigError, ConversionError, FileFormatError
 from paddle2torch.model_zoo.files import open_regular
@@ -187,6 +188,7 @@ def load_model(folder: Path) -> Network:
     Raises `ConfigError` for settings that are not a model's and `FileFormatError` for weights that do not fit them, or
     for files that are links out of the folder.
     """
+    survive_forks()
     folder = Path(folder)
     repair_folder(folder)
     config = ModelConfig.load(folder)

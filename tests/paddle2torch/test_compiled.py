@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -236,6 +239,45 @@ def test_without_a_compiler_it_runs_all_the_same(tmp_path: Path) -> None:
             model = load_pretrained(folder, compiled=True)
     assert isinstance(model, Network)
     assert not package_path(folder).exists()
+
+
+@needs_compiler
+def test_other_processes_load_it_again(compiled: CompiledNetwork) -> None:
+    x = image(1, 3, 48, 320)
+    again = pickle.loads(pickle.dumps(compiled))
+    assert torch.equal(again(x), compiled(x))
+    assert torch.equal(copy.deepcopy(compiled)(x), compiled(x))
+
+
+@needs_compiler
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_runs_it(folder: Path, compiled: CompiledNetwork) -> None:
+    code = (
+        "import multiprocessing, sys, torch; from paddle2torch import load_pretrained; torch.set_num_threads(2);"
+        "x = torch.linspace(-1, 1, 46080).reshape(1, 3, 48, 320);"
+        "network = load_pretrained(sys.argv[1], compiled=True); network(x);"
+        "print(multiprocessing.get_context('fork').Pool(1).apply_async(network, (x,)).get(timeout=60).shape)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "torch.Size([1, 40, 8])", done.stderr
+
+
+@needs_compiler
+def test_it_has_nothing_to_save(compiled: CompiledNetwork) -> None:
+    with pytest.raises(ConfigError, match="no tensors to save: load it without compiled=True"):
+        compiled.state_dict()
+
+
+@needs_compiler
+def test_in_a_cache_that_cannot_be_written_it_runs_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = saved(tmp_path / "own", classes=11)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("PADDLE2TORCH_HOME", str(tmp_path / "file" / "home"))
+    with pytest.warns(UserWarning, match="cannot be kept: .*PADDLE2TORCH_HOME.* runs without being compiled"):
+        model = load_pretrained(folder, compiled=True)
+    assert isinstance(model, Network)
 
 
 def test_what_cannot_be_compiled_says_so(tmp_path: Path) -> None:
