@@ -13,7 +13,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ from torch import Tensor
 from paddle2torch.model_zoo.config import Component, CTCDecode, DBPostprocess, DetPreprocess, ModelConfig, RecPreprocess
 from paddle2torch.model_zoo.errors import Paddle2TorchError
 from paddle2torch.model_zoo.strict_json import from_json, to_json
+from paddle2torch.training.data.drops import DropReport
 from paddle2torch.training.log import TRAIN_NAME
 from paddle2torch.training.settings import (
     DatasetSettings,
@@ -119,7 +120,7 @@ class TinyBatches:
     broken: int | None = None
     epoch: int = 0
     start: int = 0
-    report: str = "all is well"
+    report: DropReport = field(default_factory=lambda: DropReport(20))
 
     @classmethod
     def make(cls, settings: Settings, config: ModelConfig, training: bool, accelerator: Accelerator) -> TinyBatches:
@@ -144,6 +145,9 @@ class TinyBatches:
 
     def where(self, index: int) -> str:
         return f"sample {index}"
+
+    def label(self, index: int) -> str:
+        raise NotImplementedError("these batches have labels, not indices")
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         make = self._page if self.det else self._line

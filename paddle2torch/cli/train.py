@@ -63,25 +63,42 @@ def train(config: Path, model_config: Path | None, assignments: tuple[str, ...],
 @click.option(
     "--model", help="What to evaluate: name or folder; by default the best checkpoint, else where it started."
 )
+@click.option(
+    "--as-paddleocr",
+    is_flag=True,
+    help="The next sample counts again for what is of no use; of labels, known characters alone.",
+)
 @AS_JSON
 def eval_command(
-    config: Path, model_config: Path | None, assignments: tuple[str, ...], model: str | None, as_json: bool
+    config: Path,
+    model_config: Path | None,
+    assignments: tuple[str, ...],
+    model: str | None,
+    as_paddleocr: bool,
+    as_json: bool,
 ) -> None:
-    """Evaluate a model with PaddleOCR's metrics on the settings' evaluation data."""
+    """Evaluate a model with PaddleOCR's metrics on the settings' evaluation data.
+
+    Each label counts once: an image that cannot be read counts as wrong, and so does a text with characters that the
+    model's set lacks. Both are named with file and line.
+    """
     from paddle2torch.api import load_pretrained
     from paddle2torch.malloc import keep_freed_memory
     from paddle2torch.training.settings import read_settings
     from paddle2torch.training.trainer import evaluate
 
     keep_freed_memory()
+    if as_paddleocr:
+        assignments = (*assignments, "evaluation.as_paddleocr=true")
     settings, _ = read_settings(config, model_config, assignments)
     best = Path(settings.output.dir) / "best"
     chosen = model or (str(best) if best.is_dir() else settings.pretrained)
     if chosen is None:
         raise Paddle2TorchError("nothing is trained yet and the settings start from nothing: say --model")
     click.echo(f"evaluating {chosen}", err=True)
-    metrics = evaluate(settings, load_pretrained(chosen))
+    evaluation = evaluate(settings, load_pretrained(chosen))
+    print_notes(evaluation.lines())
     if as_json:
-        print_json(metrics)
+        print_json(evaluation.to_json())
     else:
-        print_table(("metric", "value"), [(name, f"{value:.4f}") for name, value in metrics.items()])
+        print_table(("metric", "value"), [(name, f"{value:.4f}") for name, value in evaluation.metrics.items()])

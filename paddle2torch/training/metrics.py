@@ -67,6 +67,10 @@ class RecMetric:
             distance = edit_distance(prediction, label) / longer if prediction != label else 0.0
             self.counts += (prediction == label, distance, 1)
 
+    def add_unread(self, lines: int) -> None:
+        """Count lines whose images cannot be read: wrong in every character."""
+        self.counts += (0, lines, lines)
+
     def result(self) -> dict[str, float]:
         """`acc` and `norm_edit_dis` of all lines counted. (`counts` of several processes may be added.)"""
         right, distance, lines = self.counts.tolist()

@@ -306,13 +306,16 @@ class EvaluationSettings:
     """When and how to evaluate: after step `start_step`, every `every_steps` steps, and always after the last one.
 
     `ignore_space` takes spaces out of label and prediction before they are compared; `is_filter` all but digits and
-    ASCII letters, and ignores case (recognisers only).
+    ASCII letters, and ignores case (recognisers only). Each label counts once: what cannot be read counts as wrong, and
+    so does a text with characters that the model's set lacks. With `as_paddleocr` the next sample counts again in place
+    of what cannot be used, and labels are compared without the characters that the set lacks, as PaddleOCR does.
     """
 
     every_steps: int = 2000
     start_step: int = 0
     ignore_space: bool = True
     is_filter: bool = False
+    as_paddleocr: bool = False
 
     def __post_init__(self) -> None:
         within(self, every_steps=(1, MOST_COUNT), start_step=(0, MOST_COUNT))

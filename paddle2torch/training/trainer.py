@@ -15,7 +15,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -39,6 +39,8 @@ from paddle2torch.training.checkpoints import (
     save_checkpoint,
 )
 from paddle2torch.training.data import build_loader
+from paddle2torch.training.data.drops import DropReport, Reason
+from paddle2torch.training.data.labels import parse_boxes
 from paddle2torch.training.distributed import synchronise_batch_norm
 from paddle2torch.training.initialisation import adopt, initialise
 from paddle2torch.training.log import TrainingLog
@@ -59,6 +61,9 @@ from paddle2torch.zoo.folder import save_model
 BEST, LAST = "best", "last"
 """Folders in `output.dir`."""
 
+FAULTS_SHOWN = 100
+"""Samples that an evaluation names of each fault."""
+
 PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 """Ours to accelerate's."""
 
@@ -73,8 +78,8 @@ class Batches(Protocol):
     """The batches of one process, epoch by epoch: what `paddle2torch.training.data.build_loader` makes."""
 
     @property
-    def report(self) -> Any:
-        """What could not be used of the data, as text."""
+    def report(self) -> DropReport:
+        """What could not be used of the data, as far as it was read."""
 
     def __len__(self) -> int:
         """How many batches an epoch has."""
@@ -91,6 +96,9 @@ class Batches(Protocol):
     def where(self, index: int) -> str:
         """Where a sample stands, for messages."""
 
+    def label(self, index: int) -> str:
+        """The text, or the JSON of the boxes, of a sample; asked only where batches have an `index`."""
+
 
 MakeBatches = Callable[[Settings, ModelConfig, bool, Accelerator], Batches]
 
@@ -106,6 +114,7 @@ def batches_of(settings: Settings, config: ModelConfig, training: bool, accelera
         rank=accelerator.process_index,
         world_size=accelerator.num_processes,
         pin_memory=accelerator.device.type == "cuda",
+        each_once=not training and not settings.evaluation.as_paddleocr,
     )
 
 
@@ -168,7 +177,7 @@ def train(
     # Data.
     batches = make_batches(settings, config, True, accelerator)
     evaluation = make_batches(settings, config, False, accelerator)
-    known = str(batches.report)
+    known, known_evaluation = str(batches.report), str(evaluation.report)
     notes += [f"training data: {known}", f"evaluation data: {evaluation.report}"]
     if len(batches) == 0:
         raise ConfigError(
@@ -271,20 +280,77 @@ def train(
                 save()
     if str(batches.report) != known:
         log.note(f"training data, once its images were read: {batches.report}")
+    if str(evaluation.report) != known_evaluation:
+        log.note(f"evaluation data, once its images were read: {evaluation.report}")
     log.plot()
     accelerator.end_training()
     return TrainingResult(folder, progress.step, progress.best, progress.best_step)
 
 
-def evaluate(settings: Settings, network: Network, *, make_batches: MakeBatches = batches_of) -> dict[str, float]:
-    """PaddleOCR's metrics of a model on the evaluation data: acc and norm_edit_dis, or precision, recall and hmean.
+@dataclass(frozen=True)
+class Fault:
+    """What kept samples from being evaluated as they are, or from ever being right: how many, and where they stand.
+
+    where: file, line and image of the first hundred. first: what is wrong with the first one.
+    """
+
+    reason: str
+    count: int
+    first: str
+    where: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """PaddleOCR's metrics of a model: acc and norm_edit_dis, or precision, recall and hmean; and faults of the data.
+
+    samples: how many labels there are. replaced: how many times another sample counted in place of one that cannot be
+    used; None where none does, and what cannot be read counts as wrong.
+    """
+
+    metrics: dict[str, float]
+    samples: int
+    replaced: int | None
+    faults: tuple[Fault, ...]
+
+    def lines(self) -> list[str]:
+        """The faults, a line each, and what became of those samples."""
+        became = {Reason.UNREADABLE.value: "counted as wrong", Reason.LACKING.value: "never right"}
+        if self.replaced is not None:
+            became = {Reason.LACKING.value: "compared without them"}
+        lines = [
+            f"{fault.count:,} of {self.samples:,} samples: {fault.reason}"
+            + (f", {became[fault.reason]}" if fault.reason in became else "")
+            + f"; first: {fault.first}"
+            for fault in self.faults
+        ]
+        if self.replaced:
+            lines.append(f"{self.replaced:,} times the next sample was counted again in place of one of no use")
+        return lines
+
+    def to_json(self) -> dict[str, Any]:
+        """What `eval --json` prints."""
+        faults = [asdict(fault) for fault in self.faults]
+        return {**self.metrics, "samples": self.samples, "replaced": self.replaced, "faults": faults}
+
+
+def evaluate(settings: Settings, network: Network, *, make_batches: MakeBatches = batches_of) -> Evaluation:
+    """Evaluate a model on the evaluation data with PaddleOCR's metrics; each label counts once.
 
     network: in either form. Runs in float32, on one process or several.
     """
     accelerator = Accelerator()
     batches = make_batches(settings, network.config, False, accelerator)
     metrics, _ = _measure(network, batches, settings.evaluation, accelerator)
-    return metrics
+    reports: list[DropReport] = gather_object([batches.report])
+    report = DropReport.together(reports)
+    faults = []
+    for reason in Reason:
+        if indices := sorted(report.indices.get(reason, ())):
+            where = tuple(batches.where(index) for index in indices[:FAULTS_SHOWN])
+            faults.append(Fault(reason.value, len(indices), report.first[reason], where))
+    replaced = report.replaced if settings.evaluation.as_paddleocr else None
+    return Evaluation(metrics, report.samples, replaced, tuple(faults))
 
 
 @torch.no_grad()
@@ -302,8 +368,13 @@ def _measure(
         metric = RecMetric(settings.ignore_space, settings.is_filter)
         for batch in batches:
             ids = reader(_to_device(batch, accelerator.device)["image"]).argmax(-1).cpu().numpy()
-            labels = label_texts(batch["label_ctc"].numpy(), batch["length"].numpy(), config.charset)
+            if "index" in batch:
+                labels = [batches.label(index) for index in batch["index"].tolist()]
+            else:
+                labels = label_texts(batch["label_ctc"].numpy(), batch["length"].numpy(), config.charset)
             metric.add(ctc_texts(ids, config.charset), labels)
+        if not settings.as_paddleocr:
+            metric.add_unread(batches.report.count(Reason.UNREADABLE))
     else:
         assert isinstance(config.postprocess, DBPostprocess)
         metric = DetMetric()
@@ -313,6 +384,9 @@ def _measure(
             for probabilities, shape, polygons, ignored in rows:
                 boxes = boxes_from_map(probabilities, config.postprocess, (int(shape[0]), int(shape[1])))
                 metric.add([box.points for box in boxes], list(polygons), ignored)
+        for index in () if settings.as_paddleocr else batches.report.indices.get(Reason.UNREADABLE, ()):
+            missed = parse_boxes(batches.label(index), batches.where(index))
+            metric.add([], list(missed.polygons), missed.ignore.tolist())
     counts = torch.from_numpy(metric.counts).to(accelerator.device)
     metric.counts = accelerator.reduce(counts, "sum").cpu().numpy()
     return metric.result(), metric.main

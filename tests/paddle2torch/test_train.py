@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import random
 import signal
@@ -10,7 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
-from tiny_training import TinyBatches, job, tiny_config, tiny_det_config, tiny_settings
+from tiny_training import CHARSET, TinyBatches, job, tiny_config, tiny_det_config, tiny_settings
 
 from paddle2torch import atomic as landing
 from paddle2torch.api import load_pretrained
@@ -29,8 +30,10 @@ from paddle2torch.model_zoo.config import ModelConfig
 from paddle2torch.model_zoo.errors import ConfigError, Paddle2TorchError
 from paddle2torch.model_zoo.network import build_model, fuse
 from paddle2torch.training.checkpoints import STATE_NAME
+from paddle2torch.training.data.drops import DropReport, Event, Reason
 from paddle2torch.training.initialisation import initialise
 from paddle2torch.training.losses import losses_of
+from paddle2torch.training.metrics import ctc_texts
 from paddle2torch.training.optimisation import build_optimizer, set_rate, set_training
 from paddle2torch.training.recipes import official_settings
 from paddle2torch.training.settings import LoaderSettings, MultiScaleSampler, Settings
@@ -98,10 +101,10 @@ def test_it_learns_and_leaves_a_model(tmp_path: Path, config: ModelConfig) -> No
     assert model.config == replace(config, origin=model.config.origin)
     assert model.config.origin is not None
     assert model.config.origin.kind == "trained here"
-    measured = evaluate(settings, model, make_batches=TinyBatches.make)
+    measured = evaluate(settings, model, make_batches=TinyBatches.make).metrics
     last = rows(tmp_path / "evaluation.csv")[-1]
     assert measured == {name: pytest.approx(float(last[name]), abs=1e-12) for name in measured}
-    assert measured == evaluate(settings, fuse(model), make_batches=TinyBatches.make)
+    assert measured == evaluate(settings, fuse(model), make_batches=TinyBatches.make).metrics
 
 
 def test_a_trained_folder_is_not_trained_over(tmp_path: Path) -> None:
@@ -275,7 +278,7 @@ def test_the_average_is_what_is_kept(tmp_path: Path) -> None:
     key = "backbone.conv1.conv.weight"
     assert not torch.equal(averaged[key], state[f"network/{key}"])
     settings = tiny_settings(tmp_path)
-    measured = evaluate(settings, load_model(tmp_path / "last"), make_batches=TinyBatches.make)
+    measured = evaluate(settings, load_model(tmp_path / "last"), make_batches=TinyBatches.make).metrics
     last = rows(tmp_path / "evaluation.csv")[-1]
     assert measured["norm_edit_dis"] == pytest.approx(float(last["norm_edit_dis"]), abs=1e-12)
 
@@ -549,3 +552,86 @@ class Reordered(TinyBatches):
         line["label_ctc"][:3] = 7 - line["label_ctc"][:3]
         line["label_gtc"][1:4] = 13 - line["label_gtc"][1:4]
         return line
+
+
+# What evaluation does with what it cannot read
+
+
+@dataclass
+class Answers:
+    """Batches of blank lines, of which the network says what the labels are; some images cannot be read."""
+
+    labels: list[str]
+    report: DropReport
+
+    def __len__(self) -> int:
+        return 1
+
+    def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
+        pass
+
+    def where(self, index: int) -> str:
+        return f"labels.txt, line {index + 1}"
+
+    def label(self, index: int) -> str:
+        return self.labels[index]
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        unread = self.report.indices[Reason.UNREADABLE]
+        index = [number for number in range(len(self.labels)) if number not in unread]
+        yield {"image": torch.zeros(len(index), 3, 48, 64), "index": torch.tensor(index)}
+
+
+def test_what_cannot_be_read_or_never_be_right_counts_as_wrong(tmp_path: Path) -> None:
+    network = build_model(tiny_config()).eval()
+    with torch.inference_mode():
+        ids = fuse(network)(torch.zeros(1, 3, 48, 64)).argmax(-1).numpy()
+    (answer,) = ctc_texts(ids, CHARSET)
+    report = DropReport(4)
+    report.add(Event(1, Reason.UNREADABLE, "labels.txt, line 2: there is no such file"))
+    report.add(Event(2, Reason.LACKING, "labels.txt, line 3: 'x€' has '€'"))
+    batches = Answers([answer, answer, answer + "€", answer], report)
+    result = evaluate(tiny_settings(tmp_path), network, make_batches=lambda *_: batches)  # type: ignore[arg-type]
+    assert result.metrics["acc"] == pytest.approx(2 / 4, abs=1e-4)
+    assert result.lines() == [
+        "1 of 4 samples: unreadable image, counted as wrong; first: labels.txt, line 2: there is no such file",
+        "1 of 4 samples: label with characters that are not in the set, never right; first: labels.txt, line 3: "
+        "'x€' has '€'",
+    ]
+    data = result.to_json()
+    assert (data["samples"], data["replaced"]) == (4, None)
+    assert data["faults"][0] == {
+        "reason": "unreadable image",
+        "count": 1,
+        "first": "labels.txt, line 2: there is no such file",
+        "where": ("labels.txt, line 2",),
+    }
+
+
+def test_pages_that_cannot_be_read_are_missed(tmp_path: Path) -> None:
+    report = DropReport(1)
+    report.add(Event(0, Reason.UNREADABLE, "labels.txt, line 1: there is no such file"))
+    boxes = [{"transcription": text, "points": [[0, 0], [9, 0], [9, 9], [0, 9]]} for text in ("a", "###")]
+
+    class NoPage(Answers):
+        def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+            yield from ()
+
+    batches = NoPage([json.dumps(boxes)], report)
+    network = build_model(tiny_det_config()).eval()
+    result = evaluate(tiny_settings(tmp_path), network, make_batches=lambda *_: batches)  # type: ignore[arg-type]
+    assert result.metrics == {"precision": 0.0, "recall": 0.0, "hmean": 0.0}
+
+
+def test_evaluation_as_paddleocr_takes_the_next_sample(tmp_path: Path) -> None:
+    settings = tiny_settings(tmp_path, evaluation={"as_paddleocr": True})
+    batches = TinyBatches(False)
+    batches.report.add(Event(3, Reason.UNREADABLE, "sample 3: there is no such file"))
+    batches.report.replaced = 1
+    network = build_model(tiny_config()).eval()
+    result = evaluate(settings, network, make_batches=lambda *_: batches)
+    assert result.metrics == evaluate(settings, network, make_batches=TinyBatches.make).metrics
+    assert result.lines() == [
+        "1 of 20 samples: unreadable image; first: sample 3: there is no such file",
+        "1 times the next sample was counted again in place of one of no use",
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -20,12 +21,18 @@ class Reason(Enum):
     TOO_LONG = "label too long"
     OUTSIDE = "no character of the label is in the set"
     UNREADABLE = "unreadable image"
+    MALFORMED = "malformed label"
+    LACKING = "label with characters that are not in the set"
     JOINED = "too long once RecConAug had joined other lines to it"
     SQUEEZED = "far too wide: squeezed"
 
 
-OF_THE_SAMPLE = (Reason.EMPTY, Reason.TOO_LONG, Reason.OUTSIDE, Reason.UNREADABLE)
-"""These hold at every request; a line that was joined too long once is used another time, a squeezed one always."""
+OF_THE_SAMPLE = (Reason.EMPTY, Reason.TOO_LONG, Reason.OUTSIDE, Reason.UNREADABLE, Reason.MALFORMED)
+"""These hold at every request; a line that was joined too long once is used another time, a squeezed one always, and a
+label without some of its characters, too."""
+
+USED = (Reason.SQUEEZED, Reason.LACKING)
+"""These are only worth noting: no other sample takes the place."""
 
 CHARACTERS_SHOWN = 20
 
@@ -52,8 +59,7 @@ class DropReport:
     """The counts of one dataset: what its labels told at once, and what reading the images showed since.
 
     `indices` has the samples of each reason and `first` its first message; `replaced` counts requests that were
-    answered with the next good sample; `outside` counts the characters that labels lost because the set lacks them,
-    and `shortened` those labels.
+    answered with the next good sample; `outside` counts the characters that labels lost because the set lacks them.
     """
 
     samples: int
@@ -61,12 +67,22 @@ class DropReport:
     first: dict[Reason, str] = field(default_factory=dict)
     replaced: int = 0
     outside: Counter[str] = field(default_factory=Counter)
-    shortened: int = 0
 
     def add(self, event: Event) -> None:
         """Note a sample under a reason; saying it again changes nothing."""
         self.indices.setdefault(event.reason, set()).add(event.index)
         self.first.setdefault(event.reason, event.message)
+
+    @classmethod
+    def together(cls, reports: Sequence[DropReport]) -> DropReport:
+        """What the processes that share a dataset report, as one."""
+        whole = cls(reports[0].samples, outside=reports[0].outside)
+        for report in reports:
+            whole.replaced += report.replaced
+            for reason, indices in report.indices.items():
+                whole.indices.setdefault(reason, set()).update(indices)
+                whole.first.setdefault(reason, report.first[reason])
+        return whole
 
     def count(self, reason: Reason) -> int:
         """How many samples this happened to."""
@@ -85,14 +101,15 @@ class DropReport:
         lines += [
             f"  {self.count(reason):,} x {reason.value}, first: {self.first[reason]}"
             for reason in Reason
-            if reason in self.indices
+            if reason in self.indices and reason is not Reason.LACKING
         ]
-        if self.shortened:
+        if Reason.LACKING in self.indices:
             shown = ", ".join(f"{char!r} {count:,}x" for char, count in self.outside.most_common(CHARACTERS_SHOWN))
             more = len(self.outside) - CHARACTERS_SHOWN
             lines.append(
-                f"  {self.shortened:,} x label without characters that are not in the set: {shown}"
+                f"  {self.count(Reason.LACKING):,} x label without characters that are not in the set: {shown}"
                 + (f" and {more:,} more" if more > 0 else "")
+                + f"; first: {self.first[Reason.LACKING]}"
             )
         return lines
 

@@ -83,6 +83,11 @@ class LabelEncoder:
             gtc[len(places) + 1] = NRTR_END
         return EncodedLabel(ctc, gtc, len(places))
 
+    def blank(self) -> EncodedLabel:
+        """The label of no text, where a sample is not trained on."""
+        empty = np.zeros(self.max_text_length, dtype=np.int64)
+        return EncodedLabel(empty, empty if self.nrtr else None, 0)
+
     def outside(self, text: str) -> list[str]:
         """The characters of a text that the set lacks, in order."""
         return [character for character in text if character not in self._places]

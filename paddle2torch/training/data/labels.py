@@ -5,6 +5,7 @@ Facts: `ppocr/data/simple_dataset.py`, `ppocr/data/imaug/label_ops.py` (DetLabel
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paddle2torch.model_zoo.errors import ConfigError, FileFormatError
-from paddle2torch.tasks.images import BGRImage, load_image
+from paddle2torch.tasks.images import BGRImage, ImageError, load_image
 from paddle2torch.training.data.drops import DataError
 
 IGNORED = ("*", "###")
@@ -92,6 +93,11 @@ class LabelFiles:
             raise DataError(
                 f"the label file {file} cannot be read: {error.strerror}. Relative paths start at {Path.cwd()}"
             ) from None
+        if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise FileFormatError(
+                f'{file} is UTF-16, as Windows calls "Unicode": save the label file as UTF-8 (of Excel: "CSV UTF-8", '
+                f"then put tabs for its separators)"
+            )
         try:
             text = data.decode("utf-8-sig")
         except UnicodeDecodeError as error:
@@ -123,7 +129,11 @@ class LabelFiles:
 
     def image(self, index: int, rng: np.random.Generator) -> BGRImage:
         """The image as uint8 (H, W, 3), BGR."""
-        return load_image(self._folder / self._choose(self._paths[index], rng))
+        path = self._choose(self._paths[index], rng)
+        forward = path.replace("\\", "/")
+        if path != forward and not (self._folder / path).exists() and (self._folder / forward).is_file():
+            raise ImageError(f"{path}: there is no such file, but there is {forward}: write / between folders, not \\")
+        return load_image(self._folder / path)
 
     @staticmethod
     def _choose(path: str, rng: np.random.Generator) -> str:
@@ -169,7 +179,8 @@ def parse_boxes(label: str, where: str) -> TextBoxes:
     try:
         data = json.loads(label)
     except (ValueError, RecursionError) as error:
-        raise FileFormatError(f"{where}: the label is not JSON ({error}): {_short(label)!r}") from None
+        excel = " (Excel put it into quotation marks and doubled those inside)" if label.startswith('"[{""') else ""
+        raise FileFormatError(f"{where}: the label is not JSON ({error}): {_short(label)!r}{excel}") from None
     if not isinstance(data, list):
         raise FileFormatError(f"{where}: the label is not a JSON list of boxes: {_short(label)!r}")
     polygons, ignore = [], []

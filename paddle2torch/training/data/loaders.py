@@ -7,7 +7,8 @@
     print(loader.report)
 
 A sample depends on (seed, epoch, index) alone: not on the number of workers, nor on who loaded what before. What cannot
-be used is replaced by the next sample that can, (index + 1) % n, as in PaddleOCR, and counted in the report.
+be used is replaced by the next sample that can, (index + 1) % n, as in PaddleOCR, and counted in the report; with
+`each_once`, for evaluation, nothing takes its place.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from paddle2torch.model_zoo.config import DetPreprocess, ModelConfig, RecPreprocess
-from paddle2torch.model_zoo.errors import ConfigError
+from paddle2torch.model_zoo.errors import ConfigError, FileFormatError
 from paddle2torch.model_zoo.strict_json import from_json, to_json, unknown_key
 from paddle2torch.tasks.geometry import WARP_LIMIT
 from paddle2torch.tasks.images import BGRImage, ImageError
@@ -46,7 +47,7 @@ from paddle2torch.training.data.det_transforms import (
     PageRequest,
     ToCHWImage,
 )
-from paddle2torch.training.data.drops import DataError, DropReport, Event, Reason, Rejected
+from paddle2torch.training.data.drops import USED, DataError, DropReport, Event, Reason, Rejected
 from paddle2torch.training.data.encode import LabelEncoder
 from paddle2torch.training.data.labels import LabelFiles, Samples, parse_boxes
 from paddle2torch.training.data.lmdb import LmdbFolders
@@ -93,18 +94,22 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Loaded:
-    """One sample's values, and what happened on the way to it."""
+    """One sample's values, None where it cannot be used and none takes its place, and what happened on the way."""
 
-    values: Values
+    values: Values | None
     events: tuple[Event, ...]
 
 
 class _Samples(Dataset[Loaded], abc.ABC):
-    """Samples by request. `known` has those whose labels cannot be used."""
+    """Samples by request. `known` has those whose labels cannot be used.
 
-    def __init__(self, samples: Samples, seed: int) -> None:
+    each_once: what cannot be used is left out; the others have their `index` as a value.
+    """
+
+    def __init__(self, samples: Samples, seed: int, each_once: bool) -> None:
         self.samples = samples
         self.seed = seed
+        self.each_once = each_once
         self.known: dict[int, Event] = {}
         self.report = DropReport(len(samples))
 
@@ -120,7 +125,11 @@ class _Samples(Dataset[Loaded], abc.ABC):
                 values = self._load(index, request, rng, events)
             except Rejected as rejected:
                 events.append(self._event(index, rejected))
+                if self.each_once:
+                    return Loaded(None, tuple(events))
             else:
+                if self.each_once:
+                    values["index"] = np.array(index, dtype=np.int64)
                 return Loaded(values, tuple(events))
         raise DataError(f"none of the {len(self):,} samples can be used; the last one: {events[-1].message}")
 
@@ -141,6 +150,9 @@ class _Samples(Dataset[Loaded], abc.ABC):
     def _know(self, index: int, rejected: Rejected) -> None:
         self.known[index] = self._event(index, rejected)
         self.report.add(self.known[index])
+
+    def _note(self, index: int, reason: Reason, message: str) -> None:
+        self.report.add(Event(index, reason, f"{self.samples.where(index)}: {message}"))
 
     def _read(self, index: int, rng: np.random.Generator) -> BGRImage:
         if index in self.known:
@@ -189,23 +201,28 @@ class Lines(_Samples):
         size: tuple[int, int] | None,
         for_others: int = 0,
         seed: int = 0,
+        each_once: bool = False,
     ) -> None:
-        super().__init__(samples, seed)
+        super().__init__(samples, seed, each_once)
         self.transforms = transforms
         self.for_others = for_others
         self.preprocess = preprocess
         self.keys = keys
         self.size = size
+        self.encoder = encoder
         for index in range(len(samples)):
             text = samples.label(index)
+            outside = encoder.outside(text)
             try:
-                places = encoder.places(text)
+                encoder.places(text)
             except Rejected as rejected:
-                self._know(index, rejected)
-                continue
-            if len(places) < len(text):
-                self.report.outside.update(encoder.outside(text))
-                self.report.shortened += 1
+                # To be evaluated, a text need not be short enough to be trained on, nor known to the model.
+                if not each_once or rejected.reason is Reason.EMPTY:
+                    self._know(index, rejected)
+                    continue
+            if outside:
+                self.report.outside.update(outside)
+                self._note(index, Reason.LACKING, f"{text!r} has {', '.join(map(repr, dict.fromkeys(outside)))}")
 
     def _problem(self, image: BGRImage) -> str | None:
         if image.shape[0] * image.shape[1] > LINE_PIXELS:
@@ -235,16 +252,17 @@ class Lines(_Samples):
             # Alone it is not too long: that was seen when the labels were read.
             reason = Reason.JOINED if rejected.reason is Reason.TOO_LONG else rejected.reason
             raise Rejected(reason, str(rejected)) from None
-        assert line.label is not None
+        # Where each sample is evaluated once, its text is compared as it is.
+        label = line.label or self.encoder.blank()
         resized, valid_ratio = resize_line(line.image, size, self.preprocess)
         values: Values = {
             "image": resized,
-            "label_ctc": line.label.ctc,
-            "length": np.array(line.label.length, dtype=np.int64),
+            "label_ctc": label.ctc,
+            "length": np.array(label.length, dtype=np.int64),
             "valid_ratio": np.array(valid_ratio, dtype=np.float32),
         }
-        if line.label.gtc is not None:
-            values["label_gtc"] = line.label.gtc
+        if label.gtc is not None:
+            values["label_gtc"] = label.gtc
         return {key: values[key] for key in self.keys}
 
     @staticmethod
@@ -267,15 +285,22 @@ class Pages(_Samples):
         *,
         for_others: int = 0,
         seed: int = 0,
+        each_once: bool = False,
     ) -> None:
-        super().__init__(samples, seed)
+        super().__init__(samples, seed, each_once)
         self.transforms = transforms
         self.keys = keys
         self.channel_order = channel_order
         self.for_others = for_others
         for index in range(len(samples)):
-            if not len(parse_boxes(samples.label(index), samples.where(index)).polygons):
-                self._know(index, Rejected(Reason.EMPTY, "the page has no boxes"))
+            where = samples.where(index)
+            try:
+                boxes = parse_boxes(samples.label(index), where)
+            except FileFormatError as error:
+                self._know(index, Rejected(Reason.MALFORMED, str(error).removeprefix(f"{where}: ")))
+            else:
+                if not len(boxes.polygons):
+                    self._know(index, Rejected(Reason.EMPTY, "the page has no boxes"))
 
     def _problem(self, image: BGRImage) -> str | None:
         if max(image.shape[:2]) > WARP_LIMIT:
@@ -351,14 +376,19 @@ class Loader:
         """Where a sample stands, for messages: file, line, and image."""
         return self._dataset.samples.where(index)
 
+    def label(self, index: int) -> str:
+        """The text, or the JSON of the boxes, of a sample."""
+        return self._dataset.samples.label(index)
+
     def __iter__(self) -> Iterator[Batch]:
         with _one_opencv_thread():
             batches = iter(self._loader)
         for batch, events in batches:
             for event in events:
                 self.report.add(event)
-                self.report.replaced += event.reason is not Reason.SQUEEZED
-            yield batch
+                self.report.replaced += not self._dataset.each_once and event.reason not in USED
+            if batch:
+                yield batch
 
 
 class _Requests:
@@ -379,7 +409,9 @@ class _Requests:
 
 
 def _collate(samples: Sequence[Loaded]) -> tuple[Batch, list[Event]]:
-    batch = {key: torch.from_numpy(np.stack([sample.values[key] for sample in samples])) for key in samples[0].values}
+    there = [sample.values for sample in samples if sample.values is not None]
+    keys = there[0] if there else ()
+    batch = {key: torch.from_numpy(np.stack([values[key] for values in there])) for key in keys}
     return batch, [event for sample in samples for event in sample.events]
 
 
@@ -414,6 +446,7 @@ def build_loader(
     rank: int = 0,
     world_size: int = 1,
     pin_memory: bool = False,
+    each_once: bool = False,
 ) -> Loader:
     """The batches of a split for one of `world_size` processes, as dicts of tensors.
 
@@ -422,6 +455,9 @@ def build_loader(
     training: `image` float32 (N, 3, H, W), and float32 (N, H, W) `threshold_map`, `threshold_mask`, `shrink_map`,
     `shrink_mask`. In evaluation, one page at a time: `image`, `polys` float32 (1, P, K, 2), `ignore_tags` bool (1, P),
     and `shape` float32 (1, 4): height and width of the page, and by how much both were scaled.
+
+    each_once: nothing takes the place of what cannot be used, and labels may be longer than `max_text_length` or have
+    characters that the set lacks; batches, which may be smaller, then have `index` int64 (N,).
 
     Not to be given to `accelerate`'s `prepare`: it already knows the processes.
 
@@ -432,9 +468,9 @@ def build_loader(
         raise ConfigError(f"the seed of the data must be 0 or more, not {seed}")
     samples = _samples(split.dataset)
     if model.task == "rec":
-        dataset: _Samples = _lines(split, model, samples, max_text_length, seed)
+        dataset: _Samples = _lines(split, model, samples, max_text_length, seed, each_once)
     elif model.task == "det":
-        dataset = _pages(split, model, samples, seed, training)
+        dataset = _pages(split, model, samples, seed, training, each_once)
     else:
         raise ConfigError(f"{model.name}: there is no training data for models of task {model.task!r}")
     plan: Plan
@@ -572,7 +608,9 @@ def _for_others(settings: DatasetSettings, steps: dict[str, Any], joins: str, ne
     return settings.ext_op_transform_idx - 1
 
 
-def _lines(split: SplitSettings, model: ModelConfig, samples: Samples, max_text_length: int, seed: int) -> Lines:
+def _lines(
+    split: SplitSettings, model: ModelConfig, samples: Samples, max_text_length: int, seed: int, each_once: bool
+) -> Lines:
     steps = _read_steps(split.dataset.transforms, REC_STEPS, _REC_KEYS)
     assert isinstance(model.preprocess, RecPreprocess)
     assert model.charset is not None
@@ -594,17 +632,24 @@ def _lines(split: SplitSettings, model: ModelConfig, samples: Samples, max_text_
         raise ConfigError("KeepKeys: CTCLabelEncode makes no label_gtc, only MultiLabelEncode does")
     return Lines(
         samples,
-        [Encode(encoder) if name in encoders else step for name, step in steps.items() if name not in _NO_TRANSFORM],
+        [
+            Encode(encoder) if name in encoders else step
+            for name, step in steps.items()
+            if name not in _NO_TRANSFORM and not (each_once and name in encoders)
+        ],
         encoder,
         model.preprocess,
         tuple(dict.fromkeys("label_ctc" if key == "label" else key for key in keys)),
         size=(resize.image_shape[2], resize.image_shape[1]) if resize else None,
         for_others=_for_others(split.dataset, steps, "RecConAug", 1),
         seed=seed,
+        each_once=each_once,
     )
 
 
-def _pages(split: SplitSettings, model: ModelConfig, samples: Samples, seed: int, training: bool) -> Pages:
+def _pages(
+    split: SplitSettings, model: ModelConfig, samples: Samples, seed: int, training: bool, each_once: bool
+) -> Pages:
     steps = _read_steps(split.dataset.transforms, DET_STEPS, _DET_KEYS)
     assert isinstance(model.preprocess, DetPreprocess)
     _check_channels(steps["DecodeImage"], model.preprocess.channel_order, model.name)
@@ -642,6 +687,7 @@ def _pages(split: SplitSettings, model: ModelConfig, samples: Samples, seed: int
         model.preprocess.channel_order,
         for_others=_for_others(split.dataset, steps, "CopyPaste", 2),
         seed=seed,
+        each_once=each_once,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import cv2
@@ -65,6 +66,30 @@ def test_what_is_no_label_file(tmp_path: Path) -> None:
         LabelFiles([label_file(tmp_path, "\n\n")], str(tmp_path))
     with pytest.raises(FileFormatError, match=r"train\.txt, line 2 is not UTF-8"):
         LabelFiles([label_file(tmp_path, b"a.jpg\tone\nb.jpg\t\xff\xfe\n")], str(tmp_path))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_what_windows_calls_unicode(tmp_path: Path, encoding: str) -> None:
+    content = "\ufeffa.jpg\tone\r\n".encode(encoding)
+    with pytest.raises(FileFormatError, match=r"train\.txt is UTF-16, .* save the label file as UTF-8"):
+        LabelFiles([label_file(tmp_path, content)], str(tmp_path))
+
+
+def test_what_excel_makes_of_json(tmp_path: Path) -> None:
+    with pytest.raises(FileFormatError, match=r"not JSON .*Excel put it into quotation marks and doubled"):
+        parse_boxes('"[{""transcription"": ""a"", ""points"": [[0, 0], [1, 0], [1, 1]]}]"', "train.txt, line 1")
+
+
+@pytest.mark.skipif(os.sep == "\\", reason="there they are what divides folders")
+def test_paths_with_backslashes_say_what_to_write(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    cv2.imwrite(str(tmp_path / "images" / "a.png"), np.zeros((4, 6, 3), dtype=np.uint8))
+    samples = LabelFiles([label_file(tmp_path, "images\\a.png\tone\nimages\\b.png\ttwo\n")], str(tmp_path))
+    rng = np.random.default_rng(0)
+    with pytest.raises(ImageError, match=r"images\\a\.png: there is no such file, but there is images/a\.png: write /"):
+        samples.image(0, rng)
+    with pytest.raises(ImageError, match=r"there is no such file$"):
+        samples.image(1, rng)
 
 
 def test_images(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from paddle2torch.model_zoo.config import (
     ModelConfig,
     RecPreprocess,
 )
-from paddle2torch.model_zoo.errors import ConfigError, FileFormatError
+from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.training.data import DataError, Loader, Reason, build_loader
 from paddle2torch.training.settings import DatasetSettings, LoaderSettings, MultiScaleSampler, SplitSettings, Transform
 
@@ -238,6 +238,7 @@ def test_what_is_dropped_is_counted_and_replaced(tmp_path: Path) -> None:
         Reason.TOO_LONG: 1,
         Reason.OUTSIDE: 1,
         Reason.EMPTY: 1,
+        Reason.LACKING: 1,
     }
     lengths = [int(batch["length"]) for batch in loader]
     # The next good one takes the place: (index + 1) % n.
@@ -431,8 +432,50 @@ def test_pages_of_no_use(tmp_path: Path) -> None:
     assert loader.report.count(Reason.EMPTY) == loader.report.count(Reason.UNREADABLE) == 1
     assert "has a side of more than 32766" in str(loader.report).replace(",", "")
     labels.write_text("0.jpg\tsome text\n")
-    with pytest.raises(FileFormatError, match=r"line 1 \(0\.jpg\): the label is not JSON"):
+    with pytest.raises(DataError, match=r"1 x malformed label, first: .*line 1 \(0\.jpg\): the label is not JSON"):
         build_loader(split(labels, DET_EVAL, batch=1, loader={}), DETECTOR, training=False)
+
+
+def test_a_page_with_a_bad_box_is_left_out_and_said(tmp_path: Path) -> None:
+    labels = det_set(tmp_path, 3)
+    lines = labels.read_text().splitlines()
+    lines[1] = '1.jpg\t[{"transcription": "a", "points": [[0, 0], [9, 0]]}]'
+    labels.write_text("\n".join(lines))
+    for each_once, pages in ((False, 3), (True, 2)):
+        settings = split(labels, DET_EVAL, batch=1, loader={})
+        loader = build_loader(settings, DETECTOR, training=False, each_once=each_once)
+        assert len(list(loader)) == pages
+        assert loader.report.count(Reason.MALFORMED) == 1
+        assert 'line 2 (1.jpg): the "points" of box 1' in str(loader.report)
+
+
+# Evaluation: each once
+
+
+def test_each_label_is_evaluated_once_and_nothing_takes_its_place(tmp_path: Path) -> None:
+    texts = ["0123", "a" * 30, "XYZ", "", "1é2", "34", "56", "78"]
+    labels = rec_set(tmp_path, texts)
+    for gone in (5, 6, 7):
+        (tmp_path / f"{gone}.png").unlink()
+    settings = split(labels, PLAIN, batch=2, loader={})
+    loader = build_loader(settings, RECOGNISER, training=False, each_once=True)
+    batches = list(loader)
+    # The last batch has no sample at all. Labels too long to be trained on, or unknown, are read all the same.
+    assert [batch["index"].tolist() for batch in batches] == [[0, 1], [2], [4]]
+    assert [loader.label(index) for batch in batches for index in batch["index"].tolist()] == [
+        *("0123", "a" * 30, "XYZ", "1é2")
+    ]
+    report = loader.report
+    assert {reason: report.count(reason) for reason in Reason if report.count(reason)} == {
+        Reason.EMPTY: 1,
+        Reason.LACKING: 2,
+        Reason.UNREADABLE: 3,
+    }
+    assert report.replaced == 0
+    assert "labels.txt, line 3 (2.png): 'XYZ' has 'X', 'Y', 'Z'" in str(report)
+    with_workers = replace(settings, loader=replace(settings.loader, num_workers=2))
+    again = list(build_loader(with_workers, RECOGNISER, training=False, each_once=True))
+    assert [batch["index"].tolist() for batch in again] == [[0, 1], [2], [4]]
 
 
 def test_where_a_sample_stands(tmp_path: Path) -> None:
@@ -520,4 +563,4 @@ def test_the_meters_set(shared: Path) -> None:
     config = replace(RECOGNISER, charset=charset, head=Component("MultiHead", {"classes": len(charset) + 1}))
     loader: Loader = build_loader(split(labels, PLAIN, batch=128, loader={}), config, training=False)
     assert [len(batch["image"]) for batch in loader] == [128, 128, 44]
-    assert loader.report.dropped == loader.report.shortened == 0
+    assert loader.report.dropped == loader.report.count(Reason.LACKING) == 0
