@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any, TypeVar, cast
 
 from paddle2torch.converters.templates import Template, from_yml
@@ -54,6 +54,7 @@ REASONS: Mapping[str, str] = {
     "Global.pretrained_model": "convert it; `pretrained` is the model that was named",
     "Global.save_epoch_step": "the best and the last checkpoint are kept",
     "Global.save_inference_dir": _INFERENCE,
+    "Global.save_model_dir": "it leads out of the working folder: set output.dir",
     "Global.save_res_path": _INFERENCE,
     "Global.use_gpu": _AUTOMATIC,
     "Global.use_visualdl": "set output.tensorboard",
@@ -104,11 +105,20 @@ def translate(path: Path, *, pretrained: str | None) -> Translation:
         training=_training(reader),
         schedule=_schedule(reader),
         evaluation=_evaluation(reader),
-        output=OutputSettings(
-            reader.at("Global.save_model_dir", str, "output"), reader.at("Global.print_batch_step", int, 10)
-        ),
+        output=OutputSettings(_output_folder(reader), reader.at("Global.print_batch_step", int, 10)),
     )
     return Translation(settings, template, reader.left_out())
+
+
+def _output_folder(reader: _Reader) -> str:
+    """Where training writes. A yml that came with a model is not to say that of any place of this machine."""
+    path = "Global.save_model_dir"
+    folder = reader.at(path, str, OutputSettings.dir)
+    inside = not PureWindowsPath(folder).anchor and ".." not in PureWindowsPath(folder).parts
+    if inside and not folder.startswith("~"):
+        return folder
+    reader.read.discard(path)
+    return OutputSettings.dir
 
 
 class _Reader:

@@ -23,10 +23,11 @@ from paddle2torch.converters.paddle_files.files import sha256_of
 from paddle2torch.model_zoo.config import CONFIG_NAME, ModelConfig
 from paddle2torch.model_zoo.errors import ConfigError, Paddle2TorchError, SourceError
 from paddle2torch.model_zoo.names import file_in, is_name
-from paddle2torch.zoo.downloads import MAX_BYTES, UnreachableError, check_reachable
+from paddle2torch.zoo.downloads import MAX_BYTES, READ_SECONDS, UnreachableError, check_reachable
 from paddle2torch.zoo.first_sight import check_seen, note_seen
 from paddle2torch.zoo.folder import WEIGHTS_NAME, load_model
 from paddle2torch.zoo.hub_card import hub_card
+from paddle2torch.zoo.hub_limits import bounded
 from paddle2torch.zoo.sources import is_hub_id, one_line
 
 RECORD_NAME = "hub.json"
@@ -34,6 +35,9 @@ CARD_NAME = "README.md"
 ATTEMPTS = 5
 FIRST_DELAY = 1.0  # seconds, doubled each time where the server does not say
 MAX_DELAY = 60.0
+ANSWER_SECONDS = 120.0  # for what is not a file, attempts included
+LEAST_RATE = 16 * 1024  # bytes a second, of a file
+_ANSWER_BYTES_AT_MOST = 16 << 20
 _CONFIG_BYTES_AT_MOST = 8 << 20  # that of the largest character set has 0.3 MB
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -161,7 +165,11 @@ def _ask(repo: str, revision: str | None) -> Any:
     # The library asks a host that is not there six times, for 23 s.
     check_reachable(constants.ENDPOINT)
     api = HfApi(constants.ENDPOINT)
-    info = _guarded(repo, lambda: _retried(lambda: api.model_info(repo, revision=revision, files_metadata=True)))
+
+    def ask() -> Any:
+        return api.model_info(repo, revision=revision, files_metadata=True, timeout=READ_SECONDS)
+
+    info = _guarded(repo, lambda: bounded(lambda: _retried(ask), seconds=ANSWER_SECONDS, most=_ANSWER_BYTES_AT_MOST))
     if not _COMMIT.fullmatch(info.sha or ""):
         raise SourceError(f"{repo}: the Hub names no commit but {info.sha!r:.80}")
     return info
@@ -183,7 +191,7 @@ def _download(repo: str, info: Any, target: Path) -> None:
     shutil.rmtree(target, ignore_errors=True)
     with land_folder(target, size=size, private=True) as staging:
         for name in (CONFIG_NAME, WEIGHTS_NAME):
-            _bring(repo, name, info.sha, staging)
+            _bring(repo, name, info.sha, staging, listed[name].size)
             digests[name] = _checked(repo, staging / name, listed[name])
             # A commit does not change: what the Hub lists for it later must be what it listed first.
             check_seen(f"{repo} at {info.sha}, {name}", digests[name])
@@ -195,13 +203,16 @@ def _download(repo: str, info: Any, target: Path) -> None:
         (staging / RECORD_NAME).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
-def _bring(repo: str, name: str, commit: str, folder: Path) -> None:
+def _bring(repo: str, name: str, commit: str, folder: Path, size: int) -> None:
     from huggingface_hub import constants, hf_hub_download
 
     def bring() -> str:
         return hf_hub_download(repo, name, revision=commit, local_dir=folder, endpoint=constants.ENDPOINT)
 
-    _guarded(repo, lambda: _retried(bring))
+    seconds = ANSWER_SECONDS + size / LEAST_RATE
+    # Before the file come small answers about it.
+    most = size + _ANSWER_BYTES_AT_MOST
+    _guarded(repo, lambda: bounded(lambda: _retried(bring), seconds=seconds, most=most))
 
 
 def _checked(repo: str, path: Path, listed: Any) -> str:

@@ -48,9 +48,7 @@ def resolve(model: str | Path, revision: str | None = None) -> Resolved:
         or len(os.fsencode(asked)) > 4096
         or any(len(os.fsencode(part)) > 255 for part in Path(asked).parts)
     ):
-        raise ConfigError(
-            f"{asked[:60]!r} and {len(asked) - 60:,} more characters can be no name, folder or repository"
-        )
+        raise ConfigError(f"{asked[:60]!r} … can be no name, folder or Hub repository: it is too long, or holds a NUL")
     if revision is not None:
         if isinstance(model, Path) or not is_hub_id(asked):
             raise ConfigError(f"{model} is not a Hub repository (org/name): it has no revision {revision!r}")

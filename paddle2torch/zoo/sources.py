@@ -302,7 +302,8 @@ def _from_hub(source: HubSource, staging: Path, progress: bool) -> tuple[str, di
         enable_progress_bars,
     )
 
-    from paddle2torch.zoo.downloads import UnreachableError, check_reachable
+    from paddle2torch.zoo.downloads import MAX_BYTES, TOTAL_SECONDS, UnreachableError, check_reachable
+    from paddle2torch.zoo.hub_limits import bounded
 
     # The library has changed the HTTP client below it more than once; its module of errors has the roots of both.
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)]
@@ -321,9 +322,11 @@ def _from_hub(source: HubSource, staging: Path, progress: bool) -> tuple[str, di
         paths = []
         for name in source.files:
             local = unreachable is not None
-            paths.append(
-                Path(huggingface_hub.hf_hub_download(source.repo, name, revision=revision, local_files_only=local))
-            )
+
+            def bring(name: str = name, revision: str | None = revision, local: bool = local) -> str:
+                return huggingface_hub.hf_hub_download(source.repo, name, revision=revision, local_files_only=local)
+
+            paths.append(Path(bounded(bring, seconds=TOTAL_SECONDS, most=MAX_BYTES)))
             # The folder it lies in is called like the commit: the other files are to be of the same one.
             revision = paths[-1].parent.name
     except failures as error:

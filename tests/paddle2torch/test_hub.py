@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -531,3 +533,40 @@ def test_a_revision_that_is_no_name_is_kept_in_the_cache_all_the_same(
     assert same(load_pretrained("me/small", revision="pr/1"), small)
     refs = home / "hub" / "me--small" / "refs"
     assert [path.name for path in refs.iterdir()] == [hashlib.sha256(b"pr/1").hexdigest()]
+
+
+def misbehave(
+    server: HubServer, monkeypatch: pytest.MonkeyPatch, begin: bytes, chunk: bytes, pause: float
+) -> list[int]:
+    """Make the server answer every GET with `begin`, and `chunk` without end; counts the bytes in what it returns."""
+    sent = [0]
+
+    def respond(handler: HubHandler, body: bool) -> None:
+        handler.close_connection = True
+        with contextlib.suppress(OSError):
+            handler.wfile.write(begin)
+            while sent[0] < 1 << 30:
+                sent[0] += handler.wfile.write(chunk)
+                threading.Event().wait(pause)
+
+    monkeypatch.setattr(HubHandler, "do_GET", lambda handler: respond(handler, True))
+    monkeypatch.setattr(hub, "check_reachable", lambda url: None)
+    return sent
+
+
+@pytest.mark.parametrize("begin", [b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.1 302 Found\r\nLocation: /x\r\n\r\n"])
+def test_an_answer_of_the_hub_without_end(server: HubServer, monkeypatch: pytest.MonkeyPatch, begin: bytes) -> None:
+    sent = misbehave(server, monkeypatch, begin, bytes(1 << 16), 0)
+    with pytest.raises(SourceError, match="larger than 16,777,216 bytes"):
+        load_pretrained("me/small")
+    assert sent[0] < 64 << 20
+
+
+@pytest.mark.parametrize("begin", [b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.1 200 OK\r\nX: "], ids=["body", "header"])
+def test_a_hub_that_drips(server: HubServer, monkeypatch: pytest.MonkeyPatch, begin: bytes) -> None:
+    misbehave(server, monkeypatch, begin, b"x", 0.05)
+    monkeypatch.setattr(hub, "ANSWER_SECONDS", 1.0)
+    started = time.monotonic()
+    with pytest.raises(SourceError, match=r"not answered wholly within|comes too slowly"):
+        load_pretrained("me/small")
+    assert time.monotonic() - started < 5

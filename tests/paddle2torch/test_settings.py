@@ -350,3 +350,15 @@ def test_init_from_a_yml(tmp_path: Path, official_rec: dict[str, Any]) -> None:
     assert settings.data.train.loader == LoaderSettings(96, shuffle=True, drop_last=True, num_workers=8)
     assert config.classes == 97
     assert isinstance(settings, Settings)
+
+
+@pytest.mark.parametrize("folder", ["/root/.ssh", "../../x", "a/../../x", "~/x", "C:\\x", "..\\x", "\\\\host\\share"])
+def test_a_yml_does_not_send_training_out_of_the_working_folder(
+    tmp_path: Path, official_rec: dict[str, Any], folder: str
+) -> None:
+    official_rec["Global"]["save_model_dir"] = folder
+    translation = translate(write_yml(tmp_path, official_rec), pretrained=None)
+    assert translation.settings.output.dir == "output"
+    assert translation.left_out["Global.save_model_dir"] == "it leads out of the working folder: set output.dir"
+    official_rec["Global"]["save_model_dir"] = "./output/rec..x"
+    assert translate(write_yml(tmp_path, official_rec), pretrained=None).settings.output.dir == "./output/rec..x"
