@@ -1,6 +1,6 @@
-"""README's table of what is supported and how far it is proven, from the cards and the goldens.
+"""PARITY.md's table of what is supported and how far it is proven, from the cards and the goldens.
 
-python tests/support_table.py    # writes it into README.md
+python tests/support_table.py    # writes it into PARITY.md
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from paddle2torch.converters.architecture import from_paddleocr
 from paddle2torch.model_zoo.cards import Card, WheelSource, list_cards
 from paddle2torch.model_zoo.strict_json import to_json
 
-README = Path(__file__).parents[1] / "README.md"
+PAGE = Path(__file__).parents[1] / "PARITY.md"
 BEGIN, END = "<!-- support table: python tests/support_table.py -->\n", "<!-- end of the support table -->\n"
 
 # Networks of which the tests have the official code's layers, in ../shared or in `goldens`. ("own_rec" is no card.)
@@ -119,11 +119,11 @@ def _parameters(cards: list[Card]) -> str:
 
 
 def main() -> None:
-    """Put the table into README.md, between its marks."""
-    text = README.read_text(encoding="utf-8")
+    """Put the table into PARITY.md, between its marks."""
+    text = PAGE.read_text(encoding="utf-8")
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
-    README.write_text(f"{before}{BEGIN}{table()}{END}{after}", encoding="utf-8")
+    PAGE.write_text(f"{before}{BEGIN}{table()}{END}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

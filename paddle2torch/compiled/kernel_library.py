@@ -58,10 +58,15 @@ def loaded() -> bool:
     return hasattr(torch.ops.paddle2torch, "convolve")
 
 
+def source_files() -> list[Path]:
+    """The files that the library is made of."""
+    return sorted(path for path in SOURCES.iterdir() if path.suffix in (".h", ".cpp"))
+
+
 def kernels_path() -> Path:
     """Where the library is, or would be, on this machine."""
     digest = hashlib.sha256()
-    for path in sorted(SOURCES.iterdir()):
+    for path in source_files():
         digest.update(path.read_bytes())
     for part in (torch.__version__, platform.system(), processor(), *FLAGS):
         digest.update(f"\n{part}".encode())

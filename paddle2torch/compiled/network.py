@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from paddle2torch import model_zoo
 from paddle2torch.atomic import WriteError, land_file
 from paddle2torch.cache import check_native, make_native_home, native_home
-from paddle2torch.compiled.kernel_library import SOURCES, CompilerError, find_compiler, load_kernels, processor
+from paddle2torch.compiled.kernel_library import CompilerError, find_compiler, load_kernels, processor, source_files
 from paddle2torch.compiled.serving import LINE_WIDTH_AT_LEAST, Served, captured, compare, example_images
 from paddle2torch.converters.paddle_files.files import sha256_of
 from paddle2torch.forks import survive_forks
@@ -172,11 +172,16 @@ def package_path(folder: Path, *, quantized: bool = False, dtype: torch.dtype = 
 def _code_digest() -> str:
     """Of the code that makes networks: what was compiled from other code is another package."""
     digest = hashlib.sha256()
-    networks = Path(model_zoo.__file__).parent
-    code = (path for path in networks.rglob("*.py") if path.name not in ABOUT_MODELS)
-    for path in (*sorted(code), *sorted(SOURCES.iterdir())):
+    for path in code_files():
         digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+def code_files() -> list[Path]:
+    """The files that a compiled network depends on: networks, their forms, kernels."""
+    networks = Path(model_zoo.__file__).parent
+    code = (path for path in networks.rglob("*.py") if path.name not in ABOUT_MODELS)
+    return [*sorted(code), *source_files()]
 
 
 class _Native(Served):

@@ -21,7 +21,7 @@ from structure import image
 
 from paddle2torch.api import load_pretrained
 from paddle2torch.compiled.kernel_library import CompilerError, load_kernels
-from paddle2torch.compiled.network import CompiledNetwork, compile_model, load_compiled, package_path
+from paddle2torch.compiled.network import CompiledNetwork, code_files, compile_model, load_compiled, package_path
 from paddle2torch.model_zoo.errors import ConfigError, ConversionError
 from paddle2torch.model_zoo.forms.folding import fold
 from paddle2torch.model_zoo.forms.native import has_bfloat16
@@ -291,3 +291,9 @@ def test_what_cannot_be_compiled_says_so(tmp_path: Path) -> None:
     assert issubclass(CompilerError, ConversionError)
     with pytest.raises(ConfigError):
         load_compiled(tmp_path / "nothing")
+
+
+def test_a_package_depends_on_what_shapes_a_network_and_on_nothing_else() -> None:
+    names = {path.name for path in code_files()}
+    assert {"pplcnetv3.py", "folding.py", "native_graph.py", "layers.py", "operators.cpp", "convolve.h"} <= names
+    assert not names & {"cards.py", "languages.py", "charsets.py", "README.md"}

@@ -324,15 +324,15 @@ def test_no_code_knows_a_model_by_its_name() -> None:
                 assert node.value not in names, f"{path}:{node.lineno}"
 
 
-# --- README ---
+# --- PARITY.md ---
 
 
-def test_readme_has_the_support_table() -> None:
-    text = support_table.README.read_text(encoding="utf-8")
+def test_the_page_of_parity_has_the_support_table() -> None:
+    text = support_table.PAGE.read_text(encoding="utf-8")
     _, _, rest = text.partition(support_table.BEGIN)
     found, end, _ = rest.partition(support_table.END)
     assert end
-    assert found == support_table.table(), "README.md is out of date: run `python tests/support_table.py`"
+    assert found == support_table.table(), "PARITY.md is out of date: run `python tests/support_table.py`"
     assert "structure only" not in found
 
 
