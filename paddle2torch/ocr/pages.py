@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import glob
 import io
-import math
 import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import pypdfium2
+import cv2
 from PIL import TiffImagePlugin
 
-from paddle2torch.tasks.images import BROKEN, MAX_PIXELS, BGRImage, ImageError, load_image
+from paddle2torch.ocr.pdf import PdfProcess, TooMuchError
+from paddle2torch.tasks.images import BROKEN, BGRImage, ImageError, load_image
 
 STDIN = "-"
 
@@ -29,20 +26,13 @@ _LOSSLESS = {".png", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".ppm", ".pgm", ".
 SUFFIXES = frozenset({".pdf"} | _JPEG_LIKE | _LOSSLESS)
 """What is read of a folder, by the end of the name. A file that is named itself may be called anything."""
 
-PDF_SCALE = 2.0
-PDF_LARGE = 2000
-"""PDFs are rendered at 144 dpi, and at 72 dpi where a side would have more than 2000 pixels: PaddleOCR's choice."""
+STDIN_AT_MOST = 2**30
+"""Bytes of standard input, which has no size that could be looked at."""
 
-PDF_MAX_PIXELS = 2**26
-"""Of one rendered page (0.2 GB). A PDF of a kilobyte can ask for a page of any size; it is rendered smaller."""
-
-PDF_MAX_SIDE = 2**15
+_LEFT_AFTER = 3  # pages of a PDF that were ended at a limit, after which its others are left
 
 _HEAD = 1024  # bytes that tell what a file is
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-
-# PDFium may be called from one thread at a time.
-_PDFIUM = threading.Lock()
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,24 +84,34 @@ def read_pages(sources: Iterable[str], done: Callable[[str, int], bool] = _never
 
     `done` is asked with a source and the number of a page; a page that is done is neither given nor loaded.
     """
-    for source in sources:
-        try:
-            yield from _read(source, done)
-        except ImageError as error:
-            yield Failure(source, None, f"standard input: {error}" if source == STDIN else str(error))
+    with PdfProcess() as pdfs:
+        for source in sources:
+            try:
+                yield from _read(source, done, pdfs)
+            except ImageError as error:
+                yield Failure(source, None, f"standard input: {error}" if source == STDIN else str(error))
+            except (MemoryError, RecursionError, OSError, cv2.error) as error:
+                # One file never ends the run. What it ran into is said, as it may be a fault of ours.
+                yield Failure(source, None, f"{_name(source)} cannot be read: {type(error).__name__}: {error}")
 
 
-def _read(source: str, done: Callable[[str, int], bool]) -> Iterator[Page | Failure]:
+def _name(source: str) -> str:
+    return "standard input" if source == STDIN else source
+
+
+def _read(source: str, done: Callable[[str, int], bool], pdfs: PdfProcess) -> Iterator[Page | Failure]:
     data: bytes | Path
     if source == STDIN:
-        data = sys.stdin.buffer.read()
+        data = sys.stdin.buffer.read(STDIN_AT_MOST + 1)
+        if len(data) > STDIN_AT_MOST:
+            raise ImageError(f"there are more than {STDIN_AT_MOST:,} bytes; save them to a file and name that")
         start = data[:_HEAD]
     else:
         data = Path(source)
         start = _start(data)
     # Readers of PDF accept some bytes before the header.
     if b"%PDF-" in start:
-        yield from _read_pdf(source, data, done)
+        yield from _read_pdf(source, data, done, pdfs)
     elif start.startswith(_TIFF):
         yield from _read_tiff(source, data, done)
     elif not done(source, 1):
@@ -132,42 +132,26 @@ def _start(path: Path) -> bytes:
         raise ImageError(f"{path} cannot be read: {error}") from None
 
 
-def _read_pdf(source: str, data: bytes | Path, done: Callable[[str, int], bool]) -> Iterator[Page | Failure]:
-    with _PDFIUM:
+def _read_pdf(
+    source: str, data: bytes | Path, done: Callable[[str, int], bool], pdfs: PdfProcess
+) -> Iterator[Page | Failure]:
+    count = pdfs.open(data, source)
+    ended = 0
+    for number in range(1, count + 1):
+        if done(source, number):
+            continue
         try:
-            document = pypdfium2.PdfDocument(data)
-            # Before anything else is asked of it, or what is filled in is not drawn.
-            document.init_forms()
-            count = len(document)
-        except pypdfium2.PdfiumError as error:
-            if error.err_code == pypdfium2.raw.FPDF_ERR_PASSWORD:
-                raise ImageError(
-                    f"{source} is protected by a password; save a copy without one and read that "
-                    "(qpdf --decrypt --password=SECRET IN.pdf OUT.pdf)"
-                ) from None
-            raise ImageError(f"{source} is broken: {error}") from None
-    try:
-        for number in range(1, count + 1):
-            if done(source, number):
-                continue
-            try:
-                image = _render(document, number - 1)
-            except pypdfium2.PdfiumError as error:
-                yield Failure(source, number, f"{source}, page {number} is broken: {error}")
-            else:
-                yield Page(source, number, count, image)
-    finally:
-        with _PDFIUM:
-            document.close()
-
-
-def _render(document: pypdfium2.PdfDocument, index: int) -> BGRImage:
-    with _PDFIUM, closing(document[index]) as page:
-        width, height = page.get_size()  # in points
-        scale = PDF_SCALE if max(width, height) * PDF_SCALE <= PDF_LARGE else 1.0
-        scale = min(scale, math.sqrt(PDF_MAX_PIXELS / (width * height)), PDF_MAX_SIDE / max(width, height))
-        with closing(page.render(scale=scale)) as bitmap:
-            return np.array(bitmap.to_numpy(), dtype=np.uint8)
+            image = pdfs.render(number - 1, f"{source}, page {number}")
+        except ImageError as error:
+            yield Failure(source, number, str(error))
+            ended += isinstance(error, TooMuchError)
+            if ended == _LEFT_AFTER and number < count:
+                yield Failure(
+                    source, None, f"{source}: after {ended} such pages the others are left, from page {number + 1}"
+                )
+                return
+        else:
+            yield Page(source, number, count, image)
 
 
 def _read_tiff(source: str, data: bytes | Path, done: Callable[[str, int], bool]) -> Iterator[Page | Failure]:
@@ -192,6 +176,4 @@ def _frame(image: TiffImagePlugin.TiffImageFile, index: int) -> BGRImage:
         image.seek(index)
     except BROKEN as error:
         raise ImageError(f"the page is broken: {error}") from None
-    if image.width * image.height > MAX_PIXELS:
-        raise ImageError(f"{image.width} x {image.height} pixels are more than the {MAX_PIXELS:,} that are read")
     return load_image(image)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import gc
 import io
+import re
 import sys
+import time
 import weakref
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +17,7 @@ import pypdfium2
 import pytest
 from PIL import Image
 
-from paddle2torch.ocr import pages
+from paddle2torch.ocr import pages, pdf
 from paddle2torch.ocr.pages import Failure, Page, find_sources, read_pages
 from paddle2torch.tasks.images import load_image
 
@@ -104,11 +108,11 @@ def test_pdf_is_rendered_at_twice_its_points_and_large_pages_at_once(tmp_path: P
 def test_a_page_of_any_size_is_rendered_within_bounds(
     size: tuple[float, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pages, "PDF_MAX_PIXELS", 2**16)
+    monkeypatch.setattr(pdf, "MAX_PIXELS", 2**16)
     (page,) = only(list(read_pages([str(write_pdf(tmp_path / "a.pdf", size))])))
     # Sides are rounded up.
     assert page.image.shape[0] * page.image.shape[1] <= 2**16 + 2 * 2**8 + 1
-    assert max(page.image.shape) <= pages.PDF_MAX_SIDE
+    assert max(page.image.shape) <= pdf.MAX_SIDE
 
 
 def test_colours_of_a_pdf_are_bgr(tmp_path: Path) -> None:
@@ -230,3 +234,99 @@ def test_one_page_at_a_time_is_in_memory(tmp_path: Path) -> None:
     gc.collect()
     assert most <= 2
     assert not [page for page in alive if page is not None and page.source != str(images[-1])]
+
+
+def pdf_of(content: bytes, *objects: bytes) -> bytes:
+    """A PDF of one page that draws `content`; further objects are numbered from 5."""
+    bodies = [
+        b"<</Type/Catalog/Pages 2 0 R>>",
+        b"<</Type/Pages/Kids[3 0 R]/Count 1>>",
+        b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 200 200]/Contents 4 0 R/Resources<</XObject<</F 5 0 R>>>>>>",
+        content,
+        *objects,
+    ]
+    return (
+        b"%PDF-1.4\n"
+        + b"".join(b"%d 0 obj %s endobj\n" % (i, b) for i, b in enumerate(bodies, 1))
+        + b"trailer<</Root 1 0 R>>"
+    )
+
+
+def stream(data: bytes, more: bytes = b"") -> bytes:
+    return b"<</Length %d%s>>stream\n%s\nendstream" % (len(data), more, data)
+
+
+def endless_pdf() -> bytes:
+    """A form that draws a form ten times, twelve deep."""
+    forms = []
+    for number in range(5, 17):
+        more = b"/Type/XObject/Subtype/Form/BBox[0 0 200 200]/Resources<</XObject<</F %d 0 R>>>>" % (number + 1)
+        forms.append(stream(b"/F Do " * 10, more))
+    last = stream(b"0 0 9 9 re f", b"/Type/XObject/Subtype/Form/BBox[0 0 200 200]")
+    return pdf_of(stream(b"/F Do"), *forms, last)
+
+
+def large_pdf() -> bytes:
+    """A content stream of 128 MB in a few hundred kilobytes."""
+    packer = zlib.compressobj(9)
+    piece = b"0 0 m 1 1 l " * 2**16
+    data = b"".join(packer.compress(piece) for _ in range(2**27 // len(piece))) + packer.flush()
+    return pdf_of(stream(data, b"/Filter/FlateDecode"))
+
+
+@pytest.mark.parametrize("make", [endless_pdf, large_pdf])
+def test_a_page_that_takes_too_much_ends_alone(make: Callable[[], bytes], tmp_path: Path) -> None:
+    (tmp_path / "a.pdf").write_bytes(make())
+    good = write_pdf(tmp_path / "b.pdf", (50, 50), (60, 60))
+    started = time.monotonic()
+    failure, *read = read_pages([str(tmp_path / "a.pdf"), str(good)])
+    assert time.monotonic() - started < 40
+    assert isinstance(failure, Failure)
+    assert failure.number == 1
+    assert re.search(r"a\.pdf, page 1 takes too (long|much memory)$", failure.message)
+    assert [page.image.shape[0] for page in only(read)] == [100, 120]
+
+
+def test_after_some_endless_pages_the_others_are_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pdf, "SECONDS", 0.1)
+    data = endless_pdf().replace(b"/Kids[3 0 R]/Count 1", b"/Kids[%s]/Count 40" % (b"3 0 R " * 40))
+    (tmp_path / "a.pdf").write_bytes(data)
+    results = list(read_pages([str(tmp_path / "a.pdf")]))
+    assert [result.number for result in results] == [1, 2, 3, None]
+    assert "the others are left, from page 4" in results[-1].message  # type: ignore[union-attr]
+
+
+def test_a_pdf_of_more_pages_than_it_can_hold_is_refused(tmp_path: Path) -> None:
+    kids = b"".join(
+        b"%d 0 obj<</Type/Pages/Count %d/Kids[%s]>>endobj\n" % (i, 10 ** (15 - i), b"%d 0 R " % (i + 1) * 10)
+        for i in range(10, 15)
+    )
+    data = b"%PDF-1.4\n1 0 obj<</Type/Catalog/Pages 10 0 R>>endobj\n" + kids
+    data += b"15 0 obj<</Type/Page/MediaBox[0 0 9 9]>>endobj\ntrailer<</Root 1 0 R>>"
+    (tmp_path / "a.pdf").write_bytes(data)
+    assert "pages, more than its" in failure(tmp_path / "a.pdf").message
+
+
+def test_standard_input_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pages, "STDIN_AT_MOST", 100)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(bytes(101))))
+    (result,) = read_pages(["-"])
+    assert isinstance(result, Failure)
+    assert "standard input: there are more than 100 bytes" in result.message
+
+
+@pytest.mark.parametrize("error", [MemoryError("none left"), OSError("the disk is gone"), RecursionError("too deep")])
+def test_one_file_never_ends_the_run(error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = write_png(tmp_path / "a.png"), write_png(tmp_path / "b.png")
+    whole = load_image
+
+    def load(path: Path) -> object:
+        if path == first:
+            raise error
+        return whole(path)
+
+    monkeypatch.setattr(pages, "load_image", load)
+    broken, read = read_pages([str(first), str(second)])
+    assert isinstance(broken, Failure)
+    assert f"a.png cannot be read: {type(error).__name__}: {error}" in broken.message
+    assert isinstance(read, Page)

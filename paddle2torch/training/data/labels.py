@@ -133,7 +133,8 @@ class LabelFiles:
         forward = path.replace("\\", "/")
         if path != forward and not (self._folder / path).exists() and (self._folder / forward).is_file():
             raise ImageError(f"{path}: there is no such file, but there is {forward}: write / between folders, not \\")
-        return load_image(self._folder / path)
+        # The boxes of a label are places in the image as it is.
+        return load_image(self._folder / path, reduce=False)
 
     @staticmethod
     def _choose(path: str, rng: np.random.Generator) -> str:

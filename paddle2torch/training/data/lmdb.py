@@ -77,7 +77,7 @@ class LmdbFolders:
             raise ImageError(str(error)) from None
         if data is None:
             raise ImageError(f"there is no image-{key:09d}")
-        return load_image(data)
+        return load_image(data, reduce=False)
 
     def _place(self, index: int) -> tuple[int, int]:
         number = int(np.searchsorted(self._starts, index, side="right")) - 1
