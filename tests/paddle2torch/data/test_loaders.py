@@ -333,7 +333,7 @@ def test_strange_images(tmp_path: Path) -> None:
     assert report.count(Reason.SQUEEZED) == 1
     assert report.dropped == 4
     text = str(report)
-    assert "0.png is a directory, not an image" in text
+    assert "0.png: is a directory" in text
     assert "(3.png): 30000 x 48 pixels become 320 x 48, 94 times narrower than they are" in text
 
 
