@@ -2,13 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
+
+
+def write_any_text() -> None:
+    """Let standard output take every character: a file or a pipe as UTF-8, a terminal with ? for what it lacks.
+
+    On Windows a redirected output has the code page's encoding, in the POSIX locale it is ASCII. What was not UTF-8 in
+    the name of a file is written as it was.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if not isinstance(stream, io.TextIOWrapper):
+            continue
+        if stream.isatty():
+            stream.reconfigure(errors="replace")
+        elif stream is sys.stdout:
+            stream.reconfigure(encoding="utf-8", errors="surrogateescape")
+
+
+def let_go_of_stdout() -> None:
+    """Throw away what could not be written, so that the end of the process does not try it again."""
+    with contextlib.suppress(OSError, ValueError):
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, sys.stdout.fileno())
+        os.close(nothing)
 
 
 def print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
