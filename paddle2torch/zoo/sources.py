@@ -227,7 +227,7 @@ def _cached(folder: Path, form: SourceForm, sources: tuple[Source, ...] | None, 
             if sha256_of(folder / name) != digest:
                 tried.append(f"local cache: {folder / name} has changed since it came")
                 return None
-    except (ConfigError, OSError, ValueError) as error:
+    except (ConfigError, OSError, ValueError, RecursionError) as error:
         tried.append(f"local cache: {folder} is incomplete ({error})")
         return None
     return _found(folder, form, record)
