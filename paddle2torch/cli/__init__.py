@@ -16,7 +16,7 @@ import click
 
 from paddle2torch._version import __version__
 from paddle2torch.cli import bench, convert, export, read, train
-from paddle2torch.cli.output import let_go_of_stdout, write_any_text
+from paddle2torch.cli.output import echo, escape, let_go_of_stdout, write_any_text
 from paddle2torch.model_zoo.errors import Paddle2TorchError
 
 OF_STDOUT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE, errno.EBADF)
@@ -41,7 +41,7 @@ class Commands(click.Group):
 
         def note(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
             if category is UserWarning:
-                click.echo(f"note: {message}", err=True)
+                echo(f"note: {message}", err=True)
             else:
                 show(message, category, *place, **options)
 
@@ -52,7 +52,7 @@ class Commands(click.Group):
                 sys.stdout.flush()
                 return result
         except Paddle2TorchError as error:
-            raise click.ClickException(str(error)) from None
+            raise click.ClickException(escape(str(error))) from None
         except OSError as error:
             # An error of a file has the file's name, one of standard output has none.
             if error.filename is not None or error.errno not in OF_STDOUT:
