@@ -37,7 +37,7 @@ _MOST_OF_A_CHARACTER = 64
 
 Form = Literal["training", "fused"]
 Task = Literal["rec", "det", "cls"]
-OriginKind = Literal["training checkpoint", "legacy export", "PIR export", "ONNX file", "fused here", "trained here"]
+OriginKind = Literal["training checkpoint", "legacy export", "PIR export", "fused here", "trained here"]
 
 
 @dataclass(frozen=True)
@@ -275,7 +275,13 @@ class ModelConfig:
         path = file_in(Path(folder), CONFIG_NAME)
         if not os.path.exists(path):
             raise ConfigError(f"{show_path(folder)} is not a converted model: it has no {CONFIG_NAME}")
-        return from_json(cls, read_json(path), show_path(path))
+        data = read_json(path)
+        if isinstance(data, dict) and data.get("form") == "program":
+            raise ConfigError(
+                f"{show_path(folder)} holds a program of a network that is not known here by name: load_pretrained, "
+                f"verify, export, compile and info take it, nothing that needs a recogniser, detector or classifier"
+            )
+        return from_json(cls, data, show_path(path))
 
     def dumps(self) -> str:
         """The text of `model_config.json`."""

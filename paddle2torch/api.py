@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, overload
+from typing import TYPE_CHECKING, Literal, cast, overload
 
 import torch
 
@@ -12,7 +12,10 @@ from paddle2torch.model_zoo.config import ModelConfig
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.forms.folding import fold
 from paddle2torch.model_zoo.network import Network
+from paddle2torch.model_zoo.programs.config import is_program
+from paddle2torch.model_zoo.programs.network import Program
 from paddle2torch.zoo.folder import load_model, load_quantized
+from paddle2torch.zoo.programs import load_program
 from paddle2torch.zoo.resolve import obtain_converted
 
 if TYPE_CHECKING:
@@ -72,6 +75,10 @@ def load_pretrained(
         dtype: of its floating-point tensors; a quantized one has float32. What a compiled one computes in: float32, or
             bfloat16 where the processor has it; it takes and gives float32 all the same.
 
+    A program (an export of a network that is not known here by name) comes as a `Program`: a plain module that is
+    called
+    with the program's inputs, by position or by name. It has no form of its own for running.
+
     Returns a `Network`, or compiled a module that is called in the same way; `.config` has its settings. A recogniser
     maps float (N, 3, 48, W) to float (N, T, classes) probabilities. Raises `ConfigError` for a name that nobody knows,
     `SourceError` where no source answers.
@@ -81,6 +88,8 @@ def load_pretrained(
     torch.Size([1, 40, 97])
     """
     folder = obtain_converted(model, revision)
+    if is_program(folder):
+        return cast(Network, _load_program(folder, fused, quantized, compiled, device, dtype))
     for form, wanted, dtypes in (("quantized", quantized, "float32"), ("compiled", compiled, "float32 or bfloat16")):
         if wanted and (torch.device(device).type != "cpu" or str(dtype).removeprefix("torch.") not in dtypes.split()):
             raise ConfigError(f"a {form} model is {dtypes} on the CPU, not {dtype} on {device}: leave {form} out")
@@ -99,3 +108,12 @@ def load_pretrained(
     if fused or compiled:
         network = fold(network)
     return network.to(device=device, dtype=dtype)
+
+
+def _load_program(
+    folder: Path, fused: bool, quantized: bool, compiled: bool, device: torch.device | str, dtype: torch.dtype
+) -> Program:
+    for form, wanted in (("fused", fused), ("quantized", quantized), ("compiled", compiled)):
+        if wanted:
+            raise ConfigError(f"{folder} holds a program, which has no {form} form: leave {form} out")
+    return load_program(folder, dtype).to(device=device)

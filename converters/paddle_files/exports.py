@@ -52,6 +52,24 @@ def find_export(path: str | os.PathLike[str]) -> tuple[Path, Path]:
     return program, file_in(parameters.parent, parameters.name)
 
 
+def find_program(path: str | os.PathLike[str]) -> tuple[Path, Path | None]:
+    """As `find_export`, but a program without parameters, which has no `.pdiparams`, is found as well.
+
+    In a folder without any `.pdiparams` that is `inference.json`, else `inference.pdmodel`, else the only `.pdmodel`.
+    """
+    path = Path(path)
+    if path.is_dir():
+        if not any(path.glob(f"*{_PARAMETERS_SUFFIX}")):
+            named = [path / f"inference{suffix}" for suffix in _PROGRAM_SUFFIXES]
+            found = [file for file in named if file.is_file()] or sorted(path.glob("*.pdmodel"))
+            if len(found) == 1 or (found and found[0].stem == "inference"):
+                return found[0], None
+        return find_export(path)
+    if path.suffix in _PROGRAM_SUFFIXES and path.is_file() and not path.with_suffix(_PARAMETERS_SUFFIX).exists():
+        return path, None
+    return find_export(path)
+
+
 def _find_in_folder(folder: Path) -> tuple[Path, Path]:
     parameters = sorted(folder.glob(f"*{_PARAMETERS_SUFFIX}"))
     found = [(program, file) for file in parameters if (program := _program_of_stem(file)) is not None]

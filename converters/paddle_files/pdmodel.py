@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from paddle2torch.converters.paddle_files import protobuf
@@ -96,6 +97,7 @@ _DENSE_TENSOR = 7
 
 # `AttrType`: the field that holds the value, and how it is read. Types 8 and 10 refer to other blocks.
 _SUB_BLOCK_TYPES = (8, 10)
+_BLOCK, _BLOCK_FIELD = 8, 12
 _INT, _FLOAT, _STRING, _BOOL, _DOUBLE, _SCALAR = range(6)
 _ONE_VALUE = {
     0: (3, _INT),
@@ -149,7 +151,7 @@ def _read_program(data: memoryview, path: str | os.PathLike[str]) -> Program:
     fetches: dict[int, str] = {}
     for number, field in protobuf.fields(protobuf.message(block, f"{path}"), f"{path}: the program"):
         if number == 3:
-            name, value, persistable = _read_variable(protobuf.message(field, f"{path}"), f"{path}: a variable")
+            name, value, persistable = read_variable(protobuf.message(field, f"{path}"), f"{path}: a variable")
             if name in variables:
                 raise FileFormatError(f"{path}: variable {name!r} is declared twice")
             variables.add(name)
@@ -194,7 +196,7 @@ def _add_end(ends: dict[int, str], operation: Operation, names: tuple[str, ...],
     ends[column] = names[0]
 
 
-def _read_variable(description: memoryview, where: str) -> tuple[str, Value | None, bool]:
+def read_variable(description: memoryview, where: str) -> tuple[str, Value | None, bool]:
     """A `VarDesc`: its name, what it is if it is a tensor, and whether it outlives a run (a parameter does)."""
     name: str | None = None
     kind: memoryview | None = None
@@ -236,10 +238,10 @@ def _read_operation(description: memoryview, position: int, where: str) -> Opera
         if number == 3:
             kind = protobuf.name(field, where)
         elif number in (1, 2):
-            parameter, arguments = _read_arguments(protobuf.message(field, where), where)
+            parameter, arguments = read_arguments(protobuf.message(field, where), where)
             (inputs if number == 1 else outputs)[parameter] = arguments
         elif number == 4:
-            attributes.update(_read_attribute(protobuf.message(field, where), where))
+            attributes.update(read_attribute(protobuf.message(field, where), where))
     if kind is None:
         raise FileFormatError(f"{where}: has no type; the file is corrupt")
     kind = _KINDS.get(kind, kind)
@@ -268,7 +270,8 @@ def _name_constant(attributes: dict[str, Any], where: str) -> None:
             raise FileFormatError(f"{where}: the constant {written[:80]!r} is not a number") from error
 
 
-def _read_arguments(description: memoryview, where: str) -> tuple[str, tuple[str, ...]]:
+def read_arguments(description: memoryview, where: str) -> tuple[str, tuple[str, ...]]:
+    """An operation's `Var`: the name of the slot, and the values in it."""
     parameter = ""
     arguments = []
     for number, field in protobuf.fields(description, where):
@@ -296,8 +299,18 @@ def _main_first(arguments: dict[str, tuple[str, ...]], main: tuple[str, ...]) ->
     return tuple(name for parameter in parameters for name in arguments[parameter])
 
 
-def _read_attribute(description: memoryview, where: str) -> Iterator[tuple[str, Any]]:
-    """An `Attr` as (name, value); nothing where it does not concern the result."""
+@dataclass(frozen=True)
+class BlockReference:
+    """An attribute that names a block of the program by its index."""
+
+    index: int
+
+
+def read_attribute(description: memoryview, where: str, *, blocks: bool = False) -> Iterator[tuple[str, Any]]:
+    """An `Attr` as (name, value); nothing where it does not concern the result.
+
+    An attribute that refers to a block is a `BlockReference` with `blocks`, else it is refused.
+    """
     stored = list(protobuf.fields(description, where))
     name = next((protobuf.name(field, where) for number, field in stored if number == 1), None)
     code = next((protobuf.integer(field, where) for number, field in stored if number == 2), None)
@@ -306,9 +319,14 @@ def _read_attribute(description: memoryview, where: str) -> Iterator[tuple[str, 
     if name.startswith(_SILENT_ATTRIBUTES):
         return
     where = f"{where}: attribute {name!r}"
-    if code in _SUB_BLOCK_TYPES:
+    if code == _BLOCK and blocks:
+        found = [protobuf.integer(field, where) for number, field in stored if number == _BLOCK_FIELD]
+        if len(found) != 1:
+            raise FileFormatError(f"{where}: names {len(found)} blocks where one belongs; the file is corrupt")
+        yield name, BlockReference(found[0])
+    elif code in _SUB_BLOCK_TYPES:
         raise FileFormatError(f"{where}: refers to a block of its own; programs with loops or conditions are not read")
-    if code in _ONE_VALUE:
+    elif code in _ONE_VALUE:
         number, form = _ONE_VALUE[code]
         found = [value for key, field in stored if key == number for value in _read_values(field, form, where)]
         if len(found) != 1:

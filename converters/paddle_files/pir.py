@@ -110,36 +110,44 @@ class _Constant:
     value: Any
 
 
-class _Reader:
-    """Reads one file, operation by operation; `where` is the place that an error names."""
+class PirFile:
+    """The parts of one file that every reader of the format needs; `where` is the place that an error names."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = path
         self.where = f"{path}"
-        self.values: dict[str, Value] = {}
-        self.names: dict[int, str] = {}  # by id, of every value made so far
-        self.lists: dict[int, tuple[str, ...]] = {}  # members of what `combine` made
-        self.list_members_read = 0
-        self.constants: dict[str, _Constant] = {}
-        self.constants_read: set[str] = set()  # by what needs them as values
-        self.parameters: list[str] = []
-        self.feeds: list[str] = []
-        self.fetches: dict[int, str] = {}
-        self.operations: list[Operation] = []
 
-    def read(self) -> Program:
-        for position, operation in enumerate(self._load()):
-            self.where = f"{self.path}: operation {position}"
-            self._read_operation(position, operation)
-        kept = [constant.operation for name, constant in self.constants.items() if name in self.constants_read]
-        return Program(
-            format="pir",
-            operations=tuple(sorted([*self.operations, *kept], key=lambda operation: operation.position)),
-            values=self.values,
-            parameters=tuple(sorted(self.parameters)),
-            feeds=tuple(self.feeds),
-            fetches=tuple(name for _, name in sorted(self.fetches.items())),
-        )
+    def _load(self) -> dict[str, Any]:
+        """The outermost block: `args` and `ops`."""
+        with map_file(self.path) as data:
+            if len(data) > _SIZE_AT_MOST:
+                self._fail(f"{len(data):,} bytes are too many for a program")
+            try:
+                document = json.loads(str(data, "utf-8"), parse_constant=self._refuse_constant)
+            except RecursionError:
+                self._fail("is nested deeper than any program; the file is corrupt")
+            except ValueError as error:  # of the syntax, of the encoding, or of a number with thousands of digits
+                self._fail(f"is not JSON: {error}; is the file truncated?")
+        base = self._field(document, "base_code", dict)
+        if base.get("magic") != "pir":
+            self._fail("is JSON, but not a PIR program (no magic word); is it the inference.json of an export?")
+        version = self._field(base, "version", int)
+        if not 0 <= version <= _VERSION_AT_MOST:
+            self._fail(f"is of PIR version {version}; up to {_VERSION_AT_MOST} is known")
+        return self._block(self._field(document, "program", dict))
+
+    def _block(self, item: object) -> dict[str, Any]:
+        """The one block of a program, or of a region that is given as an item with `regions`."""
+        regions = self._field(item, "regions", list)
+        if len(regions) != 1:
+            self._fail("is not one list of operations; the file is corrupt")
+        return self._region(regions[0])
+
+    def _region(self, region: object) -> dict[str, Any]:
+        blocks = self._field(region, "blocks", list)
+        if len(blocks) != 1 or not isinstance(blocks[0], dict):
+            self._fail("has a region that is not one block; the file is corrupt")
+        return blocks[0]
 
     def _fail(self, message: str) -> NoReturn:
         raise FileFormatError(f"{self.where}: {message}")
@@ -160,30 +168,111 @@ class _Reader:
             self._fail(f"{_show(value)} is not a name; the file is corrupt")
         return value
 
-    def _load(self) -> list[Any]:
-        with map_file(self.path) as data:
-            if len(data) > _SIZE_AT_MOST:
-                self._fail(f"{len(data):,} bytes are too many for a program")
-            try:
-                document = json.loads(str(data, "utf-8"), parse_constant=self._refuse_constant)
-            except RecursionError:
-                self._fail("is nested deeper than any program; the file is corrupt")
-            except ValueError as error:  # of the syntax, of the encoding, or of a number with thousands of digits
-                self._fail(f"is not JSON: {error}; is the file truncated?")
-        base = self._field(document, "base_code", dict)
-        if base.get("magic") != "pir":
-            self._fail("is JSON, but not a PIR program (no magic word); is it the inference.json of an export?")
-        version = self._field(base, "version", int)
-        if not 0 <= version <= _VERSION_AT_MOST:
-            self._fail(f"is of PIR version {version}; up to {_VERSION_AT_MOST} is known")
-        regions = self._field(self._field(document, "program", dict), "regions", list)
-        blocks = self._field(regions[0], "blocks", list) if len(regions) == 1 else []
-        if len(blocks) != 1 or self._field(blocks[0], "args", list):
-            self._fail("is not one list of operations; programs with loops or conditions are not read")
-        return self._field(blocks[0], "ops", list)
-
     def _refuse_constant(self, name: str) -> NoReturn:
         raise ValueError(f"{name} is no JSON number")
+
+    def _kind(self, code: str) -> str:
+        abbreviated, _, name = code.partition(".")
+        dialect = _DIALECTS.get(abbreviated, abbreviated)
+        if dialect != "pd_op":
+            return f"{dialect}.{name}"
+        name = name.removesuffix("_")
+        return _KINDS.get(name, name)
+
+    def _tensor_type(self, item: dict[str, Any]) -> tuple[tuple[int, ...], str] | None:
+        """Shape and dtype of a dense tensor; None for a list of tensors and for no type."""
+        kind = self._field(item, "#", str).partition(".")[2]
+        if kind != "t_dtensor":
+            return None
+        content = self._field(item, "D", list)
+        if len(content) < 2 or not isinstance(content[1], list) or len(content[1]) > _DIMENSIONS_AT_MOST:
+            self._fail("a tensor has no shape; the file is corrupt")
+        shape = tuple(self._size(size) for size in content[1])
+        if not all(-1 <= size <= _SIZE_OF_DIMENSION_AT_MOST for size in shape):
+            self._fail(f"a tensor has the shape {shape}; the file is corrupt")
+        return shape, self._dtype(content[0])
+
+    def _size(self, value: object) -> int:
+        return self._integer(value)
+
+    def _dtype(self, item: object) -> str:
+        code = self._field(item, "#", str).partition(".")[2]
+        if code not in _DTYPES:
+            self._fail(f"unknown type {code[:40]!r}; the file is corrupt or too new")
+        return _DTYPES[code]
+
+    def _attributes(self, items: list[Any]) -> Iterator[tuple[str, Any]]:
+        for item in items:
+            name = self._name(self._field(item, "N", str))
+            if name not in _SILENT_ATTRIBUTES:
+                yield name, self._attribute(self._field(item, "AT", dict), 0)
+
+    def _attribute(self, item: object, depth: int) -> Any:
+        """An attribute as a plain value; lists become tuples."""
+        code = self._field(item, "#", str)
+        if code == "NULL":
+            return None
+        if isinstance(item, dict) and "VD" in item:
+            void = self._field(item, "VD", str)
+            if void not in _NO_NUMBERS:
+                self._fail("an attribute is neither a number nor one of NaN, INF, -INF; the file is corrupt")
+            return _NO_NUMBERS[void]
+        kind = code.partition(".")[2]
+        if kind in ("a_i32", "a_i64", "a_index"):
+            return self._integer(self._field(item, "D", int))
+        if kind == "a_bool":
+            return self._field(item, "D", bool)
+        if kind in ("a_str", "a_tensorname", "a_dtype", "a_layout"):
+            return self._field(item, "D", str)
+        if kind in ("a_f32", "a_f64"):
+            return self._real(item.get("D") if isinstance(item, dict) else None)
+        if kind == "a_type":
+            return self._dtype(self._field(item, "D", dict))
+        content = self._field(item, "D", list)
+        if kind == "a_intarray":
+            return tuple(self._integer(value) for value in content)
+        if kind == "a_array" and depth < _DEPTH_OF_ATTRIBUTE:
+            return tuple([self._attribute(value, depth + 1) for value in content])
+        if kind == "a_scalar" and len(content) == 2:  # [dtype, value]
+            return content[1] if type(content[1]) is bool else self._real(content[1])
+        self._fail(f"an attribute of unknown type {code[:40]!r}; the file is corrupt or too new")
+
+    def _real(self, value: object) -> int | float:
+        return value if type(value) is float else self._integer(value)
+
+
+class _Reader(PirFile):
+    """Reads one file, operation by operation."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        super().__init__(path)
+        self.values: dict[str, Value] = {}
+        self.names: dict[int, str] = {}  # by id, of every value made so far
+        self.lists: dict[int, tuple[str, ...]] = {}  # members of what `combine` made
+        self.list_members_read = 0
+        self.constants: dict[str, _Constant] = {}
+        self.constants_read: set[str] = set()  # by what needs them as values
+        self.parameters: list[str] = []
+        self.feeds: list[str] = []
+        self.fetches: dict[int, str] = {}
+        self.operations: list[Operation] = []
+
+    def read(self) -> Program:
+        block = self._load()
+        if self._field(block, "args", list):
+            self._fail("is not one list of operations; programs with loops or conditions are not read")
+        for position, operation in enumerate(self._field(block, "ops", list)):
+            self.where = f"{self.path}: operation {position}"
+            self._read_operation(position, operation)
+        kept = [constant.operation for name, constant in self.constants.items() if name in self.constants_read]
+        return Program(
+            format="pir",
+            operations=tuple(sorted([*self.operations, *kept], key=lambda operation: operation.position)),
+            values=self.values,
+            parameters=tuple(sorted(self.parameters)),
+            feeds=tuple(self.feeds),
+            fetches=tuple(name for _, name in sorted(self.fetches.items())),
+        )
 
     def _read_operation(self, position: int, item: object) -> None:
         code = self._name(self._field(item, "#", str))
@@ -221,14 +310,6 @@ class _Reader:
         else:
             self.operations.append(operation)
 
-    def _kind(self, code: str) -> str:
-        abbreviated, _, name = code.partition(".")
-        dialect = _DIALECTS.get(abbreviated, abbreviated)
-        if dialect != "pd_op":
-            return f"{dialect}.{name}"
-        name = name.removesuffix("_")
-        return _KINDS.get(name, name)
-
     def _read_parameter(self, item: object) -> None:
         # Compressed: [is_distributed, is_parameter, need_clip, name].
         attributes = self._field(item, "A", list)
@@ -261,25 +342,6 @@ class _Reader:
         if tensor is not None:
             self.values[name] = Value(name, *tensor)
         return name
-
-    def _tensor_type(self, item: dict[str, Any]) -> tuple[tuple[int, ...], str] | None:
-        """Shape and dtype of a dense tensor; None for a list of tensors and for no type."""
-        kind = self._field(item, "#", str).partition(".")[2]
-        if kind != "t_dtensor":
-            return None
-        content = self._field(item, "D", list)
-        if len(content) < 2 or not isinstance(content[1], list) or len(content[1]) > _DIMENSIONS_AT_MOST:
-            self._fail("a tensor has no shape; the file is corrupt")
-        shape = tuple(self._integer(size) for size in content[1])
-        if not all(-1 <= size <= _SIZE_OF_DIMENSION_AT_MOST for size in shape):
-            self._fail(f"a tensor has the shape {shape}; the file is corrupt")
-        return shape, self._dtype(content[0])
-
-    def _dtype(self, item: object) -> str:
-        code = self._field(item, "#", str).partition(".")[2]
-        if code not in _DTYPES:
-            self._fail(f"unknown type {code[:40]!r}; the file is corrupt or too new")
-        return _DTYPES[code]
 
     def _inputs(self, kind: str, operands: list[int], attributes: dict[str, Any]) -> list[str]:
         """The names that an operation reads; constants that belong among its attributes go there instead."""
@@ -320,42 +382,3 @@ class _Reader:
             whole = str(attributes.get("dtype")).startswith(("int", "uint")) and math.isfinite(value)
             return int(value) if whole else value
         return None
-
-    def _attributes(self, items: list[Any]) -> Iterator[tuple[str, Any]]:
-        for item in items:
-            name = self._name(self._field(item, "N", str))
-            if name not in _SILENT_ATTRIBUTES:
-                yield name, self._attribute(self._field(item, "AT", dict), 0)
-
-    def _attribute(self, item: object, depth: int) -> Any:
-        """An attribute as a plain value; lists become tuples."""
-        code = self._field(item, "#", str)
-        if code == "NULL":
-            return None
-        if isinstance(item, dict) and "VD" in item:
-            void = self._field(item, "VD", str)
-            if void not in _NO_NUMBERS:
-                self._fail("an attribute is neither a number nor one of NaN, INF, -INF; the file is corrupt")
-            return _NO_NUMBERS[void]
-        kind = code.partition(".")[2]
-        if kind in ("a_i32", "a_i64", "a_index"):
-            return self._integer(self._field(item, "D", int))
-        if kind == "a_bool":
-            return self._field(item, "D", bool)
-        if kind in ("a_str", "a_tensorname", "a_dtype", "a_layout"):
-            return self._field(item, "D", str)
-        if kind in ("a_f32", "a_f64"):
-            return self._real(item.get("D") if isinstance(item, dict) else None)
-        if kind == "a_type":
-            return self._dtype(self._field(item, "D", dict))
-        content = self._field(item, "D", list)
-        if kind == "a_intarray":
-            return tuple(self._integer(value) for value in content)
-        if kind == "a_array" and depth < _DEPTH_OF_ATTRIBUTE:
-            return tuple([self._attribute(value, depth + 1) for value in content])
-        if kind == "a_scalar" and len(content) == 2:  # [dtype, value]
-            return content[1] if type(content[1]) is bool else self._real(content[1])
-        self._fail(f"an attribute of unknown type {code[:40]!r}; the file is corrupt or too new")
-
-    def _real(self, value: object) -> int | float:
-        return value if type(value) is float else self._integer(value)

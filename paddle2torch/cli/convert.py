@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from paddle2torch.cli.options import AS_JSON, PATH
-from paddle2torch.cli.output import echo, print_json, print_notes, print_table
+from paddle2torch.cli.output import print_json, print_notes, print_table
 from paddle2torch.model_zoo.errors import Paddle2TorchError
 from paddle2torch.progress import spinner
 
@@ -58,7 +58,7 @@ def info(name: str, as_json: bool) -> None:
 
     if not sys.stdout.isatty():
         for title, value in (("name", found.name), *zoo_tables.info_rows(found)):
-            echo(f"{title:<16} {value}")
+            click.echo(f"{title:<16} {value}")
         return
     from rich.console import Console
 
@@ -74,11 +74,14 @@ def info(name: str, as_json: bool) -> None:
 @click.option("-o", "--output", type=PATH, help="Folder to write; without it the local zoo.")
 @click.option("--fused", is_flag=True, help="The form for reading only; takes the inference release.")
 @click.option("--overwrite", is_flag=True, help="Replace the converted model that is in the folder.")
+@click.option("--as-program", is_flag=True, help="Take an export as it is, also where its network is known here.")
+@click.option("--named-only", is_flag=True, help="Refuse an export of a network that is not known here.")
 @AS_JSON
 def convert(name: str, as_json: bool, **options: Any) -> None:
     """Convert Paddle files to PyTorch (safetensors).
 
-    NAME is a name of the zoo (`paddle2torch list`), or with --weights any name for a model of your own.
+    NAME is a name of the zoo (`paddle2torch list`), or with --weights any name for a model of your own. An export of a
+    network that is not known here becomes a program: the same operations, as a plain module.
     """
     from paddle2torch.zoo.conversion import convert as run
 
@@ -89,7 +92,7 @@ def convert(name: str, as_json: bool, **options: Any) -> None:
         print_json(conversion.to_json())
         return
     assert config.origin is not None
-    echo(
+    click.echo(
         f"{config.name}: {config.origin.kind} -> {config.form} form, {conversion.tensors} tensors, "
         f"read back bit for bit\n{conversion.folder}"
     )
@@ -135,7 +138,7 @@ def verify(
         from paddle2torch.parity.report import write_report
 
         write_report(results[0], report)
-        echo(f"report: {report}", err=True)
+        click.echo(f"report: {report}", err=True)
     if as_json:
         from paddle2torch.parity.report import as_data
 
@@ -165,15 +168,15 @@ def print_verification(result: Any, all_layers: bool) -> None:
         )
         for layer in layers
     ]
-    echo(f"{result.model} ({result.form} form) against {result.reference}, Paddle {result.paddle_version}")
+    click.echo(f"{result.model} ({result.form} form) against {result.reference}, Paddle {result.paddle_version}")
     print_table(("layer", "kind", "shape", "local abs", "rel", "accumulated abs", "rel", ""), rows)
     for line in result.lines:
         mark = "ok" if line.holds else "FAILS"
-        echo(f"  {line.image}: {line.torch_text!r} {line.torch_score:.4f}, Paddle {line.paddle_text!r}  {mark}")
+        click.echo(f"  {line.image}: {line.torch_text!r} {line.torch_score:.4f}, Paddle {line.paddle_text!r}  {mark}")
     for gap in result.not_covered:
-        echo(f"  not covered: {gap}")
+        click.echo(f"  not covered: {gap}")
     holding = sum(layer.holds for layer in result.layers)
     verdict = f"{holding} of {len(result.layers)} layers hold; output differs by {result.output.absolute:.1e}"
     if result.first_failure is not None:
         verdict += f"; look at {result.first_failure.path}"
-    echo(f"{'EQUAL' if result.holds else 'NOT EQUAL'}: {verdict}", bold=True)
+    click.secho(f"{'EQUAL' if result.holds else 'NOT EQUAL'}: {verdict}", bold=True)

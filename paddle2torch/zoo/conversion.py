@@ -12,15 +12,18 @@ from paddle2torch._version import __version__
 from paddle2torch.cache import make_private, zoo_dir
 from paddle2torch.converters import templates
 from paddle2torch.converters.convert import Converted, convert_files
-from paddle2torch.converters.onnx_files.description import describe_onnx
+from paddle2torch.converters.paddle_files.exports import find_program
+from paddle2torch.converters.programs.convert import convert_program
 from paddle2torch.converters.templates import Charset, Template
 from paddle2torch.model_zoo.cards import Card, find_card, load_card
 from paddle2torch.model_zoo.charsets import read_charset
 from paddle2torch.model_zoo.config import ModelConfig
-from paddle2torch.model_zoo.errors import ConfigError
+from paddle2torch.model_zoo.errors import ConfigError, ConversionError, FileFormatError, Paddle2TorchError
 from paddle2torch.model_zoo.names import check_name, file_in
 from paddle2torch.model_zoo.network import build_model, fuse
+from paddle2torch.model_zoo.programs.config import ProgramConfig
 from paddle2torch.zoo.folder import save_model
+from paddle2torch.zoo.programs import save_program, signed
 from paddle2torch.zoo.sources import Obtained, obtain, obtain_local
 
 
@@ -29,7 +32,7 @@ class Conversion:
     """A finished conversion: where it lies, its settings, and what should be known about it."""
 
     folder: Path
-    config: ModelConfig
+    config: ModelConfig | ProgramConfig
     tensors: int
     notes: tuple[str, ...]
 
@@ -56,14 +59,16 @@ def convert(
     fused: bool = False,
     overwrite: bool = False,
     progress: bool = False,
+    as_program: bool = False,
+    named_only: bool = False,
 ) -> Conversion:
-    """Convert Paddle or ONNX files to PyTorch.
+    """Convert Paddle files to PyTorch.
 
     Args:
         name: a name of the zoo, whose card then says what the files do not, or any name for a model of your own,
             with `weights`.
-        weights: a `.pdparams` file, or an export: its folder, its `.pdmodel` or `inference.json`, or an `.onnx`.
-            Without it the sources of the card are tried.
+        weights: a `.pdparams` file, or an export: its folder, or its `.pdmodel` or `inference.json`. Without it the
+            sources of the card are tried.
         config: the PaddleOCR yml that the model was trained or exported with.
         charset: the character set it was trained with, one character a line.
         use_space_char: whether a space follows the set (PaddleOCR's setting of that name), where neither the yml
@@ -72,6 +77,12 @@ def convert(
         fused: the form for reading. Of a released model the smaller inference release is taken.
         overwrite: replace a converted model that is there. In the local zoo that is done in any case.
         progress: show downloads on stderr.
+        as_program: take the exported program as it is, operation by operation, also where its network is known here.
+        named_only: refuse a program of a network that is not known here, in place of taking it as it is.
+
+    An export that is none of the networks known here is converted as a program: a plain module, which
+    `load_pretrained`,
+    `verify`, `export` and `compile` take as they take the others.
 
     Raises `FileFormatError`, `ConversionError`, `ConfigError` or `SourceError`; then nothing was written.
     """
@@ -83,21 +94,72 @@ def convert(
             raise ConfigError(f"{error}. For a model of your own say where its files are: --weights PATH") from None
     if card is None:
         check_name(name, "the model's name")
-    obtained = _obtain(card, weights, fused, progress)
-    path = obtained.path
-    template = _template(card, path, config, charset, use_space_char)
+    if as_program and named_only:
+        raise ConfigError("as a program, or named networks only: not both")
     name = card.name if card is not None else name
-    converted = convert_files(path, template, name=name, source=obtained.origin)
+    local = output is None
+    folder = zoo_dir() / name if output is None else Path(output)
+    place = _Place(folder, overwrite or local, local)
+    if weights is not None and (as_program or _without_parameters(Path(weights))):
+        return _convert_program(name, Path(weights), f"local file {weights}", place, ())
+    obtained = _obtain(card, weights, fused or as_program, progress)
+    path = obtained.path
+    if as_program:
+        return _convert_program(name, path, obtained.origin, place, _source_notes(obtained, True))
+    template = _template(card, path, config, charset, use_space_char)
+    try:
+        converted = convert_files(path, template, name=name, source=obtained.origin)
+    except (ConversionError, FileFormatError) as error:
+        given = template is not None and template.architecture is not None
+        if named_only or given or path.suffix == ".pdparams":
+            raise
+        note = f"no network that is known here by name: converted as a program ({_brief(error)})"
+        return _convert_program(name, path, obtained.origin, place, (*_source_notes(obtained, fused), note))
     notes = (*_source_notes(obtained, fused), *converted.notes)
     if fused:
         converted = _fused(converted)
     settings = _signed(converted.config, obtained)
-    local = output is None
     if local:
         make_private(zoo_dir())
-    folder = zoo_dir() / name if output is None else Path(output)
-    save_model(folder, settings, converted.state, overwrite=overwrite or local, private=local)
+    save_model(folder, settings, converted.state, overwrite=place.overwrite, private=local)
     return Conversion(folder, settings, len(converted.state), notes)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a converted model is written, and how."""
+
+    folder: Path
+    overwrite: bool
+    private: bool
+
+
+def _without_parameters(path: Path) -> bool:
+    """Whether `path` is an export that has no `.pdiparams`: none of the named networks is without weights."""
+    if not path.exists() or (path.is_file() and path.suffix not in (".json", ".pdmodel")):
+        return False
+    try:
+        return find_program(path)[1] is None
+    except Paddle2TorchError:
+        return False
+
+
+def _convert_program(name: str, path: Path, source: str, place: _Place, notes: tuple[str, ...]) -> Conversion:
+    if path.suffix == ".pdparams":
+        raise ConfigError(f"{path} is a training checkpoint, not a program: give the export that was made of it")
+    converted = convert_program(path, name=name, source=source)
+    config = signed(converted)
+    converted.network.meta["config"] = config
+    if place.private:
+        make_private(zoo_dir())
+    save_program(place.folder, converted.network, converted.file, overwrite=place.overwrite, private=place.private)
+    return Conversion(place.folder, config, len(converted.state), (*notes, *converted.notes))
+
+
+def _brief(error: Exception) -> str:
+    """The part of a message that says which network came nearest."""
+    text = str(error).split("; ", 1)[-1]
+    return text.partition(". Where you know")[0][:300]
 
 
 def _obtain(card: Card | None, weights: str | Path | None, fused: bool, progress: bool) -> Obtained:
@@ -114,19 +176,13 @@ def _template(
     charset: str | Path | None,
     use_space_char: bool | None,
 ) -> Template | None:
-    """What is known before the tensors are read: the yml over the export's own over the card.
-
-    An `.onnx` may lie in a folder with others: `inference.yml` is that of `inference.onnx`.
-    """
+    """What is known before the tensors are read: the yml over the export's own over the card."""
     known: list[Template] = []
     if config is not None:
         known.append(templates.from_yml(Path(config), charset_given=charset is not None))
     beside = (path if path.is_dir() else path.parent) / "inference.yml"
-    exported = path.suffix != ".pdparams" if path.suffix != ".onnx" else path.name == "inference.onnx"
-    if config is None and exported and file_in(beside.parent, beside.name).is_file():
+    if config is None and path.suffix != ".pdparams" and file_in(beside.parent, beside.name).is_file():
         known.append(templates.from_yml(beside, charset_given=charset is not None))
-    if path.suffix == ".onnx":
-        known.append(describe_onnx(path))
     if card is not None:
         known.append(templates.from_card(card))
     template = None

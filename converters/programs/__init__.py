@@ -1,0 +1,1 @@
+"""Exported programs of any network, read into a `Graph`."""

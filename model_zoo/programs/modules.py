@@ -1,0 +1,230 @@
+"""The layers of a program: PyTorch's own where they compute the same, else one with Paddle's meaning and the same
+state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from paddle2torch.model_zoo.programs.operations.convolution import convolve, transposed
+from paddle2torch.model_zoo.programs.table import ProgramError
+
+TURNS_AT_MOST = 1_000_000
+"""Of one loop, by when it must have ended: a damaged condition must not run for ever."""
+
+
+class Constant(nn.Module):
+    """A constant of the program. It is computed again where the program is loaded, so it is no part of the state."""
+
+    value: Tensor
+
+    def __init__(self, value: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("value", value, persistent=False)
+
+    def forward(self) -> Tensor:
+        return self.value
+
+    def extra_repr(self) -> str:
+        return f"{tuple(self.value.shape)}, {self.value.dtype}"
+
+
+class PaddleConv(nn.Module):
+    """A convolution with Paddle's paddings (SAME, VALID, uneven ones) or layout. The weight is as `nn.Conv2d` has
+    it.
+    """
+
+    def __init__(self, shape: Sequence[int], bias: bool, **settings: Any) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(tuple(shape)))
+        self.bias = nn.Parameter(torch.empty(shape[0])) if bias else None
+        self.settings = settings
+
+    def forward(self, x: Tensor) -> Tensor:
+        return convolve(x, self.weight, self.bias, **self.settings)
+
+    def extra_repr(self) -> str:
+        return f"{tuple(self.weight.shape)}, {', '.join(f'{key}={value}' for key, value in self.settings.items())}"
+
+
+class PaddleConvTranspose(nn.Module):
+    """A transposed convolution with Paddle's paddings, sizes and layout. The weight is as `nn.ConvTranspose2d` has
+    it.
+    """
+
+    def __init__(self, shape: Sequence[int], bias: bool, **settings: Any) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(tuple(shape)))
+        self.bias = nn.Parameter(torch.empty(shape[1] * settings["groups"])) if bias else None
+        self.settings = settings
+
+    def forward(self, x: Tensor, output_size: Any = ()) -> Tensor:
+        sizes = list(output_size) if isinstance(output_size, list | tuple) else [output_size]
+        return transposed(x, self.weight, self.bias, output_size=sizes, **self.settings)
+
+    def extra_repr(self) -> str:
+        return f"{tuple(self.weight.shape)}, {', '.join(f'{key}={value}' for key, value in self.settings.items())}"
+
+
+class ChannelsLast(nn.Module):
+    """A normalisation over the last axis of its input in place of axis 1."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.inner(x.movedim(-1, 1))
+        return y.movedim(1, -1)
+
+
+class FlatLayerNorm(nn.Module):
+    """`nn.LayerNorm` over all axes from one on, with weights in a row as Paddle stores them."""
+
+    def __init__(self, size: int, epsilon: float, begin: int, scale: bool, bias: bool) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(size)) if scale else None
+        self.bias = nn.Parameter(torch.empty(size)) if bias else None
+        self.epsilon, self.begin = epsilon, begin
+
+    def forward(self, x: Tensor) -> Tensor:
+        shape = list(x.shape[self.begin :])
+        weight = None if self.weight is None else self.weight.reshape(shape)
+        bias = None if self.bias is None else self.bias.reshape(shape)
+        return nn.functional.layer_norm(x, shape, weight, bias, self.epsilon)
+
+
+class ScaledDropout(nn.Module):
+    """Dropout that scales at inference, by 1 - p, in place of in training (Paddle's `downgrade_in_infer`)."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x * (1.0 - self.p)
+        return x * torch.empty_like(x).bernoulli_(1.0 - self.p)
+
+
+class Embedding(nn.Embedding):
+    """`nn.Embedding`, but a row that stands for padding gives zeros whatever its weights are."""
+
+    def __init__(self, rows: int, columns: int, padding: int) -> None:
+        super().__init__(rows, columns)
+        self.padding = padding
+
+    def forward(self, input: Tensor) -> Tensor:
+        made = super().forward(input.to(torch.int64))
+        return made if self.padding == -1 else made * (input != self.padding).unsqueeze(-1).to(made.dtype)
+
+
+class Recurrent(nn.Module):
+    """A wrapper around `nn.LSTM`, `nn.GRU` or `nn.RNN` on (time, batch, channels) with given states."""
+
+    def __init__(self, layer: nn.RNNBase) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor, states: list[Tensor], lengths: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
+        initial = tuple(states) if self.layer.mode == "LSTM" else states[0]
+        if lengths is not None:
+            packed = nn.utils.rnn.pack_padded_sequence(x, lengths.to("cpu", torch.int64), enforce_sorted=False)
+            outputs, last = self.layer(packed, initial)
+            made, _ = nn.utils.rnn.pad_packed_sequence(outputs, total_length=x.shape[0])
+        else:
+            made, last = self.layer(x, initial)
+        return made, list(last) if isinstance(last, tuple) else [last]
+
+
+def recurrent_keys(layers: int, bidirectional: bool, biases: bool) -> list[str]:
+    """Keys of `nn.LSTM`'s state in the order of Paddle's list of weights."""
+    directions = ["", "_reverse"] if bidirectional else [""]
+    names = [
+        [
+            f"{kind}_l{layer}{direction}"
+            for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")[: 4 if biases else 2]
+        ]
+        for layer in range(layers)
+        for direction in directions
+    ]
+    return [name for group in names for name in group[:2]] + [name for group in names for name in group[2:]]
+
+
+class WhileLoop(nn.Module):
+    """Runs its body while the condition holds: the body takes the loop's values and what it reads of the outside,
+    and gives
+    the next condition and the next values."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, condition: Any, values: list[Any], outside: list[Any]) -> tuple[Any, ...]:
+        if torch.compiler.is_exporting():
+            return _exported_loop(self.body, condition, values, outside)
+        turns = 0
+        while bool(condition):
+            turns += 1
+            if turns > TURNS_AT_MOST:
+                raise ProgramError(f"a loop has not ended after {TURNS_AT_MOST:,} turns")
+            condition, *values = self.body(*values, *outside)
+        return tuple(values)
+
+
+def _exported_loop(body: nn.Module, condition: Any, values: list[Any], outside: list[Any]) -> tuple[Any, ...]:
+    if any(isinstance(item, list) for item in (*values, *outside)):
+        raise ProgramError("a loop that grows an array of tensors cannot be exported; run the model itself")
+
+    def again(condition: Tensor, *rest: Any) -> Tensor:
+        return condition.clone().reshape(())
+
+    def turn(condition: Tensor, *rest: Any) -> tuple[Any, ...]:
+        following, *made = body(*rest, *outside)
+        # What the body gives unchanged must not be the same tensor.
+        return (following.clone().reshape(condition.shape), *(item.clone() for item in made))
+
+    result = torch.while_loop(again, turn, (condition, *(item.clone() for item in values)))
+    return tuple(result[1:])
+
+
+class Condition(nn.Module):
+    """One of two blocks, as the condition says. Each reads its own part of what is outside."""
+
+    def __init__(
+        self,
+        if_true: nn.Module,
+        if_false: nn.Module | None,
+        reads: tuple[tuple[int, ...], tuple[int, ...]],
+        results: int,
+    ) -> None:
+        super().__init__()
+        self.if_true, self.if_false = if_true, if_false
+        self.reads, self.results = reads, results
+
+    def forward(self, condition: Any, outside: list[Any]) -> tuple[Any, ...]:
+        true, false = ([outside[place] for place in places] for places in self.reads)
+        if torch.compiler.is_exporting() and isinstance(condition, Tensor):
+            if self.if_false is None:
+                raise ProgramError("a condition without a second branch cannot be exported; run the model itself")
+            # Both branches are pure, so both may run: the condition chooses between their results.
+            return tuple(
+                _either(condition.reshape(()), a, b)
+                for a, b in zip(self.if_true(*true), self.if_false(*false), strict=True)
+            )
+        chosen: Callable[..., Any] | None = self.if_true if bool(condition) else self.if_false
+        if chosen is None:
+            return (None,) * self.results
+        return tuple(chosen(*(true if bool(condition) else false)))
+
+
+def _either(condition: Tensor, a: Any, b: Any) -> Any:
+    if not isinstance(a, Tensor) or not isinstance(b, Tensor):
+        raise ProgramError("a condition that gives an array of tensors cannot be exported; run the model itself")
+    if a.dtype == torch.bool:
+        return (condition & a) | (~condition & b)
+    return torch.where(condition, a, b)

@@ -1,0 +1,37 @@
+"""The table's functions, by theme. Importing this package fills the table."""
+
+from paddle2torch.model_zoo.programs.operations import (
+    activation,
+    arithmetic,
+    arrays,
+    boxes,
+    convolution,
+    creation,
+    indexing,
+    linear,
+    normalisation,
+    pooling,
+    reduction,
+    resizing,
+    shape,
+    sorting,
+)
+from paddle2torch.model_zoo.programs.table import TABLE
+
+__all__ = [
+    "TABLE",
+    "activation",
+    "arithmetic",
+    "arrays",
+    "boxes",
+    "convolution",
+    "creation",
+    "indexing",
+    "linear",
+    "normalisation",
+    "pooling",
+    "reduction",
+    "resizing",
+    "shape",
+    "sorting",
+]

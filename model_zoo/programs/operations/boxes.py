@@ -1,0 +1,641 @@
+"""Boxes of detectors: priors, decoding, suppression, pooling of regions. Batched over boxes, classes and images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from paddle2torch.model_zoo.programs.table import ProgramError, check_size, operation
+
+
+def _area(boxes: Tensor, offset: float) -> Tensor:
+    """Areas of (…, 4) boxes; 0 of those that are turned round."""
+    width, height = boxes[..., 2] - boxes[..., 0], boxes[..., 3] - boxes[..., 1]
+    return torch.where((width < 0) | (height < 0), torch.zeros_like(width), (width + offset) * (height + offset))
+
+
+def _overlap(a: Tensor, b: Tensor, offset: float) -> Tensor:
+    """Intersection over union of (…, 4) boxes, broadcast; 0 where they do not touch."""
+    x1, y1 = torch.maximum(a[..., 0], b[..., 0]), torch.maximum(a[..., 1], b[..., 1])
+    x2, y2 = torch.minimum(a[..., 2], b[..., 2]), torch.minimum(a[..., 3], b[..., 3])
+    apart = (x2 < x1) | (y2 < y1)
+    inside = (x2 - x1 + offset) * (y2 - y1 + offset)
+    union = _area(a, offset) + _area(b, offset) - inside
+    return torch.where(apart, torch.zeros_like(inside), inside / union)
+
+
+def _suppressed(boxes: Tensor, scores: Tensor, threshold: float, eta: float, offset: float, enough: int) -> Tensor:
+    """Greedy suppression in all groups at once: bool (G, K), which boxes stay.
+
+    boxes (G or 1, K, 4), scores (G, K) with -inf for what is no candidate. Each turn takes the best candidate of
+    every group
+    and drops what overlaps it, so there are as many turns as the largest group keeps boxes. With `enough` >= 0 only
+    that many
+    of all groups matter: what is worse than they are is not looked at.
+    """
+    kept = torch.zeros_like(scores, dtype=torch.bool)
+    found: list[Tensor] = []  # scores of what was kept
+    # What is still looked at: groups and boxes without a candidate are left out now and then.
+    group = torch.arange(scores.shape[0], device=scores.device)
+    column = torch.arange(scores.shape[1], device=scores.device)
+    live, limits = scores, torch.full_like(scores[:, :1], threshold)
+    worst = torch.zeros_like(scores) if eta < 1 else None
+    total = turns = 0
+    while live.numel():
+        if turns % 8 == 0:
+            candidates = live > float("-inf")
+            rows, columns = candidates.any(1), candidates.any(0)
+            live, limits, group, column = live[rows][:, columns], limits[rows], group[rows], column[columns]
+            worst = None if worst is None else worst[rows][:, columns]
+            boxes = boxes[:, columns] if boxes.shape[0] == 1 else boxes[rows][:, columns]
+            every = torch.arange(group.numel(), device=scores.device)
+            if not live.numel():
+                break
+        turns += 1
+        best, place = live.max(1)
+        active = best > float("-inf")
+        kept[group[active], column[place[active]]] = True
+        found.append(best[active])
+        total += found[-1].numel()
+        chosen = boxes[0, place] if boxes.shape[0] == 1 else boxes[every, place]
+        overlap = _overlap(chosen.unsqueeze(1), boxes, offset)
+        if worst is None:
+            drop = overlap > limits
+        else:
+            worst = torch.maximum(worst, torch.where(active[:, None], overlap, torch.zeros_like(overlap)))
+            limits = torch.where(active[:, None] & (limits > 0.5), limits * eta, limits)
+            drop = worst > limits
+        drop[every, place] = True
+        live = live.masked_fill(drop & active[:, None], float("-inf"))
+        if 0 <= enough <= total and turns % 8 == 0:
+            best_found = torch.cat(found)
+            floor = best_found.topk(enough).values[-1] if enough else float("inf")
+            live = live.masked_fill(live < floor, float("-inf"))
+    return kept
+
+
+def _candidates(scores: Tensor, threshold: float, top_k: int) -> Tensor:
+    """Scores (G, M) with -inf for those not above the threshold and those beyond the best `top_k` of their group."""
+    live = torch.where(scores > threshold, scores, torch.full_like(scores, float("-inf")))
+    if 0 <= top_k < scores.shape[1]:
+        order = live.sort(dim=1, descending=True, stable=True).indices[:, :top_k]
+        best = torch.full_like(live, float("-inf"))
+        live = best.scatter(1, order, live.gather(1, order))
+    return live
+
+
+def _ranked(labels: Tensor, places: Tensor, scores: Tensor, keep_top_k: int) -> Tensor:
+    """Which of several detections stay and in what order: the best ones, then by class, best first."""
+    order = scores.sort(dim=0, descending=True, stable=True).indices
+    if 0 <= keep_top_k < order.numel():
+        order = order[:keep_top_k]
+    return order[labels[order].sort(dim=0, stable=True).indices]
+
+
+def _detected(rows: list[Tensor], places: list[Tensor], like: Tensor, width: int) -> tuple[Tensor, Tensor, Tensor]:
+    counts = torch.tensor([row.shape[0] for row in rows], dtype=torch.int32, device=like.device)
+    out = torch.cat(rows) if rows else like.new_zeros((0, width))
+    index = torch.cat(places) if places else like.new_zeros(0)
+    return out, index.to(torch.int32).reshape(-1, 1), counts
+
+
+@operation("multiclass_nms3", results=3)
+def multiclass_nms3(
+    bboxes: Tensor,
+    scores: Tensor,
+    rois_num: Tensor | None = None,
+    *,
+    score_threshold: float,
+    nms_top_k: int,
+    keep_top_k: int,
+    nms_threshold: float = 0.3,
+    normalized: bool = True,
+    nms_eta: float = 1.0,
+    background_label: int = 0,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Detections (R, 6): class, score, box; their places (R, 1) among all boxes; how many each image has.
+
+    bboxes (N, M, 4) and scores (N, C, M), or (M, C, 4) and (M, C) with `rois_num` boxes for each image.
+    """
+    if bboxes.shape[-1] != 4:
+        raise ProgramError(f"multiclass_nms3 of polygons with {bboxes.shape[-1]} coordinates is not known")
+    offset = 0.0 if normalized else 1.0
+    if scores.ndim == 2:
+        sizes = [bboxes.shape[0]] if rois_num is None else rois_num.tolist()
+        box_parts = [part.transpose(0, 1) for part in torch.split(bboxes, sizes)]  # (C, m, 4)
+        score_parts = [part.transpose(0, 1) for part in torch.split(scores, sizes)]
+    else:
+        box_parts = [part[None] for part in bboxes.unbind(0)]  # (1, M, 4)
+        score_parts = list(scores.unbind(0))
+    rows, places, start = [], [], 0
+    for boxes, points in zip(box_parts, score_parts, strict=True):
+        classes = points.shape[0]
+        labels = torch.arange(classes, device=points.device)
+        live = _candidates(points, score_threshold, nms_top_k)
+        if 0 <= background_label < classes:
+            live = live.clone()
+            live[background_label] = float("-inf")
+        used = (live > float("-inf")).any(0).nonzero()[:, 0]
+        kept = _suppressed(boxes[:, used], live[:, used], nms_threshold, nms_eta, offset, keep_top_k)
+        label, column = kept.nonzero().unbind(1)
+        column = used[column]
+        score = points[label, column]
+        order = _ranked(labels[label], column, score, keep_top_k)
+        label, column, score = label[order], column[order], score[order]
+        box = boxes[label if boxes.shape[0] > 1 else torch.zeros_like(label), column]
+        rows.append(torch.cat([label[:, None].to(box.dtype), score[:, None], box], 1))
+        # Of regions the place counts classes as well.
+        places.append((start + column) * classes + label if scores.ndim == 2 else start + column)
+        start += points.shape[1]
+    return _detected(rows, places, bboxes, 6)
+
+
+@operation("matrix_nms", results=3)
+def matrix_nms(
+    bboxes: Tensor,
+    scores: Tensor,
+    *,
+    score_threshold: float,
+    nms_top_k: int,
+    keep_top_k: int,
+    post_threshold: float = 0.0,
+    use_gaussian: bool = False,
+    gaussian_sigma: float = 2.0,
+    background_label: int = 0,
+    normalized: bool = True,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As `multiclass_nms3`, but what overlaps a better box of its class loses score by a factor, none is dropped for
+    it.
+    """
+    offset = 0.0 if normalized else 1.0
+    rows, places = [], []
+    for image, (boxes, points) in enumerate(zip(bboxes.unbind(0), scores.unbind(0), strict=True)):
+        classes, count = points.shape
+        live = torch.where(points > score_threshold, points, torch.full_like(points, float("-inf")))
+        if 0 <= background_label < classes:
+            live[background_label] = float("-inf")
+        most = int((live > float("-inf")).sum(1).max()) if live.numel() else 0
+        size = min(most, nms_top_k) if nms_top_k > -1 else most
+        sorted_scores, order = live.sort(dim=1, descending=True, stable=True)
+        sorted_scores, order = sorted_scores[:, :size], order[:, :size]
+        chosen = boxes[order]  # (C, K, 4)
+        decayed = [
+            _decay(chosen[part], sorted_scores[part], offset, use_gaussian, gaussian_sigma)
+            for part in torch.arange(classes).split(max(1, (1 << 22) // max(1, size * size)))
+        ]
+        score = torch.cat(decayed) if decayed else sorted_scores
+        stays = (sorted_scores > float("-inf")) & (score > post_threshold)
+        label, rank = stays.nonzero().unbind(1)
+        value, column = score[label, rank], order[label, rank]
+        best = value.sort(dim=0, descending=True, stable=True).indices
+        if 0 <= keep_top_k < best.numel():
+            best = best[:keep_top_k]
+        label, column, value = label[best], column[best], value[best]
+        rows.append(torch.cat([label[:, None].to(boxes.dtype), value[:, None], boxes[column]], 1))
+        places.append(image * count + column)
+    return _detected(rows, places, bboxes, 6)
+
+
+def _decay(boxes: Tensor, scores: Tensor, offset: float, gaussian: bool, sigma: float) -> Tensor:
+    """Scores (C, K), best first, times the smallest factor that a better box gives."""
+    if scores.shape[1] == 0:
+        return scores
+    overlap = _overlap(boxes[:, :, None], boxes[:, None], offset).tril(-1)  # row i: with the better boxes j < i
+    most = overlap.amax(2)  # (C, K)
+    if gaussian:
+        factor = torch.exp((most[:, None].square() - overlap.square()) * sigma)
+    else:
+        factor = (1.0 - overlap) / (1.0 - most[:, None])
+    better = torch.ones_like(factor[0], dtype=torch.bool).tril(-1)
+    factor = torch.where(better, factor, torch.ones_like(factor))
+    return scores * factor.amin(2).clamp(max=1.0)
+
+
+@operation("nms")
+def nms(x: Tensor, *, threshold: float = 1.0) -> Tensor:
+    """Places of the boxes that stay; they come in the order of their worth: int64."""
+    worth = torch.arange(x.shape[0], 0, -1, dtype=x.dtype, device=x.device)[None]
+    return _suppressed(x[None], worth, threshold, 1.0, 0.0, -1)[0].nonzero()[:, 0]
+
+
+@operation("yolo_box", results=2)
+def yolo_box(
+    x: Tensor,
+    img_size: Tensor,
+    *,
+    anchors: Sequence[int] = (),
+    class_num: int = 1,
+    conf_thresh: float = 0.01,
+    downsample_ratio: int = 32,
+    clip_bbox: bool = True,
+    scale_x_y: float = 1.0,
+    iou_aware: bool = False,
+    iou_aware_factor: float = 0.5,
+) -> tuple[Tensor, Tensor]:
+    """Boxes (N, A * H * W, 4) in pixels of the image and scores (N, A * H * W, C); zeros below the threshold."""
+    count = len(anchors) // 2
+    n, _, height, width = x.shape
+    kind: dict[str, Any] = {"dtype": x.dtype, "device": x.device}
+    if iou_aware:
+        iou, x = x[:, :count], x[:, count:]
+    x = x.reshape(n, count, 5 + class_num, height, width)
+    image_h = img_size[:, 0].to(x.dtype).view(-1, 1, 1, 1)
+    image_w = img_size[:, 1].to(x.dtype).view(-1, 1, 1, 1)
+    sizes = torch.tensor(list(anchors), **kind).view(count, 2)
+    bias = -0.5 * (scale_x_y - 1.0)
+    column = torch.arange(width, **kind).view(1, 1, 1, -1)
+    row = torch.arange(height, **kind).view(1, 1, -1, 1)
+    cx = (column + torch.sigmoid(x[:, :, 0]) * scale_x_y + bias) * image_w / width
+    cy = (row + torch.sigmoid(x[:, :, 1]) * scale_x_y + bias) * image_h / height
+    w = torch.exp(x[:, :, 2]) * sizes[:, 0].view(1, -1, 1, 1) * image_w / (downsample_ratio * width)
+    h = torch.exp(x[:, :, 3]) * sizes[:, 1].view(1, -1, 1, 1) * image_h / (downsample_ratio * height)
+    confidence = torch.sigmoid(x[:, :, 4])
+    if iou_aware:
+        confidence = confidence.pow(1.0 - iou_aware_factor) * torch.sigmoid(iou).pow(iou_aware_factor)
+    sure = confidence >= conf_thresh
+    x1, y1, x2, y2 = cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2
+    if clip_bbox:
+        x1, y1 = x1.clamp(min=0), y1.clamp(min=0)
+        x2, y2 = torch.minimum(x2, image_w - 1), torch.minimum(y2, image_h - 1)
+    boxes = torch.stack([x1, y1, x2, y2], -1) * sure.unsqueeze(-1)
+    scores = (confidence.unsqueeze(2) * torch.sigmoid(x[:, :, 5:])) * sure.unsqueeze(2)
+    return boxes.reshape(n, -1, 4), scores.permute(0, 1, 3, 4, 2).reshape(n, -1, class_num)
+
+
+def _aspects(ratios: Sequence[float], flip: bool) -> list[float]:
+    found = [1.0]
+    for ratio in ratios:
+        if any(abs(ratio - other) < 1e-6 for other in found):
+            continue
+        found.append(ratio)
+        if flip:
+            found.append(1.0 / ratio)
+    return found
+
+
+@operation("prior_box", results=2)
+def prior_box(
+    input: Tensor,
+    image: Tensor,
+    *,
+    min_sizes: Sequence[float],
+    max_sizes: Sequence[float] = (),
+    aspect_ratios: Sequence[float] = (),
+    variances: Sequence[float] = (),
+    flip: bool = True,
+    clip: bool = True,
+    step_w: float = 0.0,
+    step_h: float = 0.0,
+    offset: float = 0.5,
+    min_max_aspect_ratios_order: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Boxes at each cell of a map, in parts of the image: (H, W, boxes, 4), and their variances."""
+    height, width = input.shape[2], input.shape[3]
+    image_h, image_w = image.shape[2], image.shape[3]
+    halves: list[tuple[float, float]] = []
+    ratios = _aspects(aspect_ratios, flip)
+    for index, small in enumerate(min_sizes):
+        between = math.sqrt(small * max_sizes[index]) / 2.0 if max_sizes else None
+        if min_max_aspect_ratios_order:
+            halves.append((small / 2.0, small / 2.0))
+            if between is not None:
+                halves.append((between, between))
+            rest = [ratio for ratio in ratios if abs(ratio - 1.0) >= 1e-6]
+            halves += [(small * math.sqrt(ratio) / 2.0, small / math.sqrt(ratio) / 2.0) for ratio in rest]
+        else:
+            halves += [(small * math.sqrt(ratio) / 2.0, small / math.sqrt(ratio) / 2.0) for ratio in ratios]
+            if between is not None:
+                halves.append((between, between))
+    kind: dict[str, Any] = {"dtype": input.dtype, "device": input.device}
+    sizes = torch.tensor(halves, **kind)
+    across = step_w if step_w and step_h else image_w / width
+    down = step_h if step_w and step_h else image_h / height
+    cx = ((torch.arange(width, **kind) + offset) * across).view(1, -1, 1)
+    cy = ((torch.arange(height, **kind) + offset) * down).view(-1, 1, 1)
+    w, h = sizes[:, 0].view(1, 1, -1), sizes[:, 1].view(1, 1, -1)
+    shape = (height, width, len(halves))
+    edges = [(cx - w) / image_w, (cy - h) / image_h, (cx + w) / image_w, (cy + h) / image_h]
+    boxes = torch.stack([edge.expand(shape) for edge in edges], -1)
+    boxes = boxes.clamp(0.0, 1.0) if clip else boxes
+    return boxes, torch.tensor(list(variances), **kind).expand(*shape, 4).clone()
+
+
+@operation("box_coder", choices={"code_type": ("encode_center_size", "decode_center_size")})
+def box_coder(
+    prior_box: Tensor,
+    prior_box_var: Tensor | None,
+    target_box: Tensor,
+    *,
+    code_type: str = "encode_center_size",
+    box_normalized: bool = True,
+    axis: int = 0,
+    variance: Sequence[float] = (),
+) -> Tensor:
+    """Boxes relative to priors (encode), or back (decode, priors along `axis`): centre and size, over the variances."""
+    offset = 0.0 if box_normalized else 1.0
+
+    def centred(boxes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        width, height = boxes[..., 2] - boxes[..., 0] + offset, boxes[..., 3] - boxes[..., 1] + offset
+        return boxes[..., 0] + width / 2, boxes[..., 1] + height / 2, width, height
+
+    kind: dict[str, Any] = {"dtype": target_box.dtype, "device": target_box.device}
+    if prior_box_var is not None:
+        spread = prior_box_var if prior_box_var.ndim == 2 else prior_box_var.reshape(1, 4)
+    else:
+        spread = torch.tensor(list(variance) or [1.0] * 4, **kind).view(1, 4)
+    if code_type == "encode_center_size":
+        px, py, pw, ph = (item[None] for item in centred(prior_box))
+        tx, ty = (
+            (target_box[:, None, 0] + target_box[:, None, 2]) / 2,
+            (target_box[:, None, 1] + target_box[:, None, 3]) / 2,
+        )
+        tw = target_box[:, None, 2] - target_box[:, None, 0] + offset
+        th = target_box[:, None, 3] - target_box[:, None, 1] + offset
+        coded = torch.stack(
+            [(tx - px) / pw, (ty - py) / ph, torch.log((tw / pw).abs()), torch.log((th / ph).abs())], -1
+        )
+        return coded / spread[None]
+    place = 0 if axis == 0 else 1
+    px, py, pw, ph = (item.unsqueeze(place) for item in centred(prior_box))
+    spread = spread.unsqueeze(place)
+    cx = spread[..., 0] * target_box[..., 0] * pw + px
+    cy = spread[..., 1] * target_box[..., 1] * ph + py
+    w = torch.exp(spread[..., 2] * target_box[..., 2]) * pw
+    h = torch.exp(spread[..., 3] * target_box[..., 3]) * ph
+    return torch.stack([cx - w / 2, cy - h / 2, cx + w / 2 - offset, cy + h / 2 - offset], -1)
+
+
+@operation("box_clip")
+def box_clip(input: Tensor, im_info: Tensor) -> Tensor:
+    """Boxes held within their image, of (height, width, scale)."""
+    if im_info.shape[0] != 1:
+        raise ProgramError("box_clip of several images is not known")
+    height, width = torch.round(im_info[0, 0] / im_info[0, 2]) - 1, torch.round(im_info[0, 1] / im_info[0, 2]) - 1
+    shape = input.shape
+    flat = input.reshape(-1, 4)
+    limits = torch.stack([width, height, width, height])
+    return torch.minimum(flat.clamp(min=0), limits).reshape(shape)
+
+
+def _owners(counts: Tensor | None, boxes: Tensor) -> Tensor:
+    """The image of each region."""
+    if counts is None:
+        return torch.zeros(boxes.shape[0], dtype=torch.int64, device=boxes.device)
+    return torch.repeat_interleave(torch.arange(counts.shape[0], device=boxes.device), counts.to(torch.int64))
+
+
+@operation("roi_align")
+def roi_align(
+    x: Tensor,
+    boxes: Tensor,
+    boxes_num: Tensor | None = None,
+    *,
+    pooled_height: int = 1,
+    pooled_width: int = 1,
+    spatial_scale: float = 1.0,
+    sampling_ratio: int = -1,
+    aligned: bool = False,
+) -> Tensor:
+    """The mean of bilinear samples in each cell of each region: (R, C, ph, pw).
+
+    A cell has `sampling_ratio` squared samples, or as many as pixels fit into it. A sample more than a pixel outside
+    is 0.
+    """
+    check_size([boxes.shape[0], x.shape[1], pooled_height, pooled_width], "roi_align")
+    c, height, width = x.shape[1:]
+    corners = boxes * spatial_scale - (0.5 if aligned else 0.0)
+    w, h = corners[:, 2] - corners[:, 0], corners[:, 3] - corners[:, 1]
+    if not aligned:
+        w, h = w.clamp(min=1.0), h.clamp(min=1.0)
+
+    def samples(start: Tensor, size: Tensor, cells: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Places (R, cells, G) of the samples along one axis, which of them count, and how many (R,)."""
+        cell = size / cells
+        number = torch.full_like(size, float(sampling_ratio)) if sampling_ratio > 0 else cell.ceil().clamp(min=0.0)
+        most = int(number.max()) if number.numel() else 0
+        index = torch.arange(most, dtype=x.dtype, device=x.device)
+        inner = (index + 0.5) / number.clamp(min=1.0)[:, None] * cell[:, None]
+        outer = torch.arange(cells, dtype=x.dtype, device=x.device)
+        places = start[:, None, None] + outer[None, :, None] * cell[:, None, None] + inner[:, None, :]
+        counts = (index[None] < number[:, None])[:, None, :].expand_as(places)
+        return places, counts, number
+
+    ys, ys_count, rows = samples(corners[:, 1], h, pooled_height)
+    xs, xs_count, columns = samples(corners[:, 0], w, pooled_width)
+
+    def weights(places: Tensor, counts: Tensor, size: int) -> Tensor:
+        """(R, cells, size): how much of each row or column the samples of a cell take together."""
+        valid = counts & (places >= -1.0) & (places <= size)
+        held = places.clamp(min=0.0)
+        low = held.floor().clamp(max=size - 1)
+        high = (low + 1).clamp(max=size - 1)
+        share = torch.where(low >= size - 1, torch.zeros_like(held), held - low)
+        table = torch.zeros((*places.shape[:2], size), dtype=x.dtype, device=x.device)
+        table = table.scatter_add(2, low.long(), (1 - share) * valid)
+        return table.scatter_add(2, high.long(), share * valid)
+
+    down, across = weights(ys, ys_count, height), weights(xs, xs_count, width)
+    owner = _owners(boxes_num, boxes)
+    number = (rows * columns).clamp(min=1.0)
+    parts = []
+    for part in torch.arange(boxes.shape[0], device=x.device).split(64):
+        # The samples lie on a grid, so the sum over them is a product with both tables.
+        made = torch.einsum("rph,rchw,rqw->rcpq", down[part], x[owner[part]], across[part])
+        parts.append(made / number[part].view(-1, 1, 1, 1))
+    return torch.cat(parts) if parts else x.new_zeros((0, c, pooled_height, pooled_width))
+
+
+@operation("roi_pool", results=2)
+def roi_pool(
+    x: Tensor,
+    boxes: Tensor,
+    boxes_num: Tensor | None = None,
+    *,
+    pooled_height: int = 1,
+    pooled_width: int = 1,
+    spatial_scale: float = 1.0,
+) -> tuple[Tensor, None]:
+    """The largest pixel in each cell of each region, whose corners are rounded: (R, C, ph, pw); 0 for empty cells."""
+    height, width = x.shape[2:]
+    scaled = boxes * spatial_scale
+    corners = torch.trunc(scaled + torch.sign(scaled) * 0.5)  # half away from zero
+
+    def within(first: Tensor, last: Tensor, cells: int, size: int) -> Tensor:
+        """(R, cells, size): which rows or columns belong to a cell."""
+        extent = (last - first + 1).clamp(min=1.0)
+        cell = (extent / cells)[:, None]
+        index = torch.arange(cells, dtype=x.dtype, device=x.device)[None]
+        start = (torch.floor(index * cell) + first[:, None]).clamp(0, size)
+        end = (torch.ceil((index + 1) * cell) + first[:, None]).clamp(0, size)
+        place = torch.arange(size, dtype=x.dtype, device=x.device)
+        return (place >= start[:, :, None]) & (place < end[:, :, None])
+
+    rows = within(corners[:, 1], corners[:, 3], pooled_height, height)
+    columns = within(corners[:, 0], corners[:, 2], pooled_width, width)
+    owner = _owners(boxes_num, boxes)
+    parts = []
+    for part in torch.arange(boxes.shape[0], device=x.device).split(16):
+        maps = x[owner[part]]  # (r, C, H, W)
+        lowest = torch.full((), float("-inf"), dtype=x.dtype, device=x.device)
+        tall = torch.stack(
+            [torch.where(columns[part, q][:, None, None], maps, lowest).amax(3) for q in range(pooled_width)], -1
+        )  # (r, C, H, pw)
+        cells = torch.stack(
+            [torch.where(rows[part, p][:, None, :, None], tall, lowest).amax(2) for p in range(pooled_height)], 2
+        )
+        parts.append(torch.where(torch.isinf(cells), torch.zeros_like(cells), cells))
+    made = torch.cat(parts) if parts else x.new_zeros((0, x.shape[1], pooled_height, pooled_width))
+    return made, None
+
+
+@operation("generate_proposals", results=3)
+def generate_proposals(
+    scores: Tensor,
+    bbox_deltas: Tensor,
+    im_shape: Tensor,
+    anchors: Tensor,
+    variances: Tensor,
+    *,
+    pre_nms_top_n: int,
+    post_nms_top_n: int,
+    nms_thresh: float,
+    min_size: float,
+    eta: float = 1.0,
+    pixel_offset: bool = True,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Regions (R, 4) of all images, their scores (R, 1), and how many each image has: the best of decoded anchors.
+
+    scores (N, A, H, W), deltas (N, 4 * A, H, W), anchors and variances (H, W, A, 4), `im_shape` (N, 2).
+    """
+    offset = 1.0 if pixel_offset else 0.0
+    anchor, variance = anchors.reshape(-1, 4), variances.reshape(-1, 4)
+    regions, points, counts = [], [], []
+    most = math.log(1000.0 / 16.0)
+    least = max(min_size, 1.0)
+    for image in range(scores.shape[0]):
+        score = scores[image].permute(1, 2, 0).reshape(-1)
+        delta = bbox_deltas[image].permute(1, 2, 0).reshape(-1, 4)
+        size = score.numel() if pre_nms_top_n <= 0 else min(pre_nms_top_n, score.numel())
+        score, order = score.sort(dim=0, descending=True, stable=True)
+        score, order = score[:size], order[:size]
+        a, v, d = anchor[order], variance[order], delta[order]
+        aw, ah = a[:, 2] - a[:, 0] + offset, a[:, 3] - a[:, 1] + offset
+        cx = v[:, 0] * d[:, 0] * aw + a[:, 0] + 0.5 * aw
+        cy = v[:, 1] * d[:, 1] * ah + a[:, 1] + 0.5 * ah
+        w = torch.exp((v[:, 2] * d[:, 2]).clamp(max=most)) * aw
+        h = torch.exp((v[:, 3] * d[:, 3]).clamp(max=most)) * ah
+        height, width = im_shape[image, 0], im_shape[image, 1]
+        limits = torch.stack([width, height, width, height]) - offset
+        boxes = torch.stack([cx - w / 2, cy - h / 2, cx + w / 2 - offset, cy + h / 2 - offset], 1)
+        boxes = torch.minimum(boxes, limits).clamp(min=0)
+        bw, bh = boxes[:, 2] - boxes[:, 0] + offset, boxes[:, 3] - boxes[:, 1] + offset
+        stays = (bw >= least) & (bh >= least)
+        if pixel_offset:
+            stays &= (boxes[:, 0] + bw / 2 <= width) & (boxes[:, 1] + bh / 2 <= height)
+        boxes, score = boxes[stays], score[stays]
+        if boxes.shape[0] == 0:
+            boxes, score = boxes.new_zeros((1, 4)), score.new_zeros(1)
+        elif nms_thresh > 0:
+            kept = _suppressed(
+                boxes[None], score[None], nms_thresh, eta, offset, post_nms_top_n if post_nms_top_n > 0 else -1
+            )
+            place = kept[0].nonzero()[:, 0]
+            boxes, score = boxes[place], score[place]
+            if post_nms_top_n > 0:
+                boxes, score = boxes[:post_nms_top_n], score[:post_nms_top_n]
+        regions.append(boxes)
+        points.append(score)
+        counts.append(boxes.shape[0])
+    number = torch.tensor(counts, dtype=torch.int32, device=scores.device)
+    return torch.cat(regions), torch.cat(points)[:, None], number
+
+
+@operation("distribute_fpn_proposals", results=3)
+def distribute_fpn_proposals(
+    fpn_rois: Tensor,
+    rois_num: Tensor | None = None,
+    *,
+    min_level: int,
+    max_level: int,
+    refer_level: int,
+    refer_scale: int,
+    pixel_offset: bool = True,
+) -> tuple[list[Tensor], list[Tensor], Tensor]:
+    """Regions by the level of a pyramid that their size belongs to, how many of each image, and where each went (R,
+    1).
+    """
+    if not 0 <= max_level - min_level < 100:
+        raise ProgramError(f"distribute_fpn_proposals from level {min_level} to {max_level}")
+    size = _area(fpn_rois, 1.0 if pixel_offset else 0.0).sqrt()
+    level = torch.floor(torch.log2(size / refer_scale + 1e-8) + refer_level).clamp(min_level, max_level).to(torch.int64)
+    owner = _owners(rois_num, fpn_rois)
+    images = 1 if rois_num is None else rois_num.shape[0]
+    parts, counts, order = [], [], []
+    for number in range(min_level, max_level + 1):
+        place = (level == number).nonzero()[:, 0]
+        parts.append(fpn_rois[place])
+        counts.append(torch.bincount(owner[place], minlength=images).to(torch.int32))
+        order.append(place)
+    where = torch.cat(order)
+    restore = torch.empty_like(where).scatter(0, where, torch.arange(where.numel(), device=where.device))
+    return parts, counts, restore.to(torch.int32).reshape(-1, 1)
+
+
+@operation("collect_fpn_proposals", results=2)
+def collect_fpn_proposals(
+    multi_level_rois: list[Tensor],
+    multi_level_scores: list[Tensor],
+    multi_level_rois_num: list[Tensor] | None = None,
+    *,
+    post_nms_topn: int,
+) -> tuple[Tensor, Tensor]:
+    """The best regions of all levels, by image, and how many each image has."""
+    regions, scores = torch.cat(multi_level_rois), torch.cat(multi_level_scores).reshape(-1)
+    if multi_level_rois_num:
+        owner = torch.cat(
+            [_owners(item, boxes) for item, boxes in zip(multi_level_rois_num, multi_level_rois, strict=True)]
+        )
+        images = multi_level_rois_num[0].shape[0]
+    else:
+        owner, images = _owners(None, regions), 1
+    best = scores.sort(dim=0, descending=True, stable=True).indices[: max(post_nms_topn, 0)]
+    best = best[owner[best].sort(dim=0, stable=True).indices]
+    return regions[best], torch.bincount(owner[best], minlength=images).to(torch.int32)
+
+
+@operation("anchor_generator", results=2)
+def anchor_generator(
+    input: Tensor,
+    *,
+    anchor_sizes: Sequence[float],
+    aspect_ratios: Sequence[float],
+    variances: Sequence[float],
+    stride: Sequence[float] = (),
+    offset: float = 0.5,
+) -> tuple[Tensor, Tensor]:
+    """Anchors (H, W, A, 4) in pixels, and their variances."""
+    kind: dict[str, Any] = {"dtype": input.dtype, "device": input.device}
+    height, width = input.shape[2], input.shape[3]
+    across, down = stride[0], stride[1]
+    halves = []
+    for ratio in aspect_ratios:
+        base_w = math.floor(math.sqrt(across * down / ratio) + 0.5)
+        base_h = math.floor(base_w * ratio + 0.5)
+        halves += [((size / across * base_w - 1) / 2, (size / down * base_h - 1) / 2) for size in anchor_sizes]
+    sizes = torch.tensor(halves, **kind)
+    cx = (torch.arange(width, **kind) * across + offset * (across - 1)).view(1, -1, 1)
+    cy = (torch.arange(height, **kind) * down + offset * (down - 1)).view(-1, 1, 1)
+    w, h = sizes[:, 0].view(1, 1, -1), sizes[:, 1].view(1, 1, -1)
+    shape = (height, width, len(halves))
+    anchors = torch.stack([edge.expand(shape) for edge in (cx - w, cy - h, cx + w, cy + h)], -1)
+    return anchors, torch.tensor(list(variances), **kind).expand(*shape, 4).clone()
+
+
+@operation("iou_similarity")
+def iou_similarity(x: Tensor, y: Tensor, *, box_normalized: bool = True) -> Tensor:
+    """Intersection over union of each box of x with each of y."""
+    return _overlap(x[:, None], y[None], 0.0 if box_normalized else 1.0)

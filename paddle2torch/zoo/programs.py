@@ -1,0 +1,91 @@
+"""A converted program on disk: `model.safetensors`, `graph.json`, `model_config.json`, and Paddle's own program file.
+
+Nothing in the folder is code: the module is built from the graph, which is data, through the table of operations.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from paddle2torch._version import __version__
+from paddle2torch.atomic import land_folder, repair_folder
+from paddle2torch.converters.paddle_files.files import sha256_of
+from paddle2torch.converters.programs.convert import ConvertedProgram
+from paddle2torch.model_zoo.config import CONFIG_NAME
+from paddle2torch.model_zoo.errors import ConversionError, FileFormatError
+from paddle2torch.model_zoo.names import file_in
+from paddle2torch.model_zoo.programs.config import ProgramConfig
+from paddle2torch.model_zoo.programs.graph import (
+    GRAPH_BYTES_AT_MOST,
+    GRAPH_NAME,
+    Graph,
+    dump_graph,
+    load_graph,
+)
+from paddle2torch.model_zoo.programs.network import Program, build_program
+from paddle2torch.zoo.folder import WEIGHTS_NAME, read_state, write_state
+
+
+def signed(converted: ConvertedProgram) -> ProgramConfig:
+    """The settings with the hashes of the files that the program came from, and our version."""
+    files = [path for path in (converted.file, converted.parameters) if path is not None]
+    origin = converted.config.origin
+    assert origin is not None
+    digests = {path.name: sha256_of(path) for path in files}
+    return replace(converted.config, origin=replace(origin, files=digests, converter=f"paddle2torch {__version__}"))
+
+
+def save_program(folder: Path, network: Program, file: Path, *, overwrite: bool = False, private: bool = False) -> None:
+    """Write a program's folder atomically and read it back; file: Paddle's own program, which is copied."""
+    state = {key: tensor.detach().cpu() for key, tensor in network.state_dict().items()}
+    config = network.config
+    size = sum(tensor.numel() * tensor.element_size() for tensor in state.values()) + 2 * os.path.getsize(file)
+    source = json.dumps(dict(sorted(config.origin.files.items()))) if config.origin else ""
+    about = {"name": config.name, "form": config.form, "source": hashlib.sha256(source.encode()).hexdigest()}
+    with land_folder(Path(folder), overwrite=overwrite, size=size, private=private) as temporary:
+        write_state(temporary / WEIGHTS_NAME, state, about)
+        (temporary / GRAPH_NAME).write_text(dump_graph(network.program), encoding="utf-8")
+        (temporary / CONFIG_NAME).write_text(config.dumps(), encoding="utf-8")
+        shutil.copyfile(file, temporary / config.file)
+        if ProgramConfig.load(temporary) != config or read_graph(temporary) != network.program:
+            raise ConversionError(f"{folder}: the program read back is not the one that was written")
+
+
+def read_graph(folder: Path) -> Graph:
+    """The graph of a converted program; raises `FileFormatError` for a file that is none."""
+    path = file_in(Path(folder), GRAPH_NAME)
+    try:
+        size = path.stat().st_size
+        if size > GRAPH_BYTES_AT_MOST:
+            raise FileFormatError(f"{path}: {size:,} bytes are too many for a program")
+        return load_graph(path.read_text(encoding="utf-8"), str(path))
+    except FileNotFoundError:
+        raise FileFormatError(f"{folder} has no {GRAPH_NAME}") from None
+    except UnicodeDecodeError:
+        raise FileFormatError(f"{path} is not a text file; the file is corrupt") from None
+
+
+def load_program(folder: Path, dtype: torch.dtype = torch.float32) -> Program:
+    """Read a converted program's folder: the module in evaluation mode, on the CPU.
+
+    dtype: what float32 is computed in. Raises `ConfigError` or `FileFormatError` for files that are not sound,
+    `ConversionError` for weights and a graph that do not belong together.
+    """
+    folder = Path(folder)
+    repair_folder(folder)
+    config = ProgramConfig.load(folder)
+    graph = read_graph(folder)
+    if len(graph.feeds) != len(config.feeds) or len(graph.fetches) != config.fetches:
+        raise FileFormatError(f"{folder}: {CONFIG_NAME} and {GRAPH_NAME} do not belong together")
+    path = file_in(folder, WEIGHTS_NAME)
+    if not path.is_file():
+        raise FileFormatError(f"{folder} has no {WEIGHTS_NAME}")
+    state, _ = read_state(path)
+    return build_program(graph, config, state, dtype)

@@ -1,0 +1,233 @@
+"""Programs of any network: converted, loaded, and equal to Paddle."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import program_cases
+import pytest
+import torch
+from torch import nn
+
+from paddle2torch import load_pretrained
+from paddle2torch.model_zoo.config import ModelConfig
+from paddle2torch.model_zoo.errors import ConfigError, FileFormatError, Paddle2TorchError
+from paddle2torch.model_zoo.programs.network import Program
+from paddle2torch.zoo.conversion import convert
+
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "programs"
+THEMES = (
+    "activation arithmetic boxes control convolution indexing linear networks pooling reduction resizing shape sorting"
+)
+
+
+@pytest.fixture
+def convnet(tmp_path: Path) -> Path:
+    convert("convnet", weights=program_cases.GOLDENS / "networks_convnet", output=tmp_path / "convnet", as_program=True)
+    return tmp_path / "convnet"
+
+
+@pytest.mark.parametrize("name", program_cases.names(program_cases.GOLDENS))
+def test_a_program_of_no_known_network_computes_what_paddle_computed(name: str, tmp_path: Path) -> None:
+    program_cases.check_case(program_cases.GOLDENS / name, tmp_path / "model")
+
+
+@pytest.mark.parametrize("name", program_cases.names(SHARED) or ["none here"])
+def test_the_programs_beside_the_repository_compute_what_paddle_computed(name: str, tmp_path: Path) -> None:
+    if not (SHARED / name).is_dir():
+        pytest.skip("../shared/programs is not here")
+    program_cases.check_case(SHARED / name, tmp_path / "model")
+
+
+@pytest.fixture(scope="module")
+def exported_now(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All tiny programs, exported and run by Paddle in one process."""
+    if importlib.util.find_spec("paddle") is None:
+        pytest.skip("paddlepaddle is not installed")
+    folder = tmp_path_factory.mktemp("tiny")
+    script = Path(__file__).resolve().parents[1] / "tiny_programs.py"
+    done = subprocess.run([sys.executable, script, folder], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return folder
+
+
+@pytest.mark.parametrize("theme", THEMES.split())
+def test_every_operation_of_a_theme_computes_what_paddle_computes_now(
+    theme: str, exported_now: Path, tmp_path: Path
+) -> None:
+    found = [name for name in program_cases.names(exported_now) if name.startswith(f"{theme}_")]
+    assert len(found) >= 3
+    for name in found:
+        program_cases.check_case(exported_now / name, tmp_path / name)
+
+
+def test_layers_are_named_after_paddles_path_and_are_pytorchs_own(convnet: Path) -> None:
+    model = load_pretrained(convnet)
+    assert isinstance(model, Program)
+    kinds = {
+        name: type(module) for name, module in model.named_modules() if type(module).__module__.startswith("torch.nn")
+    }
+    assert nn.BatchNorm2d in kinds.values()
+    assert nn.Linear in kinds.values()
+    assert nn.ConvTranspose2d in kinds.values()
+    assert nn.Dropout in kinds.values()
+    assert any(name.endswith("Block.BatchNorm2D") or name.endswith("Block_1.BatchNorm2D") for name in kinds)
+    assert "BatchNorm2D" in model.code
+    assert not model.training
+
+
+def test_inputs_go_by_position_or_by_name(convnet: Path) -> None:
+    model = load_pretrained(convnet)
+    x = torch.rand(1, 3, 16, 20)
+    for a, b in zip(model(x), model(x0=x), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_the_folder_holds_data_only_and_says_that_it_is_a_program(convnet: Path) -> None:
+    assert sorted(path.name for path in convnet.iterdir()) == [
+        "graph.json",
+        "inference.json",
+        "model.safetensors",
+        "model_config.json",
+    ]
+    settings = json.loads((convnet / "model_config.json").read_text())
+    assert settings["form"] == "program"
+    assert settings["feeds"] == [{"name": "x0", "dtype": "float32", "shape": [-1, 3, 16, 20]}]
+    with pytest.raises(ConfigError, match="program of a network that is not known here"):
+        ModelConfig.load(convnet)
+
+
+def test_a_note_says_that_the_network_is_not_known_and_named_only_refuses_it(tmp_path: Path) -> None:
+    source = program_cases.GOLDENS / "networks_convnet"
+    made = convert("net", weights=source, output=tmp_path / "a")
+    assert any("converted as a program" in note for note in made.notes)
+    with pytest.raises(Paddle2TorchError, match="none of the"):
+        convert("net", weights=source, output=tmp_path / "b", named_only=True)
+    assert not (tmp_path / "b").exists()
+
+
+def test_training_gives_gradients_to_all_parameters(convnet: Path) -> None:
+    model = load_pretrained(convnet)
+    model.train()
+    scores, maps = model(torch.rand(2, 3, 16, 20))
+    (scores.square().sum() + maps.square().mean()).backward()
+    without = [name for name, parameter in model.named_parameters() if parameter.grad is None]
+    assert not without
+    assert model.training
+
+
+def test_weights_come_back_as_paddle_has_them(convnet: Path) -> None:
+    model = load_pretrained(convnet)
+    from paddle2torch.converters.programs.convert import read_weights
+
+    stored = read_weights(model.program, program_cases.GOLDENS / "networks_convnet" / "inference.pdiparams")
+    given = model.parameters_of_program()
+    assert set(stored) == set(given)
+    for name, tensor in stored.items():
+        assert torch.equal(tensor, given[name]), name
+
+
+def test_a_smaller_type_is_used_throughout(convnet: Path) -> None:
+    x = torch.rand(1, 3, 16, 20)
+    expected = load_pretrained(convnet)(x)
+    found = load_pretrained(convnet, dtype=torch.bfloat16)(x.bfloat16())
+    for a, b in zip(found, expected, strict=True):
+        assert a.dtype == torch.bfloat16
+        assert (a.float() - b).abs().max() < 0.05 * b.abs().max()
+
+
+def edited(folder: Path, change: object, target: Path) -> Path:
+    """A copy of a golden with its program changed."""
+    target.mkdir()
+    document = json.loads((folder / "inference.json").read_text())
+    change(document["program"]["regions"][0]["blocks"][0]["ops"])  # type: ignore[operator]
+    (target / "inference.json").write_text(json.dumps(document))
+    if (folder / "inference.pdiparams").exists():
+        (target / "inference.pdiparams").write_bytes((folder / "inference.pdiparams").read_bytes())
+    return target
+
+
+def test_unknown_operations_are_all_named_with_their_counts_and_nothing_is_written(tmp_path: Path) -> None:
+    def change(ops: list[dict[str, object]]) -> None:
+        for op in ops:
+            op["#"] = {"1.hardswish": "1.hardswash", "1.softmax": "1.sharpmax"}.get(str(op["#"]), op["#"])
+
+    source = edited(program_cases.GOLDENS / "networks_convnet", change, tmp_path / "source")
+    with pytest.raises(Paddle2TorchError, match=r"hardswash \(2\), sharpmax \(1\)"):
+        convert("net", weights=source, output=tmp_path / "out", as_program=True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_random_operations_are_refused_by_name(tmp_path: Path) -> None:
+    def change(ops: list[dict[str, object]]) -> None:
+        next(op for op in ops if op["#"] == "1.softmax")["#"] = "1.gaussian"
+
+    source = edited(program_cases.GOLDENS / "networks_convnet", change, tmp_path / "source")
+    with pytest.raises(Paddle2TorchError, match=r"gaussian \(1\) draws random numbers"):
+        convert("net", weights=source, output=tmp_path / "out", as_program=True)
+
+
+def test_an_attribute_that_is_not_known_is_refused_and_never_left_out(tmp_path: Path) -> None:
+    def change(ops: list[dict[str, object]]) -> None:
+        attributes = next(op for op in ops if op["#"] == "1.softmax")["A"]
+        assert isinstance(attributes, list)
+        attributes.append({"N": "temperature", "AT": {"#": "0.a_f32", "D": 2.0}})
+
+    source = edited(program_cases.GOLDENS / "networks_convnet", change, tmp_path / "source")
+    with pytest.raises(Paddle2TorchError, match=r"softmax with 'temperature' \(1\)"):
+        convert("net", weights=source, output=tmp_path / "out", as_program=True)
+
+
+def test_names_in_a_graph_never_become_code(convnet: Path, tmp_path: Path) -> None:
+    evil = '");__import__("pathlib").Path("owned").touch();("'
+    graph = json.loads((convnet / "graph.json").read_text())
+    graph["feeds"][0][0] = evil
+    for node in graph["block"]["nodes"]:
+        if "path" in node:
+            node["path"] = f"/{evil}/{node['path']}"
+    text = json.dumps(graph)
+    (convnet / "graph.json").write_text(text)
+    with pytest.raises(Paddle2TorchError):
+        load_pretrained(convnet)(torch.rand(1, 3, 16, 20))  # the keys of its weights are others now
+    assert not Path("owned").exists()
+    from paddle2torch.model_zoo.programs.build import build
+    from paddle2torch.model_zoo.programs.graph import load_graph
+
+    built = build(load_graph(text, "graph"))
+    assert "__import__(" not in built.module.code
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"version": 99}, "version"),
+        ({"format": "else"}, "not a program"),
+        ({"fetches": ["nothing"]}, "no operation makes"),
+        ({"parameters": [["x"]]}, "name"),
+        ({"extra": 1}, "keys"),
+    ],
+)
+def test_a_damaged_graph_is_refused_in_one_sentence(convnet: Path, change: dict[str, object], message: str) -> None:
+    graph = json.loads((convnet / "graph.json").read_text())
+    graph.update(change)
+    (convnet / "graph.json").write_text(json.dumps(graph))
+    with pytest.raises(FileFormatError, match=message):
+        load_pretrained(convnet)
+
+
+def test_a_fused_or_int8_form_of_a_program_does_not_exist(convnet: Path) -> None:
+    with pytest.raises(ConfigError, match="fused"):
+        load_pretrained(convnet, fused=True)
+    with pytest.raises(ConfigError, match="quantized"):
+        load_pretrained(convnet, quantized=True)
+
+
+def test_paddle_rounds_half_to_even() -> None:
+    with np.load(program_cases.GOLDENS / "arithmetic_round" / "io.npz") as values:
+        assert values["in:x0"][:2].tolist() == [-2.5, -1.5]
+        assert values["out:0"][:2].tolist() == [-2.0, -2.0]
