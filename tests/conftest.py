@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from material import SHARED
 from small_models import fill, small_config, write_pdparams
 
 from paddle2torch.converters.layout import layout_table, to_paddle
@@ -16,8 +17,6 @@ from paddle2torch.model_zoo.forms.folding import fold
 from paddle2torch.model_zoo.network import Network, build_model
 
 torch.set_num_threads(1)  # the test files run side by side, and threads that wait for a core cost more than they bring
-
-SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 @pytest.fixture(scope="session")

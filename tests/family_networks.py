@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import recipe
 import torch
 from goldens.family import CLASSES, architecture
+from material import GOLDENS
 from safetensors.numpy import load_file
 from torch import Tensor
 
@@ -19,12 +19,12 @@ from paddle2torch.model_zoo.cards import load_card
 from paddle2torch.model_zoo.config import ModelConfig
 from paddle2torch.model_zoo.network import Network, build_model
 
-GOLDENS = Path(__file__).parent / "goldens" / "family"
+FAMILY = GOLDENS / "family"
 
 
 @cache
 def golden(name: str) -> dict[str, np.ndarray]:
-    return load_file(GOLDENS / f"{name}.safetensors")
+    return load_file(FAMILY / f"{name}.safetensors")
 
 
 def network(name: str) -> Network:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-from pathlib import Path
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
+from material import ROOT
+
+DOCS = ROOT / "docs"
 
 
 def test_the_page_of_settings_is_up_to_date() -> None:

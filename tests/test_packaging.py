@@ -8,8 +8,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from material import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = {
     "paddle2torch": "paddle2torch",
     "converters": "paddle2torch/converters",

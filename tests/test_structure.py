@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 import rooms
+from material import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 NAME = re.compile(r"paddle2torch(\.\w+)+(:\w+)?")
 
 

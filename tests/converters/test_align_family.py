@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from goldens.family import CLASSES, PROGRAMS, architecture, our_name
+from material import GOLDENS
 
 from paddle2torch.converters.align import align, steps_of
 from paddle2torch.converters.architecture import Architecture, from_paddleocr
@@ -21,7 +22,6 @@ from paddle2torch.model_zoo.config import ModelConfig
 from paddle2torch.model_zoo.errors import ConversionError
 from paddle2torch.model_zoo.network import build_model
 
-GOLDENS = Path(__file__).parents[1] / "goldens" / "family"
 FILES = [f"{name}{'.fused' if fused else ''}" for name, forms in PROGRAMS.items() for fused in forms]
 TENSORS = {
     "PP-LCNet_x1_0_textline_ori": 146,
@@ -39,7 +39,7 @@ TENSORS = {
 
 def stored(file: str, folder: Path) -> tuple[Program, dict[str, str]]:
     """The program, and the name in the network of each of its parameters."""
-    data = json.loads(gzip.decompress((GOLDENS / f"{file}.program.json.gz").read_bytes()))
+    data = json.loads(gzip.decompress((GOLDENS / "family" / f"{file}.program.json.gz").read_bytes()))
     path = folder / "inference.json"
     path.write_text(json.dumps(data["program"]), encoding="utf-8")
     return read_pir(path), data["names"]

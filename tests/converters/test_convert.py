@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from material import GOLDENS
 from small_models import fill, small_config, write_pdparams
 
 from paddle2torch.converters.convert import Converted, convert_checkpoint, convert_export, convert_files, settle_charset
@@ -26,7 +27,6 @@ from paddle2torch.model_zoo.config import Component, DBPostprocess, DetPreproces
 from paddle2torch.model_zoo.errors import ConfigError, ConversionError, FileFormatError, Paddle2TorchError
 from paddle2torch.model_zoo.network import Network, build_model, fuse
 
-GOLDENS = Path(__file__).parents[1] / "goldens" / "family"
 LETTERS = Template("own", "test", charset=Charset(tuple("abcdefg"), False, "letters"))
 
 
@@ -333,7 +333,7 @@ def test_an_export_of_ones_own_finds_its_network(ch_export: Path) -> None:
 
 
 def test_a_program_of_no_known_network_names_the_nearest_alone(tmp_path: Path) -> None:
-    stored = GOLDENS / "ch_RepSVTR_rec.fused.program.json.gz"
+    stored = GOLDENS / "family" / "ch_RepSVTR_rec.fused.program.json.gz"
     program = json.loads(gzip.decompress(stored.read_bytes()))["program"]
     norms = [o for o in program["program"]["regions"][0]["blocks"][0]["ops"] if o["#"] == "1.layer_norm"]
     next(a for a in norms[-1]["A"] if a["N"] == "epsilon")["AT"]["D"] = 1e-3

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from material import SHARED
 
 from paddle2torch.converters.architecture import from_paddleocr
 from paddle2torch.model_zoo import cards
@@ -47,7 +48,6 @@ from paddle2torch.tasks.detection import input_size
 from paddle2torch.tasks.orientation import preprocess
 from paddle2torch.tasks.recognition import padded_width
 
-SHARED = Path(__file__).resolve().parents[3] / "shared"
 OFFICIAL = SHARED / "facts" / "official-models.json"
 
 # The reference networks in ../shared, and of their tensors the ones that no card counts: statistics, the positions of

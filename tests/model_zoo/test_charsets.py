@@ -8,11 +8,12 @@ import re
 from pathlib import Path
 
 import pytest
+from material import SHARED
 
-from paddle2torch.model_zoo.charsets import CHARSETS, load_charset, read_charset
+from paddle2torch.model_zoo.charsets import load_charset, read_charset
 from paddle2torch.model_zoo.errors import ConfigError, FileFormatError
 
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "charsets"
+PUBLISHED = SHARED / "charsets"
 
 
 def test_the_english_set_ends_with_its_space() -> None:
@@ -32,12 +33,12 @@ def test_the_chinese_set() -> None:
     assert (characters[0], characters[-1]) == ("'", "懮")
 
 
-BUNDLED = sorted(path.name for path in CHARSETS.glob("*.txt"))
+BUNDLED = sorted(path.name for path in PUBLISHED.glob("*.txt"))
 
 
 @pytest.mark.parametrize("name", BUNDLED)
 def test_every_bundled_set_has_one_character_a_line(name: str) -> None:
-    content = (CHARSETS / name).read_bytes()
+    content = (PUBLISHED / name).read_bytes()
     assert content.endswith(b"\n")
     assert not re.search(rb"\r|^\xef\xbb\xbf", content)
     characters = load_charset(name)
@@ -55,11 +56,11 @@ LONGER = {
 REPEATED = {"ppocrv5_arabic_dict.txt": 31, "ppocrv5_latin_dict.txt": 64}
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="../shared is not here")
-@pytest.mark.parametrize("name", sorted(path.name for path in SHARED.glob("*.txt")))
+@pytest.mark.skipif(not PUBLISHED.is_dir(), reason="../shared is not here")
+@pytest.mark.parametrize("name", sorted(path.name for path in PUBLISHED.glob("*.txt")))
 def test_bundled_sets_are_the_published_ones(name: str) -> None:
-    published = hashlib.sha256((SHARED / name).read_bytes()).hexdigest()
-    assert hashlib.sha256((CHARSETS / name).read_bytes()).hexdigest() == published
+    published = hashlib.sha256((PUBLISHED / name).read_bytes()).hexdigest()
+    assert hashlib.sha256((PUBLISHED / name).read_bytes()).hexdigest() == published
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,13 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import recipe
 import torch
+from material import GOLDENS
 from safetensors import safe_open
 from torch import Tensor, nn
 
@@ -35,8 +35,6 @@ from paddle2torch.model_zoo.nrtr import END, START
 from paddle2torch.parity.golden import OUTPUT, Golden, load_golden, sample
 from paddle2torch.parity.verification import compare, verify_golden
 
-GOLDENS = Path(__file__).parents[1] / "goldens"
-
 # Of the largest value of a layer or of logits; of a statistic's, or of a probability in absolute terms. Worst measured:
 # 1.5e-5 and 3.7e-6.
 LAYER = 5e-5
@@ -55,7 +53,7 @@ def recogniser(name: str, scale: float, classes: int, ctc: dict[str, Any], nrtr:
         head=Component("MultiHead", options),
         preprocess=RecPreprocess(),
         postprocess=CTCDecode(),
-        charset=tuple(chr(ord("A") + i) for i in range(classes - 1)),
+        charset=tuple(chr(0x4E00 + i) for i in range(classes - 1)),
     )
 
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-from collections import Counter
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from material import SHARED
+from reference import record
 
 from paddle2torch.converters.layout import check_table, layout_table, to_torch
 from paddle2torch.converters.paddle_files.pdparams import read_pdparams
@@ -24,8 +21,8 @@ from paddle2torch.model_zoo.config import (
     ModelConfig,
 )
 from paddle2torch.model_zoo.network import Network, build_model, fuse
+from paddle2torch.parity.golden import sample
 
-SHARED = Path(__file__).parents[3] / "shared"
 pytestmark = pytest.mark.skipif(not SHARED.is_dir(), reason="needs the Paddle outputs in ../shared")
 
 # Of a layer's largest value. The detector's worst layer is at 3.3e-6, the classifier's at 2.3e-6.
@@ -47,9 +44,7 @@ def config(task: str, backbone: Component, neck: Component | None, head: Compone
 
 
 LCNET = Component("PPLCNetV3", {"scale": 0.75, "det": True})
-MOBILENET = Component("MobileNetV3", {"scale": 0.5, "model_name": "large", "disable_se": True, "det": True})
 RSEFPN = Component("RSEFPN", {"out_channels": 96, "shortcut": True})
-DB = Component("DBHead", {"k": 50})
 CONFIGS = {
     "ch_PP-OCRv4_det": config("det", LCNET, RSEFPN, Component("DBHead", {"k": 50, "fix_nan": True})),
     "ch_ppocr_mobile_v2.0_cls": config(
@@ -58,51 +53,19 @@ CONFIGS = {
         None,
         Component("ClsHead", {"classes": 2}),
     ),
-    "zoo/ch_PP-OCRv3_det": config("det", MOBILENET, RSEFPN, DB),
 }
 # Recorded layers of each: all must be covered.
-LAYERS = {"ch_PP-OCRv4_det": 623, "ch_ppocr_mobile_v2.0_cls": 158, "zoo/ch_PP-OCRv3_det": 220}
-
-
-def weights(name: str) -> Mapping[str, np.ndarray]:
-    """Paddle's tensors: of a real checkpoint, or of the recipe where weights are not stored."""
-    if not name.startswith("zoo/"):
-        return read_pdparams(SHARED / "models" / f"{name}_train" / "best_accuracy.pdparams").tensors
-    spec = importlib.util.spec_from_file_location("recipe", SHARED / "reference/zoo/recipe.py")
-    assert spec is not None
-    assert spec.loader is not None
-    recipe = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(recipe)
-    manifest = json.loads((SHARED / "reference" / f"{name}.manifest.json").read_text(encoding="utf-8"))
-    owner: dict[str, str] = {}
-    return {
-        entry["name"]: recipe.fill(owner.setdefault(entry["static_name"], entry["name"]), tuple(entry["shape"]))
-        for entry in manifest["parameters"]
-    }
+LAYERS = {"ch_PP-OCRv4_det": 623, "ch_ppocr_mobile_v2.0_cls": 158}
 
 
 def load(name: str) -> Network:
     """The network with all of the checkpoint's tensors; none of them is left over."""
-    model, tensors = build_model(CONFIGS[name]), weights(name)
+    model = build_model(CONFIGS[name])
+    tensors = read_pdparams(SHARED / "models" / f"{name}_train" / "best_accuracy.pdparams").tensors
     table = layout_table(model)
     check_table(table, {key: tensor.shape for key, tensor in tensors.items()}, model, name)
     model.load_state_dict(to_torch(table, tensors))
     return model
-
-
-def leaves(path: str, value: Any) -> Iterator[tuple[str, torch.Tensor]]:
-    """Paddle's names for a layer's outputs."""
-    if isinstance(value, torch.Tensor):
-        yield path, value
-    else:
-        items = value.items() if isinstance(value, dict) else enumerate(value)
-        for key, item in items:
-            yield from leaves(f"{path}/{key}", item)
-
-
-def sample(tensor: torch.Tensor, count: int) -> np.ndarray:
-    flat = tensor.detach().numpy().ravel()
-    return flat[np.linspace(0, flat.size - 1, count).astype(np.int64)] if flat.size > count else flat
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -111,17 +74,7 @@ def test_every_layer_equals_paddles(name: str) -> None:
     about = json.loads((SHARED / "reference" / f"{name}.eval.json").read_text(encoding="utf-8"))["layers"]
     facts = {layer["name"]: layer for layer in about}
     model = load(name).eval()
-    outputs: dict[str, torch.Tensor] = {}
-    calls: Counter[str] = Counter()
-
-    def record(path: str, value: Any) -> None:
-        calls[path] += 1
-        outputs.update(leaves(path if calls[path] == 1 else f"{path}#{calls[path]}", value))
-
-    for path, module in model.named_modules():
-        if path:
-            module.register_forward_hook(lambda module, inputs, output, path=path: record(path, output))
-    with torch.no_grad():
+    with torch.no_grad(), record(model) as outputs:
         model(torch.from_numpy(reference["x"]))
 
     layers = [key.removeprefix("layer:") for key in reference.files if key.startswith("layer:")]
@@ -131,7 +84,7 @@ def test_every_layer_equals_paddles(name: str) -> None:
     for layer in layers:
         expected = reference[f"layer:{layer}"].ravel()
         assert list(outputs[layer].shape) == facts[layer]["shape"], layer
-        errors[layer] = np.abs(sample(outputs[layer], expected.size) - expected).max() / facts[layer]["absmax"]
+        errors[layer] = np.abs(sample(outputs[layer].numpy(), expected.size) - expected).max() / facts[layer]["absmax"]
     assert {layer: error for layer, error in errors.items() if not error <= TOLERANCE} == {}
 
 
@@ -140,7 +93,7 @@ def test_fused_detector_equals_paddles_map() -> None:
     with torch.no_grad():
         maps = fuse(load("ch_PP-OCRv4_det"))(torch.from_numpy(reference["x"]))["maps"]
     expected = reference["output/maps"].ravel()
-    assert np.abs(sample(maps, expected.size) - expected).max() <= TOLERANCE
+    assert np.abs(sample(maps.numpy(), expected.size) - expected).max() <= TOLERANCE
 
 
 def test_detector_in_training_equals_paddles() -> None:
@@ -151,11 +104,11 @@ def test_detector_in_training_equals_paddles() -> None:
         maps = model(torch.from_numpy(reference["batch0"]))["maps"]
     expected = reference["pred/maps"].ravel()
     # A sample walks through region, threshold and binary maps; k = 50 makes the last up to 12.5 times as steep.
-    assert np.abs(sample(maps, expected.size) - expected).max() <= 2e-4
+    assert np.abs(sample(maps.numpy(), expected.size) - expected).max() <= 2e-4
     state = model.state_dict()
     statistics = [row for row in layout_table(model) if row.paddle_key.endswith(("_mean", "_variance"))]
     assert len(statistics) == 300
     for row in statistics:
         expected = reference[f"step1:{row.paddle_key}"].ravel()
-        error = np.abs(sample(state[row.torch_key], expected.size) - expected).max()
+        error = np.abs(sample(state[row.torch_key].numpy(), expected.size) - expected).max()
         assert error <= 1e-5 * np.abs(expected).max(), row.paddle_key

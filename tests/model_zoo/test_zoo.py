@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -18,6 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from material import SHARED
+from reference import leaves, record
 from small_models import write_pdparams
 
 from paddle2torch.converters.align import align
@@ -29,8 +29,8 @@ from paddle2torch.converters.templates import Charset, Template
 from paddle2torch.model_zoo.config import CTCDecode, DBPostprocess, DetPreprocess, ModelConfig, RecPreprocess
 from paddle2torch.model_zoo.network import build_model
 from paddle2torch.model_zoo.nrtr import PositionalEncoding
+from paddle2torch.parity.golden import sample
 
-SHARED = Path(__file__).parents[3] / "shared"
 ZOO = SHARED / "reference" / "zoo"
 pytestmark = pytest.mark.skipif(not ZOO.is_dir(), reason="needs the Paddle outputs in ../shared")
 
@@ -139,21 +139,6 @@ def fused_config(name: str) -> ModelConfig:
     )
 
 
-def leaves(path: str, value: Any) -> Iterator[tuple[str, torch.Tensor]]:
-    """Paddle's names for a layer's outputs."""
-    if isinstance(value, torch.Tensor):
-        yield path, value
-    else:
-        items = value.items() if isinstance(value, dict) else enumerate(value)
-        for key, item in items:
-            yield from leaves(f"{path}/{key}", item)
-
-
-def sample(tensor: torch.Tensor, count: int) -> np.ndarray:
-    flat = tensor.numpy().ravel()
-    return flat[np.linspace(0, flat.size - 1, count).astype(np.int64)] if flat.size > count else flat
-
-
 @pytest.mark.parametrize("name", MODELS)
 def test_checkpoint_converts_and_every_layer_equals_paddles(name: str, tmp_path: Path) -> None:
     facts = manifest(name)
@@ -173,17 +158,7 @@ def test_checkpoint_converts_and_every_layer_equals_paddles(name: str, tmp_path:
     assert back == [entry["name"] for entry in facts["parameters"] if entry["name"] in set(back)]
     left_out = [entry["name"] for entry in facts["parameters"] if entry["name"] not in set(back)]
     assert all(key in "".join(converted.notes) for key in left_out)
-    outputs: dict[str, torch.Tensor] = {}
-    calls: Counter[str] = Counter()
-
-    def record(path: str, value: Any) -> None:
-        calls[path] += 1
-        outputs.update(leaves(path if calls[path] == 1 else f"{path}#{calls[path]}", value))
-
-    for path, module in model.named_modules():
-        if path:
-            module.register_forward_hook(lambda module, inputs, output, path=path: record(path, output))
-    with torch.inference_mode():
+    with torch.inference_mode(), record(model) as outputs:
         model(torch.from_numpy(reference["x"]))
 
     layers = [key.removeprefix("layer:") for key in reference.files if key.startswith("layer:")]
@@ -193,7 +168,8 @@ def test_checkpoint_converts_and_every_layer_equals_paddles(name: str, tmp_path:
     for layer in layers:
         expected = reference[f"layer:{layer}"].ravel()
         assert list(outputs[layer].shape) == recorded[layer]["shape"], layer
-        errors[layer] = np.abs(sample(outputs[layer], expected.size) - expected).max() / recorded[layer]["absmax"]
+        found = sample(outputs[layer].numpy(), expected.size)
+        errors[layer] = np.abs(found - expected).max() / recorded[layer]["absmax"]
     assert {layer: error for layer, error in errors.items() if not error <= TOLERANCE} == {}
 
 
@@ -224,4 +200,4 @@ def test_stored_exports_convert_and_give_paddles_output(name: str) -> None:
         output = model.eval()(torch.from_numpy(reference["x"]))
     ((key, found),) = leaves("output", output)
     expected = reference[key].ravel()
-    assert np.abs(sample(found, expected.size) - expected).max() <= 1e-5
+    assert np.abs(sample(found.numpy(), expected.size) - expected).max() <= 1e-5

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from material import ROOT, SHARED
 from small_models import lstm_config
 from tiny_training import TinyBatches, tiny_config, tiny_settings
 
@@ -225,7 +226,7 @@ def test_what_stands_inside(left: Left) -> None:
     # RapidOCR appends the space.
     assert metadata["character"].splitlines() == list(CHARSET[:-1])
     assert json.loads(metadata["model_config.json"])["charset"] == list(CHARSET)
-    here = str(Path(__file__).parents[2]).encode()
+    here = str(ROOT).encode()
     for result in (left.onnx, left.torch):
         assert here not in result.target.read_bytes(), "a path of this machine is in the file"
 
@@ -341,7 +342,7 @@ def test_rapidocr_with_the_real_recogniser(ch_export: Path, tmp_path: Path) -> N
     # fixed 1e-4 held with AVX2 alone: with AVX-512 ONNX Runtime adds in another order, and is 1.05e-4 from PyTorch.
     assert result.worst <= 3 * max(1e-5, result.rounding)
     images = rendered()
-    material = Path(__file__).parents[3] / "shared" / "images" / "lines"
+    material = SHARED / "images" / "lines"
     if material.is_dir():
         images += [cv2.imread(str(path)) for path in sorted(material.iterdir())]
     expected = read(network, images)

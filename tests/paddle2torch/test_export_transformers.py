@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from material import GOLDENS
 from small_models import fill, small_config
 
 from paddle2torch.exporting.transformers import (
@@ -25,7 +26,7 @@ from paddle2torch.model_zoo.network import Network, build_model, fuse
 from paddle2torch.zoo.info import card_config
 
 # {class: {tensor: shape}} of transformers 5.23.0's classes, with the settings of the official releases.
-EXPECTED = Path(__file__).parents[1] / "goldens" / "transformers.json.gz"
+EXPECTED = GOLDENS / "transformers.json.gz"
 INSTALLED = importlib.util.find_spec("transformers") is not None
 
 NAMES = ("PP-OCRv5_mobile_det", "PP-OCRv5_mobile_rec", "PP-OCRv5_server_det", "PP-OCRv5_server_rec")

@@ -12,13 +12,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from material import SHARED
 from PIL import Image, TiffImagePlugin
 
 from paddle2torch.tasks import images, png_rows
 from paddle2torch.tasks.images import ImageError, load_image
 from paddle2torch.tasks.tiff_pieces import can_be_cut
 
-SHARED = Path(__file__).parents[3] / "shared" / "images"
+IMAGES = SHARED / "images"
 ORIENTATION = 0x0112
 
 # Pillow warns of what it skips in broken files, a TIFF tag for example.
@@ -89,9 +90,9 @@ def test_ordinary_files_are_opencv_bit_for_bit(kind: str, options: dict[str, obj
     np.testing.assert_array_equal(image, opencv(data))
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared images are not here")
+@pytest.mark.skipif(not IMAGES.is_dir(), reason="the shared images are not here")
 def test_real_images_are_opencv_bit_for_bit() -> None:
-    paths = sorted(SHARED.glob("*/*.*"))
+    paths = sorted(IMAGES.glob("*/*.*"))
     assert len(paths) >= 12
     for path in paths:
         np.testing.assert_array_equal(load_image(path), opencv(path.read_bytes()), err_msg=path.name)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from material import SHARED
 from torch import Tensor, nn
 
 from paddle2torch.converters.convert import convert_checkpoint, convert_export
@@ -39,8 +39,6 @@ from paddle2torch.tasks.recognition import (
     resize_norm,
     words,
 )
-
-SHARED = Path(__file__).parents[3] / "shared"
 
 LETTERS = tuple("abcdefghij")
 EXTENT = Extent(width=320, resized=320, padded=320)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from material import SHARED
 
 from paddle2torch.model_zoo.errors import VerificationError
 from paddle2torch.parity import reference
@@ -25,7 +26,6 @@ from paddle2torch.parity._paddle_reference import (
 )
 from paddle2torch.parity.reference import PaddleRun, Wanted, run_program
 
-SHARED = Path(__file__).resolve().parents[3] / "shared"
 MODELS = SHARED / "models"
 needs_paddle = pytest.mark.skipif(importlib.util.find_spec("paddle") is None, reason="paddlepaddle is not installed")
 needs_models = pytest.mark.skipif(not MODELS.is_dir(), reason="the shared models are not here")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from material import ROOT
 from tiny_training import tiny_config, tiny_det_config, tiny_settings
 
 from paddle2torch.model_zoo.charsets import load_charset
@@ -53,7 +54,7 @@ def test_what_is_written_is_read(folder: Path, tmp_path: Path) -> None:
 
 def test_the_example_is_one() -> None:
     """Settings of the run that the README tells of; they start from a model that need not be there to read them."""
-    settings, model = read_settings(Path(__file__).parents[2] / "examples" / "meters" / "config.json")
+    settings, model = read_settings(ROOT / "examples" / "meters" / "config.json")
     assert settings.pretrained == model.name == "en_PP-OCRv4_rec"
     assert settings.training.epochs == 1
 

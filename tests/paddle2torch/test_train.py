@@ -21,6 +21,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from material import TESTS
 from safetensors.torch import load_file
 from tiny_training import CHARSET, TinyBatches, job, tiny_config, tiny_det_config, tiny_settings
 
@@ -39,8 +40,6 @@ from paddle2torch.training.recipes import official_settings
 from paddle2torch.training.settings import LoaderSettings, MultiScaleSampler, Settings
 from paddle2torch.training.trainer import TrainingError, batches_of, evaluate, train
 from paddle2torch.zoo.folder import WEIGHTS_NAME, load_model
-
-TESTS = Path(__file__).resolve().parents[1]
 
 # The package first: tests/ has a folder of its name.
 PROGRAM = (

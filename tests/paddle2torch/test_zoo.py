@@ -14,6 +14,7 @@ import pytest
 import support_table
 import torch
 from click.testing import CliRunner, Result
+from material import SHARED
 from rich.cells import cell_len
 from rich.console import Console
 from small_models import fill, write_pdparams
@@ -32,8 +33,6 @@ from paddle2torch.model_zoo.network import build_model
 from paddle2torch.ocr import pipeline as ocr_module
 from paddle2torch.zoo.info import cost_of, describe
 from paddle2torch.zoo.models import Pipeline, own_models, pipeline_of
-
-SHARED = Path(__file__).resolve().parents[3] / "shared"
 
 
 def run(*arguments: object) -> Result:
