@@ -28,6 +28,7 @@ ORDER = (
     "progress",
     "atomic",
     "malloc",
+    "forks",
     "assets",
     "_version",
     "converters",
