@@ -69,8 +69,7 @@ def kind_of(module: nn.Module) -> str | None:
 
 
 # Kinds of operations that are looked at: each has an input and an output.
-_READ = frozenset({*CONVOLUTIONS, *ACTIVATIONS, "add", "batch_norm", "layer_norm", "matmul", "multiply"}) | {
-    "reshape",
+_READ = frozenset({*CONVOLUTIONS, *ACTIVATIONS, *RENAMING, "add", "batch_norm", "layer_norm", "matmul", "multiply"}) | {
     "rnn",
     "transpose",
 }

@@ -110,6 +110,7 @@ def read(model: str, images: tuple[Path, ...], batch_size: int, bfloat16: bool, 
 @click.command()
 @click.argument("inputs", nargs=-1, required=True, metavar="IMAGE|FOLDER|PDF|-...")
 @click.option("--lang", default="en", show_default=True, help="Language, by any of its names: chooses the models.")
+@click.option("--version", help="Of the models: v3 to v6. Default: the newest that PaddleOCR takes for the language.")
 @click.option("--det", help="Another detector: name or folder.")
 @click.option("--rec", help="Another recogniser: name or folder.")
 @click.option("--cls", help="Another orientation classifier: name or folder.")
@@ -129,12 +130,13 @@ def read(model: str, images: tuple[Path, ...], batch_size: int, bfloat16: bool, 
 @QUANTIZED
 @BFLOAT16
 @click.option("--fast", is_flag=True, help="Tight padding, lines of several pages together: texts may differ a little.")
-@click.option("--drop-score", type=float, default=0.5, show_default=True, help="Leave out lines with less confidence.")
+@click.option("--drop-score", type=float, help="Leave out lines with less confidence. Default: 0.5; for v5, v6 none.")
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Pages read at once.")
 @click.option("--device", default="cpu", show_default=True, help="Where to run, as PyTorch names it.")
 def ocr(
     inputs: tuple[str, ...],
     lang: str,
+    version: str | None,
     det: str | None,
     rec: str | None,
     cls: str | None,
@@ -148,7 +150,7 @@ def ocr(
     quantized: bool,
     bfloat16: bool,
     fast: bool,
-    drop_score: float,
+    drop_score: float | None,
     workers: int,
     device: str,
 ) -> None:
@@ -169,6 +171,7 @@ def ocr(
     with spinner("loading models", not as_json):
         pipeline = OCR(
             lang,
+            version=version,
             det=det,
             rec=rec,
             cls=None if no_cls else cls or AUTO,

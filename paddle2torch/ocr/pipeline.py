@@ -1,13 +1,14 @@
 """Reading whole pages: find the lines, cut them out, turn them upright, read them.
 
-The steps are those of PaddleOCR 2 (`tools/infer/predict_system.py`); with its weights it gives its boxes, texts and
-scores.
+The steps are those of PaddleOCR 2 (`tools/infer/predict_system.py`), or of 3 (PaddleX `inference/pipelines/ocr`) where
+models of v5 or v6 read; with its weights it gives its boxes, texts and scores.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -18,24 +19,44 @@ import torch
 from torch import nn
 
 from paddle2torch.api import load_pretrained
+from paddle2torch.model_zoo.cards import find_card
 from paddle2torch.model_zoo.config import DBPostprocess, DetPreprocess, ModelConfig, RecPreprocess
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.ocr.formats import PageText, TextLine, TextWord
 from paddle2torch.ocr.pages import Failure, Page, find_sources, read_pages
 from paddle2torch.tasks.detection import Box, Detector
-from paddle2torch.tasks.geometry import Crop, crop_polygon, crop_quad
-from paddle2torch.tasks.images import ImageSource, load_image
+from paddle2torch.tasks.geometry import Crop, Points, crop_polygon, crop_quad
+from paddle2torch.tasks.images import BGRImage, ImageSource, load_image
 from paddle2torch.tasks.orientation import Classifier
-from paddle2torch.tasks.recognition import Line, Recognizer, words
-from paddle2torch.zoo.models import pipeline_of
+from paddle2torch.tasks.recognition import Line, Padding, Recognizer, words
+from paddle2torch.zoo.models import Generation, generation_of, pipeline_of
 
 Model: TypeAlias = "str | Path | nn.Module"
 
 AUTO = "auto"
 """As `cls`: the classifier that belongs to the recogniser of the language."""
 
-DROP_SCORE = 0.5
-"""PaddleOCR's: lines read with less confidence are left out."""
+
+@dataclass(frozen=True)
+class Steps:
+    """Where the pipelines of PaddleOCR 2 and 3 differ.
+
+    crop: how a quad is cut out. padding: see `Recognizer`. drop_score: lines read with less confidence are left out.
+    limit: of a page's shortest side; thresholds: `thresh`, `box_thresh`, `unclip_ratio`; None for the detector's own.
+    """
+
+    crop: Callable[[BGRImage, Points], Crop]
+    padding: Padding
+    drop_score: float
+    limit: int | None = None
+    thresholds: tuple[float, float, float] | None = None
+
+
+STEPS: Mapping[Generation, Steps] = {
+    2: Steps(crop_quad, "batch", 0.5),
+    # PaddleOCR 3 cuts out the smallest rectangle around a quad, and puts its own settings above the detector's.
+    3: Steps(crop_polygon, "alone", 0.0, 64, (0.3, 0.6, 1.5)),
+}
 
 FAST_MIN_WIDTH = 96
 """Pixels to which `fast` pads the shortest lines, where PaddleOCR pads to 320."""
@@ -53,9 +74,12 @@ class OCR:
     lang: chooses the models of the zoo, by any name that PaddleOCR has for a language ("en", "fr", "french", "latin")
     or by its English name; see `paddle2torch.zoo.models.pipeline_of`. Lines of right-to-left scripts come in reading
     order.
+    version: of the models, "v3" to "v6"; by default the newest that PaddleOCR 3 takes for the language. A warning says
+    where that version does not read the language, and what is taken.
     det, rec, cls: other models, by name, by folder, or as loaded (fused, in eval mode); with `cls=None` no line is
-    turned that stands on its head. device: where the models are moved; without it a loaded model stays where it is, and
-    others are run on the CPU.
+    turned that stands on its head. Models of v5 and v6 are run with the steps and settings of PaddleOCR 3, which
+    override the settings of a detector that is named; all others with those of PaddleOCR 2. device: where the models
+    are moved; without it a loaded model stays where it is, and others are run on the CPU.
 
     compiled: run what is named by name or folder compiled for this CPU, see `load_pretrained`.
 
@@ -69,14 +93,16 @@ class OCR:
     line to at least 320 pixels and to the widest of six lines of its page; a recogniser sees padding, so that texts and
     scores of `fast` differ now and then.
 
-    drop_score: lines with a lower score are left out. preprocess, postprocess: in place of the detector's own settings.
-    workers: pages that are read at once, each in a thread; the models are shared.
+    drop_score: lines with a lower score are left out; by default 0.5, as in PaddleOCR 2, or 0, as in 3. preprocess,
+    postprocess: in place of the detector's own settings. workers: pages that are read at once, each in a thread; the
+    models are shared.
     """
 
     def __init__(
         self,
         lang: str = "en",
         *,
+        version: str | None = None,
         det: Model | None = None,
         rec: Model | None = None,
         cls: Model | None = AUTO,
@@ -85,7 +111,7 @@ class OCR:
         quantized: bool = False,
         dtype: torch.dtype = torch.float32,
         fast: bool = False,
-        drop_score: float = DROP_SCORE,
+        drop_score: float | None = None,
         preprocess: DetPreprocess | None = None,
         postprocess: DBPostprocess | None = None,
         workers: int = 1,
@@ -94,14 +120,22 @@ class OCR:
             raise ConfigError(f"workers is at least 1, not {workers}")
         form: dict[str, Any] = {"device": device, "compiled": compiled}
         heavy = {**form, "quantized": quantized, "dtype": dtype}
-        self.detector = Detector(*_load(pipeline_of(lang).det if det is None else det, **heavy))
+        chosen = pipeline_of(lang, version)
+        if chosen.note is not None and (det is None or rec is None):
+            warnings.warn(chosen.note, stacklevel=2)
+        self.detector = Detector(*_load(chosen.det if det is None else det, **heavy))
+        cls = chosen.cls if cls == AUTO else cls
+        self.classifier = None if cls is None else Classifier(*_load(cls, **form))
+        network, config = _load(chosen.rec if rec is None else rec, **heavy)
+        of_language = version is not None or rec is None
+        self.steps = STEPS[chosen.generation if of_language else generation_of(config.name)]
+        self.recognizer = _recognizer(network, config, fast, self.steps.padding)
+        if det is None or (isinstance(det, str) and find_card(det) is not None):
+            _override(self.detector, self.steps)
         self.detector.preprocess = preprocess or self.detector.preprocess
         self.detector.postprocess = postprocess or self.detector.postprocess
-        cls = pipeline_of(lang).cls if cls == AUTO else cls
-        self.classifier = None if cls is None else Classifier(*_load(cls, **form))
-        self.recognizer = _recognizer(*_load(pipeline_of(lang).rec if rec is None else rec, **heavy), fast)
         self.fast = fast
-        self.drop_score = drop_score
+        self.drop_score = self.steps.drop_score if drop_score is None else drop_score
         self.workers = workers
 
     def __call__(self, image: ImageSource) -> list[TextLine]:
@@ -147,7 +181,7 @@ class OCR:
     def _prepare(self, page: Page) -> _Prepared:
         """Everything but reading: boxes and upright crops."""
         boxes = self.detector(page.image)
-        cut = crop_polygon if self.detector.postprocess.box_type == "poly" else crop_quad
+        cut = crop_polygon if self.detector.postprocess.box_type == "poly" else self.steps.crop
         crops = [cut(page.image, box.points) for box in boxes]
         if self.classifier is not None:
             directions = self.classifier([crop.image for crop in crops])
@@ -193,11 +227,24 @@ def _load(model: Model, device: torch.device | str | None, **form: Any) -> tuple
     return network, config
 
 
-def _recognizer(model: nn.Module, config: ModelConfig, fast: bool) -> Recognizer:
+def _override(detector: Detector, steps: Steps) -> None:
+    """Put the pipeline's settings above those of a detector of text lines; its own `max_candidates` stays."""
+    if detector.postprocess.box_type != "quad":
+        return
+    if steps.thresholds is not None:
+        thresh, box_thresh, unclip_ratio = steps.thresholds
+        detector.postprocess = replace(
+            detector.postprocess, thresh=thresh, box_thresh=box_thresh, unclip_ratio=unclip_ratio
+        )
+    if steps.limit is not None:
+        detector.preprocess = replace(detector.preprocess, limit_side_len=steps.limit, limit_type="min")
+
+
+def _recognizer(model: nn.Module, config: ModelConfig, fast: bool, padding: Padding) -> Recognizer:
     if fast and isinstance(config.preprocess, RecPreprocess):
         channels, height, _ = config.preprocess.image_shape
         config = replace(config, preprocess=replace(config.preprocess, image_shape=(channels, height, FAST_MIN_WIDTH)))
-    return Recognizer(model, config, padding="batch")
+    return Recognizer(model, config, padding=padding)
 
 
 def _text_line(line: Line, box: Box, crop: Crop) -> TextLine:

@@ -9,15 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from paddle2torch.model_zoo.db import AUX_LEVELS
 from paddle2torch.training.distributed import total
 from paddle2torch.training.settings import DBLossSettings, RecLossSettings
 
 Batch = Mapping[str, Tensor]
 Losses = dict[str, Tensor]
+
+PROBABILITY = 1e-6
+"""The least of a map, and the least distance from 1, that the focal loss sees."""
 
 SMOOTHING = 0.1
 """Probability that NRTR's smoothed target spreads over the other classes."""
@@ -80,12 +85,31 @@ def masked_l1_loss(prediction: Tensor, target: Tensor, mask: Tensor, eps: float)
     return total(((prediction - target).abs() * mask).sum()) / (total(mask.sum()) + eps)
 
 
+def focal_loss(prediction: Tensor, target: Tensor, mask: Tensor, settings: DBLossSettings) -> Tensor:
+    """The mean inside the mask of the focal loss of probabilities: `focal_alpha` for text, 1 less it for the rest.
+
+    prediction, target, mask: float (N, H, W). The probabilities are cut off where Paddle does it, in float32.
+    """
+    low, high = (float(np.float32(bound)) for bound in (PROBABILITY, 1 - PROBABILITY))
+    probability = prediction.clamp(low, high)
+    # By way of the logit, as in Paddle: of numbers near 1 that rounds less.
+    logit = torch.log(probability / (1 - probability))
+    surprise = F.binary_cross_entropy_with_logits(logit, target, reduction="none")
+    missed = 1 - (probability * target + (1 - probability) * (1 - target))
+    weight = settings.focal_alpha * target + (1 - settings.focal_alpha) * (1 - target)
+    losses = weight * missed**settings.focal_gamma * surprise
+    return total((losses * mask).sum()) / (total(mask.sum()) + settings.eps)
+
+
 def balanced_loss(prediction: Tensor, target: Tensor, mask: Tensor, settings: DBLossSettings) -> Tensor:
     """The loss over all positive pixels and at most `ohem_ratio` times as many negative ones, the hardest.
 
     prediction, target, mask: float (N, H, W); target and mask hold 0 and 1. 0 where the batch has no positive pixel.
     Among several processes each looks for hard pixels in its own part of the batch.
     """
+    if settings.main_loss_type == "DiceFocalLoss":
+        # No pixel is left out: balance_loss says nothing here.
+        return dice_focal_loss(prediction, target, mask, settings)
     if settings.main_loss_type == "DiceLoss":
         loss = dice_loss(prediction, target, mask, settings.eps)
     else:
@@ -104,24 +128,50 @@ def balanced_loss(prediction: Tensor, target: Tensor, mask: Tensor, settings: DB
     return (total((positive * loss).sum()) + total(hardest.sum())) / counted
 
 
-def db_loss(outputs: Batch, batch: Batch, settings: DBLossSettings) -> Losses:
-    """`loss` and its parts, each times its weight.
+def dice_focal_loss(prediction: Tensor, target: Tensor, mask: Tensor, settings: DBLossSettings) -> Tensor:
+    """`dice_loss` plus `focal_loss`; of PP-OCRv6."""
+    return dice_loss(prediction, target, mask, settings.eps) + focal_loss(prediction, target, mask, settings)
 
-    outputs: `maps` float (N, 3, H, W), shrink, threshold and binary map, as `DBHead` gives them, and from `PFHeadLocal`
-    `cbn_maps` float (N, 1, H, W). batch:
-    `threshold_map`, `threshold_mask`, `shrink_map`, `shrink_mask`, each float (N, H, W).
+
+def db_loss(outputs: Batch, batch: Batch, settings: DBLossSettings) -> Losses:
+    """`loss` and its parts, each times its weight but for those of auxiliary branches, which PaddleOCR logs before it.
+
+    outputs: `maps` float (N, 3, H, W), shrink, threshold and binary map, as `DBHead` gives them, from `PFHeadLocal`
+    `cbn_maps` float (N, 1, H, W), and of auxiliary branches `aux_maps_p4`, `aux_maps_p3`, `aux_maps_p2`, each as
+    `maps`. batch: `threshold_map`, `threshold_mask`, `shrink_map`, `shrink_mask`, each float (N, H, W).
     """
-    shrink, threshold, binary = outputs["maps"].float().unbind(1)
     shrink_map, shrink_mask = batch["shrink_map"], batch["shrink_mask"]
-    parts = {
+    parts = _map_losses(outputs["maps"], batch, settings)
+    if "cbn_maps" in outputs:
+        cbn = _single(outputs["cbn_maps"][:, 0])
+        parts["loss_cbn"] = balanced_loss(cbn, shrink_map, shrink_mask, settings)
+    loss = sum(parts.values(), torch.zeros(()))
+    for level in AUX_LEVELS:
+        if (maps := outputs.get(f"aux_maps_{level}")) is not None:
+            auxiliary = sum(_map_losses(maps, batch, settings).values(), torch.zeros(()))
+            parts[f"loss_aux_maps_{level}"] = auxiliary
+            loss = loss + getattr(settings, f"aux_weight_{level}") * auxiliary
+    return {"loss": loss, **parts}
+
+
+def _map_losses(maps: Tensor, batch: Batch, settings: DBLossSettings) -> Losses:
+    """Of a shrink, a threshold and a binary map, float (N, 3, H, W)."""
+    shrink, threshold, binary = _single(maps).unbind(1)
+    shrink_map, shrink_mask = batch["shrink_map"], batch["shrink_mask"]
+    focal = settings.main_loss_type == "DiceFocalLoss"
+    return {
         "loss_shrink_maps": settings.alpha * balanced_loss(shrink, shrink_map, shrink_mask, settings),
         "loss_threshold_maps": settings.beta
         * masked_l1_loss(threshold, batch["threshold_map"], batch["threshold_mask"], settings.eps),
-        "loss_binary_maps": dice_loss(binary, shrink_map, shrink_mask, settings.eps),
+        "loss_binary_maps": dice_focal_loss(binary, shrink_map, shrink_mask, settings)
+        if focal
+        else dice_loss(binary, shrink_map, shrink_mask, settings.eps),
     }
-    if "cbn_maps" in outputs:
-        parts["loss_cbn"] = balanced_loss(outputs["cbn_maps"][:, 0].float(), shrink_map, shrink_mask, settings)
-    return {"loss": sum(parts.values(), torch.zeros(())), **parts}
+
+
+def _single(maps: Tensor) -> Tensor:
+    """In float32 where they are in half precision."""
+    return maps if maps.dtype == torch.float64 else maps.float()
 
 
 def losses_of(outputs: Batch, batch: Batch, settings: RecLossSettings | DBLossSettings) -> Losses:

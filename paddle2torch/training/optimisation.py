@@ -153,10 +153,13 @@ class Schedule:
 
 
 class MovingAverage:
-    """Exponential moving average of all floating-point tensors of a network, statistics included.
+    """Exponential moving average of all floating-point tensors of a network, statistics included: PaddleOCR's.
 
-    The first steps are averaged with less inertia, min(decay, (1 + step) / (10 + step)), so that it forgets where
-    training started.
+    The decay of step t is min(decay, (1 + t) / (10 + t)). Paddle's average starts at zero and is divided by
+    1 - decay^(t + 1) when it is read. As the decay grows that is not exact: of a weight that does not change it makes
+    1.5 % too much after two steps, 0.06 % after twenty. Here the divided average is kept, which is the same.
+
+    Source: PaddleOCR `ppocr/utils/ema.py` (Apache-2.0).
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
@@ -167,8 +170,15 @@ class MovingAverage:
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Take in the network after step `step`, counted from 0."""
-        weight = 1 - min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(list(self.tensors.values()), list(self._live.values()), weight)
+        decay = self._decay(step)
+        before = 1 - self._decay(step - 1) ** step if step else 0.0
+        whole = 1 - decay ** (step + 1)
+        averages = list(self.tensors.values())
+        torch._foreach_mul_(averages, decay * before / whole)
+        torch._foreach_add_(averages, list(self._live.values()), alpha=(1 - decay) / whole)
+
+    def _decay(self, step: int) -> float:
+        return min(self.decay, (1 + step) / (10 + step))
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Go on from an earlier average."""

@@ -274,7 +274,10 @@ def _db_loss(reader: _Reader) -> DBLossSettings:
     data = {
         **{
             key: reader.at(f"Loss.{key}", float, getattr(defaults, key))
-            for key in ("alpha", "beta", "ohem_ratio", "eps")
+            for key in (
+                *("alpha", "beta", "ohem_ratio", "eps", "focal_alpha", "focal_gamma"),
+                *("aux_weight_p4", "aux_weight_p3", "aux_weight_p2"),
+            )
         },
         "balance_loss": reader.at("Loss.balance_loss", bool, True),
         "main_loss_type": reader.at("Loss.main_loss_type", str, "DiceLoss"),
@@ -344,7 +347,11 @@ def _training(reader: _Reader) -> TrainingSettings:
     kind = reader.at("Global.amp_dtype", str, "float16")
     reader.raw("Global.amp_level")
     reader.raw("Global.amp_custom_black_list")
+    average = reader.at("Global.use_ema", bool, False)
+    decay = reader.at("Global.ema_decay", float, 0.9998)
+    reader.only("Global.ema_decay_type", "threshold")
     return TrainingSettings(
+        ema_decay=decay if average else None,
         epochs=reader.at("Global.epoch_num", int),
         seed=reader.at("Global.seed", int, 1024),
         precision=("bf16" if kind == "bfloat16" else "fp16") if amp else "fp32",

@@ -1,16 +1,16 @@
 """The official training recipes, as settings ready to edit: `paddle2torch init`.
 
-Values are those of PaddleOCR's `configs/rec/PP-OCRv4/en_PP-OCRv4_rec.yml`, `ch_PP-OCRv4_rec.yml` and
-`configs/det/ch_PP-OCRv4/ch_PP-OCRv4_det_student.yml` (Apache-2.0). They are for training from the start on several
-GPUs; for fine-tuning on one, smaller batches and rates are a good beginning.
+Values are those of PaddleOCR's `configs/rec/PP-OCRv4/en_PP-OCRv4_rec.yml`, `ch_PP-OCRv4_rec.yml`,
+`configs/det/ch_PP-OCRv4/ch_PP-OCRv4_det_student.yml` and of PP-OCRv6's release (Apache-2.0). They are for training from
+the start on several GPUs; for fine-tuning on one, smaller batches and rates are a good beginning.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from paddle2torch.converters.templates import Template, from_card
 from paddle2torch.model_zoo.config import (
@@ -54,8 +54,44 @@ class RecRecipe:
 REC_RECIPES: Mapping[str, RecRecipe] = {
     "en_PP-OCRv4_rec": RecRecipe(epochs=50, lr=5e-4, batch=96, ignore_space=False),
     "ch_PP-OCRv4_rec": RecRecipe(epochs=200, lr=1e-3, batch=192, ignore_space=True),
+    "PP-OCRv6_medium_rec": RecRecipe(epochs=100, lr=5e-4, batch=64, ignore_space=True),
+    "PP-OCRv6_small_rec": RecRecipe(epochs=100, lr=5e-4, batch=128, ignore_space=True),
+    "PP-OCRv6_tiny_rec": RecRecipe(epochs=100, lr=1e-3, batch=128, ignore_space=True),
 }
 DEFAULT_REC_RECIPE = REC_RECIPES["en_PP-OCRv4_rec"]
+
+
+@dataclass(frozen=True)
+class DetRecipe:
+    """Where the official detector recipes differ.
+
+    Those of v6 grow the canvas of a rotated page, cut parts out anywhere (`RandomCrop`), and average the weights.
+    """
+
+    l2: float = 5e-5
+    main_loss_type: Literal["DiceLoss", "DiceFocalLoss"] = "DiceLoss"
+    ema_decay: float | None = None
+    rotate: Mapping[str, Any] = field(default_factory=lambda: {"rotate": [-10, 10]})
+    size: tuple[float, float] = (0.5, 3)
+    jitter: Mapping[str, float] | None = None
+    perspective: Mapping[str, Any] | None = None
+    crop: Literal["EastRandomCropData", "RandomCrop"] = "EastRandomCropData"
+
+
+_V6 = DetRecipe(
+    l2=1e-5,
+    main_loss_type="DiceFocalLoss",
+    rotate={"p": 0.5, "rotate": [-45, 45], "fit_output": True},
+    size=(0.1, 2),
+    crop="RandomCrop",
+)
+_JITTER = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.7, "hue": 0.1}
+_PERSPECTIVE = {"prob": 0.3, "scale": 0.0, "shear": 20.0, "perspective": 0.001, "fill_value": [0, 0, 0]}
+DET_RECIPES: Mapping[str, DetRecipe] = {
+    "PP-OCRv6_medium_det": replace(_V6, ema_decay=0.9996, jitter=_JITTER, perspective=_PERSPECTIVE),
+    "PP-OCRv6_small_det": replace(_V6, ema_decay=0.9997),
+    "PP-OCRv6_tiny_det": replace(_V6, l2=1e-6, ema_decay=0.9998, jitter=_JITTER, size=(0.3, 2)),
+}
 
 DATA_DIR = "train_data"
 
@@ -135,7 +171,7 @@ def merged(template: Template, start: ModelConfig) -> ModelConfig:
 def official_settings(config: ModelConfig, *, pretrained: str | None) -> Settings:
     """The official recipe for a model: that of its name, else of its task."""
     if config.task == "det":
-        return _det_settings(config, pretrained)
+        return _det_settings(config, DET_RECIPES.get(config.name, DetRecipe()), pretrained)
     recipe = REC_RECIPES.get(config.name, DEFAULT_REC_RECIPE)
     return _rec_settings(config, recipe, pretrained)
 
@@ -180,7 +216,7 @@ def _rec_settings(config: ModelConfig, recipe: RecRecipe, pretrained: str | None
     )
 
 
-def _det_settings(config: ModelConfig, pretrained: str | None) -> Settings:
+def _det_settings(config: ModelConfig, recipe: DetRecipe, pretrained: str | None) -> Settings:
     assert isinstance(config.preprocess, DetPreprocess)
     epochs = 500
     decode = Transform("DecodeImage", {"img_mode": config.preprocess.channel_order, "channel_first": False})
@@ -195,9 +231,12 @@ def _det_settings(config: ModelConfig, pretrained: str | None) -> Settings:
     )
     augmenters = [
         {"type": "Fliplr", "args": {"p": 0.5}},
-        {"type": "Affine", "args": {"rotate": [-10, 10]}},
-        {"type": "Resize", "args": {"size": [0.5, 3]}},
+        {"type": "Affine", "args": dict(recipe.rotate)},
+        {"type": "Resize", "args": {"size": list(recipe.size)}},
     ]
+    jitter = [] if recipe.jitter is None else [Transform("ColorJitter", recipe.jitter)]
+    warp = [] if recipe.perspective is None else [Transform("RandomPerspective", recipe.perspective)]
+    crop = {"size": [640, 640], "max_tries": 50, "keep_ratio": True}
     border = {"shrink_ratio": 0.4, "thresh_min": 0.3, "thresh_max": 0.7, "total_epoch": epochs}
     maps = ["image", "threshold_map", "threshold_mask", "shrink_map", "shrink_mask"]
     train = SplitSettings(
@@ -208,8 +247,10 @@ def _det_settings(config: ModelConfig, pretrained: str | None) -> Settings:
                 decode,
                 Transform("DetLabelEncode"),
                 Transform("CopyPaste"),
+                *jitter,
                 Transform("IaaAugment", {"augmenter_args": augmenters}),
-                Transform("EastRandomCropData", {"size": [640, 640], "max_tries": 50, "keep_ratio": True}),
+                *warp,
+                Transform(recipe.crop, crop),
                 Transform("MakeBorderMap", border),
                 Transform("MakeShrinkMap", {"shrink_ratio": 0.4, "min_text_size": 8, "total_epoch": epochs}),
                 normalise,
@@ -238,9 +279,9 @@ def _det_settings(config: ModelConfig, pretrained: str | None) -> Settings:
     return Settings(
         pretrained=pretrained,
         data=DataSettings(train, evaluation),
-        loss=DBLossSettings(),
-        optimizer=OptimizerSettings(1e-3, l2=5e-5),
-        training=TrainingSettings(epochs),
+        loss=DBLossSettings(main_loss_type=recipe.main_loss_type),
+        optimizer=OptimizerSettings(1e-3, l2=recipe.l2),
+        training=TrainingSettings(epochs, ema_decay=recipe.ema_decay),
         schedule=ScheduleSettings(warmup_epoch=2),
         evaluation=EvaluationSettings(1500),
         output=OutputSettings(print_steps=100),

@@ -187,18 +187,27 @@ class DBLossSettings:
 
     With `balance_loss`, at most `ohem_ratio` times as many negative pixels as there are positive ones count in the
     shrink map's loss: the hardest for BCELoss; for DiceLoss, which is one number per batch, all are alike.
+    DiceFocalLoss, of PP-OCRv6, takes no notice of both: it adds a focal loss with `focal_alpha` and `focal_gamma` to
+    Dice, in the binary map's loss too. `aux_weight_p4` to `_p2` weigh the auxiliary branches where the head has them.
     """
 
     alpha: float = 5.0
     beta: float = 10.0
     ohem_ratio: float = 3.0
     balance_loss: bool = True
-    main_loss_type: Literal["DiceLoss", "BCELoss"] = "DiceLoss"
+    main_loss_type: Literal["DiceLoss", "BCELoss", "DiceFocalLoss"] = "DiceLoss"
     eps: float = 1e-6
+    focal_alpha: float = 0.25
+    focal_gamma: float = 2.5
+    aux_weight_p4: float = 0.2
+    aux_weight_p3: float = 0.3
+    aux_weight_p2: float = 0.4
 
     def __post_init__(self) -> None:
         factors = (0, MOST_FACTOR)
         within(self, alpha=factors, beta=factors, ohem_ratio=factors, eps=(1e-30, 1))
+        within(self, focal_alpha=(0, 1), focal_gamma=(0, MOST_POWER))
+        within(self, aux_weight_p4=factors, aux_weight_p3=factors, aux_weight_p2=factors)
         if self.main_loss_type == "BCELoss" and not self.balance_loss:
             raise ConfigError("loss: BCELoss is one value per pixel, of which balance_loss makes one: set it to true")
 

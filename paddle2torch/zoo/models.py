@@ -6,16 +6,17 @@ Imports neither torch nor cv2, so that `paddle2torch list` is quick.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from paddle2torch.cache import zoo_dir
-from paddle2torch.model_zoo.cards import Card, list_cards
+from paddle2torch.model_zoo.cards import Card, find_card, list_cards
 from paddle2torch.model_zoo.config import CONFIG_NAME, Form, ModelConfig, Task
 from paddle2torch.model_zoo.errors import ConfigError, Paddle2TorchError
-from paddle2torch.model_zoo.languages import find_language
+from paddle2torch.model_zoo.languages import LANGUAGES, find_language
+from paddle2torch.model_zoo.show import show
 
 
 @dataclass(frozen=True)
@@ -136,45 +137,91 @@ def languages_of(card: Card) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
+Generation = Literal[2, 3]
+"""Of PaddleOCR."""
+
+
 @dataclass(frozen=True)
 class Pipeline:
-    """Names of the models that read a language: detector, recogniser, classifier of the lines' direction."""
+    """Names of the models that read a language: detector, recogniser, classifier of the lines' direction.
+
+    `generation` says which PaddleOCR's steps and settings belong to them, 2 or 3. `note` says what is taken in place of
+    what was asked for.
+    """
 
     det: str
     rec: str
     cls: str
+    generation: Generation = 2
+    note: str | None = None
 
 
-# Of recognisers, the preferred version first, with the detector and the classifier that belong to each. PaddleOCR takes
-# the detector of the recogniser's version; here it is the mobile one, as the recogniser is.
-VERSIONS: tuple[tuple[str, str, str], ...] = (
-    ("v4", "ch_PP-OCRv4_det", "ch_ppocr_mobile_v2.0_cls"),
-    ("v5", "PP-OCRv5_mobile_det", "PP-LCNet_x1_0_textline_ori"),
-    ("v3", "ch_PP-OCRv3_det", "ch_ppocr_mobile_v2.0_cls"),
-)
+@dataclass(frozen=True)
+class _Choice:
+    """Of a version: its detector and classifier, and the tiers of its recognisers that are taken, the first first."""
+
+    det: str
+    cls: str
+    tiers: tuple[str, ...]
+    generation: Generation
+
+
+# The newest first. Those of PaddleOCR 3 are its own choice; of v4 and v3 the mobile models, with the steps of PaddleOCR
+# 2, to which they belong.
+VERSIONS: Mapping[str, _Choice] = {
+    "v6": _Choice("PP-OCRv6_medium_det", "PP-LCNet_x1_0_textline_ori", ("medium",), 3),
+    "v5": _Choice("PP-OCRv5_server_det", "PP-LCNet_x1_0_textline_ori", ("server", "mobile"), 3),
+    "v4": _Choice("ch_PP-OCRv4_det", "ch_ppocr_mobile_v2.0_cls", ("mobile",), 2),
+    "v3": _Choice("ch_PP-OCRv3_det", "ch_ppocr_mobile_v2.0_cls", ("mobile",), 2),
+}
 # Where two recognisers read a language, PaddleOCR asks these in this order, and those of one language before them.
 GROUPS = ("latin", "eslav", "arabic", "cyrillic", "devanagari")
 
 
-def pipeline_of(lang: str) -> Pipeline:
+def pipeline_of(lang: str, version: str | None = None) -> Pipeline:
     """The models of the zoo for a language, by any of its names, or for a script ("latin", "cyrillic", …).
 
-    The recogniser is the mobile one of v4 where its network is known, else of v5, else of v3. Raises `ConfigError` for
-    a language that nobody knows, with the nearest names.
+    version: "v6", "v5", "v4" or "v3"; None for the newest that PaddleOCR 3 takes for the language. Where a version does
+    not read it, the next older one that does is taken, and the note says so. Raises `ConfigError` for a language or a
+    version that nobody knows, with the nearest names, and where no version so old reads the language.
     """
     code = find_language(lang)
-    cards = [card for card in list_cards() if card.task == "rec" and card.tier == "mobile" and card.architecture]
-    for version, det, cls in VERSIONS:
-        able = [card for card in cards if card.version == version and code in languages_of(card)]
-        if able:
-            return Pipeline(det, _first(able, code).name, cls)
-    raise ConfigError(f"no recogniser of the zoo reads {lang!r}; give one with rec=…")
+    if version is not None and version not in VERSIONS:
+        raise ConfigError(f"version is one of {', '.join(VERSIONS)}, not {show(version)}")
+    reading = {name: rec for name in VERSIONS if (rec := _recogniser(code, name)) is not None}
+    older = [name for name in VERSIONS if version is None or name <= version]
+    found = next((name for name in older if name in reading), None)
+    if found is None:
+        others = f"; of {', '.join(reading)} does: leave the version out" if reading else "; give one with rec=…"
+        raise ConfigError(f"no recogniser of PP-OCR{version or ''} reads {lang!r}{others}")
+    note = None
+    if version not in (None, found):
+        note = f"PP-OCR{version} does not read {LANGUAGES[code]} ({code}): {reading[found]} of PP-OCR{found} is taken"
+    choice = VERSIONS[found]
+    return Pipeline(choice.det, reading[found], choice.cls, choice.generation, note)
 
 
-def _first(able: Iterable[Card], code: str) -> Card:
-    def order(card: Card) -> tuple[int, int]:
+def generation_of(model: str) -> Generation:
+    """Whose steps and settings belong to a model of this name: PaddleOCR 3's from v5 on."""
+    card = find_card(model)
+    return 3 if card is not None and card.version in ("v5", "v6") else 2
+
+
+def _recogniser(code: str, version: str) -> str | None:
+    tiers = VERSIONS[version].tiers
+    able = [
+        card
+        for card in list_cards()
+        if (card.task, card.version) == ("rec", version)
+        and card.tier in tiers
+        and card.architecture is not None
+        and code in languages_of(card)
+    ]
+
+    def order(card: Card) -> tuple[int, int, int]:
         group = card.name.partition("_")[0]
         # ch reads English, too: the model whose own language it is goes first.
-        return GROUPS.index(group) if group in GROUPS else -1, languages_of(card).index(code)
+        place = GROUPS.index(group) if group in GROUPS else -1
+        return place, languages_of(card).index(code), tiers.index(card.tier)
 
-    return min(able, key=order)
+    return min(able, key=order).name if able else None

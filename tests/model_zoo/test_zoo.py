@@ -6,32 +6,25 @@ way of a user's file: a checkpoint of all of Paddle's tensors is converted with 
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from material import SHARED
 from reference import leaves, record
 from small_models import write_pdparams
+from zoo_reference import ZOO, manifest, official, template, tensors
 
 from paddle2torch.converters.align import align
-from paddle2torch.converters.architecture import from_paddleocr
 from paddle2torch.converters.convert import convert_checkpoint, convert_export
 from paddle2torch.converters.layout import checkpoint_rows, layout_table, lstm_key
 from paddle2torch.converters.paddle_files.pir import read_pir
-from paddle2torch.converters.templates import Charset, Template
-from paddle2torch.model_zoo.config import CTCDecode, DBPostprocess, DetPreprocess, ModelConfig, RecPreprocess
+from paddle2torch.model_zoo.config import ModelConfig
 from paddle2torch.model_zoo.network import build_model
-from paddle2torch.model_zoo.nrtr import PositionalEncoding
 from paddle2torch.parity.golden import sample
 
-ZOO = SHARED / "reference" / "zoo"
 pytestmark = pytest.mark.skipif(not ZOO.is_dir(), reason="needs the Paddle outputs in ../shared")
 
 # Of a layer's largest value. The worst of all is at 6.5e-6.
@@ -62,60 +55,6 @@ MODELS: dict[str, tuple[int, int, tuple[str, ...]]] = {
     "ch_ppocr_mobile_v2.0_rec": (163, 229, (LSTM_NOTE,)),
     "en_PP-OCRv3_rec": (164, 196, (LSTM_NOTE,)),
 }
-
-
-@cache
-def official() -> dict[str, Any]:
-    """What is published about each model."""
-    entries = json.loads((SHARED / "facts" / "official-models.json").read_text(encoding="utf-8"))
-    return {entry["name"]: entry for entry in entries}
-
-
-@cache
-def recipe() -> Any:
-    spec = importlib.util.spec_from_file_location("zoo_recipe", ZOO / "recipe.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def manifest(name: str) -> dict[str, Any]:
-    data: dict[str, Any] = json.loads((ZOO / f"{name}.manifest.json").read_text(encoding="utf-8"))
-    return data
-
-
-def tensors(facts: dict[str, Any]) -> dict[str, np.ndarray]:
-    """All tensors of the official network under their names; a second name of one has the value of the first."""
-    owner: dict[str, str] = {}
-    found = {}
-    for entry in facts["parameters"]:
-        key, shape = entry["name"], tuple(entry["shape"])
-        if key in facts["as_built"]:
-            assert key.endswith("positional_encoding.pe")
-            found[key] = PositionalEncoding(shape[2], 0.0).state_dict()["pe"].numpy()
-        else:
-            found[key] = recipe().fill(owner.setdefault(entry["static_name"], key), shape)
-    return found
-
-
-def template(name: str, facts: dict[str, Any]) -> Template:
-    """What a card would say, with as many characters as the checkpoint has classes for."""
-    entry = official()[name]
-    task = entry["task"]
-    charset = None
-    if task == "rec":
-        (bias,) = (
-            p
-            for p in facts["parameters"]
-            if p["name"] in ("head.ctc_head.fc.bias", "head.ctc_head.fc2.bias", "head.fc.bias")
-        )
-        charset = Charset(tuple(chr(0x4E00 + i) for i in range(bias["shape"][0] - 1)), False, "a test")
-    preprocess = RecPreprocess(image_shape=tuple(facts["input"][1:])) if task == "rec" else DetPreprocess()
-    postprocess = CTCDecode() if task == "rec" else DBPostprocess()
-    architecture = from_paddleocr(entry["architecture"], task, name)
-    return Template(name, "a test", task, architecture, charset, preprocess, postprocess)
 
 
 def fused_config(name: str) -> ModelConfig:

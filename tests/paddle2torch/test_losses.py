@@ -10,7 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from paddle2torch.training.losses import balanced_loss, ctc_loss, db_loss, dice_loss, losses_of, multi_loss, nrtr_loss
+from paddle2torch.training.losses import (
+    balanced_loss,
+    ctc_loss,
+    db_loss,
+    dice_loss,
+    focal_loss,
+    losses_of,
+    multi_loss,
+    nrtr_loss,
+)
 from paddle2torch.training.settings import DBLossSettings, RecLossSettings
 
 # paddle.nn.CTCLoss(blank=0, reduction="none") of paddlepaddle 3.3.1 for the logits and labels below.
@@ -174,3 +183,34 @@ def test_half_precision_outputs_make_float32_losses(logits: Tensor, maps: dict[s
     assert ctc_loss(logits.bfloat16(), LABELS, LENGTHS).dtype == torch.float32
     assert nrtr_loss(torch.tensor(NRTR_LOGITS).bfloat16(), torch.tensor([[2, 4, 5, 3]] * 2)).dtype == torch.float32
     assert db_loss({"maps": maps["maps"].bfloat16()}, maps, DBLossSettings())["loss"].dtype == torch.float32
+
+
+def test_focal_loss_by_hand() -> None:
+    """What is almost right hardly counts; a map of 0 or 1 is cut off at 1e-6 from them, which float32 rounds."""
+    settings = DBLossSettings(main_loss_type="DiceFocalLoss")
+    prediction = torch.tensor([[[0.9, 0.2, 0.0, 1.0, 0.3]]], dtype=torch.float64)
+    target = torch.tensor([[[1.0, 0.0, 1.0, 0.0, 1.0]]], dtype=torch.float64)
+    mask = torch.tensor([[[1.0, 1.0, 1.0, 1.0, 0.0]]], dtype=torch.float64)
+    edge = 1 - float(np.float32(1 - 1e-6))
+    by_hand = (
+        -0.25 * 0.1**2.5 * math.log(0.9)
+        - 0.75 * 0.2**2.5 * math.log(0.8)
+        - 0.25 * (1 - 1e-6) ** 2.5 * math.log(1e-6)
+        - 0.75 * (1 - edge) ** 2.5 * math.log(edge)
+    )
+    assert focal_loss(prediction, target, mask, settings).item() == pytest.approx(by_hand / (4 + 1e-6), rel=1e-6)
+
+
+def test_auxiliary_branches_count_by_their_weights(maps: dict[str, Tensor]) -> None:
+    settings = DBLossSettings(main_loss_type="DiceFocalLoss", ohem_ratio=0.1)
+    outputs = {"maps": maps["maps"]}
+    plain = db_loss(outputs, maps, settings)
+    worse = 1 - maps["maps"]
+    outputs |= {f"aux_maps_{level}": worse for level in ("p4", "p3", "p2")}
+    found = db_loss(outputs, maps, settings)
+    other = db_loss({"maps": worse}, maps, settings)["loss"].item()
+    assert other != pytest.approx(plain["loss"].item())
+    assert [found[f"loss_aux_maps_{level}"].item() for level in ("p4", "p3", "p2")] == pytest.approx([other] * 3)
+    assert found["loss"].item() == pytest.approx(plain["loss"].item() + (0.2 + 0.3 + 0.4) * other)
+    # Hard pixels are not looked for.
+    assert db_loss(outputs, maps, DBLossSettings(main_loss_type="DiceFocalLoss"))["loss"] == found["loss"]

@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from paddle2torch.model_zoo.cards import load_card
 from paddle2torch.model_zoo.config import (
     ClsPostprocess,
     ClsPreprocess,
@@ -450,3 +451,34 @@ def test_the_real_networks_on_pages_without_text(fast: bool, real: dict[str, Pat
     pages = [blank(), blank(1, 1), np.zeros((200, 300, 3), np.uint8), blank(50, 20_000), np.zeros((3, 70, 3), np.uint8)]
     for result in ocr.read_pages(Page("a", 1, 1, page) for page in pages):
         assert texts(result) == []
+
+
+@pytest.mark.parametrize("values", ["pipeline", "own"])
+def test_pages_are_read_as_by_paddleocr_3(
+    values: str, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PP-OCRv6 small, real weights: by name with the pipeline's settings, or with the model's own.
+
+    The crops of OpenCV 5 differ from those of 4 by 1 in one value of 400, which moves scores by up to 0.0006; under
+    4.10 they are within 1e-4. Where a box is off by a pixel, by another rounding of its corners, more does.
+    """
+    monkeypatch.setenv("PADDLE2TORCH_HOME", str(tmp_path))
+    for name in ("PP-OCRv6_small_det", "PP-OCRv6_small_rec"):
+        convert(name, weights=shared / "models" / f"{name}_infer")
+    own = load_card("PP-OCRv6_small_det")
+    settings = {} if values == "pipeline" else {"preprocess": own.preprocess, "postprocess": own.postprocess}
+    ocr = OCR(det="PP-OCRv6_small_det", rec="PP-OCRv6_small_rec", cls=None, **settings)  # type: ignore[arg-type]
+    assert ocr.detector.postprocess.max_candidates == 3000
+    name = "paddle.pages.json" if values == "pipeline" else "paddle.pages.model_values.json"
+    pages = json.loads((shared / "reference" / "v6" / name).read_text(encoding="utf-8"))["pages"]
+    for page, expected in pages.items():
+        rows = expected["rows"]
+        lines = ocr(shared / "images" / "pages" / page)
+        same = [line.text == row["text"] for line, row in zip(lines, rows, strict=True)]
+        # One character, whose probability is next to another's, turns with the crops of OpenCV 5.
+        assert same.count(False) <= (0 if cv2.__version__ < "5" else 1)
+        for line, row in zip(lines, rows, strict=True):
+            off = np.abs(line.box - np.array(row["box"])).max()
+            assert off <= 1
+            if line.text == row["text"] and off == 0:
+                assert line.score == pytest.approx(row["score"], abs=1e-4 if cv2.__version__ < "5" else 1e-3)

@@ -152,19 +152,32 @@ def test_activations_that_never_run_take_no_gradient() -> None:
 def test_average_forgets_the_start_first() -> None:
     network = nn.Sequential(nn.Linear(1, 1, bias=False), nn.BatchNorm1d(1))
     average = MovingAverage(network, decay=0.5)
-    expected = value = network[0].weight.item()
+    value, shadow = network[0].weight.item(), 0.0
     for step in range(30):
         value += 1.0
         with torch.no_grad():
             network[0].weight.fill_(value)
             network[1].running_mean.fill_(value)
         average.update(step)
-        weight = 1 - min(0.5, (1 + step) / (10 + step))
-        expected += weight * (value - expected)
+        decay = min(0.5, (1 + step) / (10 + step))
+        shadow = decay * shadow + (1 - decay) * value
+        expected = shadow / (1 - decay ** (step + 1))
     state = average.state_dict(network)
     assert state["0.weight"].item() == pytest.approx(expected)
     assert state["1.running_mean"].item() == pytest.approx(expected, rel=0.05)
     assert state["1.num_batches_tracked"].item() == 0
+
+
+def test_the_average_of_a_constant_is_a_little_too_large_as_paddles() -> None:
+    network = nn.Linear(1, 1, bias=False)
+    with torch.no_grad():
+        network.weight.fill_(1.0)
+    average = MovingAverage(network, decay=0.9998)
+    read = []
+    for step in range(2000):
+        average.update(step)
+        read.append(average.tensors["weight"].item())
+    assert [round(read[count - 1], 4) for count in (1, 2, 5, 20, 2000)] == [1.0, 1.0154, 1.0053, 1.0006, 1.0001]
 
 
 @pytest.fixture

@@ -42,7 +42,7 @@ def run(*arguments: object) -> Result:
 # --- languages ---
 
 V3, V4 = ("ch_PP-OCRv3_det", "ch_ppocr_mobile_v2.0_cls"), ("ch_PP-OCRv4_det", "ch_ppocr_mobile_v2.0_cls")
-V5 = ("PP-OCRv5_mobile_det", "PP-LCNet_x1_0_textline_ori")
+V5, V6 = (("PP-OCRv5_server_det", TURN := "PP-LCNet_x1_0_textline_ori"), ("PP-OCRv6_medium_det", TURN))
 # PaddleOCR's lists, of `parse_lang` (2.x) and `_get_ocr_model_names` (3.x).
 LATIN = (
     "af az bs cs cy da de es et fr ga hr hu id is it ku la lt lv mi ms mt nl no oc pi pl pt ro rs_latin sk sl sq sv sw "
@@ -53,16 +53,14 @@ CYRILLIC = (
     "kaa"
 )
 RECOGNISERS = {
-    "ch_PP-OCRv4_rec": ("ch", V4),
-    "en_PP-OCRv4_rec": ("en", V4),
-    "PP-OCRv5_mobile_rec": ("chinese_cht japan", V5),
+    "PP-OCRv6_medium_rec": (f"ch chinese_cht en japan latin {LATIN.replace(' pi ', ' ')}", V6),
+    "latin_PP-OCRv5_mobile_rec": ("pi", V5),
     "korean_PP-OCRv5_mobile_rec": ("korean", V5),
     "th_PP-OCRv5_mobile_rec": ("th", V5),
     "el_PP-OCRv5_mobile_rec": ("el", V5),
     "te_PP-OCRv5_mobile_rec": ("te", V5),
     "ta_PP-OCRv5_mobile_rec": ("ta", V5),
     "ka_PP-OCRv3_rec": ("ka", V3),
-    "latin_PP-OCRv5_mobile_rec": (f"latin {LATIN}", V5),
     "arabic_PP-OCRv5_mobile_rec": ("arabic ar fa ug ur ps sd bal", V5),
     "eslav_PP-OCRv5_mobile_rec": ("ru be uk", V5),
     "cyrillic_PP-OCRv5_mobile_rec": (f"cyrillic {CYRILLIC}", V5),
@@ -73,11 +71,43 @@ RECOGNISERS = {
 @pytest.mark.parametrize("rec", RECOGNISERS)
 def test_every_language_of_paddleocr_has_its_models(rec: str) -> None:
     languages, (det, cls) = RECOGNISERS[rec]
+    generation = 2 if (det, cls) == V3 else 3
     assert {lang: pipeline_of(lang) for lang in languages.split()} == dict.fromkeys(
-        languages.split(), Pipeline(det, rec, cls)
+        languages.split(),
+        Pipeline(det, rec, cls, generation),  # type: ignore[arg-type]
     )
     for name, task in ((det, "det"), (rec, "rec"), (cls, "cls")):
         assert load_card(name).task == task
+
+
+@pytest.mark.parametrize(
+    ("lang", "version", "rec", "parts"),
+    [
+        ("en", "v6", "PP-OCRv6_medium_rec", V6),
+        ("en", "v5", "en_PP-OCRv5_mobile_rec", V5),
+        ("ch", "v5", "PP-OCRv5_server_rec", V5),
+        ("japan", "v5", "PP-OCRv5_server_rec", V5),
+        ("fr", "v5", "latin_PP-OCRv5_mobile_rec", V5),
+        ("en", "v4", "en_PP-OCRv4_rec", V4),
+        ("ch", "v4", "ch_PP-OCRv4_rec", V4),
+        ("fr", "v3", "latin_PP-OCRv3_rec", V3),
+    ],
+)
+def test_a_version_can_be_asked_for(lang: str, version: str, rec: str, parts: tuple[str, str]) -> None:
+    found = pipeline_of(lang, version)
+    assert (found.rec, found.det, found.cls, found.note) == (rec, *parts, None)
+    assert found.generation == (3 if version in ("v5", "v6") else 2)
+
+
+def test_a_version_that_does_not_read_a_language_says_what_is_taken() -> None:
+    found = pipeline_of("arabic", "v6")
+    assert found.rec == "arabic_PP-OCRv5_mobile_rec"
+    assert found.note == "PP-OCRv6 does not read Arabic (ar): arabic_PP-OCRv5_mobile_rec of PP-OCRv5 is taken"
+    assert pipeline_of("fr", "v4").rec == "latin_PP-OCRv3_rec"
+    with pytest.raises(ConfigError, match=r"no recogniser of PP-OCRv4 reads 'th'; of v5 does: leave the version out"):
+        pipeline_of("th", "v4")
+    with pytest.raises(ConfigError, match="version is one of v6, v5, v4, v3, not 'v7'"):
+        pipeline_of("en", "v7")
 
 
 def test_no_language_is_left_out() -> None:
@@ -118,7 +148,7 @@ def test_ocr_loads_what_the_language_asks_for(monkeypatch: pytest.MonkeyPatch) -
     for arguments in ({"lang": "fa"}, {"lang": "fr", "det": "my_det", "cls": "my_cls"}):
         with pytest.raises(ConfigError, match="enough"):
             OCR(**arguments)
-    assert asked == [V5[0], V5[1], "arabic_PP-OCRv5_mobile_rec", "my_det", "my_cls", "latin_PP-OCRv5_mobile_rec"]
+    assert asked == [*V5, "arabic_PP-OCRv5_mobile_rec", "my_det", "my_cls", "PP-OCRv6_medium_rec"]
 
 
 def test_languages_of_right_to_left_scripts_are_turned_around() -> None:

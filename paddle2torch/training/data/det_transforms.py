@@ -126,7 +126,7 @@ class CopyPaste:
             x, y = int(rng.integers(free_x + 1)), int(rng.integers(free_y + 1))
             polygon = corners + np.array([x, y])
             low, high = polygon.min(axis=0), polygon.max(axis=0)
-            if not self.limit_paste or all(_outside(other[None], low, high)[0] for other in polygons):
+            if not self.limit_paste or all(outside(other[None], low, high)[0] for other in polygons):
                 image[y : y + height, x : x + width][mask] = turned[mask]
                 return polygon
         return None
@@ -148,7 +148,7 @@ def _turn(image: BGRImage, degrees: int) -> tuple[BGRImage, NDArray[np.bool_], N
     return np.asarray(turned, dtype=np.uint8), np.asarray(mask) > 0, corners + size / 2
 
 
-def _outside(polygons: NDArray[np.float64], low: NDArray[np.generic], high: NDArray[np.generic]) -> NDArray[np.bool_]:
+def outside(polygons: NDArray[np.float64], low: NDArray[np.generic], high: NDArray[np.generic]) -> NDArray[np.bool_]:
     """Which polygons' bounding boxes do not even touch the rectangle from `low` to `high`, (x, y) each."""
     outside: NDArray[np.bool_] = ((polygons.max(axis=1) < low) | (polygons.min(axis=1) > high)).any(axis=1)
     return outside
@@ -166,12 +166,17 @@ class FliplrArgs:
 
 @dataclass(frozen=True)
 class AffineArgs:
-    """`rotate`: from and to how many degrees, counter-clockwise."""
+    """`rotate`: from and to how many degrees, counter-clockwise. `p`: the probability.
+
+    `fit_output`: the canvas grows to hold the whole page; else what leaves it is cut off.
+    """
 
     rotate: tuple[float, float]
+    p: float = 1.0
+    fit_output: bool = False
 
     def __post_init__(self) -> None:
-        within(self, rotate=(-360, 360))
+        within(self, rotate=(-360, 360), p=(0, 1))
 
 
 @dataclass(frozen=True)
@@ -203,7 +208,7 @@ class Augmenter:
 
 @dataclass(frozen=True)
 class IaaAugment:
-    """Flip, rotate about the centre (what leaves the page is cut off, black comes in), resize linearly.
+    """Flip, rotate about the centre (black comes in; see `AffineArgs`), resize linearly.
 
     Points follow the pixels' centres. PaddleOCR resizes them by the factor that was drawn; here they are resized by the
     one that the rounded size comes to, at most a pixel at the far end.
@@ -221,7 +226,9 @@ class IaaAugment:
             if isinstance(args, FliplrArgs):
                 page = _flip(page) if request.rng.random() < args.p else page
             elif isinstance(args, AffineArgs):
-                page = _rotate(page, float(request.rng.uniform(*args.rotate)))
+                # No draw where there is no choice, as before the option was there.
+                if args.p == 1 or request.rng.random() < args.p:
+                    page = _rotate(page, float(request.rng.uniform(*args.rotate)), args.fit_output)
             else:
                 page = _resize(page, float(request.rng.uniform(*args.size)))
         return page
@@ -233,10 +240,16 @@ def _flip(page: Page) -> Page:
     return replace(page, image=cv2.flip(np.asarray(page.image), 1), polygons=polygons)
 
 
-def _rotate(page: Page, degrees: float) -> Page:
+def _rotate(page: Page, degrees: float, fit_output: bool) -> Page:
     height, width = page.image.shape[:2]
     matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1)
-    image = cv2.warpAffine(np.asarray(page.image), matrix, (width, height), flags=cv2.INTER_LINEAR)
+    size = (width, height)
+    if fit_output:
+        # Less a little, so that rounding at right angles adds no pixel.
+        grown = np.ceil(np.abs(matrix[:, :2]) @ size - 1e-6).astype(int)
+        matrix = matrix + np.array([[0, 0, (grown[0] - width) / 2], [0, 0, (grown[1] - height) / 2]])
+        size = (int(grown[0]), int(grown[1]))
+    image = cv2.warpAffine(np.asarray(page.image), matrix, size, flags=cv2.INTER_LINEAR)
     return replace(page, image=image, polygons=page.polygons @ matrix[:, :2].T + matrix[:, 2])
 
 
@@ -275,7 +288,7 @@ class EastRandomCropData:
         result = np.zeros((self.size[1], self.size[0], image.shape[2]), dtype=image.dtype)
         result[:to_height, :to_width] = cv2.resize(image[y : y + height, x : x + width], (to_width, to_height))
         polygons = (page.polygons - (x, y)) * scale
-        kept = ~_outside(polygons, np.zeros(2), np.array([to_width, to_height]))
+        kept = ~outside(polygons, np.zeros(2), np.array([to_width, to_height]))
         return replace(page, image=result, polygons=polygons[kept], ignore=page.ignore[kept])
 
     def _part(self, page: Page, rng: np.random.Generator) -> tuple[int, int, int, int]:
@@ -293,7 +306,7 @@ class EastRandomCropData:
                 continue
             if right == left or bottom == top:
                 continue
-            if not _outside(polygons, np.array([left, top]), np.array([right, bottom])).all():
+            if not outside(polygons, np.array([left, top]), np.array([right, bottom])).all():
                 return left, top, right - left, bottom - top
         return 0, 0, width, height
 

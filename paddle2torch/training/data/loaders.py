@@ -70,6 +70,7 @@ from paddle2torch.training.data.samplers import (
     epoch_size,
     sample_generator,
 )
+from paddle2torch.training.data.v6_transforms import ColorJitter, RandomCrop, RandomPerspective
 from paddle2torch.training.settings import DatasetSettings, SplitSettings, Transform
 
 Batch: TypeAlias = "dict[str, Tensor]"
@@ -542,8 +543,11 @@ DET_STEPS = _by_name(
     DecodeImage,
     DetLabelEncode,
     CopyPaste,
+    ColorJitter,
     IaaAugment,
+    RandomPerspective,
     EastRandomCropData,
+    RandomCrop,
     DetResizeForTest,
     MakeBorderMap,
     MakeShrinkMap,
@@ -661,7 +665,7 @@ def _pages(
         "DetLabelEncode",
         "NormalizeImage",
         "ToCHWImage",
-        "EastRandomCropData" if training else "DetResizeForTest",
+        ("RandomCrop" if "RandomCrop" in steps else "EastRandomCropData") if training else "DetResizeForTest",
     }
     if missing := needed - set(steps):
         raise ConfigError(f"transforms: {', '.join(sorted(missing))} missing")
