@@ -25,7 +25,7 @@ class Check:
     """One input run through the export and through PyTorch, both in float32.
 
     `absolute` is the largest difference, `relative` the same of the output's largest value, and `rounding` how far
-    PyTorch itself is from the network computed in float64, relative as well.
+    PyTorch itself is from the network computed in float64, relative as well: the larger of two ways to compute it.
     """
 
     shape: tuple[int, ...]
@@ -128,6 +128,9 @@ def compare(
     for image in images:
         with torch.inference_mode():
             ours, truth = model(image).numpy(), exact(image.double()).numpy()
+            # The same by PyTorch's other kernels, which add up in another order: one order may be lucky.
+            with torch.backends.mkldnn.flags(enabled=False):
+                again = model(image).numpy()
         found = theirs(image)
         if found.shape != ours.shape:
             raise ConversionError(
@@ -136,7 +139,7 @@ def compare(
             )
         largest = max(float(np.abs(truth).max(initial=0.0)), float(np.finfo(np.float32).tiny))
         absolute = float(np.abs(found - ours).max(initial=0.0))
-        rounding = float(np.abs(ours - truth).max(initial=0.0)) / largest
+        rounding = max(float(np.abs(result - truth).max(initial=0.0)) for result in (ours, again)) / largest
         checks.append(Check(tuple(image.shape), absolute, absolute / largest, rounding))
         errors.append(float(np.abs(found - truth).max(initial=0.0)) / largest)
     accepted = max(tolerance, 2 * max(check.rounding for check in checks))

@@ -14,7 +14,7 @@ import itertools
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from string import Template
@@ -83,6 +83,7 @@ def as_data(verification: Verification) -> dict[str, Any]:
                 "holds": layer.holds,
                 "local": _difference(layer.local),
                 "accumulated": _difference(layer.accumulated),
+                "roundings": None if layer.roundings is None else asdict(layer.roundings),
             }
             for layer in verification.layers
         ],
@@ -429,7 +430,7 @@ def _marked(one: str, other: str) -> tuple[str, str]:
 
 def _row(index: int, layer: LayerResult, *, first: bool) -> str:
     names = ["fails"] * (not layer.holds) + ["first"] * first
-    drifted = layer.accumulated is not None and not layer.accumulated.relative <= ACCUMULATED_TOLERANCE
+    drifted = layer.holds_locally and not layer.holds
     cells = [
         f'<td class="number" data-value="{index + 1}">{index + 1}</td>',
         f'<td data-value="{2 if not layer.holds_locally else int(not layer.holds)}">'

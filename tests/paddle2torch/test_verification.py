@@ -31,6 +31,8 @@ from paddle2torch.parity.verification import (
     ACCUMULATED_TOLERANCE,
     LOCAL_TOLERANCE,
     Difference,
+    LayerResult,
+    Roundings,
     compare,
     record_golden,
     verify,
@@ -409,3 +411,23 @@ def test_a_reference_that_the_model_brings_is_said(small: Network, tmp_path: Pat
 )
 def test_operations_that_are_not_known_to_compute_only(name: str) -> None:
     assert refused_operations({"relu", "pd_op.relu_", "cf.yield", "builtin.parameter", name}) == [name]
+
+
+@pytest.mark.parametrize(
+    ("accumulated", "ours", "theirs", "holds"),
+    [
+        (4e-5, None, None, True),
+        (6e-5, 3e-5, 4e-5, True),  # two roundings that add up
+        (6e-5, 1e-5, 6e-5, False),  # Paddle computes something else
+        (6e-5, 6e-5, 1e-5, False),  # our form is not exact enough
+        (6e-5, None, None, False),
+        (float("nan"), float("nan"), 1e-5, False),
+    ],
+)
+def test_roundings_of_both_add_up_but_each_holds(
+    accumulated: float, ours: float | None, theirs: float | None, holds: bool
+) -> None:
+    both = (Difference(value, value) for value in (ours, theirs) if value is not None)
+    roundings = None if ours is None else Roundings(*both)
+    layer = LayerResult("a", "conv", (1,), True, Difference(0.0, 0.0), Difference(accumulated, accumulated), roundings)
+    assert layer.holds is holds
