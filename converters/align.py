@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -45,6 +46,8 @@ ACTIVATION_KINDS: tuple[tuple[type[nn.Module], str], ...] = (
     (nn.GELU, "gelu"),
 )
 ACTIVATIONS = frozenset(kind for _, kind in ACTIVATION_KINDS)
+# What a network may compute inside a function, without a module.
+PASSED = ACTIVATIONS | {"factor"}
 # One module here, two operations in a program: a normalisation and its activation.
 ACTIVATED_NORMS: tuple[tuple[type[nn.Module], str], ...] = ((BatchNormReLU, "relu"), (BatchNormHardswish, "hardswish"))
 # Elements that a network may have beyond those of the program: all of the largest official one, so that the message
@@ -80,7 +83,7 @@ class Step:
     """One layer of a program.
 
     `parameters` maps torch's name of a tensor ("weight", "running_mean") to the program's parameter. `reads` and
-    `writes` are the values before and after the layer, its bias included.
+    `writes` are the values before and after the layer, its bias included; "" where the program has no such value.
     """
 
     kind: str
@@ -100,10 +103,15 @@ class Aligned:
 
 @dataclass(frozen=True)
 class Alignment:
-    """All layers of a network against a program, in order of execution."""
+    """All layers of a network against a program, in order of execution.
+
+    `made` has parameters that the program need not have, because they change nothing: those of a normalisation that
+    was folded into the layer before it, of an affine whose bias is 0. `rows` name them like the others.
+    """
 
     layers: tuple[Aligned, ...]
     rows: tuple[Row, ...]
+    made: Mapping[str, np.ndarray]
 
 
 def steps_of(program: Program) -> tuple[Step, ...]:
@@ -217,7 +225,7 @@ def _step(operation: Operation, alias: Mapping[str, str], following_add: Any) ->
         bias, writes = following_add(output)
         parameters = {"scale": alias[scale]} | ({"bias": bias} if bias else {})
         return Step("affine", parameters, reads, writes)
-    if kind in ACTIVATIONS:
+    if kind in PASSED:
         return Step(kind, {}, inputs[0], output, operation.attributes)
     return None
 
@@ -295,80 +303,146 @@ def align(program: Program, config: ModelConfig, source: str) -> Alignment:
     # Run on the CPU: on the meta device the first run would load PyTorch's decompositions (1.5 s).
     model.to_empty(device="cpu")
     network, steps = layers_of(model), steps_of(program)
-    layers: list[Aligned] = []
+    match = _Match(program, model, source)
     try:
-        rows = _match(program, steps, model, network, layers, source)
+        rows = match.run(network, steps)
     except ConversionError as error:
-        raise AlignmentError(str(error), len(layers), len(network)) from None
-    return Alignment(tuple(layers), rows)
+        raise AlignmentError(str(error), len(match.layers), len(network)) from None
+    return Alignment(tuple(match.layers), rows, match.made)
 
 
-def _match(
-    program: Program,
-    steps: Sequence[Step],
-    model: Network,
-    network: Sequence[tuple[str, str, nn.Module]],
-    layers: list[Aligned],
-    source: str,
-) -> tuple[Row, ...]:
-    """The rows of all tensors; `layers` grows by each layer that matches."""
-    rows: list[Row] = []
-    position = 0
-    for path, kind, module in network:
-        # An activation that the network computes inside a function has a step here and no module.
-        while position < len(steps) and steps[position].kind in ACTIVATIONS and steps[position].kind != kind:
-            position += 1
-        where = f"{source}: layer {len(layers) + 1} of the network, {path} ({kind})"
-        if position == len(steps):
-            raise ConversionError(f"{where}, has no counterpart: the program ends after {len(steps)} layers")
-        step = steps[position]
-        if step.kind != kind:
-            raise ConversionError(f"{where}, stands where the program has {_say(step, program)}")
-        activation = next((kind for type_, kind in ACTIVATED_NORMS if isinstance(module, type_)), None)
-        if activation is not None:
-            # What the module returns is what the second operation writes.
-            position += 1
-            if position == len(steps) or (steps[position].kind, steps[position].reads) != (activation, step.writes):
-                raise ConversionError(f"{where}, has a {activation} that the program has not")
-            step = replace(step, writes=steps[position].writes)
-        rows.extend(_rows(path, module, step, program, where))
-        _check_attributes(module, step, where)
-        layers.append(Aligned(path, step))
-        position += 1
-    left = [step for step in steps[position:] if step.kind not in ACTIVATIONS]
-    if left:
-        raise ConversionError(f"{source}: the network ends before the program's {_say(left[0], program)}")
-    expected, filled = set(model.state_dict()), {row.torch_key for row in rows}
-    if expected != filled:
-        raise ConversionError(f"{source}: no layer of the program fills {', '.join(sorted(expected - filled)[:8])}")
-    return tuple(rows)
+class _Match:
+    """Step by step through a network and a program; `layers` grows by each layer that matches."""
+
+    def __init__(self, program: Program, model: Network, source: str) -> None:
+        self.program = program
+        self.model = model
+        self.source = source
+        self.layers: list[Aligned] = []
+        self.made: dict[str, np.ndarray] = {}
+
+    def run(self, network: Sequence[tuple[str, str, nn.Module]], steps: Sequence[Step]) -> tuple[Row, ...]:
+        """The rows of all tensors."""
+        rows: list[Row] = []
+        passed: list[Step] = []
+        position = 0
+        folded: Step | None = None
+        for (path, kind, module), following in zip(network, (*network[1:], None), strict=True):
+            where = f"{self.source}: layer {len(self.layers) + 1} of the network, {path} ({kind})"
+            if folded is not None:
+                step, folded = folded, None
+            else:
+                # An activation that the network computes inside a function has a step here and no module.
+                while position < len(steps) and steps[position].kind in PASSED and steps[position].kind != kind:
+                    if kind == "affine" and steps[position].kind == "factor":
+                        break
+                    passed.append(steps[position])
+                    position += 1
+                if position == len(steps):
+                    raise ConversionError(f"{where}, has no counterpart: the program ends after {len(steps)} layers")
+                step = steps[position]
+                position += 1
+                if kind == "affine" and step.kind == "factor":
+                    step = self._affine(path, step)
+                if step.kind != kind:
+                    raise ConversionError(f"{where}, stands where the program has {_say(step, self.program)}")
+                has_norm = position < len(steps) and steps[position].kind == "batch_norm"
+                if following is not None and following[1] == "batch_norm" and not has_norm:
+                    step, folded = self._unfold(module, step, following)
+            activation = next((kind for type_, kind in ACTIVATED_NORMS if isinstance(module, type_)), None)
+            if activation is not None:
+                # What the module returns is what the second operation writes.
+                found = steps[position] if position < len(steps) else None
+                if found is None or (found.kind, found.reads) != (activation, step.writes):
+                    raise ConversionError(f"{where}, has a {activation} that the program has not")
+                position += 1
+                step = replace(step, writes=found.writes)
+            rows.extend(self._rows(path, module, step, where))
+            _check_attributes(module, step, where)
+            self.layers.append(Aligned(path, step))
+        left = [step for step in steps[position:] if step.kind not in PASSED]
+        if left:
+            raise ConversionError(f"{self.source}: the network ends before the program's {_say(left[0], self.program)}")
+        expected, filled = set(self.model.state_dict()), {row.torch_key for row in rows}
+        if expected != filled:
+            missing = ", ".join(sorted(expected - filled)[:8])
+            raise ConversionError(f"{self.source}: no layer of the program fills {missing}")
+        self._check_factors([*passed, *steps[position:]])
+        return tuple(rows)
+
+    def _check_factors(self, passed: Sequence[Step]) -> None:
+        """What the program multiplies by, outside its layers, must be what the network multiplies by."""
+        if self.program.format != "onnx":
+            return
+        factors: list[float | None] = [getattr(module, "factor", None) for module in self.model.modules()]
+        own = [factor for factor in factors if factor is not None]
+        found = [step.attributes["scale"] for step in passed if step.kind == "factor"]
+        found = [factor for factor in found if factor != 1]
+        if len(found) != len(own) or not all(map(_same, sorted(found), sorted(own))):
+            raise ConversionError(
+                f"{self.source}: the program multiplies its values by {_some(found)}, the network by {_some(own)}"
+            )
+
+    def _unfold(self, module: nn.Module, step: Step, following: tuple[str, str, nn.Module]) -> tuple[Step, Step | None]:
+        """A layer whose normalisation was folded into it, as that layer and a normalisation that adds its bias at most.
+
+        Other exporters than Paddle's do that. What the layer alone would have given is not in the program.
+        """
+        path, _, norm = following
+        if "bias" not in step.parameters:
+            return step, None
+        assert isinstance(norm, nn.modules.batchnorm._BatchNorm)
+        features = norm.num_features
+        made = {
+            "weight": np.ones(features, np.float32),
+            "bias": np.zeros(features, np.float32),
+            "running_mean": np.zeros(features, np.float32),
+            "running_var": np.full(features, 1 - norm.eps, np.float32),
+        }
+        names = {name: f"{path}.{name}@made" for name in made}
+        layer = step
+        if getattr(module, "bias", None) is None:
+            names["bias"] = step.parameters["bias"]
+            layer = replace(step, parameters={"weight": step.parameters["weight"]}, writes="")
+        self.made.update({names[name]: array for name, array in made.items() if names[name].endswith("@made")})
+        return layer, Step("batch_norm", names, layer.writes, step.writes)
+
+    def _affine(self, path: str, step: Step) -> Step:
+        """A multiplication by a number as the affine whose bias is 0."""
+        names = {name: f"{path}.{name}@made" for name in ("scale", "bias")}
+        self.made.update(
+            {names[name]: np.array([step.attributes.get(name, 0.0)], np.float32) for name in ("scale", "bias")}
+        )
+        return Step("affine", names, step.reads, step.writes)
+
+    def _rows(self, path: str, module: nn.Module, step: Step, where: str) -> list[Row]:
+        own = {
+            **dict(module.named_parameters(recurse=False)),
+            **{name: buffer for name, buffer in module.named_buffers(recurse=False) if buffer is not None},
+        }
+        if set(own) != set(step.parameters):
+            raise ConversionError(f"{where}, has {sorted(own)} where the program has {_say(step, self.program)}")
+        rows = []
+        for name, tensor in own.items():
+            parameter = step.parameters[name]
+            _, op = layout_of(module, name)
+            if op == "transpose" and step.attributes.get("transpose_y"):
+                op = "same"
+            made = self.made.get(parameter)
+            found = made.shape if made is not None else self.program.values[parameter].shape
+            if (found[::-1] if op == "transpose" else found) != tuple(tensor.shape):
+                raise ConversionError(
+                    f"{where}, {name} is {list(tensor.shape)} where the program has {_say(step, self.program)}"
+                )
+            rows.append(Row(f"{path}.{name}", parameter, op))
+        return rows
 
 
 def _say(step: Step, program: Program) -> str:
-    shapes = ", ".join(f"{name} {list(program.values[name].shape)}" for name in step.parameters.values())
+    shapes = ", ".join(
+        f"{name} {list(program.values[name].shape)}" for name in step.parameters.values() if name in program.values
+    )
     return f"{step.kind} ({shapes or 'no parameters'})"
-
-
-def _rows(path: str, module: nn.Module, step: Step, program: Program, where: str) -> list[Row]:
-    own = {
-        **dict(module.named_parameters(recurse=False)),
-        **{name: buffer for name, buffer in module.named_buffers(recurse=False) if buffer is not None},
-    }
-    if set(own) != set(step.parameters):
-        raise ConversionError(f"{where}, has {sorted(own)} where the program has {_say(step, program)}")
-    rows = []
-    for name, tensor in own.items():
-        parameter = step.parameters[name]
-        _, op = layout_of(module, name)
-        if op == "transpose" and step.attributes.get("transpose_y"):
-            op = "same"
-        found = program.values[parameter].shape
-        if (found[::-1] if op == "transpose" else found) != tuple(tensor.shape):
-            raise ConversionError(
-                f"{where}, {name} is {list(tensor.shape)} where the program has {_say(step, program)}"
-            )
-        rows.append(Row(f"{path}.{name}", parameter, op))
-    return rows
 
 
 def _check_attributes(module: nn.Module, step: Step, where: str) -> None:
@@ -395,7 +469,13 @@ def _check_attributes(module: nn.Module, step: Step, where: str) -> None:
             raise ConversionError(f"{where}: {name} is {value}, in the program {step.attributes[name]}")
 
 
+def _some(numbers: Sequence[float]) -> str:
+    return ", ".join(f"{number:g}" for number in numbers[:8]) or "nothing"
+
+
 def _same(found: Any, expected: Any) -> bool:
+    if isinstance(found, np.float16):
+        return bool(found == np.float16(expected)) or math.isclose(found, expected, rel_tol=2e-3)
     if isinstance(expected, float):
         return math.isclose(found, expected, rel_tol=1e-5)  # the file holds a float32, or a slope in six digits
     if isinstance(expected, Sequence):

@@ -1,4 +1,4 @@
-"""Paddle files to a PyTorch model: which network, which tensor is which, which character set."""
+"""Paddle and ONNX files to a PyTorch model: which network, which tensor is which, which character set."""
 
 from __future__ import annotations
 
@@ -20,9 +20,13 @@ from paddle2torch.converters.architecture import (
     network_keys,
 )
 from paddle2torch.converters.layout import Row, check_table, layout_table, lstm_key, to_torch
+from paddle2torch.converters.onnx_files.lowering import lower
+from paddle2torch.converters.onnx_files.model import read_onnx
+from paddle2torch.converters.onnx_files.witness import check_names
 from paddle2torch.converters.paddle_files.exports import find_export, read_program
 from paddle2torch.converters.paddle_files.pdiparams import read_parameters
 from paddle2torch.converters.paddle_files.pdparams import read_pdparams
+from paddle2torch.converters.paddle_files.program import Program
 from paddle2torch.converters.templates import Charset, Template, from_card
 from paddle2torch.model_zoo.cards import list_cards
 from paddle2torch.model_zoo.config import (
@@ -103,29 +107,73 @@ def convert_export(path: Path, template: Template | None = None, *, name: str, s
     """
     program_path, parameters_path = find_export(path)
     program, _ = read_program(program_path)
-    shapes = {name: program.values[name].shape for name in program.parameters}
-    _check_sizes(shapes, program_path)
+    _check_sizes({name: program.values[name].shape for name in program.parameters}, program_path)
     # Views of the file, not copies. What the program declares is in the file before a network of such sizes is made.
     parameters = read_parameters(program, parameters_path)
     _check_types(parameters.tensors, parameters.bfloat16, parameters_path)
+    return _convert_program(program, parameters.tensors, parameters.bfloat16, template, program_path, name, source)
+
+
+def convert_onnx(path: Path, template: Template | None = None, *, name: str, source: str = "") -> Converted:
+    """Convert an `.onnx` of an inference network; the result is in fused form.
+
+    Raises as `convert_export`.
+    """
+    path = Path(path)
+    lowered = lower(read_onnx(path))
+    _check_sizes({name: array.shape for name, array in lowered.tensors.items()}, path)
+    converted = _convert_program(lowered.program, lowered.tensors, frozenset(), template, path, name, source)
+    check_names(converted.rows, str(path))
+    names = " and ".join(lowered.widened)
+    widened = (f"the file has {names} numbers: here they are float32, which holds them exactly",) if names else ()
+    notes = (*converted.notes, *widened)
+    return replace(converted, config=_noted(converted.config, notes), notes=notes)
+
+
+KINDS: Mapping[str, OriginKind] = {"legacy": "legacy export", "pir": "PIR export", "onnx": "ONNX file"}
+
+
+def _convert_program(
+    program: Program,
+    tensors: Mapping[str, np.ndarray],
+    bfloat16: frozenset[str],
+    template: Template | None,
+    path: Path,
+    name: str,
+    source: str,
+) -> Converted:
+    """The network that `program` is, with its parameters; those named in `bfloat16` are bits as uint16."""
     steps = steps_of(program)
-    kind: OriginKind = "legacy export" if program.format == "legacy" else "PIR export"
-    candidates = _candidates(template)
+    shapes = {name: program.values[name].shape for name in program.parameters}
     failures: list[tuple[float, str]] = []
-    for hint in candidates:
+    for hint in _candidates(template):
         try:
             architecture = _refine(hint, steps, shapes)
-            config = _config(name, architecture, template, program_path, kind, source, "fused")
-            alignment = align(program, config, str(program_path))
+            unnamed = _with_any_characters(template, architecture)
+            config = _config(name, architecture, unnamed, path, KINDS[program.format], source, "fused")
+            alignment = align(program, config, str(path))
         except ConversionError as error:
             share = error.matched / error.layers if isinstance(error, AlignmentError) else 0.0
             failures.append((share, f"{_say_network(hint)}: {error}"))
             continue
-        state = to_torch(alignment.rows, parameters.tensors, parameters.bfloat16)
+        # The network is known: whatever is wrong with its characters is wrong with no other.
+        config = _config(name, architecture, template, path, KINDS[program.format], source, "fused")
+        state = to_torch(alignment.rows, {**tensors, **alignment.made}, bfloat16)
         second = " and no NRTR or SAR head" if config.head.name == "MultiHead" else ""
-        notes = (f"an export has no training branches{second}",)
+        notes: tuple[str, ...] = (f"an export has no training branches{second}",)
+        folded = sum(name.endswith("running_var@made") for name in alignment.made)
+        if folded:
+            notes = (*notes, f"{folded} normalisations were folded into the layers before them: they add a bias here")
         return Converted(_noted(config, notes), state, alignment.rows, notes)
-    raise ConversionError(_said(failures, program_path))
+    raise ConversionError(_said(failures, path))
+
+
+def _with_any_characters(template: Template | None, architecture: Architecture) -> Template | None:
+    """`template` with as many characters as the head of a recogniser has classes for."""
+    if _task(architecture) != "rec":
+        return template
+    characters = ("?",) * (architecture.head.options["classes"] - 1)
+    return replace(template or Template("", ""), charset=Charset(characters, False, ""))
 
 
 def _check_sizes(shapes: Mapping[str, tuple[int, ...]], path: Path) -> None:
@@ -320,7 +368,7 @@ def _refine(hint: Architecture, steps: Sequence[Step], shapes: Shapes) -> Archit
     Only what can be read off safely is changed; the alignment proves or refutes the result.
     """
     convolutions = [shapes[step.parameters["weight"]] for step in steps if step.kind == "conv"]
-    linears = [shapes[step.parameters["weight"]] for step in steps if step.kind == "linear"]
+    linears = [_as_in_paddle(step, shapes) for step in steps if step.kind == "linear"]
     try:
         backbone, rest = hint.backbone, tuple(convolutions)
         if backbone.name == "PPLCNetV3":
@@ -335,8 +383,16 @@ def _refine(hint: Architecture, steps: Sequence[Step], shapes: Shapes) -> Archit
         elif head.name in ("CTCHead", "ClsHead", "PPLCNetHead"):
             head = replace(head, options={**head.options, "classes": linears[-1][1]})
     except (IndexError, KeyError, StopIteration, ValueError) as error:
-        raise ConversionError(f"the program's layers are not those of this network: {error}") from None
+        missing = isinstance(error, IndexError | StopIteration)
+        reason = "one of a kind that it has is missing" if missing else error
+        raise ConversionError(f"the program's layers are not those of this network: {reason}") from None
     return replace(hint, backbone=backbone, head=head)
+
+
+def _as_in_paddle(linear: Step, shapes: Shapes) -> tuple[int, ...]:
+    """[in, out] of a linear layer, however the program stores it."""
+    shape = shapes[linear.parameters["weight"]]
+    return shape[::-1] if linear.attributes.get("transpose_y") else shape
 
 
 def _refine_pplcnetv3(
@@ -409,10 +465,12 @@ def _refine_db_head(head: Component, steps: Sequence[Step]) -> Component:
 
 
 def convert_files(path: Path, template: Template | None = None, *, name: str, source: str = "") -> Converted:
-    """Convert whatever `path` is: a `.pdparams` file, an exported program's file, or the folder of an export."""
+    """Convert whatever `path` is: a `.pdparams`, a `.onnx`, an exported program's file, or the folder of an export."""
     path = Path(path)
     if not path.exists():
         raise Paddle2TorchError(f"{path} does not exist")
     if path.suffix == ".pdparams":
         return convert_checkpoint(path, template, name=name, source=source)
+    if path.suffix == ".onnx":
+        return convert_onnx(path, template, name=name, source=source)
     return convert_export(path, template, name=name, source=source)

@@ -34,10 +34,15 @@ class DownscaledDropout(nn.Module):
         super().__init__()
         self.p = p
 
+    @property
+    def factor(self) -> float:
+        """By what values are multiplied at inference, outside a layer."""
+        return 1 - self.p
+
     def forward(self, x: Tensor) -> Tensor:
         """x: float of any shape; returns the same shape."""
         if not self.training:
-            return x * (1 - self.p)
+            return x * self.factor
         return x * x.new_empty(x.shape).bernoulli_(1 - self.p)
 
     def extra_repr(self) -> str:

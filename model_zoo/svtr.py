@@ -24,11 +24,16 @@ class Attention(nn.Module):
         if dim % num_heads:
             raise ConfigError(f"hidden_dims {dim} cannot be shared out to num_heads {num_heads}")
         self.num_heads = num_heads
-        self.scale = (dim // num_heads) ** -0.5
+        self.scale: float = (dim // num_heads) ** -0.5
         self.qkv = nn.Linear(dim, dim * 3)
         self.attn_drop = nn.Dropout(attention_dropout)
         self.proj = nn.Linear(dim, dim)
         self.proj_drop = nn.Dropout(dropout)
+
+    @property
+    def factor(self) -> float:
+        """By what values are multiplied at inference, outside a layer."""
+        return self.scale
 
     def forward(self, x: Tensor) -> Tensor:
         """x: float (N, T, dim); returns the same shape."""

@@ -1,8 +1,8 @@
-"""One small program type for both of Paddle's export formats (`.pdmodel` and PIR `inference.json`).
+"""One small program type for Paddle's export formats (`.pdmodel` and PIR `inference.json`) and for ONNX.
 
 A program is what inference needs: operations in order, which values they read and write, their attributes. The
-two readers (`pdmodel.py`, `pir.py`) normalise names of operations and the order of their inputs, so that what
-aligns a program with a network (`align.py`) does not know which format it came from.
+readers (`pdmodel.py`, `pir.py`, `onnx_files`) normalise names of operations and the order of their inputs, so that
+what aligns a program with a network (`align.py`) does not know which format it came from.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Program:
     of values: the images that go in, the results that come out.
     """
 
-    format: Literal["legacy", "pir"]
+    format: Literal["legacy", "pir", "onnx"]
     operations: tuple[Operation, ...]
     values: Mapping[str, Value]
     parameters: tuple[str, ...]

@@ -6,6 +6,9 @@ the way goes to stderr. With `--json` stdout is one JSON document and nothing el
 
 from __future__ import annotations
 
+import errno
+import os
+import sys
 import warnings
 from typing import Any
 
@@ -13,7 +16,11 @@ import click
 
 from paddle2torch._version import __version__
 from paddle2torch.cli import bench, convert, export, read, train
+from paddle2torch.cli.output import echo, escape, let_go_of_stdout, write_any_text
 from paddle2torch.model_zoo.errors import Paddle2TorchError
+
+OF_STDOUT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE, errno.EBADF)
+"""What writing to standard output ends in: a full disk, a reader that is gone."""
 
 
 class Commands(click.Group):
@@ -23,22 +30,36 @@ class Commands(click.Group):
         """Names in order of definition, which is the order of use."""
         return list(self.commands)
 
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        """Run the command line: every text can be printed, whatever the encoding of the terminal or the locale is."""
+        write_any_text()
+        return super().main(*arguments, **options)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command. What the library warns of is a note, without the place in our code."""
         show = warnings.showwarning
 
         def note(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
             if category is UserWarning:
-                click.echo(f"note: {message}", err=True)
+                echo(f"note: {message}", err=True)
             else:
                 show(message, category, *place, **options)
 
         try:
             with warnings.catch_warnings():
                 warnings.showwarning = note
-                return super().invoke(ctx)
+                result = super().invoke(ctx)
+                sys.stdout.flush()
+                return result
         except Paddle2TorchError as error:
-            raise click.ClickException(str(error)) from None
+            raise click.ClickException(escape(str(error))) from None
+        except OSError as error:
+            # An error of a file has the file's name, one of standard output has none.
+            if error.filename is not None or error.errno not in OF_STDOUT:
+                raise
+            let_go_of_stdout()
+            reason = os.strerror(error.errno or 0)
+            raise click.ClickException(f"standard output cannot be written: {reason}; choose another place") from None
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from paddle2torch.cli.options import AS_JSON, PATH
-from paddle2torch.cli.output import print_json, print_table
+from paddle2torch.cli.output import echo, print_json, print_table
 from paddle2torch.model_zoo.errors import Paddle2TorchError
 from paddle2torch.progress import spinner
 
@@ -33,11 +33,11 @@ def bench_convert(weights: Path | None, repeat: int, as_json: bool) -> None:
         print_json(result.to_json())
         return
     _print_processes(result)
-    click.echo(
+    echo(
         f"convert takes {result.seconds_above_import:.2f} s more than import torch, and above it in memory "
         f"{result.memory_ratio:.2f} times the file ({result.file_size / 2**20:.0f} MiB)"
     )
-    click.echo(_machine(result))
+    echo(_machine(result))
 
 
 @bench.command("verify")
@@ -60,8 +60,8 @@ def bench_verify(model: str, reference: Path | None, repeat: int, as_json: bool)
         print_json(result.to_json())
         return
     _print_processes(result)
-    click.echo(f"verify takes {result.seconds_above_import:.2f} s more than import torch, against {result.reference}")
-    click.echo(_machine(result))
+    echo(f"verify takes {result.seconds_above_import:.2f} s more than import torch, against {result.reference}")
+    echo(_machine(result))
 
 
 @bench.command("growth")
@@ -85,7 +85,7 @@ def bench_growth_command(model: str, lines: tuple[int, ...], as_json: bool) -> N
         for count, run in zip(result.lines, result.processes, strict=True)
     ]
     print_table(("lines", "seconds", "lines/s", "peak MiB"), rows)
-    click.echo(_machine(result))
+    echo(_machine(result))
 
 
 @bench.command("network")
@@ -139,13 +139,13 @@ def bench_network_command(
             )
         header = ("engine", "median ms", "min", "max", "ours times as fast", "by floor", "peak MiB", "% as ours")
         print_table(header, rows)
-        click.echo(
+        echo(
             f"{result.model}, {'x'.join(map(str, result.shape))}: {result.multiply_adds / 1e9:.2f} G multiply-adds, "
             f"floor {1000 * result.floor:.1f} ms at {max(result.peaks) / 1e9:.0f} G/s "
             f"(before and after: {' and '.join(f'{peak / 1e9:.0f}' for peak in result.peaks)})"
         )
         _print_left_out(result.result)
-    click.echo(f"{results[0].result.threads} threads, {_machine(results[0].result)}")
+    echo(f"{results[0].result.threads} threads, {_machine(results[0].result)}")
 
 
 @bench.command("pages")
@@ -194,7 +194,7 @@ def bench_pages_command(images: tuple[Path, ...], as_json: bool, **options: Any)
         "lines as ours",
     )
     print_table(header, rows)
-    click.echo(f"{len(result.pages)} pages, {result.result.threads} threads, {_machine(result.result)}")
+    echo(f"{len(result.pages)} pages, {result.result.threads} threads, {_machine(result.result)}")
     _print_left_out(result.result)
 
 
@@ -232,7 +232,7 @@ def bench_train_command(paddleocr: Path, as_json: bool, **options: Any) -> None:
             )
         )
     print_table(("engine", "images/s", "median s", "spread s", "CPU s", "ours times as fast", "peak MiB", "loss"), rows)
-    click.echo(f"batch of {result.batch}, {result.result.threads} threads, {_machine(result.result)}")
+    echo(f"batch of {result.batch}, {result.result.threads} threads, {_machine(result.result)}")
     _print_left_out(result.result)
 
 
@@ -265,6 +265,6 @@ def _print_processes(result: Any) -> None:
 def _print_left_out(result: Any) -> None:
     """The engines that a benchmark did not run, and why."""
     for name, distributions in result.missing.items():
-        click.echo(f"left out: {name} ({', '.join(distributions)} not installed)")
+        echo(f"left out: {name} ({', '.join(distributions)} not installed)")
     for name, reason in result.left_out.items():
-        click.echo(f"left out: {name} ({reason})")
+        echo(f"left out: {name} ({reason})")

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from paddle2torch.cli.options import AS_JSON, PATH
-from paddle2torch.cli.output import print_json, print_notes, print_table
+from paddle2torch.cli.output import echo, print_json, print_notes, print_table
 from paddle2torch.model_zoo.errors import Paddle2TorchError
 from paddle2torch.progress import spinner
 
@@ -58,7 +58,7 @@ def info(name: str, as_json: bool) -> None:
 
     if not sys.stdout.isatty():
         for title, value in (("name", found.name), *zoo_tables.info_rows(found)):
-            click.echo(f"{title:<16} {value}")
+            echo(f"{title:<16} {value}")
         return
     from rich.console import Console
 
@@ -92,7 +92,7 @@ def convert(name: str, as_json: bool, **options: Any) -> None:
         print_json(conversion.to_json())
         return
     assert config.origin is not None
-    click.echo(
+    echo(
         f"{config.name}: {config.origin.kind} -> {config.form} form, {conversion.tensors} tensors, "
         f"read back bit for bit\n{conversion.folder}"
     )
@@ -138,7 +138,7 @@ def verify(
         from paddle2torch.parity.report import write_report
 
         write_report(results[0], report)
-        click.echo(f"report: {report}", err=True)
+        echo(f"report: {report}", err=True)
     if as_json:
         from paddle2torch.parity.report import as_data
 
@@ -168,15 +168,15 @@ def print_verification(result: Any, all_layers: bool) -> None:
         )
         for layer in layers
     ]
-    click.echo(f"{result.model} ({result.form} form) against {result.reference}, Paddle {result.paddle_version}")
+    echo(f"{result.model} ({result.form} form) against {result.reference}, Paddle {result.paddle_version}")
     print_table(("layer", "kind", "shape", "local abs", "rel", "accumulated abs", "rel", ""), rows)
     for line in result.lines:
         mark = "ok" if line.holds else "FAILS"
-        click.echo(f"  {line.image}: {line.torch_text!r} {line.torch_score:.4f}, Paddle {line.paddle_text!r}  {mark}")
+        echo(f"  {line.image}: {line.torch_text!r} {line.torch_score:.4f}, Paddle {line.paddle_text!r}  {mark}")
     for gap in result.not_covered:
-        click.echo(f"  not covered: {gap}")
+        echo(f"  not covered: {gap}")
     holding = sum(layer.holds for layer in result.layers)
     verdict = f"{holding} of {len(result.layers)} layers hold; output differs by {result.output.absolute:.1e}"
     if result.first_failure is not None:
         verdict += f"; look at {result.first_failure.path}"
-    click.secho(f"{'EQUAL' if result.holds else 'NOT EQUAL'}: {verdict}", bold=True)
+    echo(f"{'EQUAL' if result.holds else 'NOT EQUAL'}: {verdict}", bold=True)

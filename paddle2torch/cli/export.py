@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from paddle2torch.cli.options import AS_JSON, PATH
-from paddle2torch.cli.output import print_json, print_notes
+from paddle2torch.cli.output import echo, print_json, print_notes
 from paddle2torch.progress import spinner
 
 
@@ -35,11 +35,11 @@ def export(model: str, to: str, target: Path | None, as_json: bool, force: bool,
         print_json(result.to_json())
         return
     if result.checked_by is not None:
-        click.echo(
+        echo(
             f"{result.checked_by} beside PyTorch, {len(result.checks)} inputs: the outputs differ by at most "
             f"{result.worst:.1e} of the largest value; PyTorch's own rounding is {result.rounding:.1e}"
         )
-    click.echo(str(result.target))
+    echo(str(result.target))
 
 
 @click.command()
@@ -61,4 +61,4 @@ def push(model: str, repo: str, **options: Any) -> None:
     with spinner(f"pushing {model} to {repo}"):
         pushed = run(obtain_converted(model), repo, **options)
     print_notes(pushed.notes)
-    click.echo(pushed.url)
+    echo(pushed.url)

@@ -2,37 +2,101 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import os
+import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
+
+# Control characters, but not the line feed and tab; marks that turn the direction of what follows, but not those of
+# right-to-left text itself; other ends of lines.
+_MISLEADING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+
+
+def escape(text: str, *, lines: bool = True) -> str:
+    """`text` as it may be sent to a terminal: what would move its cursor, set its title or turn text is shown escaped.
+
+    lines: whether line feeds and tabs stay.
+    """
+    text = _MISLEADING.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
+    return text if lines else text.replace("\n", "\\n").replace("\t", "\\t")
+
+
+def echo(text: str, *, err: bool = False, bold: bool = False) -> None:
+    """Print a line, escaped."""
+    click.secho(escape(text), err=err, bold=bold)
+
+
+class Terminal(io.TextIOBase):
+    """A stream to a terminal, which is written to escaped."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str, /) -> int:
+        self._stream.write(escape(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+
+def write_any_text() -> None:
+    """Let standard output take every character: a file or a pipe as UTF-8, a terminal with ? for what it lacks.
+
+    On Windows a redirected output has the code page's encoding, in the POSIX locale it is ASCII. What was not UTF-8 in
+    the name of a file is written as it was.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if not isinstance(stream, io.TextIOWrapper):
+            continue
+        if stream.isatty():
+            stream.reconfigure(errors="replace")
+        elif stream is sys.stdout:
+            stream.reconfigure(encoding="utf-8", errors="surrogateescape")
+
+
+def let_go_of_stdout() -> None:
+    """Throw away what could not be written, so that the end of the process does not try it again."""
+    with contextlib.suppress(OSError, ValueError):
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, sys.stdout.fileno())
+        os.close(nothing)
 
 
 def print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     """Columns as wide as they need: no line is cut, so that the output can be searched and piped."""
-    widths = [max(len(str(row[i])) for row in (header, *rows)) for i in range(len(header))]
+    header, *rows = [tuple(escape(str(cell), lines=False) for cell in row) for row in (header, *rows)]
+    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
     for index, row in enumerate((header, *rows)):
-        text = "  ".join(str(cell).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        click.secho(text, bold=index == 0)
+        text = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        echo(text, bold=index == 0)
 
 
 def print_json(data: Any) -> None:
-    click.echo(json.dumps(data, ensure_ascii=False, indent=2))
+    text = json.dumps(data, ensure_ascii=False, indent=2)
+    # What JSON itself leaves as it is, it can also write as an escape.
+    click.echo(_MISLEADING.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
 
 
 def print_notes(notes: Sequence[str]) -> None:
     """What should be known about a result, on stderr."""
     for note in notes:
-        click.echo(f"note: {note}", err=True)
+        echo(f"note: {note}", err=True)
 
 
 @contextmanager
 def page_progress() -> Iterator[tuple[Callable[[int], None], Callable[[Any], None]]]:
     """Sources done and to do on stderr, where that is a terminal; yields what to tell their number, and each page."""
     from rich.console import Console
+    from rich.markup import escape as markup
     from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
@@ -45,6 +109,10 @@ def page_progress() -> Iterator[tuple[Callable[[int], None], Callable[[Any], Non
 
         def finished(page: Any) -> None:
             last = page.number is None or page.number == getattr(page, "count", None)
-            progress.update(task, advance=1 if last else 0, description=f"reading {Path(page.source).name}")
+            progress.update(
+                task,
+                advance=1 if last else 0,
+                description=f"reading {markup(escape(Path(page.source).name, lines=False))}",
+            )
 
         yield started, finished

@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, cast
 
 import click
 
 from paddle2torch.cli.options import AS_JSON, BFLOAT16, PATH, QUANTIZED, dtype_of
-from paddle2torch.cli.output import page_progress, print_json, print_table
+from paddle2torch.cli.output import Terminal, echo, page_progress, print_json, print_table
 from paddle2torch.model_zoo.errors import Paddle2TorchError
 from paddle2torch.progress import spinner
 
@@ -40,16 +40,16 @@ def quantize(model: str, inputs: tuple[str, ...], as_json: bool) -> None:
     if as_json:
         print_json({**asdict(result), "path": str(result.path)})
         return
-    click.echo(
+    echo(
         f"{model}: {len(result.convolutions)} convolutions in int8, {result.share:.0%} of the multiply-adds of all, "
         f"measured on {result.images} images"
     )
     value = "probability" if agreement.what == "pixels of text" else "score"
-    click.echo(
+    echo(
         f"on {result.held_back} others: {agreement.same} of {agreement.total} {agreement.what}; largest difference of "
         f"a {value} {agreement.largest:.3f}"
     )
-    click.echo(str(result.path))
+    echo(str(result.path))
 
 
 @click.command("compile")
@@ -71,7 +71,7 @@ def compile_command(models: tuple[str, ...], quantized: bool, bfloat16: bool, as
         with spinner(f"compiling {model}", not as_json):
             packages.append(compile_model(obtain_converted(model), quantized=quantized, dtype=dtype_of(bfloat16)))
         if not as_json:
-            click.echo(f"{model}: {packages[-1]}")
+            echo(f"{model}: {packages[-1]}")
     if as_json:
         print_json([{"model": m, "package": str(p)} for m, p in zip(models, packages, strict=True)])
 
@@ -187,7 +187,7 @@ def ocr(
         failures = run_job(
             pipeline,
             inputs,
-            stream=sys.stdout,
+            stream=cast(TextIO, Terminal(sys.stdout)) if sys.stdout.isatty() else sys.stdout,
             format="json" if as_json else format,
             output=output,
             resume=resume,
@@ -196,5 +196,5 @@ def ocr(
             finished=finished,
         )
     for failure in failures:
-        click.echo(f"not read: {failure.message}", err=True)
+        echo(f"not read: {failure.message}", err=True)
     sys.exit(1 if failures else 0)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from paddle2torch.cli.options import AS_JSON, PATH
-from paddle2torch.cli.output import print_json, print_notes, print_table
+from paddle2torch.cli.output import echo, print_json, print_notes, print_table
 from paddle2torch.model_zoo.errors import Paddle2TorchError
 
 
@@ -25,7 +25,7 @@ def init(name: str, output: Path, yml: Path | None) -> None:
     from paddle2torch.training.recipes import init as run
 
     print_notes(run(name, output, yml=yml))
-    click.echo(str(output))
+    echo(str(output))
 
 
 def with_settings(command: Any) -> Any:
@@ -55,7 +55,7 @@ def train(config: Path, model_config: Path | None, assignments: tuple[str, ...],
     settings, model = read_settings(config, model_config, assignments)
     result = run(settings, model, resume=resume)
     best = "" if result.best is None else f", best {result.best:.4f} at step {result.best_step}"
-    click.echo(f"{result.steps} steps{best}\n{result.folder}")
+    echo(f"{result.steps} steps{best}\n{result.folder}")
 
 
 @click.command("eval")
@@ -95,7 +95,7 @@ def eval_command(
     chosen = model or (str(best) if best.is_dir() else settings.pretrained)
     if chosen is None:
         raise Paddle2TorchError("nothing is trained yet and the settings start from nothing: say --model")
-    click.echo(f"evaluating {chosen}", err=True)
+    echo(f"evaluating {chosen}", err=True)
     evaluation = evaluate(settings, load_pretrained(chosen))
     print_notes(evaluation.lines())
     if as_json:

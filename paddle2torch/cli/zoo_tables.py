@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from paddle2torch.cli.output import escape
 from paddle2torch.model_zoo.config import CTCDecode
 from paddle2torch.model_zoo.languages import LANGUAGES
 from paddle2torch.zoo.models import OwnModel, ZooModel, languages_of
@@ -28,7 +29,7 @@ def print_models(models: Sequence[ZooModel], console: Console, own: Sequence[Own
             cell.rjust(width) if i == 3 else cell.ljust(width)
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
-        line = Text("  ".join(cells).rstrip(), style="bold" if index == 0 else "", no_wrap=True)
+        line = Text(escape("  ".join(cells).rstrip(), lines=False), style="bold" if index == 0 else "", no_wrap=True)
         # Whole names: they are what one types.
         line.truncate(console.width, overflow="ellipsis")
         console.print(line)
@@ -50,12 +51,12 @@ def model_rows(models: Sequence[ZooModel], own: Sequence[OwnModel] = ()) -> Iter
 
 def print_info(info: Info, console: Console) -> None:
     """All there is to say about one model."""
-    console.print(Text(info.name, style="bold"))
+    console.print(Text(escape(info.name, lines=False), style="bold"))
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True, style="dim")
     table.add_column(overflow="fold")
     for name, value in info_rows(info):
-        table.add_row(name, Text(value))
+        table.add_row(name, Text(escape(value, lines=False)))
     console.print(table)
 
 

@@ -7,6 +7,7 @@ source whose file is there is done.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import re
@@ -19,7 +20,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
 
-from paddle2torch.atomic import land_file
+from paddle2torch.atomic import WriteError, land_file
 from paddle2torch.model_zoo.errors import ConfigError, FileFormatError
 from paddle2torch.ocr.pages import STDIN, Failure
 from paddle2torch.ocr.reading_order import reading_blocks
@@ -350,11 +351,29 @@ def write_stream(results: Results, format: str, stream: TextIO) -> None:
 def append_pages(results: Results, path: Path) -> None:
     """Append pages to a JSON-lines file as they are read.
 
-    A killed run leaves all pages but the last, and of that at most a part, which `finished_pages` cuts off.
+    A killed run leaves all pages but the last, and of that at most a part, which `finished_pages` cuts off. Raises
+    `WriteError` for a place that cannot be written, or not any more.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a", encoding="utf-8") as stream:
-        write_stream(results, "jsonl", stream)
+    with _write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stream = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed below
+    try:
+        for part in _json_lines(results):
+            with _write_errors(path):
+                stream.write(part)
+                stream.flush()
+    finally:
+        # What could not be written is thrown away: closing would try it again.
+        with contextlib.suppress(OSError):
+            stream.close()
+
+
+@contextlib.contextmanager
+def _write_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(f"{path} cannot be written: {error.strerror or error}; choose another place") from error
 
 
 def finished_pages(path: Path) -> set[tuple[str, int]]:
@@ -365,8 +384,13 @@ def finished_pages(path: Path) -> set[tuple[str, int]]:
     """
     if not path.exists():
         return set()
+    if not path.is_file():
+        what = "a folder" if path.is_dir() else "not a regular file"
+        raise ConfigError(f"{path} is {what}; lines of JSON go to a file: choose another name")
     done: set[tuple[str, int]] = set()
-    with open(path, "r+b") as file:
+    with _write_errors(path):
+        file = open(path, "r+b")  # noqa: SIM115 - closed below
+    with file:
         complete = 0
         for number, line in enumerate(file, 1):
             if not line.endswith(b"\n"):

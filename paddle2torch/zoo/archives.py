@@ -219,6 +219,7 @@ def _reading_errors(archive: Path) -> Iterator[None]:
         OSError,  # also what a seek to a place that a header made up gives
         EOFError,
         ValueError,
+        IndexError,  # a zip's name of no letter
         OverflowError,
         NotImplementedError,  # a zip of a later version
         RecursionError,  # a chain of extended headers

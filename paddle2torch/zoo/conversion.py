@@ -12,6 +12,7 @@ from paddle2torch._version import __version__
 from paddle2torch.cache import make_private, zoo_dir
 from paddle2torch.converters import templates
 from paddle2torch.converters.convert import Converted, convert_files
+from paddle2torch.converters.onnx_files.description import describe_onnx
 from paddle2torch.converters.paddle_files.exports import find_program
 from paddle2torch.converters.programs.convert import convert_program
 from paddle2torch.converters.templates import Charset, Template
@@ -62,13 +63,13 @@ def convert(
     as_program: bool = False,
     named_only: bool = False,
 ) -> Conversion:
-    """Convert Paddle files to PyTorch.
+    """Convert Paddle or ONNX files to PyTorch.
 
     Args:
         name: a name of the zoo, whose card then says what the files do not, or any name for a model of your own,
             with `weights`.
-        weights: a `.pdparams` file, or an export: its folder, or its `.pdmodel` or `inference.json`. Without it the
-            sources of the card are tried.
+        weights: a `.pdparams` file, or an export: its folder, its `.pdmodel` or `inference.json`, or an `.onnx`.
+            Without it the sources of the card are tried.
         config: the PaddleOCR yml that the model was trained or exported with.
         charset: the character set it was trained with, one character a line.
         use_space_char: whether a space follows the set (PaddleOCR's setting of that name), where neither the yml
@@ -176,13 +177,19 @@ def _template(
     charset: str | Path | None,
     use_space_char: bool | None,
 ) -> Template | None:
-    """What is known before the tensors are read: the yml over the export's own over the card."""
+    """What is known before the tensors are read: the yml over the export's own over the card.
+
+    An `.onnx` may lie in a folder with others: `inference.yml` is that of `inference.onnx`.
+    """
     known: list[Template] = []
     if config is not None:
         known.append(templates.from_yml(Path(config), charset_given=charset is not None))
     beside = (path if path.is_dir() else path.parent) / "inference.yml"
-    if config is None and path.suffix != ".pdparams" and file_in(beside.parent, beside.name).is_file():
+    exported = path.suffix != ".pdparams" if path.suffix != ".onnx" else path.name == "inference.onnx"
+    if config is None and exported and file_in(beside.parent, beside.name).is_file():
         known.append(templates.from_yml(beside, charset_given=charset is not None))
+    if path.suffix == ".onnx":
+        known.append(describe_onnx(path))
     if card is not None:
         known.append(templates.from_card(card))
     template = None

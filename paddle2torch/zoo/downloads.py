@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import mktime_tz, parsedate_tz
 from pathlib import Path
+from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import requests
@@ -39,7 +40,8 @@ MAX_REDIRECTS = 10
 
 _CHUNK = 16 * 1024
 _AGAIN = (408, 425, 429, 500, 502, 503, 504)
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,15})-([0-9]{1,15})/([0-9]{1,15})")
+_NUMBER = re.compile(r"[0-9]{1,15}")
 
 Report = Callable[[int, int | None], None]
 
@@ -141,20 +143,25 @@ def _open(session: requests.Session, watch: Watch, url: str, headers: dict[str, 
         with watch.at_most(ANSWER_SECONDS, f"no whole answer within {ANSWER_SECONDS:.0f} s"):
             response = _ask(session, place, headers)
         _check_whole(watch)
-        target = session.get_redirect_target(response)
-        if target is None:
-            return response
-        response.close()
-        place = urljoin(place, target)
+        try:
+            target = session.get_redirect_target(response)
+            if target is None:
+                return response
+            response.close()
+            place = urljoin(place, target)
+        except ValueError:  # no UTF-8, or no address
+            raise SourceError("redirected to what is no address") from None
         _check_protected(url, place)
     raise SourceError(f"more than {MAX_REDIRECTS} redirects")
 
 
 def _ask(session: requests.Session, url: str, headers: dict[str, str]) -> requests.Response:
     try:
-        return session.get(
-            url, headers=headers, stream=True, timeout=(CONNECT_SECONDS, READ_SECONDS), allow_redirects=False
-        )
+        request = session.prepare_request(requests.Request("GET", url, headers=headers))
+        place = request.url or url
+        settings: Any = session.merge_environment_settings(place, {}, True, None, None)
+        # Not through `session.send`, which reads the body of a redirect to its end even where it is not to follow it.
+        return session.get_adapter(place).send(request, timeout=(CONNECT_SECONDS, READ_SECONDS), **settings)
     except (requests.exceptions.SSLError, requests.exceptions.ProxyError) as error:
         raise UnreachableError(_short(error)) from error
     except requests.ConnectTimeout as error:
@@ -252,7 +259,7 @@ def _resumable(part: Path, url: str) -> tuple[int, _PartState | None]:
     try:
         state = from_json(_PartState, json.loads(_state_path(part).read_text(encoding="utf-8")), part.name)
         have = part.stat().st_size
-    except (OSError, ValueError, ConfigError):
+    except (OSError, ValueError, RecursionError, ConfigError):
         return 0, None
     if state.url != url or have == 0 or (state.total is not None and have > state.total):
         return 0, None
@@ -278,14 +285,14 @@ def _validator(response: requests.Response) -> str | None:
 
 def _content_length(response: requests.Response) -> int | None:
     length = response.headers.get("Content-Length", "")
-    return int(length) if length.isdecimal() else None
+    return int(length) if _NUMBER.fullmatch(length) else None
 
 
 def _retry_after(response: requests.Response) -> float | None:
     """Seconds that the server asks to wait, at most `MAX_RETRY_AFTER`."""
     value = response.headers.get("Retry-After", "")
     date = parsedate_tz(value)
-    if value.isdecimal():
+    if _NUMBER.fullmatch(value):
         seconds = float(value)
     elif date is not None:
         seconds = mktime_tz(date) - time.time()

@@ -59,7 +59,7 @@ def _read(path: Path) -> _Seen | None:
         return from_json(_Seen, json.loads(path.read_text(encoding="utf-8")), str(path))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, ConfigError) as error:
+    except (OSError, ValueError, RecursionError, ConfigError) as error:
         raise SourceError(
             f"{path}, which says what came the last time, cannot be read: {error}. Remove it to take what comes now"
         ) from None

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -35,8 +37,8 @@ from paddle2torch.model_zoo.show import show, show_all, show_text
 WEIGHTS_NAME = "model.safetensors"
 _FLOATING = ("F16", "BF16", "F32", "F64")
 
-MOST_BYTES_INT8 = 2 * MOST_PARAMETERS
-"""Of a file of int8 weights: a byte each, and their scales."""
+MOST_BYTES = 16 * MOST_PARAMETERS
+"""Of a file of tensors: weights in float64, or float32 with two moments and an average of each for a training."""
 
 INT8_NAME = "int8.safetensors"
 """Beside the weights, where the model was quantized (`paddle2torch.quantization`)."""
@@ -86,7 +88,10 @@ def _opened(path: Path) -> Iterator[Any]:
     """The safetensors file at `path`; raises `FileFormatError` where it is none, `Paddle2TorchError` where it is not a
     file that can be opened.
     """
-    open_regular(path).close()
+    with open_regular(path) as stored:
+        size = os.fstat(stored.fileno()).st_size
+    if size > MOST_BYTES:
+        raise FileFormatError(f"{path} has {size:,} bytes, more than the tensors of any network")
     try:
         with safe_open(path, framework="pt") as file:
             yield file
@@ -153,8 +158,9 @@ def load_quantized(folder: Path) -> Network:
         # Before the tensors are read, which may be many.
         if (file.metadata() or {}).get("weights") != digest_of(network):
             raise FileFormatError(f"{path} was made of other weights than those beside it: quantize the model again")
-    if path.stat().st_size > MOST_BYTES_INT8:
-        raise FileFormatError(f"{path} is larger than the int8 form of any network")
+        size = sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118
+        if size > 2 * sum(tensor.numel() for tensor in network.state_dict().values()):
+            raise FileFormatError(f"{path} has {size:,} numbers, more than the int8 form of the weights beside it")
     tensors, _ = read_state(path)
     try:
         return quantize_network(fold(network), tensors)

@@ -167,23 +167,29 @@ def _ask(repo: str, revision: str | None) -> Any:
     api = HfApi(constants.ENDPOINT)
 
     def ask() -> Any:
-        return api.model_info(repo, revision=revision, files_metadata=True, timeout=READ_SECONDS)
+        try:
+            return api.model_info(repo, revision=revision, files_metadata=True, timeout=READ_SECONDS)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            # The library takes the answer for what it should be. Its own errors are none of these but for ValueError.
+            if type(error).__module__ != "builtins":
+                raise
+            raise SourceError(f"{repo}: the Hub's answer is not about a model ({type(error).__name__})") from error
 
     info = _guarded(repo, lambda: bounded(lambda: _retried(ask), seconds=ANSWER_SECONDS, most=_ANSWER_BYTES_AT_MOST))
-    if not _COMMIT.fullmatch(info.sha or ""):
+    if not isinstance(info.sha, str) or not _COMMIT.fullmatch(info.sha):
         raise SourceError(f"{repo}: the Hub names no commit but {info.sha!r:.80}")
     return info
 
 
 def _download(repo: str, info: Any, target: Path) -> None:
-    listed = {file.rfilename: file for file in info.siblings or ()}
+    listed = {file.rfilename: file for file in info.siblings or () if isinstance(file.rfilename, str)}
     missing = [name for name in (CONFIG_NAME, WEIGHTS_NAME) if name not in listed]
     if missing:
         raise SourceError(f"{repo} at {info.sha} is no model of paddle2torch: it has no {' and no '.join(missing)}")
     for name, most in ((CONFIG_NAME, _CONFIG_BYTES_AT_MOST), (WEIGHTS_NAME, MAX_BYTES)):
-        if not 0 < (listed[name].size or 0) <= most:
+        if not isinstance(listed[name].size, int) or not 0 < listed[name].size <= most:
             raise SourceError(
-                f"{repo}: {name} has {listed[name].size} bytes by the Hub's account; {most:,} is the limit"
+                f"{repo}: {name} has {listed[name].size!r:.40} bytes by the Hub's account; {most:,} is the limit"
             )
     digests = {}
     size = sum(listed[name].size for name in (CONFIG_NAME, WEIGHTS_NAME))
@@ -237,7 +243,7 @@ def _is_whole(folder: Path) -> bool:
     try:
         record = json.loads((folder / RECORD_NAME).read_text(encoding="utf-8"))["sha256"]
         return all(sha256_of(folder / name) == record[name] for name in (CONFIG_NAME, WEIGHTS_NAME))
-    except (OSError, ValueError, KeyError, TypeError, Paddle2TorchError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, Paddle2TorchError):
         return False
 
 
@@ -246,10 +252,14 @@ def _figures(path: Path, config: ModelConfig) -> dict[str, Any]:
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
         found = next((entry for entry in entries if entry["model"] == config.name), None)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(f"{path} is not what `paddle2torch verify --json` prints: {error!r}") from None
     if found is None:
         raise ConfigError(f"{path} has no figures of {config.name}")
+    try:
+        hub_card(config, "org/name", "other", found)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{path} is not what `paddle2torch verify --json` prints: {error!r:.200}") from None
     return dict(found)
 
 

@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 
 from paddle2torch.atomic import land_folder, repair_folder
 from paddle2torch.cache import cache_dir, one_at_a_time
+from paddle2torch.converters.onnx_files.model import read_onnx
 from paddle2torch.converters.paddle_files.files import sha256_of
 from paddle2torch.model_zoo.cards import Card, HubSource, Source, UrlSource, WheelSource
 from paddle2torch.model_zoo.errors import ConfigError, FileFormatError, SourceError
@@ -151,9 +152,13 @@ def _local(path: Path) -> Obtained:
         raise ConfigError(
             f"{path} holds the optimiser's state; the weights are in {path.with_suffix('.pdparams').name}"
         )
+    if path.suffix == ".onnx":
+        digests = {file.name: sha256_of(file) for file in (path, *read_onnx(path).external_files)}
+        return Obtained(path, "inference", f"local file {path}", None, digests)
     if path.suffix != ".pdparams":
         raise ConfigError(
-            f"{path} is neither a .pdparams, nor a .tar, nor a file of an export ({', '.join(EXPORT_NAMES)})"
+            f"{path} is neither a .pdparams, nor a .onnx, nor a .tar, nor a file of an export "
+            f"({', '.join(EXPORT_NAMES)})"
         )
     # The user's own choice, wherever it links to.
     return Obtained(path, "training", f"local file {path}", None, {path.name: sha256_of(path)})
@@ -227,7 +232,7 @@ def _cached(folder: Path, form: SourceForm, sources: tuple[Source, ...] | None, 
             if sha256_of(folder / name) != digest:
                 tried.append(f"local cache: {folder / name} has changed since it came")
                 return None
-    except (ConfigError, OSError, ValueError) as error:
+    except (ConfigError, OSError, ValueError, RecursionError) as error:
         tried.append(f"local cache: {folder} is incomplete ({error})")
         return None
     return _found(folder, form, record)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -32,7 +33,12 @@ def converted(ch_export: Path, tmp_path: Path) -> Path:
 
 def test_help_loads_nothing_heavy() -> None:
     code = "import sys; from paddle2torch.cli import main; main(['--help'], standalone_mode=False); print(*sys.modules)"
-    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    output = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
     modules = set(output.splitlines()[-1].split())
     assert not modules & {"torch", "numpy", "cv2", "paddle", "safetensors", "requests", "huggingface_hub"}
     assert "convert" in output
@@ -144,3 +150,56 @@ def test_read_in_bfloat16(converted: Path) -> None:
     scores = [line["score"] for line in lines]
     assert scores[0] != scores[1]
     assert abs(scores[0] - scores[1]) < 0.1
+
+
+# Where the output goes
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"PYTHONIOENCODING": "cp1252"},
+        {"PYTHONIOENCODING": "ascii"},
+        {"PYTHONIOENCODING": "cp932:strict"},
+        {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
+    ],
+    ids=lambda environment: ",".join(environment.values()),
+)
+def test_any_text_reaches_a_file_or_a_pipe(environment: dict[str, str]) -> None:
+    code = (
+        "import click; from paddle2torch import cli; from paddle2torch.cli.output import print_json\n"
+        "@click.command()\ndef text(): print('纯臻 € ß عام'); print_json(['纯']); click.echo('é', err=True)\n"
+        "cli.main.add_command(text); cli.main(['text'])"
+    )
+    code = code.encode("ascii", "backslashreplace").decode()
+    plain = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHONIO", "PYTHONUTF8", "LC_"))}
+    done = subprocess.run(
+        [sys.executable, "-c", code.encode("ascii", "backslashreplace").decode()],
+        capture_output=True,
+        env={**plain, **environment, "LANG": ""},
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.decode("utf-8").splitlines() == ["纯臻 € ß عام", "[", '  "纯"', "]"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("arguments", [["list"], ["list", "--json"]])
+def test_a_full_disk_behind_standard_output_is_one_message(arguments: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "paddle2torch.cli", *arguments]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr == "Error: standard output cannot be written: No space left on device; choose another place\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows says something else")
+def test_a_closed_pipe_is_one_message() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "paddle2torch.cli", "list"], stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60
+    )
+    os.close(writer)
+    assert done.returncode == 1
+    assert done.stderr == "Error: standard output cannot be written: Broken pipe; choose another place\n"

@@ -211,3 +211,13 @@ def test_detector_refuses_what_cannot_be_read() -> None:
     classifier = replace(config, task="cls", preprocess=ClsPreprocess(), postprocess=ClsPostprocess())
     with pytest.raises(ConfigError, match="not a detector"):
         Detector(Network(good).eval(), classifier)
+
+
+@pytest.mark.parametrize("side", [960, 4000, 4096, 65_536])
+@pytest.mark.parametrize("limit_type", ["max", "min", "resize_long"])
+def test_no_side_of_the_input_is_longer_than_the_limit(
+    side: int, limit_type: Literal["max", "min", "resize_long"]
+) -> None:
+    config = DetPreprocess(limit_side_len=side, limit_type=limit_type)
+    for height, width in ((5000, 5000), (10, 10_000), (100, 100), (1, 1)):
+        assert max(input_size(height, width, config)) <= MAX_SIDE

@@ -431,14 +431,14 @@ def test_answers_that_go_on_for_ever_before_the_real_one(
 def test_endless_bodies_of_redirects_and_endless_chunk_lengths_are_not_read(
     server: Server, part: Path, length: str
 ) -> None:
-    sent = [0]
+    sent, sound = [0], length.endswith("\n")
 
     def endless(handler: BaseHTTPRequestHandler) -> None:
         handler.close_connection = True
         handler.wfile.write(f"HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\n{length}".encode())
         with contextlib.suppress(OSError):
             while sent[0] < 1 << 30:
-                sent[0] += handler.wfile.write((b"10000\r\n" if length.endswith("\n") else b"") + bytes(0x10000))
+                sent[0] += handler.wfile.write(b"10000\r\n" + bytes(0x10000) + b"\r\n" if sound else bytes(0x10000))
 
     server.script = [endless, serve()]
     download(server.url, part)
@@ -460,3 +460,20 @@ def test_a_chunk_length_without_an_end(server: Server, part: Path) -> None:
     with pytest.raises(SourceError, match="connection was cut"):
         download(server.url, part)
     assert sent[0] < 64 << 20
+
+
+@pytest.mark.parametrize("place", ["http://[::1", "file:///etc/passwd", "\xff\xfe", "http://"])
+def test_redirects_to_what_is_no_address(server: Server, part: Path, place: str) -> None:
+    server.script = [status(302, Location=place)]
+    with pytest.raises(SourceError):
+        download(server.url, part)
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "\xb2", "-1", "1e3"])
+def test_numbers_of_headers_that_are_none(server: Server, part: Path, number: str) -> None:
+    def odd(handler: BaseHTTPRequestHandler) -> None:
+        head(handler, 503, Retry_After=number, Content_Length=0)
+
+    server.script = [odd, lambda handler: head(handler, 206, Content_Range=f"bytes 0-1/{number}", Content_Length=0)]
+    with pytest.raises(SourceError):
+        download(server.url, part)

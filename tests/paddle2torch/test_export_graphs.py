@@ -22,7 +22,7 @@ from material import ROOT, SHARED
 from small_models import lstm_config
 from tiny_training import TinyBatches, tiny_config, tiny_settings
 
-from paddle2torch import export
+from paddle2torch import convert, export
 from paddle2torch.cli import main
 from paddle2torch.compiled.serving import Check, captured, compare, example_images, served
 from paddle2torch.converters.convert import convert_checkpoint, convert_export
@@ -150,6 +150,17 @@ def rapidocr(**options: Any) -> Any:
     if importlib.util.find_spec("rapidocr_onnxruntime") is None:
         pytest.skip("needs rapidocr-onnxruntime")
     return importlib.import_module("rapidocr_onnxruntime").RapidOCR(**options)
+
+
+def test_our_own_onnx_comes_back_as_the_model(left: Left, tmp_path: Path) -> None:
+    """Settings and characters from its metadata; normalisations, which the exporter folds, as biases."""
+    before, conversion = load_model(left.folder), convert("again", weights=left.onnx.target, output=tmp_path / "again")
+    after = load_model(conversion.folder)
+    assert (after.config.charset, after.config.preprocess) == (before.config.charset, before.config.preprocess)
+    assert after.config.with_form("training").head.options["ctc"] == before.config.head.options["ctc"]
+    with torch.inference_mode():
+        for image in example_images(before.config):
+            assert float((fuse(before)(image) - after(image)).abs().max()) < 1e-6
 
 
 def test_train_fuse_export_and_the_same_texts_everywhere(left: Left, tmp_path: Path) -> None:

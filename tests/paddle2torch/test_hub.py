@@ -570,3 +570,13 @@ def test_a_hub_that_drips(server: HubServer, monkeypatch: pytest.MonkeyPatch, be
     with pytest.raises(SourceError, match=r"not answered wholly within|comes too slowly"):
         load_pretrained("me/small")
     assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize(
+    "figures", [[{"model": "small"}], [{"model": "small", "layers": [1]}], [{"model": "small", "layers": 3}]]
+)
+def test_figures_that_are_none(server: HubServer, folder: Path, tmp_path: Path, figures: list[object]) -> None:
+    (tmp_path / "figures.json").write_text(json.dumps(figures))
+    with pytest.raises(ConfigError, match="is not what `paddle2torch verify --json` prints"):
+        push(folder, "me/small", verification=tmp_path / "figures.json")
+    assert server.calls == []

@@ -13,10 +13,11 @@ import pytest
 from click.testing import CliRunner
 
 from paddle2torch import cli
-from paddle2torch.model_zoo.errors import ConfigError, FileFormatError
-from paddle2torch.ocr.formats import PageText, TextLine, TextWord
+from paddle2torch.atomic import WriteError
+from paddle2torch.model_zoo.errors import ConfigError, FileFormatError, Paddle2TorchError
+from paddle2torch.ocr.formats import PageText, TextLine, TextWord, append_pages
 from paddle2torch.ocr.job import run_job
-from paddle2torch.ocr.pages import Failure, Page
+from paddle2torch.ocr.pages import Failure, Page, read_pages
 
 BOX = np.array([[1, 1], [30, 1], [30, 12], [1, 12]], np.float32)
 
@@ -125,3 +126,24 @@ def test_the_command(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         CliRunner().invoke(cli.main, ["ocr", str(folder), "-o", str(tmp_path / "o"), "--format", "hocr"]).exit_code == 0
     )
     assert (tmp_path / "o" / "2.png.hocr").is_file()
+
+
+def test_lines_that_cannot_be_written_are_one_message(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "folder.jsonl").mkdir()
+    (tmp_path / "file").touch()
+    for output, resume, message in (
+        (tmp_path / "folder.jsonl", True, r"folder\.jsonl is a folder; .* choose another name"),
+        (tmp_path / "file" / "pages.jsonl", False, r"pages\.jsonl cannot be written: .*; choose another place"),
+        (Path("/proc/pages.jsonl"), False, r"pages\.jsonl cannot be written: .*; choose another place"),
+    ):
+        with pytest.raises(Paddle2TorchError, match=message):
+            job(Reader(), folder, output=output, resume=resume)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_disk_that_fills_up_under_the_lines_is_one_message(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "pages.jsonl").symlink_to("/dev/full")
+    with pytest.raises(ConfigError, match="is not a regular file"):
+        job(Reader(), folder, output=tmp_path / "pages.jsonl", resume=True)
+    with pytest.raises(WriteError, match="No space left on device; choose another place"):
+        append_pages(Reader().read_pages(read_pages([str(folder / "0.png")])), tmp_path / "pages.jsonl")

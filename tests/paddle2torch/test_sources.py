@@ -406,14 +406,14 @@ def test_a_tar_that_was_fetched_by_hand(tmp_path: Path, home: Path, form: str) -
 
 def test_paths_that_are_no_weights(tmp_path: Path) -> None:
     (tmp_path / "best.pdopt").write_bytes(b"")
-    (tmp_path / "model.onnx").write_bytes(b"")
+    (tmp_path / "model.pth").write_bytes(b"")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match=r"no\.pdparams: no such file"):
         obtain_local(tmp_path / "no.pdparams")
     with pytest.raises(ConfigError, match=r"optimiser's state; the weights are in best\.pdparams"):
         obtain_local(tmp_path / "best.pdopt")
-    with pytest.raises(ConfigError, match=r"model\.onnx is neither"):
-        obtain_local(tmp_path / "model.onnx")
+    with pytest.raises(ConfigError, match=r"model\.pth is neither"):
+        obtain_local(tmp_path / "model.pth")
     with pytest.raises(FileFormatError, match="neither a checkpoint"):
         obtain_local(tmp_path / "empty")
 
