@@ -27,27 +27,20 @@ from paddle2torch.converters.paddle_files.exports import find_export, read_progr
 from paddle2torch.converters.paddle_files.pdiparams import read_parameters
 from paddle2torch.converters.paddle_files.pdparams import read_pdparams
 from paddle2torch.converters.paddle_files.program import Program
-from paddle2torch.converters.templates import Charset, Template, from_card
+from paddle2torch.converters.templates import Charset, Template, from_card, task_of
 from paddle2torch.model_zoo.cards import list_cards
 from paddle2torch.model_zoo.config import (
-    ClsPostprocess,
-    ClsPreprocess,
     Component,
-    CTCDecode,
-    DBPostprocess,
-    DetPreprocess,
     Form,
     ModelConfig,
     Origin,
     OriginKind,
-    RecPreprocess,
-    Task,
 )
 from paddle2torch.model_zoo.errors import ConversionError, Paddle2TorchError
 from paddle2torch.model_zoo.lightsvtr import light_svtr_options
 from paddle2torch.model_zoo.network import MOST_PARAMETERS, build_model
 from paddle2torch.model_zoo.pplcnetv3 import DET_STAGES, REC_STAGES, pplcnetv3_scale
-from paddle2torch.model_zoo.registry import Shapes, parts
+from paddle2torch.model_zoo.registry import Shapes
 from paddle2torch.model_zoo.svtr import svtr_options
 
 # Tensors that are left out on purpose, and why. Whatever else has no place in the network is an error.
@@ -170,7 +163,7 @@ def _convert_program(
 
 def _with_any_characters(template: Template | None, architecture: Architecture) -> Template | None:
     """`template` with as many characters as the head of a recogniser has classes for."""
-    if _task(architecture) != "rec":
+    if task_of(architecture) != "rec":
         return template
     characters = ("?",) * (architecture.head.options["classes"] - 1)
     return replace(template or Template("", ""), charset=Charset(characters, False, ""))
@@ -290,76 +283,18 @@ def _config(
     source: str,
     form: Form = "training",
 ) -> ModelConfig:
-    task = _task(architecture)
-    if template is not None and template.task not in (None, task):
-        raise ConversionError(f"{path} is a model for {task!r}, {template.source} one for {template.task!r}")
-    defaults: dict[Task, tuple[Any, Any]] = {
-        "rec": (RecPreprocess(), CTCDecode()),
-        "det": (DetPreprocess(), DBPostprocess()),
-        "cls": (ClsPreprocess(), ClsPostprocess()),
-    }
-    preprocess, postprocess = defaults[task]
-    charset = None
-    if template is not None:
-        preprocess = template.preprocess or preprocess
-        postprocess = template.postprocess or postprocess
-    if task == "rec":
-        charset = settle_charset(template.charset if template else None, architecture.head, name)
-    return ModelConfig(
-        name=name,
-        task=task,
-        form=form,
-        backbone=architecture.backbone,
-        neck=architecture.neck,
-        head=architecture.head,
-        preprocess=preprocess,
-        postprocess=postprocess,
-        charset=charset,
-        origin=Origin(kind, source=source or str(path)),
-    )
+    known = template or Template(name, str(path))
+    if template is not None and template.task not in (None, task_of(architecture)):
+        raise ConversionError(
+            f"{path} is a model for {task_of(architecture)!r}, {template.source} one for {template.task!r}"
+        )
+    config = replace(known, name=name, task=None, architecture=architecture).config(form)
+    return replace(config, origin=Origin(kind, source=source or str(path)))
 
 
 def _noted(config: ModelConfig, notes: tuple[str, ...]) -> ModelConfig:
     assert config.origin is not None
     return replace(config, origin=replace(config.origin, notes=notes))
-
-
-def _task(architecture: Architecture) -> Task:
-    task = parts("head")[architecture.head.name].task
-    assert task is not None, f"the head {architecture.head.name} says no task"
-    return task
-
-
-def settle_charset(charset: Charset | None, head: Component, name: str) -> tuple[str, ...]:
-    """The characters of the classes 1, 2, …, with the space that PaddleOCR appends where it does.
-
-    The head's class count decides; raises `ConversionError` where the set does not fit it, or where it would only fit
-    by guessing at the space.
-    """
-    classes = head.options["classes"]
-    if charset is None:
-        raise ConversionError(
-            f"{name}: the head has {classes} classes, and nothing says for which characters: give the set it was "
-            f"trained with (--charset FILE, one character a line) or its settings (--config YML)"
-        )
-    count = len(charset.characters)
-    with_space = (*charset.characters, " ")
-    if charset.use_space_char is not None:
-        characters = with_space if charset.use_space_char else charset.characters
-        if len(characters) + 1 == classes:
-            return characters
-    elif count + 1 == classes:
-        return charset.characters
-    raise ConversionError(
-        f"{name}: {charset.source} has {count} characters: {count + 1} classes with the blank"
-        + (f", {count + 2} with the blank and an appended space" if charset.use_space_char is not False else "")
-        + f"; but the head has {classes}. Is it the set this model was trained with, whole?"
-        + (
-            " If it was trained with use_space_char: true, say --use-space-char."
-            if charset.use_space_char is None and count + 2 == classes
-            else ""
-        )
-    )
 
 
 def _refine(hint: Architecture, steps: Sequence[Step], shapes: Shapes) -> Architecture:

@@ -18,15 +18,19 @@ from paddle2torch.model_zoo.charsets import charset_path, read_charset
 from paddle2torch.model_zoo.config import (
     ClsPostprocess,
     ClsPreprocess,
+    Component,
     CTCDecode,
     DBPostprocess,
     DetPreprocess,
+    Form,
+    ModelConfig,
     RecPreprocess,
     Task,
     check_characters,
 )
-from paddle2torch.model_zoo.errors import ConfigError, FileFormatError, Paddle2TorchError
+from paddle2torch.model_zoo.errors import ConfigError, ConversionError, FileFormatError, Paddle2TorchError
 from paddle2torch.model_zoo.names import file_in, plain_name
+from paddle2torch.model_zoo.registry import parts
 from paddle2torch.model_zoo.show import show, show_path, show_text
 from paddle2torch.model_zoo.strict_json import from_json
 from paddle2torch.model_zoo.strict_yaml import read_yaml
@@ -57,6 +61,94 @@ class Template:
         """This template, with what it leaves open taken from `other`."""
         known = {name: value for name, value in vars(self).items() if value is not None}
         return replace(other, **known)
+
+    def config(self, form: Form = "training", *, classes: int | None = None) -> ModelConfig:
+        """The model's settings; what is not said of pre- and post-processing is PaddleOCR's default.
+
+        A recogniser has as many classes as its head says, else `classes`, else as many as the character set makes.
+        Raises `ConfigError` where the network or the number of classes is not known, `ConversionError` for a character
+        set that does not fit it.
+        """
+        if self.architecture is None:
+            raise ConfigError(f"{self.source}: its network is not described there")
+        task = task_of(self.architecture)
+        if self.task not in (None, task):
+            raise ConfigError(f"{self.source} describes the network of a model for {task!r}, not for {self.task!r}")
+        head, charset = self.architecture.head, None
+        if task == "rec":
+            if "classes" not in head.options:
+                count = self._classes() if classes is None else classes
+                head = replace(head, options={"classes": count, **head.options})
+            charset = settle_charset(self.charset, head, self.name)
+        preprocess, postprocess = DEFAULTS[task]
+        return ModelConfig(
+            name=self.name,
+            task=task,
+            form=form,
+            backbone=self.architecture.backbone,
+            neck=self.architecture.neck,
+            head=head,
+            preprocess=self.preprocess or preprocess,
+            postprocess=self.postprocess or postprocess,
+            charset=charset,
+        )
+
+    def _classes(self) -> int:
+        """Blank, characters, space; raises `ConfigError` where one of them is not known."""
+        if self.charset is None:
+            raise ConfigError(f"{self.source}: it names no character set")
+        if self.charset.use_space_char is None:
+            raise ConfigError(
+                f"{self.source}: it is not known whether a space follows the characters of {self.charset.source}: "
+                f"convert its checkpoint, whose class count tells"
+            )
+        return 1 + len(self.charset.characters) + self.charset.use_space_char
+
+
+DEFAULTS: Mapping[Task, tuple[Any, Any]] = {
+    "rec": (RecPreprocess(), CTCDecode()),
+    "det": (DetPreprocess(), DBPostprocess()),
+    "cls": (ClsPreprocess(), ClsPostprocess()),
+}
+
+
+def task_of(architecture: Architecture) -> Task:
+    """What a network is for: its head's task."""
+    task = parts("head")[architecture.head.name].task
+    assert task is not None, f"the head {architecture.head.name} says no task"
+    return task
+
+
+def settle_charset(charset: Charset | None, head: Component, name: str) -> tuple[str, ...]:
+    """The characters of the classes 1, 2, …, with the space that PaddleOCR appends where it does.
+
+    The head's class count decides; raises `ConversionError` where the set does not fit it, or where it would only fit
+    by guessing at the space.
+    """
+    classes = head.options["classes"]
+    if charset is None:
+        raise ConversionError(
+            f"{name}: the head has {classes} classes, and nothing says for which characters: give the set it was "
+            f"trained with (--charset FILE, one character a line) or its settings (--config YML)"
+        )
+    count = len(charset.characters)
+    with_space = (*charset.characters, " ")
+    if charset.use_space_char is not None:
+        characters = with_space if charset.use_space_char else charset.characters
+        if len(characters) + 1 == classes:
+            return characters
+    elif count + 1 == classes:
+        return charset.characters
+    raise ConversionError(
+        f"{name}: {charset.source} has {count} characters: {count + 1} classes with the blank"
+        + (f", {count + 2} with the blank and an appended space" if charset.use_space_char is not False else "")
+        + f"; but the head has {classes}. Is it the set this model was trained with, whole?"
+        + (
+            " If it was trained with use_space_char: true, say --use-space-char."
+            if charset.use_space_char is None and count + 2 == classes
+            else ""
+        )
+    )
 
 
 def from_card(card: Card) -> Template:

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from paddle2torch.converters.architecture import from_paddleocr
 from paddle2torch.converters.layout import layout_table, to_torch
+from paddle2torch.converters.templates import Charset, from_card
 from paddle2torch.model_zoo.cards import load_card
-from paddle2torch.model_zoo.config import ModelConfig
 from paddle2torch.model_zoo.network import Network, build_model
 
 FAMILY = GOLDENS / "family"
@@ -30,22 +30,9 @@ def golden(name: str) -> dict[str, np.ndarray]:
 def network(name: str) -> Network:
     """The card's network with the recipe's weights and the golden's statistics, in evaluation."""
     card = load_card(name)
-    parts = from_paddleocr(architecture(name), card.task, name)
-    rec = card.task == "rec"
-    assert card.preprocess is not None
-    assert card.postprocess is not None
-    head = replace(parts.head, options={**parts.head.options, "classes": CLASSES}) if rec else parts.head
-    config = ModelConfig(
-        name=name,
-        task=card.task,
-        form="training",
-        backbone=parts.backbone,
-        neck=parts.neck,
-        head=head,
-        preprocess=card.preprocess,
-        postprocess=card.postprocess,
-        charset=tuple(map(chr, range(0x4E00, 0x4E00 + CLASSES - 1))) if rec else None,
-    )
+    known = replace(from_card(card), architecture=from_paddleocr(architecture(name), card.task, name))
+    characters = Charset(tuple(map(chr, range(0x4E00, 0x4E00 + CLASSES - 1))), False, "a test")
+    config = replace(known, charset=characters).config()
     with torch.device("meta"):
         model = build_model(config)
     state = model.state_dict()

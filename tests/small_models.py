@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pickle
 import zlib
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from paddle2torch.converters.templates import from_card
+from paddle2torch.converters.templates import Charset, from_card
 from paddle2torch.model_zoo.cards import load_card
 from paddle2torch.model_zoo.config import Component, CTCDecode, ModelConfig, RecPreprocess
 from paddle2torch.model_zoo.network import Network, build_model
@@ -52,25 +53,10 @@ def lstm_config() -> ModelConfig:
 def card_network(name: str) -> Network:
     """The card's network, few classes, in training form with weights that no layer leaves as they are."""
     card = load_card(name)
-    architecture = from_card(card).architecture
-    assert architecture is not None
-    assert card.preprocess is not None
-    assert card.postprocess is not None
-    rec = card.task == "rec"
-    options = {**architecture.head.options, "classes": 12} if rec else architecture.head.options
-    model = build_model(
-        ModelConfig(
-            name=name,
-            task=card.task,
-            form="training",
-            backbone=architecture.backbone,
-            neck=architecture.neck,
-            head=Component(architecture.head.name, options),
-            preprocess=card.preprocess,
-            postprocess=card.postprocess,
-            charset=tuple("abcdefghijk") if rec else None,
-        )
-    ).eval()
+    known = from_card(card)
+    if card.task == "rec":
+        known = replace(known, charset=Charset(tuple("abcdefghijk"), False, "a test"))
+    model = build_model(known.config()).eval()
     fill(model)
     return model
 

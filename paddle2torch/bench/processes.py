@@ -288,10 +288,9 @@ def write_checkpoint(path: Path) -> None:
     from paddle2torch.converters.templates import from_card
     from paddle2torch.model_zoo.cards import load_card
     from paddle2torch.model_zoo.network import build_model
-    from paddle2torch.training.recipes import config_of
 
     with torch.device("meta"):
-        model = build_model(config_of(from_card(load_card("en_PP-OCRv4_rec"))))
+        model = build_model(from_card(load_card("en_PP-OCRv4_rec")).config())
     state = {key: torch.zeros(value.shape) for key, value in model.state_dict().items()}
     tensors: dict[str, np.ndarray | dict[str, str]] = dict(to_paddle(layout_table(model), state))
     tensors["StructuredToParameterName@@"] = {key: f"tensor_{i}" for i, key in enumerate(state)}

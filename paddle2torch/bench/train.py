@@ -123,13 +123,13 @@ def load_ours(threads: int, *, model: str | None) -> Reader:
     from paddle2torch.training.initialisation import initialise
     from paddle2torch.training.losses import losses_of
     from paddle2torch.training.optimisation import build_optimizer, leave_out_unused, set_training
-    from paddle2torch.training.recipes import config_of, official_settings
+    from paddle2torch.training.recipes import official_settings
 
     keep_freed_memory()  # as our command line does
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     if model is None:
-        network = build_model(config_of(from_card(load_card(MODEL))))
+        network = build_model(from_card(load_card(MODEL)).config())
         initialise(network)
     else:
         network = load_pretrained(model)

@@ -14,8 +14,6 @@ from typing import Any, Literal
 
 from paddle2torch.converters.templates import Template, from_card
 from paddle2torch.model_zoo.config import (
-    CTCDecode,
-    DBPostprocess,
     DetPreprocess,
     ModelConfig,
     RecPreprocess,
@@ -107,6 +105,8 @@ def init(name: str, folder: Path, *, yml: Path | None = None) -> tuple[str, ...]
     Returns what should be known: which keys of the yml were not used, and why.
     """
     config, notes = _model_config(name)
+    if config.task not in ("rec", "det"):
+        raise ConfigError(f"{config.name} is a model for {config.task!r}; recognisers and detectors can be trained")
     if yml is None:
         settings = official_settings(config, pretrained=name)
     else:
@@ -130,37 +130,12 @@ def _model_config(name: str) -> tuple[ModelConfig, list[str]]:
         return ModelConfig.load(folder), []
     assert card is not None
     note = f"{card.name} is not converted here yet: model_config.json follows its card, not its checkpoint"
-    return config_of(from_card(card)), [note]
-
-
-def config_of(template: Template) -> ModelConfig:
-    """The model that a card or a yml describes, in training form. Raises `ConfigError` where it leaves much open."""
-    if template.task not in ("rec", "det") or template.architecture is None:
-        raise ConfigError(f"{template.source}: its network is not described there, or none that can be trained")
-    head, charset = template.architecture.head, None
-    if template.task == "rec":
-        if template.charset is None:
-            raise ConfigError(f"{template.source}: it names no character set")
-        space = bool(template.charset.use_space_char)
-        charset = template.charset.characters + ((" ",) if space else ())
-        head = replace(head, options={"classes": len(charset) + 1, **head.options})
-    defaults: Any = (RecPreprocess(), CTCDecode()) if template.task == "rec" else (DetPreprocess(), DBPostprocess())
-    return ModelConfig(
-        name=template.name,
-        task=template.task,
-        form="training",
-        backbone=template.architecture.backbone,
-        neck=template.architecture.neck,
-        head=head,
-        preprocess=template.preprocess or defaults[0],
-        postprocess=template.postprocess or defaults[1],
-        charset=charset,
-    )
+    return from_card(card).config(), [note]
 
 
 def merged(template: Template, start: ModelConfig) -> ModelConfig:
     """What a yml describes, in place of the model that training starts from; kernels that no yml tells stay."""
-    config = config_of(template)
+    config = template.config()
     known = start.head.options.get("ctc", {})
     if config.head.name == start.head.name == "MultiHead" and "last_kernel_size" in known:
         ctc = {**config.head.options["ctc"], "last_kernel_size": known["last_kernel_size"]}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from paddle2torch.converters.align import layer_kind
-from paddle2torch.converters.architecture import from_paddleocr
+from paddle2torch.converters.templates import from_card
 from paddle2torch.model_zoo.cards import Card, Parameters, find_card
 from paddle2torch.model_zoo.config import ClsPreprocess, ModelConfig, RecPreprocess
 from paddle2torch.model_zoo.network import build_model
@@ -144,23 +144,9 @@ def card_config(card: Card) -> ModelConfig | None:
     """The model that a card describes, in training form; None where its network or class count is not known."""
     if card.architecture is None or card.preprocess is None or card.postprocess is None:
         return None
-    parts = from_paddleocr(card.architecture, card.task, f"card {card.name}")
-    head, charset = parts.head, None
-    if card.task == "rec":
-        if card.classes is None:
-            return None
-        head, charset = replace(head, options={**head.options, "classes": card.classes}), card.characters()
-    return ModelConfig(
-        name=card.name,
-        task=card.task,
-        form="training",
-        backbone=parts.backbone,
-        neck=parts.neck,
-        head=head,
-        preprocess=card.preprocess,
-        postprocess=card.postprocess,
-        charset=charset,
-    )
+    if card.task == "rec" and card.classes is None:
+        return None
+    return from_card(card).config(classes=card.classes)
 
 
 def _characters(card: Card | None, config: ModelConfig | None) -> tuple[str, ...] | None:

@@ -17,6 +17,7 @@ from paddle2torch.converters.convert import _refine
 from paddle2torch.converters.layout import layout_table
 from paddle2torch.converters.paddle_files.pir import read_pir
 from paddle2torch.converters.paddle_files.program import Program
+from paddle2torch.converters.templates import Charset, from_card
 from paddle2torch.model_zoo.cards import load_card
 from paddle2torch.model_zoo.config import ModelConfig
 from paddle2torch.model_zoo.errors import ConversionError
@@ -50,20 +51,9 @@ def hint(name: str) -> Architecture:
 
 
 def fused_config(name: str, parts: Architecture) -> ModelConfig:
-    card = load_card(name)
-    assert card.preprocess is not None
-    assert card.postprocess is not None
-    return ModelConfig(
-        name=name,
-        task=card.task,
-        form="fused",
-        backbone=parts.backbone,
-        neck=parts.neck,
-        head=parts.head,
-        preprocess=card.preprocess,
-        postprocess=card.postprocess,
-        charset=tuple(map(chr, range(0x4E00, 0x4E00 + CLASSES - 1))) if card.task == "rec" else None,
-    )
+    known = replace(from_card(load_card(name)), architecture=parts)
+    characters = Charset(tuple(map(chr, range(0x4E00, 0x4E00 + CLASSES - 1))), False, "a test")
+    return replace(known, charset=characters).config("fused")
 
 
 @pytest.mark.parametrize("file", FILES)

@@ -15,12 +15,12 @@ import yaml
 from material import GOLDENS
 from small_models import fill, small_config, write_pdparams
 
-from paddle2torch.converters.convert import Converted, convert_checkpoint, convert_export, convert_files, settle_charset
+from paddle2torch.converters.convert import Converted, convert_checkpoint, convert_export, convert_files
 from paddle2torch.converters.layout import layout_table, to_paddle
 from paddle2torch.converters.paddle_files.pdiparams import write_parameters
 from paddle2torch.converters.paddle_files.pdparams import read_pdparams
 from paddle2torch.converters.paddle_files.pir import read_pir
-from paddle2torch.converters.templates import Charset, Template, from_card, from_yml
+from paddle2torch.converters.templates import Charset, Template, from_card, from_yml, settle_charset
 from paddle2torch.model_zoo.cards import load_card
 from paddle2torch.model_zoo.charsets import load_charset
 from paddle2torch.model_zoo.config import Component, DBPostprocess, DetPreprocess, ModelConfig

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from paddle2torch.converters.templates import from_yml
-from paddle2torch.model_zoo.errors import Paddle2TorchError
+from paddle2torch.converters.templates import from_card, from_yml
+from paddle2torch.model_zoo.cards import load_card
+from paddle2torch.model_zoo.errors import ConfigError, ConversionError, Paddle2TorchError
 
 REC = "Architecture: {model_type: rec, Backbone: {name: PPLCNetV3}, Head: {name: MultiHead, head_list: %s}}"
 SVTR = "[{CTCHead: {Neck: {name: svtr}}}]"
@@ -74,3 +76,20 @@ def test_numbers_written_as_text_are_numbers(tmp_path: Path) -> None:
     preprocess = from_yml(tmp_path / "a.yml").preprocess
     assert preprocess is not None
     assert preprocess.image_shape == (3, 32, 320)  # type: ignore[union-attr]
+
+
+def test_a_config_needs_the_network_and_its_classes() -> None:
+    """What a card does not say is not guessed: neither a network nor whether a space follows the characters."""
+    known = from_card(load_card("ch_PP-OCRv4_rec"))
+    assert known.config() == known.config(classes=6625)
+    assert known.config("fused").form == "fused"
+    with pytest.raises(ConversionError, match="but the head has 7"):
+        known.config(classes=7)
+    with pytest.raises(ConfigError, match="its network is not described there"):
+        replace(known, architecture=None).config()
+    with pytest.raises(ConfigError, match="it names no character set"):
+        replace(known, charset=None).config()
+    with pytest.raises(ConfigError, match="not known whether a space follows the characters of german_dict"):
+        from_card(load_card("german_mobile_v2.0_rec")).config()
+    with pytest.raises(ConfigError, match="the network of a model for 'rec', not for 'det'"):
+        replace(known, task="det").config()

@@ -18,7 +18,7 @@ import pytest
 import torch
 from material import SHARED
 
-from paddle2torch.converters.architecture import from_paddleocr
+from paddle2torch.converters.templates import from_card
 from paddle2torch.model_zoo import cards
 from paddle2torch.model_zoo.cards import (
     CARDS,
@@ -34,11 +34,9 @@ from paddle2torch.model_zoo.cards import (
 from paddle2torch.model_zoo.charsets import CHARSETS, read_charset
 from paddle2torch.model_zoo.config import (
     ClsPreprocess,
-    Component,
     CTCDecode,
     DetPreprocess,
     Form,
-    ModelConfig,
     RecPreprocess,
 )
 from paddle2torch.model_zoo.errors import ConfigError, FileFormatError, Paddle2TorchError
@@ -214,30 +212,9 @@ def parameters_of(card: Card) -> Parameters:
     key = json.dumps([card.task, card.architecture, card.classes])
     if key not in COUNTED:
         with torch.device("meta"):
-            networks = [build_model(config_of(card, form)) for form in get_args(Form)]
+            networks = [build_model(from_card(card).config(form, classes=card.classes)) for form in get_args(Form)]
         COUNTED[key] = Parameters(*(sum(value.numel() for value in network.parameters()) for network in networks))
     return COUNTED[key]
-
-
-def config_of(card: Card, form: Form) -> ModelConfig:
-    assert card.architecture is not None
-    assert card.preprocess is not None
-    assert card.postprocess is not None
-    architecture = from_paddleocr(card.architecture, card.task, card.name)
-    head, charset = architecture.head, None
-    if card.task == "rec":
-        head, charset = Component(head.name, {**head.options, "classes": card.classes}), card.characters()
-    return ModelConfig(
-        name=card.name,
-        task=card.task,
-        form=form,
-        backbone=architecture.backbone,
-        neck=architecture.neck,
-        head=head,
-        preprocess=card.preprocess,
-        postprocess=card.postprocess,
-        charset=charset,
-    )
 
 
 @pytest.mark.skipif(not MANIFESTS, reason="../shared is not here")

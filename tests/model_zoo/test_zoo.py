@@ -7,7 +7,6 @@ way of a user's file: a checkpoint of all of Paddle's tensors is converted with 
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +14,12 @@ import pytest
 import torch
 from reference import leaves, record
 from small_models import write_pdparams
-from zoo_reference import ZOO, manifest, official, template, tensors
+from zoo_reference import ZOO, manifest, template, tensors
 
 from paddle2torch.converters.align import align
 from paddle2torch.converters.convert import convert_checkpoint, convert_export
 from paddle2torch.converters.layout import checkpoint_rows, layout_table, lstm_key
 from paddle2torch.converters.paddle_files.pir import read_pir
-from paddle2torch.model_zoo.config import ModelConfig
 from paddle2torch.model_zoo.network import build_model
 from paddle2torch.parity.golden import sample
 
@@ -55,27 +53,6 @@ MODELS: dict[str, tuple[int, int, tuple[str, ...]]] = {
     "ch_ppocr_mobile_v2.0_rec": (163, 229, (LSTM_NOTE,)),
     "en_PP-OCRv3_rec": (164, 196, (LSTM_NOTE,)),
 }
-
-
-def fused_config(name: str) -> ModelConfig:
-    """The fused network as the published architecture alone describes it, without a look at the checkpoint."""
-    known = template(name, manifest(name))
-    assert known.architecture is not None
-    head, charset = known.architecture.head, None
-    if known.charset is not None:
-        charset = known.charset.characters
-        head = replace(head, options={**head.options, "classes": len(charset) + 1})
-    return ModelConfig(
-        name=name,
-        task=official()[name]["task"],
-        form="fused",
-        backbone=known.architecture.backbone,
-        neck=known.architecture.neck,
-        head=head,
-        preprocess=known.preprocess,  # type: ignore[arg-type]
-        postprocess=known.postprocess,  # type: ignore[arg-type]
-        charset=charset,
-    )
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -115,7 +92,8 @@ def test_checkpoint_converts_and_every_layer_equals_paddles(name: str, tmp_path:
 @pytest.mark.parametrize("name", MODELS)
 def test_every_tensor_of_the_export_is_found(name: str) -> None:
     program = read_pir(ZOO / f"{name}_infer" / "inference.json")
-    config = fused_config(name)
+    # As the published architecture alone describes it, without a look at the checkpoint.
+    config = template(name, manifest(name)).config("fused")
     alignment = align(program, config, name)
     with torch.device("meta"):
         network = build_model(config)

@@ -17,7 +17,7 @@ from paddle2torch.model_zoo.errors import ConfigError, FileFormatError
 from paddle2torch.model_zoo.strict_json import from_json
 from paddle2torch.training.checkpoints import changed_settings
 from paddle2torch.training.paddleocr_yml import UNKNOWN, translate
-from paddle2torch.training.recipes import config_of, init, official_settings
+from paddle2torch.training.recipes import init, official_settings
 from paddle2torch.training.settings import (
     DatasetSettings,
     DBLossSettings,
@@ -232,7 +232,7 @@ def write_yml(folder: Path, data: dict[str, Any]) -> Path:
 def test_the_recipe_is_the_official_ymls(tmp_path: Path, official_rec: dict[str, Any]) -> None:
     """Two ways to the same settings: our recipe, and the translation of what PaddleOCR publishes."""
     translation = translate(write_yml(tmp_path, official_rec), pretrained="en_PP-OCRv4_rec")
-    config = config_of(replace(translation.template, name="en_PP-OCRv4_rec"))
+    config = replace(translation.template, name="en_PP-OCRv4_rec").config()
     assert config.charset == (*load_charset("en_dict.txt"), " ")
     assert config.classes == 97
     ours = official_settings(config, pretrained="en_PP-OCRv4_rec")
@@ -258,7 +258,7 @@ def test_the_shared_official_ymls_translate(shared: Path) -> None:
     for name, task in (("en_PP-OCRv4_rec_train", RecLossSettings), ("ch_PP-OCRv4_det_train", DBLossSettings)):
         translation = translate(shared / "models" / name / "config.yml", pretrained=None)
         assert UNKNOWN not in translation.left_out.values()
-        config = config_of(replace(translation.template, name="x"))
+        config = replace(translation.template, name="x").config()
         check_fit(translation.settings, config)
         assert isinstance(translation.settings.loss, task)
         official = json.loads(official_settings(config, pretrained=None).dumps())

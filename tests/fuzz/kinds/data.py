@@ -155,8 +155,8 @@ class Charset(Kind):
         return {"chars.txt": content}
 
     def run(self, folder: Path) -> None:
-        from paddle2torch.converters.convert import settle_charset
         from paddle2torch.converters.templates import Charset as Read
+        from paddle2torch.converters.templates import settle_charset
         from paddle2torch.model_zoo.charsets import read_charset
         from paddle2torch.model_zoo.config import Component
 

@@ -17,7 +17,7 @@ from paddle2torch.model_zoo.strict_json import from_json, to_json
 from paddle2torch.training.data.det_transforms import AffineArgs, Augmenter, IaaAugment, Page, PageRequest
 from paddle2torch.training.data.loaders import build_loader
 from paddle2torch.training.data.v6_transforms import ColorJitter, RandomCrop, RandomPerspective
-from paddle2torch.training.recipes import config_of, official_settings
+from paddle2torch.training.recipes import official_settings
 from paddle2torch.training.settings import Settings
 
 
@@ -164,7 +164,7 @@ DET_CHANGES: dict[str, dict[str, Any]] = {
 def test_the_recipes_of_the_detectors(name: str, tmp_path: Path) -> None:
     """As the release's settings have them, written and read back, and run on one page."""
     expected = DET_CHANGES[name]
-    config = config_of(from_card(load_card(name)))
+    config = from_card(load_card(name)).config()
     settings = official_settings(config, pretrained=None)
     assert from_json(Settings, to_json(settings), "a test") == settings
     assert settings.loss.main_loss_type == "DiceFocalLoss"  # type: ignore[union-attr]
@@ -194,7 +194,7 @@ def test_the_recipes_of_the_detectors(name: str, tmp_path: Path) -> None:
     [("PP-OCRv6_tiny_rec", 1e-3, 128), ("PP-OCRv6_small_rec", 5e-4, 128), ("PP-OCRv6_medium_rec", 5e-4, 64)],
 )
 def test_the_recipes_of_the_recognisers(name: str, lr: float, batch: int) -> None:
-    settings = official_settings(config_of(from_card(load_card(name))), pretrained=None)
+    settings = official_settings(from_card(load_card(name)).config(), pretrained=None)
     assert (settings.optimizer.lr, settings.optimizer.l2, settings.optimizer.fc_decay) == (lr, 3e-5, 1e-5)
     assert settings.data.train.loader.batch_size_per_card == batch
     assert settings.training.epochs == 100
