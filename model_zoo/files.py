@@ -45,10 +45,12 @@ def read_bounded(path: str | os.PathLike[str], at_most: int, what: str) -> bytes
     """
     with open_regular(path) as file:
         try:
-            content = file.read(at_most + 1)
+            # A sparse file has any size and takes no disk: of what is too large nothing is read.
+            large = os.fstat(file.fileno()).st_size > at_most
+            content = b"" if large else file.read(at_most + 1)
         except OSError as error:
             raise Paddle2TorchError(f"{show_path(path)}: cannot be read: {_reason(error)}") from None
-    if len(content) > at_most:
+    if large or len(content) > at_most:
         raise FileFormatError(f"{show_path(path)}: is larger than {at_most:,} bytes, which no {what} is")
     return content
 

@@ -18,8 +18,14 @@ from safetensors.numpy import save_file
 
 from paddle2torch.assets import ASSETS
 from paddle2torch.atomic import keep_mode, land_file
-from paddle2torch.model_zoo.config import ModelConfig
-from paddle2torch.model_zoo.errors import FileFormatError
+from paddle2torch.model_zoo.config import MOST_PIXELS, ModelConfig
+from paddle2torch.model_zoo.errors import ConfigError, FileFormatError
+from paddle2torch.model_zoo.files import open_regular
+from paddle2torch.model_zoo.show import show_all, show_text
+from paddle2torch.model_zoo.strict_json import decode_json, from_json
+
+MOST_BYTES = 64 << 20
+"""Of a stored golden; the one that ships has 0.4 MB."""
 
 OUTPUT = "output"  # what the network returns, beside the layers
 
@@ -66,30 +72,65 @@ def save_golden(golden: Golden, path: Path) -> None:
         save_file(tensors, temporary, {"golden": json.dumps(header)})
 
 
+@dataclass(frozen=True)
+class _Header:
+    """What the metadata of the file say: `layers` has path, shape and largest value of each."""
+
+    form: Literal["training", "fused"]
+    paddle: str
+    weights: Mapping[str, str]
+    layers: tuple[tuple[str, tuple[int, ...], float], ...]
+
+
 def load_golden(path: Path) -> Golden:
     """Read a golden; raises `FileFormatError` for a file that is none."""
     path = Path(path)
+    open_regular(path).close()
+    if path.stat().st_size > MOST_BYTES:
+        raise FileFormatError(f"{path} has more than {MOST_BYTES:,} bytes, which no stored golden has")
     try:
         with safe_open(path, framework="np") as file:
-            header = json.loads((file.metadata() or {})["golden"])
-            stored = set(file.keys())
-            if header["layers"][-1][0] != OUTPUT:
-                raise ValueError("its last layer is not the output")
-            layers = {name: file.get_tensor(f"layer:{name}") for name, _, _ in header["layers"]}
-            return Golden(
-                source=str(path),
-                form=header["form"],
-                paddle_version=header["paddle"],
-                weights=header["weights"],
-                input=file.get_tensor("input"),
-                layers=layers,
-                shapes={name: tuple(shape) for name, shape, _ in header["layers"]},
-                largest={name: float(largest) for name, _, largest in header["layers"]},
-                ids=file.get_tensor("ids") if "ids" in stored else None,
-                scores=file.get_tensor("scores") if "scores" in stored else None,
-            )
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise FileFormatError(f"{path} is no stored golden: {error}") from None
+            header = from_json(_Header, decode_json((file.metadata() or {})["golden"]), "its description")
+            names = file.keys()
+            tensors = {name: file.get_tensor(name) for name in names}
+        _check(header, tensors)
+    except (OSError, SafetensorError, ConfigError, KeyError, ValueError, RecursionError) as error:
+        raise FileFormatError(f"{path} is no stored golden: {show_text(str(error), 300)}") from None
+    return Golden(
+        source=str(path),
+        form=header.form,
+        paddle_version=header.paddle,
+        weights=header.weights,
+        input=tensors["input"],
+        layers={name: tensors[f"layer:{name}"] for name, _, _ in header.layers},
+        shapes={name: shape for name, shape, _ in header.layers},
+        largest={name: largest for name, _, largest in header.layers},
+        ids=tensors.get("ids"),
+        scores=tensors.get("scores"),
+    )
+
+
+def _check(header: _Header, tensors: Mapping[str, np.ndarray]) -> None:
+    """Raise `ValueError` unless the tensors are those that the header describes."""
+    names = [name for name, _, _ in header.layers]
+    if not names or names[-1] != OUTPUT:
+        raise ValueError("its last layer is not the output")
+    if len(set(names)) != len(names):
+        raise ValueError("it describes a layer twice")
+    expected = {"input": ("float32", 4), **{f"layer:{name}": ("float32", 1) for name in names}}
+    if "ids" in tensors or "scores" in tensors:
+        expected |= {"ids": ("int64", 2), "scores": ("float32", 2)}
+    if set(tensors) != set(expected):
+        raise ValueError(f"it has tensors too many or too few: {show_all(sorted(set(tensors) ^ set(expected)))}")
+    for name, (dtype, dimensions) in expected.items():
+        if tensors[name].dtype != dtype or tensors[name].ndim != dimensions:
+            raise ValueError(f"{show_text(name)} is not {dtype} of {dimensions} dimensions")
+    if not 0 < tensors["input"].size <= 3 * MOST_PIXELS or tensors["input"].shape[1] != 3:
+        raise ValueError(f"its input is {list(tensors['input'].shape)}, not images of three channels")
+    if "ids" in tensors:
+        ids, lines = tensors["ids"], len(tensors["input"])
+        if ids.shape != tensors["scores"].shape or len(ids) != lines or (ids < 0).any():
+            raise ValueError(f"its ids are not classes of {lines} lines")
 
 
 def shipped_golden(config: ModelConfig) -> Golden | None:

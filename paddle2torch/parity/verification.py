@@ -34,6 +34,7 @@ from paddle2torch.model_zoo.network import Network, fuse
 from paddle2torch.parity.golden import OUTPUT, Golden, load_golden, sample, shipped_golden
 from paddle2torch.parity.reference import PaddleRun, Wanted, run_program
 from paddle2torch.tasks import detection, orientation
+from paddle2torch.tasks.failures import cannot_be_run
 from paddle2torch.tasks.images import load_image
 from paddle2torch.tasks.recognition import Extent, decode_ctc, padded_width, resize_norm
 from paddle2torch.zoo.folder import load_model
@@ -285,7 +286,11 @@ def verify_golden(network: Network, golden: Golden) -> Verification:
     elif network.config.form == "fused":
         raise VerificationError(f"the golden {golden.source} is of the training form; this model is in fused form")
     taps = _Taps(network)
-    output = taps.run(torch.from_numpy(golden.input)).numpy()
+    x = torch.from_numpy(golden.input)
+    try:
+        output = taps.run(x).numpy()
+    except RuntimeError as error:
+        raise VerificationError(f"{golden.source}: {cannot_be_run(network.config.name, x, error)}") from None
     layers = []
     for path, expected in golden.layers.items():
         found = output if path == OUTPUT else taps.array(path)
@@ -603,8 +608,10 @@ def _lines(
 
 
 def _golden_lines(config: ModelConfig, golden: Golden, found: np.ndarray) -> tuple[LineResult, ...]:
-    if golden.ids is None or golden.scores is None or golden.ids.shape != found.shape[:2]:
+    if config.task != "rec" or golden.ids is None or golden.scores is None or golden.ids.shape != found.shape[:2]:
         return ()
+    if golden.ids.max() >= config.classes:
+        raise VerificationError(f"{golden.source} was made of another model: {config.name} has fewer classes")
     names = [f"stored input {i + 1}" for i in range(len(golden.input))]
     return _line_results(config, names, golden.input, (golden.ids, golden.scores), (found.argmax(2), found.max(2)))
 

@@ -11,6 +11,7 @@ import yaml
 from paddle2torch._version import __version__
 from paddle2torch.model_zoo.cards import Card, find_card
 from paddle2torch.model_zoo.config import ModelConfig, Task
+from paddle2torch.model_zoo.show import show_text
 
 # What the Hub calls the tasks; it filters by them, and shows the widget that belongs to one.
 PIPELINE_TAGS: Mapping[Task, str] = {"rec": "image-to-text", "det": "object-detection", "cls": "image-classification"}
@@ -83,9 +84,9 @@ def _source(config: ModelConfig, card: Card | None) -> str:
     lines = ["## Source\n"]
     origin = config.origin
     if origin is not None:
-        lines.append(f"- from: {origin.kind}" + (f" ({origin.converter})" if origin.converter else ""))
-        lines += [f"- `{name}`: sha256 `{digest}`" for name, digest in origin.files.items()]
-        lines += [f"- {note}" for note in origin.notes]
+        lines.append(f"- from: {origin.kind}" + (f" ({_markdown(origin.converter)})" if origin.converter else ""))
+        lines += [f"- {_markdown(name)}: sha256 {_markdown(digest)}" for name, digest in origin.files.items()]
+        lines += [f"- {_markdown(note)}" for note in origin.notes]
     if card is not None:
         lines.append(f"- the architecture is {card.name} of PaddleOCR (PaddlePaddle, {card.licence})")
     if len(lines) == 1:
@@ -106,9 +107,15 @@ def _parity(figures: Mapping[str, Any] | None) -> str:
     verdict = "holds" if figures["holds"] else "does not hold"
     return (
         f"## Parity with Paddle\n\n`paddle2torch verify` {verdict}: {len(layers)} layers against "
-        f"{figures['reference']}, Paddle {figures['paddle_version']}, torch {figures['torch_version']}. Differences, "
-        f"of each layer's largest value:\n\n| | |\n| --- | --- |\n"
+        f"{_markdown(str(figures['reference']))}, Paddle {_markdown(str(figures['paddle_version']))}, torch "
+        f"{_markdown(str(figures['torch_version']))}. Differences, of "
+        f"each layer's largest value:\n\n| | |\n| --- | --- |\n"
         + "\n".join(rows)
         + "\n"
         + f"| output, absolute | {float(output['absolute']):.1e} |\n"
     )
+
+
+def _markdown(text: str) -> str:
+    """A text from outside in Markdown: on one line, and nothing in it is markup."""
+    return re.sub(r"([\\`*\[\]<>#|~&])", r"\\\1", show_text(text, 300))

@@ -31,8 +31,17 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 CORPUS = HERE / "corpus"
 
-HANG = 6.0
-"""Processor seconds after which an input is ended, and five times as many by the clock: other work may run beside."""
+HANG = 10.0
+"""Processor seconds after which an input is ended; five times as many by the clock where it only waits.
+
+Where other work runs beside, the clock says little of what does not wait: 20 times as many then.
+"""
+
+WAITS = 0.5
+"""Processor seconds that show that an input does more than wait."""
+
+PREPARATION = 300.0
+"""Seconds by the clock for importing and for making seeds, on a machine that does much else."""
 
 TREE_MEMORY = 1500 << 20
 """What the worker and the processes below it may have together before they are ended."""
@@ -94,18 +103,18 @@ class Worker:
         os.close(writing)
         self.reading = reading
         self.rest = b""
-        assert self._next(120.0) == {"ready": True}, self._said()
+        assert self._next(PREPARATION) == {"ready": True}, self._said()
 
     def ask(self, job: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """What the worker says about a job, and at the end {"died": why} where it did not come to its end."""
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(job).encode() + b"\n")
         self.process.stdin.flush()
-        begun, before = time.monotonic(), self._usage()[0]
+        begun, before, trying = time.monotonic(), self._usage()[0], False
         while True:
             line = self._next(0.05)
             if line is not None:
-                begun, before = time.monotonic(), self._usage()[0]
+                begun, before, trying = time.monotonic(), self._usage()[0], "begin" in line
                 yield line
                 if "done" in line or ("case" in job and "end" in line):
                     return
@@ -117,12 +126,13 @@ class Worker:
                     continue
                 yield {"died": self._how()}
                 return
-            processor, memory = self._usage()
-            clock = time.monotonic() - begun
+            now, memory = self._usage()
+            processor, clock = now - before, time.monotonic() - begun
+            endless = processor > self.hang or clock > (5 if processor < WAITS else 20) * self.hang
             if memory > TREE_MEMORY:
                 why = {"died": f"more than {memory >> 20} MB", "result": "memory"}
-            elif processor - before > self.hang or clock > 5 * self.hang:
-                why = {"died": f"no end after {processor - before:.0f} s of processor, {clock:.0f} s", "result": "hang"}
+            elif endless if trying else clock > PREPARATION:
+                why = {"died": f"no end after {processor:.0f} s of processor, {clock:.0f} s", "result": "hang"}
             else:
                 continue
             self.close()
@@ -236,10 +246,12 @@ def fuzz(bench: Bench, kind: str, seed: int, seconds: float, count: int = 1 << 6
 def _dead(bench: Bench, job: dict[str, Any], number: int, line: dict[str, Any]) -> dict[str, Any]:
     """The finding of an input that took its process with it: made once more, and not tried."""
     said = list(bench.ask({**job, "first": number, "count": 1, "seconds": 60, "write": line["died"]}))
-    case = next(answer["case"] for answer in said if "case" in answer)
+    cases = [answer["case"] for answer in said if "case" in answer]
+    if not cases:
+        raise RuntimeError(f"{job['kind']}, number {number}: the input cannot be made again: {said}")
     result = line.get("result", "died")
     what = re.sub(r"\d+", "N", line["died"])[:80]
-    return {"result": result, "signature": f"{result} {what}", "last": line["died"], "traceback": "", "case": case}
+    return {"result": result, "signature": f"{result} {what}", "last": line["died"], "traceback": "", "case": cases[0]}
 
 
 def replay(bench: Bench, paths: Iterable[Path]) -> list[tuple[Path, dict[str, Any]]]:

@@ -24,9 +24,6 @@ from pathlib import Path
 from random import Random
 from typing import IO, Any
 
-SECONDS = 2.0
-"""Processor time for one input, the issue's bound; the watcher ends what takes `run.HANG`."""
-
 MEMORY = 300 << 20
 PER_BYTE = 8
 """An input may take 300 MB above the interpreter or 8 times its files, whichever is more."""
@@ -161,7 +158,7 @@ def try_case(kind: Any, case: Any, sandbox: Path, guard: Guard) -> dict[str, Any
     elif result in ("accepted", "refused"):
         if any(isinstance(one, MemoryError) for one in chain) or peak > max(MEMORY, PER_BYTE * size):
             result = "memory"
-        elif seconds > SECONDS:
+        elif seconds > kind.seconds:
             result = "slow"
         elif len(text) > LONGEST_MESSAGE:
             result = "long message"

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from small_models import fill
+from safetensors.numpy import save_file
+from small_models import fill, lstm_config
 from structure import image
 from torch import nn
 
@@ -243,6 +246,67 @@ def test_broken_goldens(tmp_path: Path) -> None:
     save_golden(golden, tmp_path / "g.safetensors")
     with pytest.raises(FileFormatError, match="its last layer is not the output"):
         load_golden(tmp_path / "g.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"input": np.zeros((1, 25), "float32")}, "input is not float32 of 4 dimensions"),
+        ({"input": np.zeros((1, 3, 48, 64), "float64")}, "input is not float32 of 4 dimensions"),
+        ({"input": np.zeros((1, 1, 48, 64), "float32")}, "not images of three channels"),
+        ({"ids": np.zeros(5, "int64")}, "ids is not int64 of 2 dimensions"),
+        ({"ids": np.full((1, 5), -1, "int64")}, "not classes of 1 lines"),
+        ({"ids": np.zeros((2, 5), "int64"), "scores": np.zeros((2, 5), "float32")}, "not classes of 1 lines"),
+        ({"scores": np.zeros((1, 4), "float32")}, "not classes of 1 lines"),
+        (
+            {"layers": {"last": np.zeros((1, 2), "float32"), OUTPUT: np.zeros(2, "float32")}},
+            "layer:last is not",
+        ),
+        ({"form": 5}, "5 is not one of"),
+        ({"paddle_version": 3.3}, "expected str"),
+        ({"weights": []}, "expected an object"),
+    ],
+)
+def test_goldens_are_what_they_say(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    values = {"last": np.zeros(2, "float32"), OUTPUT: np.zeros(2, "float32")}
+    golden = Golden(
+        source="",
+        form="fused",
+        paddle_version="3",
+        weights={},
+        input=np.zeros((1, 3, 48, 64), "float32"),
+        layers=values,
+        shapes=dict.fromkeys(values, (2,)),
+        largest=dict.fromkeys(values, 1.0),
+        ids=np.zeros((1, 5), "int64"),
+        scores=np.zeros((1, 5), "float32"),
+    )
+    save_golden(golden, tmp_path / "g.safetensors")
+    assert load_golden(tmp_path / "g.safetensors").shapes == golden.shapes
+    changed = replace(golden, **changes)
+    header = {
+        "form": changed.form,
+        "paddle": changed.paddle_version,
+        "weights": changed.weights,
+        "layers": [[name, list(golden.shapes[name]), golden.largest[name]] for name in changed.layers],
+    }
+    tensors = {"input": changed.input, "ids": changed.ids, "scores": changed.scores}
+    tensors |= {f"layer:{name}": layer for name, layer in changed.layers.items()}
+    save_file(tensors, tmp_path / "g.safetensors", {"golden": json.dumps(header)})
+    with pytest.raises(FileFormatError, match=message):
+        load_golden(tmp_path / "g.safetensors")
+
+
+def test_a_golden_that_the_network_cannot_run(small: Network) -> None:
+    values, shapes, largest = {OUTPUT: np.zeros(2, "float32")}, {OUTPUT: (2,)}, {OUTPUT: 1.0}
+    golden = Golden("g", "training", "3", {}, np.zeros((1, 3, 32, 100), "float32"), values, shapes, largest)
+    low = build_model(lstm_config()).eval()  # its strides leave nothing of 32 pixels
+    with pytest.raises(VerificationError, match=r"g: crnn cannot be run on an input of \[1, 3, 32, 100\]"):
+        verify_golden(low, golden)
+    ids = np.full((1, 8), 99, "int64")
+    golden = replace(golden, input=np.zeros((1, 3, 48, 64), "float32"), ids=ids, scores=ids.astype("float32"))
+    with pytest.raises(VerificationError, match="has fewer classes"):
+        verify_golden(small, golden)
 
 
 def test_a_model_of_ones_own_needs_a_reference(small: Network, tmp_path: Path) -> None:

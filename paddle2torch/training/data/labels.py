@@ -16,7 +16,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from paddle2torch.model_zoo.errors import ConfigError, FileFormatError
+from paddle2torch.model_zoo.errors import ConfigError, FileFormatError, Paddle2TorchError
+from paddle2torch.model_zoo.files import read_bounded
 from paddle2torch.tasks.images import BGRImage, ImageError, load_image
 from paddle2torch.training.data.drops import DataError
 
@@ -25,6 +26,9 @@ IGNORED = ("*", "###")
 
 COORDINATE_LIMIT = 1e6
 """Pixels. No page is larger; polygons beyond would only cost memory and time."""
+
+MOST_BYTES = 1 << 30
+"""Of a label file: ten million lines of text."""
 
 SHOWN = 60
 
@@ -88,11 +92,11 @@ class LabelFiles:
     def _read(self, number: int, delimiter: str) -> None:
         file = self._files[number]
         try:
-            data = Path(file).read_bytes()
-        except OSError as error:
-            raise DataError(
-                f"the label file {file} cannot be read: {error.strerror}. Relative paths start at {Path.cwd()}"
-            ) from None
+            data = read_bounded(file, MOST_BYTES, "label file")
+        except FileFormatError:
+            raise
+        except Paddle2TorchError as error:
+            raise DataError(f"the label file {error}. Relative paths start at {Path.cwd()}") from None
         if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             raise FileFormatError(
                 f'{file} is UTF-16, as Windows calls "Unicode": save the label file as UTF-8 (of Excel: "CSV UTF-8", '

@@ -41,6 +41,8 @@ class Kind:
     name: ClassVar[str]
     short: ClassVar[int] = 12
     """How many inputs of it the test suite tries."""
+    seconds: ClassVar[float] = 2.0
+    """Of processor time for one input."""
 
     def prepare(self) -> None:
         """Import and make what inputs have in common, so that none of them is measured with it."""

@@ -119,6 +119,7 @@ class Lmdb(Kind):
     def run(self, folder: Path) -> None:
         from paddle2torch.training.data import lmdb
 
+        lmdb.ANSWER_SECONDS = 1.5
         try:
             samples = lmdb.LmdbFolders(str(folder))
             for index in range(min(len(samples), 5)):

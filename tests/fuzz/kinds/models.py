@@ -62,6 +62,7 @@ class Model(Kind):
 
     name = "model"
     short = 4
+    seconds = 6.0  # three commands
 
     def make(self, rng: Random) -> Case:
         task = rng.choice(("rec", "rec", "cls"))

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import copy
+import gzip
+import io
 import json
 import pickle
 from functools import cached_property
 from pathlib import Path
 from random import Random
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from fuzz.cases import Case
 from fuzz.kinds import (
     Kind,
     encoders,
+    scratch,
 )
 from fuzz.mutate import (
     VALUES,
@@ -93,8 +97,6 @@ class Pickle(Kind):
 class Program(Kind):
     """An exported program with its parameters and settings."""
 
-    names: ClassVar[tuple[str, ...]] = ("w", "b")
-
     @cached_property
     def parameters(self) -> bytes:
         files = encoders()
@@ -144,6 +146,65 @@ class Pir(Program):
             case _:
                 content = dumps(mutate_tree(rng, json.loads(content)))
         return self.with_parameters(rng, "inference.json", content)
+
+
+class Export(Kind):
+    """A real export, of which the program says something else: sizes, attributes, operations; the parameters stay."""
+
+    name = "export"
+    short = 4
+    card = "PP-LCNet_x1_0_textline_ori"
+
+    @cached_property
+    def program(self) -> dict[str, Any]:
+        path = Path(__file__).parents[2] / "goldens" / "family" / f"{self.card}.program.json.gz"
+        program: dict[str, Any] = json.loads(gzip.decompress(path.read_bytes()))["program"]
+        return program
+
+    @cached_property
+    def parameters(self) -> bytes:
+        from paddle2torch.converters.paddle_files.pdiparams import write_parameters
+        from paddle2torch.converters.paddle_files.pir import read_pir
+
+        with scratch() as folder:
+            (folder / "inference.json").write_text(json.dumps(self.program))
+            program = read_pir(folder / "inference.json")
+        shapes = {name: program.values[name].shape for name in program.parameters}
+        out = io.BytesIO()
+        write_parameters(out, program, {name: np.full(shape, 0.5, "float32") for name, shape in shapes.items()})
+        return out.getvalue()
+
+    def make(self, rng: Random) -> Case:
+        program = copy.deepcopy(self.program)
+        operations = program["program"]["regions"][0]["blocks"][0]["ops"]
+        place = rng.randrange(len(operations))
+        match rng.randrange(8):
+            case 0:  # as a network of other widths would say
+                old, new = rng.choice((16, 32, 64, 512)), rng.choice((0, 1, 30_000, 2**31 - 1, 2**62))
+                for operation in operations:
+                    for result in operation["O"]:
+                        shape = result.get("TT", {}).get("D", [None, []])[1] if isinstance(result, dict) else []
+                        if isinstance(shape, list):
+                            shape[:] = [new if size == old else size for size in shape]
+            case 1:
+                del operations[place]
+            case 2:
+                operations[place:place] = [copy.deepcopy(operations[place])] * rng.choice((1, 1000))
+            case 3:
+                other = rng.randrange(len(operations))
+                operations[place], operations[other] = operations[other], operations[place]
+            case 4:
+                operations[place]["I"] = operations[place].get("I", [])[1:]
+            case _:
+                operations[place] = mutate_tree(rng, operations[place])
+        return {"inference.json": dumps(program), "inference.pdiparams": self.parameters}
+
+    def run(self, folder: Path) -> None:
+        from paddle2torch.converters.convert import convert_files
+        from paddle2torch.converters.templates import from_card
+        from paddle2torch.model_zoo.cards import load_card
+
+        convert_files(folder, from_card(load_card(self.card)), name="fuzzed")
 
 
 class Pdiparams(Kind):

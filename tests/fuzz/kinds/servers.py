@@ -29,7 +29,7 @@ from fuzz.mutate import (
 class _Answers:
     """A server on loopback that sends prepared bytes, one answer after the other, to whoever connects."""
 
-    def __init__(self, answers: list[bytes], drip: float = 0.0) -> None:
+    def __init__(self, answers: list[bytes], drip: float) -> None:
         self.answers, self.drip = answers, drip
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
@@ -125,6 +125,8 @@ class Http(Kind):
                 (body, body, body[:500], b"", body * 3, b"ffffffffffffffff\r\nx", b"5\r\nhello\r\n0\r\n\r\n")
             )
             answers[f"answer{number}"] = mutate_bytes(rng, content) if rng.random() < 0.2 else content
+        if rng.random() < 0.03:
+            answers["drip"] = b""  # a byte now and then
         if rng.random() < 0.2:
             answers["part"] = body[: rng.choice((1, 512, len(body)))]
         return answers
@@ -133,7 +135,8 @@ class Http(Kind):
         from paddle2torch.zoo import downloads
 
         quick(downloads)
-        server = _Answers([path.read_bytes() for path in sorted(folder.glob("answer*"))])
+        drip = 0.05 if (folder / "drip").exists() else 0.0
+        server = _Answers([path.read_bytes() for path in sorted(folder.glob("answer*"))], drip)
         part = folder.parent / "out" / "x.part"
         try:
             if (folder / "part").exists():
@@ -146,9 +149,11 @@ class Http(Kind):
 
 
 def quick(downloads: Any) -> None:
-    """Waits between attempts that a fuzzer has no time for."""
+    """Waits and limits of time that a fuzzer can wait for."""
     downloads.FIRST_DELAY = downloads.MAX_DELAY = downloads.MAX_RETRY_AFTER = 0.001
-    downloads.CONNECT_SECONDS = downloads.READ_SECONDS = 0.5
+    downloads.CONNECT_SECONDS = downloads.READ_SECONDS = downloads.RATE_SECONDS = 0.5
+    downloads.ANSWER_SECONDS = 2.0
+    downloads.TOTAL_SECONDS = 10.0
     downloads.ATTEMPTS = 3
 
 

@@ -58,9 +58,9 @@ def test_spaces_for_tabs(tmp_path: Path) -> None:
 
 
 def test_what_is_no_label_file(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"none\.txt cannot be read: No such file"):
+    with pytest.raises(DataError, match=r"the label file .*none\.txt: there is no such file"):
         LabelFiles([str(tmp_path / "none.txt")], str(tmp_path))
-    with pytest.raises(DataError, match="cannot be read: Is a directory"):
+    with pytest.raises(DataError, match="is a directory"):
         LabelFiles([str(tmp_path)], str(tmp_path))
     with pytest.raises(DataError, match="has no samples"):
         LabelFiles([label_file(tmp_path, "\n\n")], str(tmp_path))
@@ -140,3 +140,13 @@ def test_boxes() -> None:
 def test_what_are_no_boxes(label: str, message: str) -> None:
     with pytest.raises(FileFormatError, match=f"^here: .*{message}"):
         parse_boxes(label, "here")
+
+
+def test_label_files_that_are_none_or_too_large(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with (tmp_path / "sparse.txt").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(DataError, match="pipe: is not a regular file"):
+        LabelFiles([str(tmp_path / "pipe")], str(tmp_path))
+    with pytest.raises(FileFormatError, match="which no label file is"):
+        LabelFiles([str(tmp_path / "sparse.txt")], str(tmp_path))
