@@ -107,6 +107,12 @@ def read(model: str, images: tuple[Path, ...], batch_size: int, bfloat16: bool, 
     )
 
 
+def _names(name: str, of_paddleocr3: str) -> tuple[str, ...]:
+    """An option under our name, which is PaddleOCR 2's, and under PaddleOCR 3's, with _ as they write them as well."""
+    spelled = (f"--{name}", f"--{name.replace('-', '_')}", f"--{of_paddleocr3}", f"--{of_paddleocr3.replace('-', '_')}")
+    return (*spelled, name.replace("-", "_"))
+
+
 @click.command()
 @click.argument("inputs", nargs=-1, required=True, metavar="IMAGE|FOLDER|PDF|-...")
 @click.option("--lang", default="en", show_default=True, help="Language, by any of its names: chooses the models.")
@@ -130,7 +136,29 @@ def read(model: str, images: tuple[Path, ...], batch_size: int, bfloat16: bool, 
 @QUANTIZED
 @BFLOAT16
 @click.option("--fast", is_flag=True, help="Tight padding, lines of several pages together: texts may differ a little.")
-@click.option("--drop-score", type=float, help="Leave out lines with less confidence. Default: 0.5; for v5, v6 none.")
+@click.option(
+    *_names("drop-score", "text-rec-score-thresh"),
+    type=float,
+    help="Leave out lines with less confidence. Default: 0.5; for v5, v6 none.",
+)
+@click.option(
+    *_names("det-limit-side-len", "text-det-limit-side-len"),
+    type=click.IntRange(min=1),
+    help="Pixels to which a side of the page is brought for the detector.",
+)
+@click.option(
+    *_names("det-limit-type", "text-det-limit-type"),
+    type=click.Choice(["max", "min", "resize_long"]),
+    help="Which side that is: the longest, where it is longer, or the shortest, where it is shorter.",
+)
+@click.option(
+    *_names("det-db-thresh", "text-det-thresh"), type=float, help="From which probability on a pixel is text."
+)
+@click.option(
+    *_names("det-db-box-thresh", "text-det-box-thresh"), type=float, help="The least mean probability of a box."
+)
+@click.option(*_names("det-db-unclip-ratio", "text-det-unclip-ratio"), type=float, help="How far boxes are widened.")
+@click.option("--dpi", type=click.FloatRange(min=1), help="Of pages of PDFs; by default 144, and 72 for large ones.")
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Pages read at once.")
 @click.option("--device", default="cpu", show_default=True, help="Where to run, as PyTorch names it.")
 def ocr(
@@ -151,8 +179,10 @@ def ocr(
     bfloat16: bool,
     fast: bool,
     drop_score: float | None,
+    dpi: float | None,
     workers: int,
     device: str,
+    **detection: Any,
 ) -> None:
     """Read whole pages: images, folders, globs, PDFs, standard input (-).
 
@@ -182,6 +212,7 @@ def ocr(
             fast=fast,
             drop_score=drop_score,
             workers=workers,
+            **detection,
         )
     with page_progress() as (started, finished):
         failures = run_job(
@@ -192,6 +223,7 @@ def ocr(
             output=output,
             resume=resume,
             pictures=visualize,
+            dpi=dpi,
             started=started,
             finished=finished,
         )

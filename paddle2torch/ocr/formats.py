@@ -68,7 +68,8 @@ class TextLine:
 class PageText:
     """What is read of page `number` of `count` (both from 1) of `source`; its size in pixels.
 
-    lines: in PaddleOCR's order, by y and x. image: the page itself, uint8 (height, width, 3), BGR.
+    lines: in PaddleOCR's order, by y and x. image: the page itself, uint8 (height, width, 3), BGR. shrunk: how many
+    times smaller the detector saw it.
     """
 
     source: str
@@ -76,6 +77,7 @@ class PageText:
     count: int
     image: BGRImage = field(repr=False)
     lines: tuple[TextLine, ...]
+    shrunk: float = 1.0
 
     @property
     def height(self) -> int:

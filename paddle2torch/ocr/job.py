@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TextIO
@@ -19,7 +20,7 @@ from paddle2torch.ocr.formats import (
     write_stream,
 )
 from paddle2torch.ocr.pages import Failure, find_sources, read_pages
-from paddle2torch.ocr.pipeline import OCR
+from paddle2torch.ocr.pipeline import MUCH_SMALLER, OCR
 from paddle2torch.ocr.visualize import visualize
 
 Result = PageText | Failure
@@ -34,6 +35,7 @@ def run_job(
     output: Path | None = None,
     resume: bool = False,
     pictures: Path | None = None,
+    dpi: float | None = None,
     started: Callable[[int], None] = lambda sources: None,
     finished: Callable[[Result], None] = lambda result: None,
 ) -> list[Failure]:
@@ -47,6 +49,7 @@ def run_job(
         output: a file that ends in `.jsonl`, to which a line per page is appended, or a folder, where each
             source gets a document of its own, whole or not at all.
         resume: leave out what `output` has already, from a run that was cut off.
+        dpi: of the rendered pages of PDFs, see `pages.read_pages`.
         pictures: a folder for a picture of each page, boxes and texts side by side.
         started: told how many sources there are to read. finished: told each result.
 
@@ -54,13 +57,17 @@ def run_job(
     """
     sources = find_sources(inputs)
     failures: list[Failure] = []
+    smaller: list[tuple[float, str]] = []
 
     def watched(results: Iterable[Result]) -> Iterator[Result]:
         for result in results:
             if isinstance(result, Failure):
                 failures.append(result)
-            elif pictures is not None:
-                _save_picture(result, pictures)
+            else:
+                if result.shrunk >= MUCH_SMALLER:
+                    smaller.append((result.shrunk, f"{result.source}, page {result.number}"))
+                if pictures is not None:
+                    _save_picture(result, pictures)
             yield result
             # Only now is it written.
             finished(result)
@@ -69,13 +76,13 @@ def run_job(
         if resume:
             raise ConfigError("--resume goes on with what a run has written: it needs --output")
         started(len(sources))
-        write_stream(watched(ocr.read_pages(read_pages(sources))), format, stream)
+        write_stream(watched(ocr.read_pages(read_pages(sources, dpi=dpi))), format, stream)
     elif output.suffix == ".jsonl":
         if output.exists() and not resume:
             raise ConfigError(f"{output} exists: go on with it (--resume) or choose another name")
         done = finished_pages(output)
         started(len(sources))
-        pages = read_pages(sources, lambda source, number: (source, number) in done)
+        pages = read_pages(sources, lambda source, number: (source, number) in done, dpi=dpi)
         append_pages(watched(ocr.read_pages(pages)), output)
     else:
         paths = document_paths(sources, output, format)
@@ -86,8 +93,20 @@ def run_job(
             )
         todo = [source for source in sources if source not in there]
         started(len(todo))
-        write_documents(watched(ocr.read_pages(read_pages(todo))), paths, format)
+        write_documents(watched(ocr.read_pages(read_pages(todo, dpi=dpi))), paths, format)
+    if smaller:
+        _name_smaller(smaller)
     return failures
+
+
+def _name_smaller(pages: list[tuple[float, str]]) -> None:
+    (_, first), (most, _) = pages[0], max(pages)
+    what = f"{len(pages):,} pages were made up to" if len(pages) > 1 else "a page was made"
+    warnings.warn(
+        f"{what} {most:.1f} times smaller for the detector (first: {first}): text that is small there may be missing; "
+        f"--det-limit-side-len sets another limit",
+        stacklevel=3,
+    )
 
 
 def _save_picture(page: PageText, folder: Path) -> None:

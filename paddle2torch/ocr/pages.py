@@ -79,12 +79,16 @@ def _never(source: str, number: int) -> bool:
     return False
 
 
-def read_pages(sources: Iterable[str], done: Callable[[str, int], bool] = _never) -> Iterator[Page | Failure]:
+def read_pages(
+    sources: Iterable[str], done: Callable[[str, int], bool] = _never, *, dpi: float | None = None
+) -> Iterator[Page | Failure]:
     """The pages of all sources in order, each loaded when it is asked for.
+
+    dpi: pixels to the inch of the rendered pages of PDFs; without it PaddleOCR's choice, 144, and 72 for large pages.
 
     `done` is asked with a source and the number of a page; a page that is done is neither given nor loaded.
     """
-    with PdfProcess() as pdfs:
+    with PdfProcess(dpi) as pdfs:
         for source in sources:
             try:
                 yield from _read(source, done, pdfs)

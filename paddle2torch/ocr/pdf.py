@@ -12,6 +12,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.ocr import _pdf_process
 from paddle2torch.tasks.images import BUDGET, BUDGET_PER_BYTE, BGRImage, ImageError
 
@@ -23,6 +24,9 @@ MAX_PIXELS = 40_000_000
 """Of one rendered page (120 MB). A PDF of a kilobyte can ask for a page of any size; it is rendered smaller."""
 
 MAX_SIDE = 2**15
+
+MAX_DPI = 2400
+POINTS = 72  # to the inch
 
 SECONDS = 1.5
 SECONDS_PER_BYTE = 2e-6
@@ -39,9 +43,15 @@ class TooMuchError(ImageError):
 
 
 class PdfProcess:
-    """Opens a PDF and renders its pages; a context that ends the process."""
+    """Opens a PDF and renders its pages; a context that ends the process.
 
-    def __init__(self) -> None:
+    dpi: of the pages; without it `SCALE` and `LARGE` hold. More than `MAX_PIXELS` are never rendered.
+    """
+
+    def __init__(self, dpi: float | None = None) -> None:
+        if dpi is not None and not 1 <= dpi <= MAX_DPI:
+            raise ConfigError(f"dpi is from 1 to {MAX_DPI:,}, not {dpi}")
+        self._dpi = dpi
         self._process: subprocess.Popen[bytes] | None = None
         self._source: bytes | Path = b""
         self._size = 0
@@ -66,7 +76,10 @@ class PdfProcess:
         """Page `index`, from 0: uint8 (height, width, 3), BGR. Raises `ImageError`, at a limit `TooMuchError`."""
         if self._process is None:
             self._open(name)
-        request = {"render": index, "scale": SCALE, "large": LARGE, "pixels": MAX_PIXELS, "side": MAX_SIDE}
+        request: dict[str, Any] = {"render": index, "scale": SCALE, "large": LARGE}
+        if self._dpi is not None:
+            request |= {"scale": self._dpi / POINTS, "large": MAX_SIDE}
+        request |= {"pixels": MAX_PIXELS, "side": MAX_SIDE}
         image: BGRImage = self._ask(request, name, _pixels)
         return image
 

@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import torch
 from torch import nn
@@ -22,6 +22,7 @@ from paddle2torch.api import load_pretrained
 from paddle2torch.model_zoo.cards import find_card
 from paddle2torch.model_zoo.config import DBPostprocess, DetPreprocess, ModelConfig, RecPreprocess
 from paddle2torch.model_zoo.errors import ConfigError
+from paddle2torch.model_zoo.strict_json import unknown_key
 from paddle2torch.ocr.formats import PageText, TextLine, TextWord
 from paddle2torch.ocr.pages import Failure, Page, find_sources, read_pages
 from paddle2torch.tasks.detection import Box, Detector
@@ -65,6 +66,20 @@ FAST_PAGES = 8
 """Pages whose lines `fast` sorts together: enough that lines of one batch hardly differ in width."""
 
 
+PADDLEOCR_3 = {
+    "text_det_limit_side_len": "det_limit_side_len",
+    "text_det_limit_type": "det_limit_type",
+    "text_det_thresh": "det_db_thresh",
+    "text_det_box_thresh": "det_db_box_thresh",
+    "text_det_unclip_ratio": "det_db_unclip_ratio",
+    "text_rec_score_thresh": "drop_score",
+}
+"""PaddleOCR 3's names of what PaddleOCR 2, and `OCR`, call otherwise."""
+
+MUCH_SMALLER = 1.5
+"""A page that the detector sees this many times smaller is named: small text may be missing."""
+
+
 class OCR:
     """Reads pages of one language.
 
@@ -93,9 +108,15 @@ class OCR:
     line to at least 320 pixels and to the widest of six lines of its page; a recogniser sees padding, so that texts and
     scores of `fast` differ now and then.
 
-    drop_score: lines with a lower score are left out; by default 0.5, as in PaddleOCR 2, or 0, as in 3. preprocess,
-    postprocess: in place of the detector's own settings. workers: pages that are read at once, each in a thread; the
-    models are shared.
+    drop_score: lines with a lower score are left out; by default 0.5, as in PaddleOCR 2, or 0, as in 3.
+
+    det_limit_side_len, det_limit_type, det_db_thresh, det_db_box_thresh, det_db_unclip_ratio: the detector's settings
+    under PaddleOCR 2's names; in place of its own, as are `preprocess` and `postprocess` whole. PaddleOCR 3's names for
+    them are taken as well: text_det_limit_side_len, text_det_limit_type, text_det_thresh, text_det_box_thresh,
+    text_det_unclip_ratio, and text_rec_score_thresh for drop_score. Without a limit of the caller's, pages that are
+    too long or too finely written for PaddleOCR 2's limit are seen in their own size (`Detector`, fit).
+
+    workers: pages that are read at once, each in a thread; the models are shared.
     """
 
     def __init__(
@@ -114,8 +135,23 @@ class OCR:
         drop_score: float | None = None,
         preprocess: DetPreprocess | None = None,
         postprocess: DBPostprocess | None = None,
+        det_limit_side_len: int | None = None,
+        det_limit_type: Literal["max", "min", "resize_long"] | None = None,
+        det_db_thresh: float | None = None,
+        det_db_box_thresh: float | None = None,
+        det_db_unclip_ratio: float | None = None,
         workers: int = 1,
+        **paddleocr3: Any,
     ) -> None:
+        settings: dict[str, Any] = {
+            "det_limit_side_len": det_limit_side_len,
+            "det_limit_type": det_limit_type,
+            "det_db_thresh": det_db_thresh,
+            "det_db_box_thresh": det_db_box_thresh,
+            "det_db_unclip_ratio": det_db_unclip_ratio,
+            "drop_score": drop_score,
+            **_names_of_paddleocr3(paddleocr3),
+        }
         if workers < 1:
             raise ConfigError(f"workers is at least 1, not {workers}")
         form: dict[str, Any] = {"device": device, "compiled": compiled}
@@ -132,10 +168,13 @@ class OCR:
         self.recognizer = _recognizer(network, config, fast, self.steps.padding)
         if det is None or (isinstance(det, str) and find_card(det) is not None):
             _override(self.detector, self.steps)
-        self.detector.preprocess = preprocess or self.detector.preprocess
-        self.detector.postprocess = postprocess or self.detector.postprocess
+        limits = {name: settings[f"det_{name}"] for name in ("limit_side_len", "limit_type")}
+        boxes = {name: settings[f"det_db_{name}"] for name in ("thresh", "box_thresh", "unclip_ratio")}
+        self.detector.preprocess = _changed(preprocess or self.detector.preprocess, limits)
+        self.detector.postprocess = _changed(postprocess or self.detector.postprocess, boxes)
+        self.detector.fit = preprocess is None and not any(value is not None for value in limits.values())
         self.fast = fast
-        self.drop_score = self.steps.drop_score if drop_score is None else drop_score
+        self.drop_score: float = self.steps.drop_score if settings["drop_score"] is None else settings["drop_score"]
         self.workers = workers
 
     def __call__(self, image: ImageSource) -> list[TextLine]:
@@ -144,11 +183,21 @@ class OCR:
         image: a path, the bytes of a file, a numpy array (BGR) or a PIL image. Raises `ImageError`. For PDFs, and for
         more than one page, see `read`.
         """
-        return list(self._recognize([self._prepare(Page("", 1, 1, load_image(image)))])[0].lines)
+        page = self._recognize([self._prepare(Page("", 1, 1, load_image(image)))])[0]
+        if page.shrunk >= MUCH_SMALLER:
+            warnings.warn(
+                f"the page was made {page.shrunk:.1f} times smaller for the detector: small text may be missing; "
+                f"det_limit_side_len sets another limit",
+                stacklevel=2,
+            )
+        return list(page.lines)
 
-    def read(self, inputs: Iterable[str | Path]) -> Iterator[PageText | Failure]:
-        """Read files, folders, globs, PDFs and `-` (standard input): a result per page, in order, as they are read."""
-        return self.read_pages(read_pages(find_sources(inputs)))
+    def read(self, inputs: Iterable[str | Path], *, dpi: float | None = None) -> Iterator[PageText | Failure]:
+        """Read files, folders, globs, PDFs and `-` (standard input): a result per page, in order, as they are read.
+
+        dpi: of the rendered pages of PDFs, see `read_pages`.
+        """
+        return self.read_pages(read_pages(find_sources(inputs), dpi=dpi))
 
     def read_pages(self, pages: Iterable[Page | Failure]) -> Iterator[PageText | Failure]:
         """Read pages as they come: a result each, in order. What is a `Failure` stays one.
@@ -180,13 +229,14 @@ class OCR:
 
     def _prepare(self, page: Page) -> _Prepared:
         """Everything but reading: boxes and upright crops."""
-        boxes = self.detector(page.image)
+        found = self.detector.find(page.image)
+        boxes = found.boxes
         cut = crop_polygon if self.detector.postprocess.box_type == "poly" else self.steps.crop
         crops = [cut(page.image, box.points) for box in boxes]
         if self.classifier is not None:
             directions = self.classifier([crop.image for crop in crops])
             crops = [crop.turned(2) if way.upside_down else crop for crop, way in zip(crops, directions, strict=True)]
-        return _Prepared(page, boxes, crops)
+        return _Prepared(page, boxes, crops, found.shrunk)
 
     def _recognize(self, prepared: Sequence[_Prepared]) -> list[PageText]:
         lines = iter(self.recognizer([crop.image for page in prepared for crop in page.crops]))
@@ -201,6 +251,7 @@ class OCR:
                     for box, crop, line in zip(page.boxes, page.crops, islice(lines, len(page.crops)), strict=True)
                     if line.score >= self.drop_score
                 ),
+                shrunk=page.shrunk,
             )
             for page in prepared
         ]
@@ -211,6 +262,23 @@ class _Prepared:
     page: Page
     boxes: list[Box]
     crops: list[Crop]
+    shrunk: float
+
+
+def _names_of_paddleocr3(given: Mapping[str, Any]) -> dict[str, Any]:
+    for name in given:
+        if name not in PADDLEOCR_3:
+            raise unknown_key(name, PADDLEOCR_3, "OCR")
+    return {PADDLEOCR_3[name]: value for name, value in given.items()}
+
+
+Settings = TypeVar("Settings", DetPreprocess, DBPostprocess)
+
+
+def _changed(settings: Settings, values: Mapping[str, Any]) -> Settings:
+    """The settings with the values that are given. Raises `ConfigError` for one out of its bounds."""
+    given = {name: value for name, value in values.items() if value is not None}
+    return replace(settings, **given)
 
 
 def _load(model: Model, device: torch.device | str | None, **form: Any) -> tuple[nn.Module, ModelConfig]:

@@ -7,7 +7,7 @@ The steps and their roundings are PaddleOCR's (`ppocr/data/imaug/operators.py`, 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import cv2
@@ -31,6 +31,33 @@ RESIZE_LONG_STRIDE = 128
 MAX_SIDE = 4000
 """No side of the input grows beyond this: PaddleOCR 3's bound for `limit_type: min`, where 2.x has none. It holds for
 `resize_long` as well, where the sides are multiples of 128."""
+
+STRIP = 3
+"""A page that is at least this many times as long as wide is read at its own size: made as small as others are, nothing
+of its width would be left."""
+
+SMALL_LINES = 12
+"""Lines whose usual height in the detector's input is less than this many pixels are found in part at best: the page is
+read again at its own size."""
+
+SMALLER = 1.2
+"""A page that is made smaller by less than this loses nothing."""
+
+FITTING_SIDE = 64
+"""PaddleOCR 3's limit: the shortest side has at least as many pixels, and a page keeps its size."""
+
+AT_ONCE = 2_500_000
+TILE, MARGIN = 1024, 128
+"""Pixels of an input; a larger one is given to the network in tiles of this side, with what is around them."""
+
+AT_MOST = 64_000_000
+"""Pixels of all tiles; a page with more is made smaller."""
+
+CANDIDATES = 100_000
+"""Contours of a page at its own size that are looked at, where PaddleOCR looks at 1000 of any page."""
+
+INK = 2e-4
+"""Share of the pixels that differ from the paper; with less a page is blank."""
 
 MIN_SIZE = 3
 """A box with a shorter side in the map is noise; after unclipping, 2 pixels more."""
@@ -71,6 +98,26 @@ def input_size(height: int, width: int, config: DetPreprocess) -> tuple[int, int
     return max(round(height / STRIDE) * STRIDE, STRIDE), max(round(width / STRIDE) * STRIDE, STRIDE)
 
 
+def times_smaller(size: tuple[int, ...], config: DetPreprocess) -> float:
+    """How many times smaller a page of (height, width) is made for the detector; 1.0 where it is not."""
+    return max(1.0, max(size[:2]) / max(input_size(size[0], size[1], config)))
+
+
+def _too_small(image: BGRImage, boxes: list[Box], shrunk: float) -> bool:
+    """Whether what was found of a page that was made `shrunk` times smaller tells that it was too small to be read."""
+    if not boxes:
+        return not _blank(image)
+    heights = [min_area_quad(box.points)[1] for box in boxes]
+    return float(np.median(heights)) / shrunk < SMALL_LINES
+
+
+def _blank(image: BGRImage) -> bool:
+    grey = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), dtype=np.uint8)
+    counts = np.bincount(grey.ravel(), minlength=256)
+    paper = int(np.searchsorted(counts.cumsum(), grey.size / 2))
+    return bool(counts[: max(paper - 40, 0)].sum() + counts[paper + 41 :].sum() < INK * grey.size)
+
+
 def preprocess(image: BGRImage, config: DetPreprocess) -> tuple[NDArray[np.float32], tuple[int, int]]:
     """A page as the detector's input, and the (height, width) in page pixels that the input covers.
 
@@ -86,15 +133,20 @@ def preprocess(image: BGRImage, config: DetPreprocess) -> tuple[NDArray[np.float
         height, width = image.shape[:2]
     to_height, to_width = input_size(height, width, config)
     resized = np.asarray(cv2.resize(image, (to_width, to_height)), dtype=np.uint8)
+    return _normalised(resized, config), (height, width)
+
+
+def _normalised(resized: BGRImage, config: DetPreprocess) -> NDArray[np.float32]:
+    """Pixels as the network takes them: float32 (3, height, width)."""
     if config.channel_order == "RGB":
         resized = resized[:, :, ::-1]
     # A table per channel: 256 normalisations instead of one per pixel, with the same float32 values.
     levels = np.arange(256, dtype=np.float32) * np.float32(config.scale)
-    out = np.empty((3, to_height, to_width), dtype=np.float32)
+    out = np.empty((3, *resized.shape[:2]), dtype=np.float32)
     for channel in range(3):
         table = (levels - np.float32(config.mean[channel])) / np.float32(config.std[channel])
         out[channel] = table[resized[:, :, channel]]
-    return out, (height, width)
+    return out
 
 
 def boxes_from_map(probabilities: NDArray[np.float32], config: DBPostprocess, covers: tuple[int, int]) -> list[Box]:
@@ -205,17 +257,34 @@ class DetectionError(Paddle2TorchError):
     """A model cannot be run as a detector, or what it gives cannot be read."""
 
 
+@dataclass(frozen=True, eq=False)
+class Found:
+    """The boxes of a page in PaddleOCR's order, and how many times smaller the page was made for that (1.0: not)."""
+
+    boxes: list[Box]
+    shrunk: float
+
+
 class Detector:
     """Finds the lines of a page with a detector in eval form.
 
     `model` maps float32 (1, 3, H, W) to `{"maps": (1, 1, H, W)}`, probabilities; it is run where its parameters are and
     in their dtype, on `device` if one is given (it is moved there).
 
+    fit: pages that PaddleOCR's limit would make too small to be read, long strips and large sheets with small letters,
+    are looked at in their own size: with PaddleOCR 3's limits, which make nothing smaller, and in tiles where that is
+    more than the network takes at once. All others are seen as PaddleOCR sees them.
+
     Raises `DetectionError` for a model in training mode, or one whose map is not one.
     """
 
     def __init__(
-        self, model: torch.nn.Module, config: ModelConfig, *, device: torch.device | str | None = None
+        self,
+        model: torch.nn.Module,
+        config: ModelConfig,
+        *,
+        fit: bool = False,
+        device: torch.device | str | None = None,
     ) -> None:
         if not isinstance(config.preprocess, DetPreprocess) or not isinstance(config.postprocess, DBPostprocess):
             raise ConfigError(f"{config.name} is not a detector (task {config.task!r})")
@@ -223,20 +292,65 @@ class Detector:
         self.config = config
         self.preprocess = config.preprocess
         self.postprocess = config.postprocess
+        self.fit = fit
 
     def __call__(self, image: BGRImage) -> list[Box]:
         """The boxes of a page, uint8 (height, width, 3), BGR, in PaddleOCR's order: by y, and by x within a row."""
-        probabilities, covers = self.map(image)
-        boxes = boxes_from_map(probabilities, self.postprocess, covers)
-        boxes = clip_boxes(boxes, image.shape[:2], self.postprocess.box_type)
-        return [boxes[i] for i in sorted_order([box.points for box in boxes])]
+        return self.find(image).boxes
+
+    def find(self, image: BGRImage) -> Found:
+        """The boxes of a page as for a call, and how much smaller the page was made."""
+        shrunk = times_smaller(image.shape[:2], self.preprocess)
+        fit = self.fit and shrunk >= SMALLER
+        if not (fit and max(image.shape[:2]) >= STRIP * min(image.shape[:2])):
+            boxes = self._boxes(*self.map(image), image.shape[:2])
+            if not (fit and _too_small(image, boxes, shrunk)):
+                return Found(boxes, shrunk)
+        fitting = replace(self.preprocess, limit_type="min", limit_side_len=FITTING_SIDE)
+        height, width = input_size(image.shape[0], image.shape[1], fitting)
+        if height * width <= AT_ONCE and times_smaller(image.shape[:2], fitting) < SMALLER:
+            probabilities, shrunk = self._map(*preprocess(image, fitting))[0], 1.0
+        else:
+            probabilities, shrunk = self._map_in_tiles(image)
+        return Found(self._boxes(probabilities, image.shape[:2], image.shape[:2], CANDIDATES), shrunk)
 
     def map(self, image: BGRImage) -> tuple[NDArray[np.float32], tuple[int, int]]:
         """The probability of text at each pixel of the input, float32 (H, W), and the page's (height, width) it covers.
 
         image: as for a call.
         """
-        pixels, covers = preprocess(image, self.preprocess)
+        return self._map(*preprocess(image, self.preprocess))
+
+    def _boxes(
+        self,
+        probabilities: NDArray[np.float32],
+        covers: tuple[int, ...],
+        size: tuple[int, ...],
+        candidates: int | None = None,
+    ) -> list[Box]:
+        config = self.postprocess if candidates is None else replace(self.postprocess, max_candidates=candidates)
+        boxes = boxes_from_map(probabilities, config, (covers[0], covers[1]))
+        boxes = clip_boxes(boxes, (size[0], size[1]), config.box_type)
+        return [boxes[i] for i in sorted_order([box.points for box in boxes])]
+
+    def _map_in_tiles(self, image: BGRImage) -> tuple[NDArray[np.float32], float]:
+        """The map of a page at its own size, and how many times smaller the page was made for its number of pixels."""
+        height, width = image.shape[:2]
+        scale = max(FITTING_SIDE / min(height, width), 1.0)
+        scale *= min(1.0, math.sqrt(AT_MOST / (height * width)) / scale)
+        rows, columns = (max(round(side * scale / STRIDE), 1) * STRIDE for side in (height, width))
+        resized = np.asarray(cv2.resize(image, (columns, rows)), dtype=np.uint8)
+        whole = np.empty((rows, columns), dtype=np.float32)
+        for top in range(0, rows, TILE):
+            for left in range(0, columns, TILE):
+                start = max(top - MARGIN, 0), max(left - MARGIN, 0)
+                tile = resized[start[0] : top + TILE + MARGIN, start[1] : left + TILE + MARGIN]
+                probabilities, _ = self._map(_normalised(tile, self.preprocess), tile.shape[:2])
+                inner = probabilities[top - start[0] :, left - start[1] :][:TILE, :TILE]
+                whole[top : top + inner.shape[0], left : left + inner.shape[1]] = inner
+        return whole, max(1.0, 1 / scale)
+
+    def _map(self, pixels: NDArray[np.float32], covers: tuple[int, int]) -> tuple[NDArray[np.float32], tuple[int, int]]:
         x = torch.from_numpy(pixels)[None]
         if self.model.training:
             raise DetectionError(f"{self.config.name} is in training mode: call model.eval() before reading with it")

@@ -482,3 +482,91 @@ def test_pages_are_read_as_by_paddleocr_3(
             assert off <= 1
             if line.text == row["text"] and off == 0:
                 assert line.score == pytest.approx(row["score"], abs=1e-4 if cv2.__version__ < "5" else 1e-3)
+
+
+# Pages that PaddleOCR's limit makes too small
+
+
+def test_a_long_strip_is_read_at_its_own_size() -> None:
+    strip = blank(44, 3000)
+    places = [put(strip, bar("ABC AA"), left, 9) for left in range(20, 2800, 300)]
+    ocr = pipeline()
+    assert [line.text for line in ocr(strip)] == ["ABC AA"] * len(places)
+    tall = np.ascontiguousarray(np.rot90(strip))
+    assert [line.text for line in ocr(tall)] == ["ABC AA"] * len(places)
+
+
+def test_a_page_of_small_lines_is_read_in_tiles_and_no_line_twice() -> None:
+    page = blank(2600, 2000)
+    # Across the borders between tiles, too.
+    places = [put(page, bar("ABCA"), left, top) for top in range(20, 2500, 150) for left in (30, 980, 1800)]
+    ocr = pipeline()
+    lines = ocr(page)
+    assert [line.text for line in lines] == ["ABCA"] * len(places)
+    for line, place in zip(lines, places, strict=True):
+        np.testing.assert_allclose(extent(line.box), place, atol=6)  # boxes are widened a little
+
+
+def test_pages_that_paddleocr_reads_are_seen_as_paddleocr_sees_them() -> None:
+    page = blank(1920, 1440)
+    large = cv2.resize(bar("ABC"), None, fx=3, fy=3, interpolation=cv2.INTER_NEAREST)
+    put(page, large, 100, 200)
+    sizes = []
+
+    class Seen(Ink):
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            sizes.append(tuple(x.shape[2:]))
+            return super().forward(x)
+
+    ocr = pipeline(det=Seen().eval())
+    with pytest.warns(UserWarning, match=r"made 2\.0 times smaller for the detector: small text may be missing"):
+        assert [line.text for line in ocr(page)] == ["ABC"]
+    with pytest.warns(UserWarning, match="2\\.0 times"):
+        assert ocr(blank(1920, 1440)) == []
+    assert sizes == [(960, 704)] * 2
+    # With a limit of the caller's, too, and then nothing is looked at twice.
+    put(page, bar("ABC"), 100, 1000)
+    with pytest.warns(UserWarning, match="4\\.0 times"):
+        pipeline(det=Seen().eval(), det_limit_side_len=480)(page)
+    assert sizes[2:] == [(480, 352)]
+
+
+def test_the_detectors_settings_have_paddleocrs_names() -> None:
+    ours = pipeline(
+        postprocess=None,
+        det_limit_side_len=640,
+        det_limit_type="min",
+        det_db_thresh=0.2,
+        det_db_box_thresh=0.4,
+        det_db_unclip_ratio=2.0,
+        drop_score=0.1,
+    )
+    theirs = pipeline(
+        postprocess=None,
+        text_det_limit_side_len=640,
+        text_det_limit_type="min",
+        text_det_thresh=0.2,
+        text_det_box_thresh=0.4,
+        text_det_unclip_ratio=2.0,
+        text_rec_score_thresh=0.1,
+    )
+    for ocr in (ours, theirs):
+        assert ocr.detector.preprocess == DetPreprocess(limit_side_len=640, limit_type="min")
+        assert ocr.detector.postprocess == DBPostprocess(thresh=0.2, box_thresh=0.4, unclip_ratio=2.0)
+        assert ocr.drop_score == 0.1
+    with pytest.raises(ConfigError, match="text_det_thresh"):
+        pipeline(text_det_tresh=0.2)
+    with pytest.raises(ConfigError, match="limit_side_len"):
+        pipeline(det_limit_side_len=0)
+
+
+def test_pages_of_pdfs_have_the_dpi_that_is_asked_for(tmp_path: Path) -> None:
+    Image.new("RGB", (300, 200), "white").save(tmp_path / "a.pdf", resolution=72)
+    sizes = {}
+    for dpi in (None, 72, 300):
+        (page,) = read_pages([str(tmp_path / "a.pdf")], dpi=dpi)
+        assert isinstance(page, Page)
+        sizes[dpi] = page.image.shape[:2]
+    assert sizes == {None: (400, 600), 72: (200, 300), 300: (834, 1250)}
+    with pytest.raises(ConfigError, match="dpi is from 1"):
+        list(read_pages([str(tmp_path / "a.pdf")], dpi=1e9))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -126,6 +127,36 @@ def test_the_command(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         CliRunner().invoke(cli.main, ["ocr", str(folder), "-o", str(tmp_path / "o"), "--format", "hocr"]).exit_code == 0
     )
     assert (tmp_path / "o" / "2.png.hocr").is_file()
+
+
+def test_options_have_paddleocrs_names(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[dict[str, object]] = []
+    monkeypatch.setattr("paddle2torch.ocr.pipeline.OCR", lambda *a, **k: given.append(k) or Reader())
+    for options in (
+        "--det-limit-side-len 64 --det-limit-type min --det-db-thresh 0.2 --det-db-box-thresh 0.4",
+        "--det_limit_side_len 64 --det_limit_type min --det_db_thresh 0.2 --det_db_box_thresh 0.4",
+        "--text-det-limit-side-len 64 --text-det-limit-type min --text-det-thresh 0.2 --text-det-box-thresh 0.4",
+        "--text_det_limit_side_len 64 --text_det_limit_type min --text_det_thresh 0.2 --text_det_box_thresh 0.4",
+    ):
+        arguments = ["ocr", str(folder / "0.png"), *options.split(), "--dpi", "200"]
+        assert CliRunner().invoke(cli.main, arguments).exit_code == 0
+    assert all(options == given[0] for options in given)
+    expected = {"det_limit_side_len": 64, "det_limit_type": "min", "det_db_thresh": 0.2, "det_db_box_thresh": 0.4}
+    assert expected.items() <= given[0].items()
+    assert given[0]["det_db_unclip_ratio"] is None
+
+
+def test_pages_that_were_made_much_smaller_are_one_note(folder: Path) -> None:
+    class Small(Reader):
+        def read_pages(self, pages: Iterable[Page | Failure]) -> Iterator[PageText | Failure]:
+            for number, page in enumerate(super().read_pages(pages)):
+                yield replace(page, shrunk=1 + number) if isinstance(page, PageText) else page
+
+    with pytest.warns(
+        UserWarning, match=r"2 pages were made up to 4\.0 times smaller .*first: .*1\.png, page 1"
+    ) as notes:
+        job(Small(), folder)
+    assert len(notes) == 1
 
 
 def test_lines_that_cannot_be_written_are_one_message(folder: Path, tmp_path: Path) -> None:
