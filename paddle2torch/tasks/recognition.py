@@ -259,6 +259,13 @@ class Recognizer:
         return ids.cpu().numpy(), scores.cpu().numpy()
 
 
+def run_starts(ids: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
+    """Where the class of a step (N, T) differs from that of the step before it: repeats are one character."""
+    starts = np.ones(ids.shape, bool)
+    starts[:, 1:] = ids[:, 1:] != ids[:, :-1]
+    return starts
+
+
 def decode_ctc(
     ids: npt.NDArray[np.int64],
     scores: npt.NDArray[np.float32],
@@ -273,8 +280,7 @@ def decode_ctc(
     `right_to_left` a line comes in the order in which it is read (`tasks.right_to_left`): the network sees it from the
     left. PaddleOCR's own rule for Arabic knows no Arabic-Indic digits, commas or addresses.
     """
-    starts = np.ones(ids.shape, bool)
-    starts[:, 1:] = ids[:, 1:] != ids[:, :-1]
+    starts = run_starts(ids)
     kept = starts & (ids != 0)
     # The end of a run is the start of the next one.
     steps = np.arange(ids.shape[1])

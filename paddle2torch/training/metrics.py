@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyclipper
 from numpy.typing import NDArray
+from rapidfuzz.distance import Levenshtein
+
+from paddle2torch.tasks.recognition import run_starts
 
 EPS = 1e-5
 """Added to counts of lines before they divide; official figures have it."""
@@ -27,24 +30,13 @@ Polygon = NDArray[np.floating]
 
 def ctc_texts(ids: NDArray[np.integer], charset: Sequence[str]) -> list[str]:
     """The texts of each step's best class (N, T): repeats are one, class 0 is nothing, class i is `charset[i - 1]`."""
-    kept = ids != 0
-    kept[:, 1:] &= ids[:, 1:] != ids[:, :-1]
+    kept = run_starts(ids) & (ids != 0)
     return ["".join(charset[index - 1] for index in row[keep]) for row, keep in zip(ids, kept, strict=True)]
 
 
 def label_texts(labels: NDArray[np.integer], lengths: NDArray[np.integer], charset: Sequence[str]) -> list[str]:
     """The texts of encoded labels (N, L), of which `lengths` (N,) classes count."""
     return ["".join(charset[index - 1] for index in row[:length]) for row, length in zip(labels, lengths, strict=True)]
-
-
-def edit_distance(a: str, b: str) -> int:
-    """How many insertions, deletions and substitutions of a character turn one text into the other."""
-    row = list(range(len(b) + 1))
-    for i, left in enumerate(a, start=1):
-        diagonal, row[0] = row[0], i
-        for j, right in enumerate(b, start=1):
-            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (left != right))
-    return row[-1]
 
 
 @dataclass
@@ -64,7 +56,7 @@ class RecMetric:
         """Count some lines."""
         for prediction, label in zip(map(self._normalised, predictions), map(self._normalised, labels), strict=True):
             longer = max(len(prediction), len(label))
-            distance = edit_distance(prediction, label) / longer if prediction != label else 0.0
+            distance = Levenshtein.distance(prediction, label) / longer if prediction != label else 0.0
             self.counts += (prediction == label, distance, 1)
 
     def add_unread(self, lines: int) -> None:

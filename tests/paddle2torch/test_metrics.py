@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from paddle2torch.training.metrics import DetMetric, RecMetric, ctc_texts, edit_distance, label_texts, simple
+from paddle2torch.training.metrics import DetMetric, RecMetric, ctc_texts, label_texts, simple
 
 SQUARE = np.array([[0, 0], [10, 0], [10, 10], [0, 10]], dtype=np.float32)
 
@@ -15,12 +15,28 @@ def right(pixels: int) -> np.ndarray:
     return SQUARE + np.array([pixels, 0], dtype=np.float32)
 
 
-@pytest.mark.parametrize(
-    ("a", "b", "distance"),
-    [("", "", 0), ("abc", "", 3), ("", "ab", 2), ("kitten", "sitting", 3), ("flaw", "lawn", 2), ("same", "same", 0)],
-)
-def test_edit_distance(a: str, b: str, distance: int) -> None:
-    assert edit_distance(a, b) == distance
+def edit_distance(a: str, b: str) -> int:
+    """By its definition: insertions, deletions and substitutions of a character that turn one text into the other."""
+    row = list(range(len(b) + 1))
+    for i, left in enumerate(a, start=1):
+        diagonal, row[0] = row[0], i
+        for j, right in enumerate(b, start=1):
+            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (left != right))
+    return row[-1]
+
+
+def test_the_edit_distance_is_by_its_definition() -> None:
+    for a, b, distance in (("kitten", "sitting", 3), ("flaw", "lawn", 2), ("", "ab", 2)):
+        assert edit_distance(a, b) == distance
+    rng = np.random.default_rng(0)
+    alphabet = np.array(list("abcä中𠀀e\u0301 "))
+    for _ in range(2000):
+        a, b = ("".join(rng.choice(alphabet, rng.integers(0, 30))) for _ in range(2))
+        metric = RecMetric(ignore_space=False)
+        metric.add([a], [b])
+        longer = max(len(a), len(b))
+        expected = edit_distance(a, b) / longer if longer else 0.0
+        assert metric.counts.tolist() == [a == b, expected, 1]
 
 
 def test_greedy_ctc() -> None:
