@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from paddle2torch._version import __version__
 from paddle2torch.model_zoo.cards import Card, find_card
@@ -34,25 +35,26 @@ _LANGUAGE_CODES = {
 
 def hub_card(config: ModelConfig, repo: str, licence: str, figures: Mapping[str, Any] | None) -> str:
     """The text of the README.md. `figures` is one entry of what `paddle2torch verify --json` prints, or None."""
-    card = _card(config)
-    metadata: dict[str, Any] = {
-        "license": licence,
-        "library_name": "paddle2torch",
-        "pipeline_tag": PIPELINE_TAGS[config.task],
-        "tags": ["ocr", "paddleocr", "pp-ocr", "pytorch", "safetensors"],
-        # The Hub runs no models of this library: a widget would only show an error.
-        "inference": False,
-    }
+    card = find_card(config.name)
     codes = [_LANGUAGE_CODES.get(code, code) for code in card.languages] if card else []
     languages = [
         code for code in dict.fromkeys(codes) if re.fullmatch("[a-z]{2,3}|multilingual", code) and code != "any"
     ]
-    if languages:
-        metadata["language"] = languages
+    metadata = ModelCardData(
+        language=languages or None,
+        license=licence,
+        library_name="paddle2torch",
+        pipeline_tag=PIPELINE_TAGS[config.task],
+        tags=["ocr", "paddleocr", "pp-ocr", "pytorch", "safetensors"],
+        model_name=None if figures is None else config.name,
+        eval_results=None if figures is None else _results(config, figures),
+        # The Hub runs no models of this library: a widget would only show an error.
+        inference=False,
+    )
     architecture = " with ".join(part.name for part in (config.backbone, config.neck, config.head) if part is not None)
     characters = f", {len(config.charset)} characters" if config.charset is not None else ""
     parts = [
-        f"---\n{yaml.safe_dump(metadata, sort_keys=False)}---\n",
+        f"---\n{metadata.to_yaml()}\n---\n",
         f"# {config.name}\n",
         f"A PP-OCR model in PyTorch, which {TASKS[config.task]}: {architecture}, in {config.form} form{characters}. "
         f"Weights as safetensors, settings as JSON, for the library paddle2torch {__version__}.\n",
@@ -60,11 +62,7 @@ def hub_card(config: ModelConfig, repo: str, licence: str, figures: Mapping[str,
         _source(config, card),
         _parity(figures),
     ]
-    return "\n".join(parts)
-
-
-def _card(config: ModelConfig) -> Card | None:
-    return find_card(config.name)
+    return str(ModelCard("\n".join(parts)))
 
 
 def _usage(config: ModelConfig, repo: str) -> str:
@@ -97,11 +95,7 @@ def _source(config: ModelConfig, card: Card | None) -> str:
 def _parity(figures: Mapping[str, Any] | None) -> str:
     if figures is None:
         return "## Parity with Paddle\n\nNot measured for this upload: `paddle2torch verify` does it.\n"
-    layers = [layer for layer in figures["layers"] if layer["leaf"]]
-    worst = {
-        kind: max((float(layer[kind]["relative"]) for layer in layers if layer[kind] is not None), default=None)
-        for kind in ("local", "accumulated")
-    }
+    layers, worst = _worst(figures)
     rows = [f"| {kind}, worst layer | {value:.1e} |" for kind, value in worst.items() if value is not None]
     output = figures["output"]
     verdict = "holds" if figures["holds"] else "does not hold"
@@ -119,3 +113,33 @@ def _parity(figures: Mapping[str, Any] | None) -> str:
 def _markdown(text: str) -> str:
     """A text from outside in Markdown: on one line, and nothing in it is markup."""
     return re.sub(r"([\\`*\[\]<>#|~&])", r"\\\1", show_text(text, 300))
+
+
+def _worst(figures: Mapping[str, Any]) -> tuple[list[Any], dict[str, float | None]]:
+    """The layers that were compared, and the largest error of them by kind."""
+    layers = [layer for layer in figures["layers"] if layer["leaf"]]
+    return layers, {
+        kind: max((float(layer[kind]["relative"]) for layer in layers if layer[kind] is not None), default=None)
+        for kind in ("local", "accumulated")
+    }
+
+
+def _results(config: ModelConfig, figures: Mapping[str, Any]) -> list[EvalResult]:
+    """The figures as the Hub shows scores: how far the outputs are from Paddle's."""
+    _, worst = _worst(figures)
+    values = {
+        "largest difference of the output from Paddle's, absolute": float(figures["output"]["absolute"]),
+        **{f"largest {kind} error of a layer, relative": value for kind, value in worst.items()},
+    }
+    return [
+        EvalResult(
+            task_type=PIPELINE_TAGS[config.task],
+            dataset_type="paddle2torch-verify",
+            dataset_name=f"images of paddle2torch verify, against {show_text(str(figures['reference']), 300)}",
+            metric_type="parity",
+            metric_name=name,
+            metric_value=value,
+        )
+        for name, value in values.items()
+        if value is not None and math.isfinite(value)  # the Hub takes JSON, which has no other numbers
+    ]

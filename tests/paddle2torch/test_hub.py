@@ -467,7 +467,14 @@ def test_the_card(small: Network, tmp_path: Path, server: HubServer, folder: Pat
     assert "holds: 2 layers against its export, Paddle 3.3.1" in card
     assert "| local, worst layer | 1.5e-06 |" in card
     assert "| accumulated, worst layer | 1.9e-05 |" in card
-    assert huggingface_hub.ModelCard(card).data.library_name == "paddle2torch"
+    data = huggingface_hub.ModelCard(card).data
+    assert data.library_name == "paddle2torch"
+    scores = {result.metric_name: result.metric_value for result in data.eval_results}
+    assert scores == {
+        "largest difference of the output from Paddle's, absolute": 4.8e-6,
+        "largest local error of a layer, relative": 1.5e-6,
+        "largest accumulated error of a layer, relative": 1.9e-5,
+    }
     reader = hub_card(replace(small_config(), name="en_PP-OCRv4_rec"), "me/reader", "mit", None)
     metadata = yaml.safe_load(reader.split("---\n")[1])
     assert metadata["pipeline_tag"] == "image-to-text"
