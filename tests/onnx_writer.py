@@ -378,10 +378,12 @@ class _Writer:
 
 
 def with_external_data(path: Path, task: str, data: str) -> Path:
-    """The network with all its constants in a file of its own, which its entries call `data`."""
+    """The network with its weights in a file of their own, which its entries call `data`."""
     model = proto(task, Style(opset=17))
     offset, content = 0, b""
     for tensor in model.graph.initializer:
+        if tensor.data_type != TensorProto.FLOAT:
+            continue
         values = tensor.raw_data
         tensor.ClearField("raw_data")
         tensor.data_location = TensorProto.EXTERNAL

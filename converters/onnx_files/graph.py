@@ -63,6 +63,13 @@ _QUANTIZED = frozenset(
     }
 )
 _KNOWN = frozenset({*PLAIN, *_LAYERS, *_ACTIVATIONS, *_ALIASES, "Constant"})
+# How many inputs an operation cannot do without; one where nothing is said.
+_LEAST_INPUTS: Mapping[str, int] = {
+    **dict.fromkeys(("Add", "Conv", "ConvTranspose", "Div", "Gemm", "LayerNormalization", "MatMul", "Mul"), 2),
+    **dict.fromkeys(("Pow", "Sub"), 2),
+    "BatchNormalization": 5,
+    "Constant": 0,
+}
 _LOOPS = frozenset({"If", "Loop", "Scan"})
 # How many values may be there beyond what the constants explain.
 SMALL = 1_000_000
@@ -135,6 +142,9 @@ class Graph:
             known.add(name)
         if not node.outputs or not node.outputs[0]:
             self.fail("has no output; the file is corrupt", node)
+        least = _LEAST_INPUTS.get(node.kind, 1)
+        if len(node.inputs) < least or not all(node.inputs[:least]):
+            self.fail(f"lacks one of its {least} inputs; the file is corrupt", node)
         inputs = tuple(self.see(name) for name in node.inputs)
         node = Node(node.kind, node.domain, inputs, node.outputs, node.attributes, node.index)
         output = node.outputs[0]
@@ -150,7 +160,6 @@ class Graph:
             else:
                 self.constants[output] = folded
         elif node.kind in _ALIASES:
-            self.need(node, 1)
             self.alias[output] = inputs[0]
         else:
             self.nodes.append(node)
@@ -172,10 +181,6 @@ class Graph:
             self.fail("recognisers with an LSTM are not read from ONNX; give the Paddle files", node)
         if node.kind not in _KNOWN:
             self.fail("no PP-OCR network has this operation", node)
-
-    def need(self, node: Node, count: int) -> None:
-        if len(node.inputs) < count or not all(node.inputs[:count]):
-            self.fail(f"lacks one of its {count} inputs; the file is corrupt", node)
 
     def _constant(self, node: Node) -> Tensor:
         value = next((node.attributes[name] for name in node.attributes if name.startswith("value")), None)

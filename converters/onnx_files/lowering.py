@@ -81,7 +81,6 @@ class _Lowering:
         elif node.kind == "Gemm":
             self._emit_gemm(node)
         elif node.kind == "MatMul" and node.inputs[-1] in self.graph.constants:
-            self.graph.need(node, 2)
             self._add(node, "matmul", (node.inputs[0], self._parameter(node.inputs[1], node)), {"transpose_y": False})
         elif node.kind == "BatchNormalization":
             self._emit_batch_norm(node)
@@ -146,7 +145,6 @@ class _Lowering:
         return chosen
 
     def _emit_convolution(self, node: Node) -> None:
-        self.graph.need(node, 2)
         constant = self.graph.constants.get(node.inputs[1])
         shape = constant.tensor.shape if constant is not None else ()
         spatial = len(shape) - 2
@@ -191,7 +189,6 @@ class _Lowering:
         return attributes
 
     def _emit_gemm(self, node: Node) -> None:
-        self.graph.need(node, 2)
         given = node.attributes
         if given.get("transA", 0) or given.get("alpha", 1.0) != 1.0 or given.get("beta", 1.0) != 1.0:
             self.graph.fail("is not a plain linear layer (transA, alpha or beta)", node)
@@ -205,7 +202,6 @@ class _Lowering:
             self._add(node, "matmul", (node.inputs[0], weight), attributes)
 
     def _emit_batch_norm(self, node: Node) -> None:
-        self.graph.need(node, 5)
         if node.attributes.get("training_mode", 0):
             self.graph.fail("is in training mode: the file was not exported for inference", node)
         scale, bias, mean, variance = (self._parameter(name, node) for name in node.inputs[1:5])
@@ -213,7 +209,6 @@ class _Lowering:
         self._add(node, "batch_norm", (node.inputs[0], mean, variance, scale, bias), attributes)
 
     def _emit_layer_norm(self, node: Node) -> None:
-        self.graph.need(node, 2)
         if node.attributes.get("axis", -1) not in (-1, 2):
             self.graph.fail("normalises over more than the last dimension, which no PP-OCR network does", node)
         parameters = [self._parameter(name, node) for name in node.inputs[1:3] if name]

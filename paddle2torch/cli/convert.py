@@ -100,7 +100,7 @@ def convert(name: str, as_json: bool, **options: Any) -> None:
 
 @click.command()
 @click.argument("model", required=False)
-@click.option("--reference", type=PATH, help="An exported program that Paddle runs, or a stored golden.")
+@click.option("--reference", type=PATH, help="An exported program that Paddle runs, an .onnx, or a stored golden.")
 @click.option("--folded", is_flag=True, help="Compare the form that is folded for speed; needs an exported program.")
 @click.option("--image", "images", type=PATH, multiple=True, help="A line image to compare on; may be repeated.")
 @click.option("--report", type=PATH, help="Write one self-contained HTML page.")
@@ -115,7 +115,7 @@ def verify(
     as_json: bool,
     all_layers: bool,
 ) -> None:
-    """Compare a converted model with Paddle, layer by layer.
+    """Compare a converted model with Paddle, or with an ONNX file, layer by layer.
 
     MODEL is a name of the zoo or the folder of a converted model; without it every converted model of the local zoo
     is verified. The exit status is 0 only if all hold.
@@ -168,11 +168,13 @@ def print_verification(result: Any, all_layers: bool) -> None:
         )
         for layer in layers
     ]
-    echo(f"{result.model} ({result.form} form) against {result.reference}, Paddle {result.paddle_version}")
+    engine = f"{result.engine} {result.engine_version}"
+    echo(f"{result.model} ({result.form} form) against {result.reference}, {engine}")
     print_table(("layer", "kind", "shape", "local abs", "rel", "accumulated abs", "rel", ""), rows)
     for line in result.lines:
         mark = "ok" if line.holds else "FAILS"
-        echo(f"  {line.image}: {line.torch_text!r} {line.torch_score:.4f}, Paddle {line.paddle_text!r}  {mark}")
+        theirs = f"{result.engine} {line.reference_text!r}"
+        echo(f"  {line.image}: {line.torch_text!r} {line.torch_score:.4f}, {theirs}  {mark}")
     for gap in result.not_covered:
         echo(f"  not covered: {gap}")
     holding = sum(layer.holds for layer in result.layers)

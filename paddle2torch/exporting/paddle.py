@@ -227,7 +227,7 @@ def _run(program: Path, parameters: Path, model: Served) -> tuple[tuple[Any, ...
     def run(image: Tensor) -> np.ndarray[Any, Any]:
         nonlocal version
         result = run_program(program, parameters, image.numpy(), [])
-        version = result.paddle_version
+        version = result.version
         return result.outputs[0]
 
     image = min(example_images(model.network.config), key=lambda image: image.numel())

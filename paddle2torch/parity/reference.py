@@ -1,7 +1,8 @@
-"""Paddle's own values of an exported program, computed in a process that PyTorch does not share.
+"""Another engine's values of a program, computed in a process that PyTorch does not share.
 
-The process is `python -m paddle2torch.parity._paddle_reference`. Requests go to it and values come back through files
-of a temporary folder; of what Paddle prints, only the end is seen, and only where Paddle fails.
+The process is `python -m paddle2torch.parity._paddle_reference`, or `_onnx_reference` for an `.onnx`. Requests go to it
+and values come back through files of a temporary folder; of what it prints, only the end is seen, and only where it
+fails.
 """
 
 from __future__ import annotations
@@ -40,6 +41,9 @@ _DROPPED_VARIABLES = (
 )
 _SHOWN_LINES = 6
 
+PADDLE, ONNX_RUNTIME = "Paddle", "ONNX Runtime"
+"""The engines that a network is compared with."""
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -55,12 +59,13 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class PaddleRun:
-    """What Paddle computed: `values` by name (each read from the mapped file when asked for), the program's outputs."""
+class ReferenceRun:
+    """What another engine computed: `values` by name (each read from the mapped file when asked for), the outputs."""
 
     values: Mapping[str, np.ndarray]
     outputs: list[np.ndarray]
-    paddle_version: str
+    version: str
+    engine: str = PADDLE
 
 
 class _MappedValues(Mapping[str, np.ndarray]):
@@ -89,7 +94,7 @@ def run_program(
     *,
     threads: int = 2,
     timeout: float = 600.0,
-) -> PaddleRun:
+) -> ReferenceRun:
     """Execute an exported program under Paddle on the CPU and fetch intermediate values.
 
     Paddle runs its plain float32 kernels, operation by operation as the file has them: no oneDNN, no fusion, nothing
@@ -133,12 +138,48 @@ def run_program(
             "report": str(folder / "report.json"),
         }
         (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
-        report = _run_process(folder, program_path, _environment(legacy=legacy, threads=threads), timeout)
+        environment = _environment(legacy=legacy, threads=threads)
+        report = _run_process(folder, program_path, environment, timeout, "_paddle_reference", PADDLE)
         if "error" in report:
             raise VerificationError(f"{program_path}: {report['error']}")
         file = safe_open(folder / "values.safetensors", framework="numpy")
         outputs = [file.get_tensor(f"output:{index}") for index in range(report["outputs"])]
-        return PaddleRun(_MappedValues(file, report["values"]), outputs, report["paddle_version"])
+        return ReferenceRun(_MappedValues(file, report["values"]), outputs, report["paddle_version"])
+
+
+def run_onnx(
+    path: Path, x: np.ndarray, names: Sequence[str], outputs: Sequence[str], *, threads: int = 2, timeout: float = 600.0
+) -> ReferenceRun:
+    """Execute an `.onnx` under ONNX Runtime on the CPU and fetch intermediate values, in float32.
+
+    It runs operation by operation as the file has them, without its optimisations.
+
+    path: the model, which has one input. x: float32 (N, 3, H, W); a file in half precision is given that.
+    names: the values to fetch. outputs: the names of the graph's outputs.
+    threads: of its kernels. timeout: seconds until the process is killed.
+
+    Raises VerificationError: onnxruntime is not installed, it refuses the file or the input, crashes or takes too long.
+    """
+    with tempfile.TemporaryDirectory(prefix="paddle2torch-", ignore_cleanup_errors=os.name == "nt") as name:
+        folder = Path(name)
+        save_file({"input:0": np.ascontiguousarray(x)}, folder / "inputs.safetensors")
+        request = {
+            "model": str(path.resolve()),
+            "inputs": str(folder / "inputs.safetensors"),
+            "names": list(dict.fromkeys(names)),
+            "outputs": list(outputs),
+            "threads": threads,
+            "values": str(folder / "values.safetensors"),
+            "report": str(folder / "report.json"),
+        }
+        (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(_DROPPED_VARIABLES)}
+        report = _run_process(folder, path, environment, timeout, "_onnx_reference", ONNX_RUNTIME)
+        if "error" in report:
+            raise VerificationError(f"{path}: {report['error']}")
+        file = safe_open(folder / "values.safetensors", framework="numpy")
+        found = [file.get_tensor(f"output:{index}") for index in range(report["outputs"])]
+        return ReferenceRun(_MappedValues(file, report["values"]), found, report["version"], ONNX_RUNTIME)
 
 
 def _environment(*, legacy: bool, threads: int) -> dict[str, str]:
@@ -163,9 +204,11 @@ def _environment(*, legacy: bool, threads: int) -> dict[str, str]:
     return environment
 
 
-def _run_process(folder: Path, program_path: Path, environment: dict[str, str], timeout: float) -> dict[str, Any]:
+def _run_process(
+    folder: Path, program_path: Path, environment: dict[str, str], timeout: float, module: str, engine: str
+) -> dict[str, Any]:
     """Run the reference process in `folder`, give its report; raises VerificationError where there is none."""
-    command = [sys.executable, "-m", "paddle2torch.parity._paddle_reference", str(folder / "request.json")]
+    command = [sys.executable, "-m", f"paddle2torch.parity.{module}", str(folder / "request.json")]
     with open(folder / "log.txt", "wb") as log:
         try:
             # In the temporary folder, since `-m` puts the current one first on the import path.
@@ -173,12 +216,12 @@ def _run_process(folder: Path, program_path: Path, environment: dict[str, str], 
                 command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, timeout=timeout
             ).returncode
         except subprocess.TimeoutExpired as error:
-            raise VerificationError(f"{program_path}: Paddle did not finish within {timeout:g} s") from error
-    # The report is written last: where there is one, a crash came later, while Paddle was unloaded.
+            raise VerificationError(f"{program_path}: {engine} did not finish within {timeout:g} s") from error
+    # The report is written last: where there is one, a crash came later, while the engine was unloaded.
     if (folder / "report.json").is_file():
         report: dict[str, Any] = json.loads((folder / "report.json").read_text(encoding="utf-8"))
         return report
     lines = (folder / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()
     said = "\n  ".join([line for line in lines if line.strip(" -")][-_SHOWN_LINES:])
     ended = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"failed with status {status}"
-    raise VerificationError(f"{program_path}: the process that runs Paddle {ended}\n  {said or 'it said nothing'}")
+    raise VerificationError(f"{program_path}: the process that runs {engine} {ended}\n  {said or 'it said nothing'}")

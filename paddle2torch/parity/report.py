@@ -57,19 +57,20 @@ def as_data(verification: Verification) -> dict[str, Any]:
         "holds": verification.holds,
         "first_failure": _text(first.path) if first else None,
         "reference": _text(verification.reference),
-        "paddle_version": _text(verification.paddle_version),
+        "engine": _text(verification.engine),
+        "engine_version": _text(verification.engine_version),
         "torch_version": str(torch.__version__),
         "paddle2torch_version": __version__,
         "input_shape": list(verification.input_shape),
-        "tolerances": {"local": LOCAL_TOLERANCE, "accumulated": ACCUMULATED_TOLERANCE},
+        "tolerances": {"local": LOCAL_TOLERANCE, "accumulated": verification.accumulated_tolerance},
         "output": _difference(verification.output),
         "lines": [
             {
                 "image": _text(line.image),
                 "holds": line.holds,
-                "paddle_text": _text(line.paddle_text),
+                "reference_text": _text(line.reference_text),
                 "torch_text": _text(line.torch_text),
-                "paddle_score": _finite(line.paddle_score),
+                "reference_score": _finite(line.reference_score),
                 "torch_score": _finite(line.torch_score),
             }
             for line in verification.lines
@@ -142,7 +143,8 @@ def _page(verification: Verification, date: datetime) -> str:
         # Only the script that the template has may run, should anything from outside ever get past the escaping.
         script_hash=base64.b64encode(hashlib.sha256(script[1].encode("utf-8")).digest()).decode(),
         package_version=__version__,
-        title=f"{_escape(verification.model)} is {'' if holds else 'not '}equal to Paddle's",
+        title=f"{_escape(verification.model)} is {'' if holds else 'not '}equal to {_escape(verification.engine)}'s",
+        engine=_escape(verification.engine),
         model=_escape(verification.model),
         state="holds" if holds else "fails",
         verdict="✓ Equal" if holds else "✗ Not equal",
@@ -150,8 +152,8 @@ def _page(verification: Verification, date: datetime) -> str:
         facts=_facts(verification, date),
         plot=_plot(verification) if layers else "<p>No layer was compared.</p>",
         local_tolerance=_number(LOCAL_TOLERANCE),
-        accumulated_tolerance=_number(ACCUMULATED_TOLERANCE),
-        lines=_lines(verification.lines),
+        accumulated_tolerance=_number(verification.accumulated_tolerance),
+        lines=_lines(verification.lines, verification.engine),
         failing=sum(not layer.holds for layer in layers),
         failing_locally=sum(not layer.holds_locally for layer in layers),
         rows="\n".join(_row(index, layer, first=index == first) for index, layer in enumerate(layers)),
@@ -182,7 +184,7 @@ def _summary(verification: Verification) -> str:
     wrong = sum(not layer.holds_locally for layer in layers)
     same = sum(line.holds for line in lines)
     sentences = [
-        f"{failing} of {len(layers)} layers fail, {wrong} of them on Paddle's own input."
+        f"{failing} of {len(layers)} layers fail, {wrong} of them on {_escape(verification.engine)}'s own input."
         if failing
         else f"All {len(layers)} layers hold.",
         f"The output differs by {_number(verification.output.absolute)} at most.",
@@ -190,20 +192,22 @@ def _summary(verification: Verification) -> str:
     ]
     first = verification.first_failure
     if first is not None:
-        sentences.append(f"Look at {_link(layers, first)} ({_escape(first.kind)}) first: {_failure(first)}")
+        sentences.append(
+            f"Look at {_link(layers, first)} ({_escape(first.kind)}) first: {_failure(first, verification.engine)}"
+        )
     return " ".join(sentences)
 
 
-def _failure(layer: LayerResult) -> str:
+def _failure(layer: LayerResult, engine: str) -> str:
     if not layer.holds_locally and layer.local is not None:
         return (
-            f"on Paddle's own input it is off by {_number(layer.local.relative)} of its largest value, "
+            f"on {_escape(engine)}'s own input it is off by {_number(layer.local.relative)} of its largest value, "
             f"where {_number(layer.local_tolerance)} is the tolerance."
         )
     assert layer.accumulated is not None
     return (
         f"there the accumulated error, {_number(layer.accumulated.relative)} of its largest value, "
-        f"leaves the tolerance of {_number(ACCUMULATED_TOLERANCE)}."
+        f"leaves the tolerance of {_number(layer.accumulated_tolerance)}."
     )
 
 
@@ -227,7 +231,7 @@ def _facts(verification: Verification, date: datetime) -> str:
     short = {
         "Form": _escape(verification.form),
         "Input shape": _shape(verification.input_shape),
-        "Paddle": _escape(verification.paddle_version),
+        _escape(verification.engine): _escape(verification.engine_version),
         "PyTorch": _escape(str(torch.__version__)),
         "paddle2torch": __version__,
     }
@@ -301,7 +305,7 @@ def _plot(verification: Verification) -> str:
         ),
         *(_line("grid", axis.at_power(power), len(layers)) for power in axis.powers),
         _line("tolerance local", axis.at(LOCAL_TOLERANCE), len(layers)),
-        _line("tolerance accumulated", axis.at(ACCUMULATED_TOLERANCE), len(layers)),
+        _line("tolerance accumulated", axis.at(verification.accumulated_tolerance), len(layers)),
     ]
     if marked is not None:
         svg.append(f'<path class="first" d="M{marked + 0.5} 0V100"/>')
@@ -318,8 +322,8 @@ def _plot(verification: Verification) -> str:
             "</div>",
             f'<div class="right area" data-shown="{shown or 0}">',
             *svg,
-            _limit("local", axis.at(LOCAL_TOLERANCE)),
-            _limit("accumulated", axis.at(ACCUMULATED_TOLERANCE)),
+            _limit("local", LOCAL_TOLERANCE, axis),
+            _limit("accumulated", verification.accumulated_tolerance, axis),
             "</div>",
             *(
                 '<div class="right parts" aria-hidden="true">'
@@ -340,9 +344,9 @@ def _line(kind: str, place: float, count: int) -> str:
     return f'<path class="{kind}" d="M0 {place:.2f}H{count}"/>'
 
 
-def _limit(kind: str, place: float) -> str:
-    tolerance = LOCAL_TOLERANCE if kind == "local" else ACCUMULATED_TOLERANCE
-    return f'<span class="limit {kind}" style="top:{place:.2f}%" aria-hidden="true">{kind} {_number(tolerance)}</span>'
+def _limit(kind: str, tolerance: float, axis: _Axis) -> str:
+    place = f"top:{axis.at(tolerance):.2f}%"
+    return f'<span class="limit {kind}" style="{place}" aria-hidden="true">{kind} {_number(tolerance)}</span>'
 
 
 def _marks(index: int, layer: LayerResult, axis: _Axis) -> str:
@@ -382,17 +386,17 @@ def _parts(layers: Sequence[LayerResult], depth: int) -> Iterator[tuple[str, int
         start += count
 
 
-def _lines(lines: Sequence[LineResult]) -> str:
+def _lines(lines: Sequence[LineResult], engine: str) -> str:
     if not lines:
         return "<p>No texts were compared.</p>"
-    return '<ul class="lines">\n' + "\n".join(map(_line_card, lines)) + "\n</ul>"
+    return '<ul class="lines">\n' + "\n".join(_line_card(line, engine) for line in lines) + "\n</ul>"
 
 
-def _line_card(line: LineResult) -> str:
+def _line_card(line: LineResult, engine: str) -> str:
     name = _escape(line.image)
     width = int.from_bytes(line.picture[16:20], "big")  # of the PNG header
     size = f"width:min({width}px, max(100%, {_SMALLEST * width:.0f}px))"
-    paddle, ours = _marked(line.paddle_text, line.torch_text)
+    theirs, ours = _marked(line.reference_text, line.torch_text)
     return "\n".join(
         [
             f'<li class="{"holds" if line.holds else "fails"}">',
@@ -400,7 +404,8 @@ def _line_card(line: LineResult) -> str:
             f'<div class="picture"><img alt="{name}" style="{size}" '
             f'src="data:image/png;base64,{base64.b64encode(line.picture).decode()}"></div>',
             "<dl>",
-            f'<dt>Paddle</dt><dd class="text">{paddle}</dd><dd class="score">{_score(line.paddle_score)}</dd>',
+            f'<dt>{_escape(engine)}</dt><dd class="text">{theirs}</dd>'
+            f'<dd class="score">{_score(line.reference_score)}</dd>',
             f'<dt>PyTorch</dt><dd class="text">{ours}</dd><dd class="score">{_score(line.torch_score)}</dd>',
             "</dl>",
             "</li>",

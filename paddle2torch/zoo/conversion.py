@@ -112,7 +112,7 @@ def convert(
         converted = convert_files(path, template, name=name, source=obtained.origin)
     except (ConversionError, FileFormatError) as error:
         given = template is not None and template.architecture is not None
-        if named_only or given or path.suffix == ".pdparams":
+        if named_only or given or path.suffix in (".pdparams", ".onnx"):
             raise
         note = f"no network that is known here by name: converted as a program ({_brief(error)})"
         return _convert_program(name, path, obtained.origin, place, (*_source_notes(obtained, fused), note))

@@ -101,9 +101,9 @@ def _parity(figures: Mapping[str, Any] | None) -> str:
     verdict = "holds" if figures["holds"] else "does not hold"
     return (
         f"## Parity with Paddle\n\n`paddle2torch verify` {verdict}: {len(layers)} layers against "
-        f"{_markdown(str(figures['reference']))}, Paddle {_markdown(str(figures['paddle_version']))}, torch "
-        f"{_markdown(str(figures['torch_version']))}. Differences, of "
-        f"each layer's largest value:\n\n| | |\n| --- | --- |\n"
+        f"{_markdown(str(figures['reference']))}, {_markdown(str(figures['engine']))} "
+        f"{_markdown(str(figures['engine_version']))}, torch {_markdown(str(figures['torch_version']))}. "
+        f"Differences, of each layer's largest value:\n\n| | |\n| --- | --- |\n"
         + "\n".join(rows)
         + "\n"
         + f"| output, absolute | {float(output['absolute']):.1e} |\n"

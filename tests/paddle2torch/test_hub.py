@@ -444,7 +444,8 @@ def test_the_card(small: Network, tmp_path: Path, server: HubServer, folder: Pat
         "model": "small",
         "holds": True,
         "reference": "its export",
-        "paddle_version": "3.3.1",
+        "engine": "Paddle",
+        "engine_version": "3.3.1",
         "torch_version": "2.13.0",
         "output": {"absolute": 4.8e-6, "relative": 5e-6},
         "layers": [

@@ -24,7 +24,7 @@ from paddle2torch.parity._paddle_reference import (
     match_inputs,
     stored_operations,
 )
-from paddle2torch.parity.reference import PaddleRun, Wanted, run_program
+from paddle2torch.parity.reference import ReferenceRun, Wanted, run_program
 
 MODELS = SHARED / "models"
 needs_paddle = pytest.mark.skipif(importlib.util.find_spec("paddle") is None, reason="paddlepaddle is not installed")
@@ -163,7 +163,7 @@ def test_program_with_a_hand_on_the_disk_is_not_executed(built: Path, image: np.
     assert not (built / "written").exists()
 
 
-def model_run(name: str, x: np.ndarray) -> PaddleRun:
+def model_run(name: str, x: np.ndarray) -> ReferenceRun:
     program = MODELS / name / "inference.json"
     if not program.exists():
         program = MODELS / name / "inference.pdmodel"

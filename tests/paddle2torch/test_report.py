@@ -72,7 +72,8 @@ def verification(layers: tuple[LayerResult, ...] = GOOD) -> Verification:
         model="en_PP-OCRv4_rec",
         form="fused",
         reference="models/en_PP-OCRv4_rec_infer",
-        paddle_version="3.3.1",
+        engine="Paddle",
+        engine_version="3.3.1",
         input_shape=(2, 3, 48, 320),
         layers=layers,
         output=difference(5e-7),
@@ -293,9 +294,9 @@ def evil(result: Verification) -> Verification:
         model=EVIL,
         form=EVIL,
         reference=EVIL,
-        paddle_version=EVIL,
+        engine_version=EVIL,
         layers=tuple(replace(found, path=f"{EVIL}.{found.path}", kind=EVIL) for found in result.layers),
-        lines=tuple(replace(line, image=EVIL, paddle_text=EVIL, torch_text=f"{EVIL} ") for line in result.lines),
+        lines=tuple(replace(line, image=EVIL, reference_text=EVIL, torch_text=f"{EVIL} ") for line in result.lines),
         not_covered=(EVIL,),
     )
 
@@ -344,9 +345,9 @@ def test_json_has_every_value() -> None:
     assert data["lines"][0] == {
         "image": "line_1.png",
         "holds": True,
-        "paddle_text": " JOINT ",
+        "reference_text": " JOINT ",
         "torch_text": " JOINT ",
-        "paddle_score": 0.99392,
+        "reference_score": 0.99392,
         "torch_score": 0.99393,
     }
 
@@ -405,7 +406,7 @@ document.getElementById("seen").textContent = JSON.stringify(seen);
 def test_in_a_browser_at_phone_width(tmp_path: Path) -> None:
     layers = (*BAD, layer("head." + "a_name_without_any_place_to_break" * 4, None, None))
     result = verification(layers)
-    lines = (*result.lines, replace(result.lines[0], image=EVIL, paddle_text=EVIL, torch_text="n" * 200))
+    lines = (*result.lines, replace(result.lines[0], image=EVIL, reference_text=EVIL, torch_text="n" * 200))
     page, _ = page_of(replace(result, lines=lines, reference="/folder" * 30), tmp_path)
     around = tmp_path / "around.html"
     around.write_text(

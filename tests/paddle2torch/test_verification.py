@@ -29,7 +29,7 @@ from paddle2torch.model_zoo.network import Network, build_model
 from paddle2torch.parity import verification
 from paddle2torch.parity._paddle_operations import refused_operations
 from paddle2torch.parity.golden import OUTPUT, Golden, load_golden, save_golden, shipped_golden
-from paddle2torch.parity.reference import PaddleRun
+from paddle2torch.parity.reference import ReferenceRun
 from paddle2torch.parity.verification import (
     ACCUMULATED_TOLERANCE,
     LOCAL_TOLERANCE,
@@ -58,11 +58,11 @@ def ch_model(ch_export: Path) -> Network:
 
 
 @pytest.fixture(scope="session")
-def run_once(paddle: None) -> Callable[..., PaddleRun]:
+def run_once(paddle: None) -> Callable[..., ReferenceRun]:
     """Paddle's run of a program, done once for all tests that only break the torch side."""
-    runs: dict[Path, PaddleRun] = {}
+    runs: dict[Path, ReferenceRun] = {}
 
-    def run(program: Path, parameters: Path, x: np.ndarray, wanted: object, *, threads: int) -> PaddleRun:
+    def run(program: Path, parameters: Path, x: np.ndarray, wanted: object, *, threads: int) -> ReferenceRun:
         if program not in runs:
             real = REAL_RUN(program, parameters, x, wanted, threads=threads)
             runs[program] = replace(real, values=dict(real.values))
@@ -75,7 +75,7 @@ REAL_RUN = verification.run_program
 
 
 @pytest.fixture
-def cached_paddle(run_once: Callable[..., PaddleRun], monkeypatch: pytest.MonkeyPatch) -> None:
+def cached_paddle(run_once: Callable[..., ReferenceRun], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verification, "run_program", run_once)
 
 
@@ -99,7 +99,7 @@ def test_the_official_weights_are_equal(ch_model: Network, ch_export: Path, cach
     assert result.worst_local.local is not None
     assert result.worst_local.local.relative <= LOCAL_TOLERANCE
     assert result.output.absolute <= 1e-5
-    assert [line.torch_text for line in result.lines] == [line.paddle_text for line in result.lines]
+    assert [line.torch_text for line in result.lines] == [line.reference_text for line in result.lines]
     assert "Reads 0123" in result.lines[0].torch_text
     assert result.input_shape[3] % 2 == 1
 
