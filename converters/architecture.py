@@ -26,6 +26,10 @@ class Architecture:
     neck: Component | None
     head: Component
 
+    def say(self) -> str:
+        """Its parts in words."""
+        return " with ".join(part.name for part in (self.backbone, self.neck, self.head) if part is not None)
+
 
 # Keys of PaddleOCR's settings that say how to train or initialise and nothing about the network.
 TRAINING_ONLY = frozenset({"lr_mult_list", "lab_lr", "pretrained", "fc_decay", "return_feats"})

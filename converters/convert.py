@@ -19,6 +19,7 @@ from paddle2torch.converters.architecture import (
     infer,
     network_keys,
 )
+from paddle2torch.converters.characters import Charset
 from paddle2torch.converters.layout import Row, check_table, layout_table, lstm_key, to_torch
 from paddle2torch.converters.onnx_files.lowering import lower
 from paddle2torch.converters.onnx_files.model import read_onnx
@@ -27,7 +28,7 @@ from paddle2torch.converters.paddle_files.exports import find_export, read_progr
 from paddle2torch.converters.paddle_files.pdiparams import read_parameters
 from paddle2torch.converters.paddle_files.pdparams import read_pdparams
 from paddle2torch.converters.paddle_files.program import Program
-from paddle2torch.converters.templates import Charset, Template, from_card, task_of
+from paddle2torch.converters.templates import Template, from_card, task_of
 from paddle2torch.model_zoo.cards import list_cards
 from paddle2torch.model_zoo.config import (
     Component,
@@ -88,7 +89,7 @@ def convert_checkpoint(path: Path, template: Template | None = None, *, name: st
     tensors = {key: checkpoint.tensors[original] for key, (_, original) in kept.items()}
     bfloat16 = frozenset(key for key, (_, original) in kept.items() if original in checkpoint.bfloat16)
     _check_types(tensors, bfloat16, path)
-    notes = (*notes, *merged, *dropped, *overruled)
+    notes = (*notes, *merged, *dropped, *overruled, *_notes(config))
     return Converted(_noted(config, notes), to_torch(table, tensors, bfloat16), table, notes)
 
 
@@ -147,7 +148,7 @@ def _convert_program(
             alignment = align(program, config, str(path))
         except ConversionError as error:
             share = error.matched / error.layers if isinstance(error, AlignmentError) else 0.0
-            failures.append((share, f"{_say_network(hint)}: {error}"))
+            failures.append((share, f"{hint.say()}: {error}"))
             continue
         # The network is known: whatever is wrong with its characters is wrong with no other.
         config = _config(name, architecture, template, path, KINDS[program.format], source, "fused")
@@ -155,6 +156,7 @@ def _convert_program(
         second = " and no NRTR or SAR head" if config.head.name == "MultiHead" else ""
         notes: tuple[str, ...] = (f"an export has no training branches{second}",)
         folded = sum(name.endswith("running_var@made") for name in alignment.made)
+        notes = (*notes, *_notes(config))
         if folded:
             notes = (*notes, f"{folded} normalisations were folded into the layers before them: they add a bias here")
         return Converted(_noted(config, notes), state, alignment.rows, notes)
@@ -186,11 +188,6 @@ def _check_types(tensors: Mapping[str, np.ndarray], bfloat16: frozenset[str], pa
             f"{path}: weights are floating-point numbers, but these are not: {', '.join(strange[:8])}"
             + (f" and {len(strange) - 8:,} more" if len(strange) > 8 else "")
         )
-
-
-def _say_network(architecture: Architecture) -> str:
-    parts = (architecture.backbone, architecture.neck, architecture.head)
-    return " with ".join(part.name for part in parts if part is not None)
 
 
 def _said(failures: Sequence[tuple[float, str]], path: Path) -> str:
@@ -289,10 +286,15 @@ def _config(
             f"{path} is a model for {task_of(architecture)!r}, {template.source} one for {template.task!r}"
         )
     config = replace(known, name=name, task=None, architecture=architecture).config(form)
-    return replace(config, origin=Origin(kind, source=source or str(path)))
+    return replace(config, origin=Origin(kind, source=source or str(path), notes=known.notes(config)))
+
+
+def _notes(config: ModelConfig) -> tuple[str, ...]:
+    return () if config.origin is None else config.origin.notes
 
 
 def _noted(config: ModelConfig, notes: tuple[str, ...]) -> ModelConfig:
+    """`config` with these notes, in place of any that it has."""
     assert config.origin is not None
     return replace(config, origin=replace(config.origin, notes=notes))
 

@@ -13,12 +13,12 @@ from pathlib import Path, PurePath
 from typing import Any, Literal
 
 from paddle2torch.converters.architecture import Architecture, from_paddleocr
+from paddle2torch.converters.characters import Charset, Direction, settle_charset, settle_direction
 from paddle2torch.model_zoo.cards import Card, load_card
 from paddle2torch.model_zoo.charsets import charset_path, read_charset
 from paddle2torch.model_zoo.config import (
     ClsPostprocess,
     ClsPreprocess,
-    Component,
     CTCDecode,
     DBPostprocess,
     DetPreprocess,
@@ -28,21 +28,12 @@ from paddle2torch.model_zoo.config import (
     Task,
     check_characters,
 )
-from paddle2torch.model_zoo.errors import ConfigError, ConversionError, FileFormatError, Paddle2TorchError
+from paddle2torch.model_zoo.errors import ConfigError, FileFormatError, Paddle2TorchError
 from paddle2torch.model_zoo.names import file_in, plain_name
 from paddle2torch.model_zoo.registry import parts
 from paddle2torch.model_zoo.show import show, show_path, show_text
 from paddle2torch.model_zoo.strict_json import from_json
 from paddle2torch.model_zoo.strict_yaml import read_yaml
-
-
-@dataclass(frozen=True)
-class Charset:
-    """Characters before it is settled whether a space follows: `use_space_char` None where nobody says."""
-
-    characters: tuple[str, ...]
-    use_space_char: bool | None
-    source: str
 
 
 @dataclass(frozen=True)
@@ -56,6 +47,8 @@ class Template:
     charset: Charset | None = None
     preprocess: RecPreprocess | DetPreprocess | ClsPreprocess | None = None
     postprocess: CTCDecode | DBPostprocess | ClsPostprocess | None = None
+    direction: Direction | None = None
+    """Of a recogniser's lines; None: by the letters of its set."""
 
     def over(self, other: Template) -> Template:
         """This template, with what it leaves open taken from `other`."""
@@ -79,8 +72,10 @@ class Template:
             if "classes" not in head.options:
                 count = self._classes() if classes is None else classes
                 head = replace(head, options={"classes": count, **head.options})
-            charset = settle_charset(self.charset, head, self.name)
+            charset, _ = settle_charset(self.charset, head.options["classes"], self.name, self.architecture.say())
         preprocess, postprocess = DEFAULTS[task]
+        if charset is not None:
+            postprocess, _ = self._direction(charset)
         return ModelConfig(
             name=self.name,
             task=task,
@@ -89,9 +84,22 @@ class Template:
             neck=self.architecture.neck,
             head=head,
             preprocess=self.preprocess or preprocess,
-            postprocess=self.postprocess or postprocess,
+            postprocess=postprocess if task == "rec" else self.postprocess or postprocess,
             charset=charset,
         )
+
+    def notes(self, config: ModelConfig) -> tuple[str, ...]:
+        """What was decided about the characters of `config`, which this template gave."""
+        if config.charset is None:
+            return ()
+        return (
+            *settle_charset(self.charset, config.classes, self.name)[1],
+            *self._direction(config.charset)[1],
+        )
+
+    def _direction(self, charset: tuple[str, ...]) -> tuple[CTCDecode, tuple[str, ...]]:
+        known = self.postprocess if isinstance(self.postprocess, CTCDecode) else None
+        return settle_direction(self.direction, known, charset)
 
     def _classes(self) -> int:
         """Blank, characters, space; raises `ConfigError` where one of them is not known."""
@@ -117,38 +125,6 @@ def task_of(architecture: Architecture) -> Task:
     task = parts("head")[architecture.head.name].task
     assert task is not None, f"the head {architecture.head.name} says no task"
     return task
-
-
-def settle_charset(charset: Charset | None, head: Component, name: str) -> tuple[str, ...]:
-    """The characters of the classes 1, 2, …, with the space that PaddleOCR appends where it does.
-
-    The head's class count decides; raises `ConversionError` where the set does not fit it, or where it would only fit
-    by guessing at the space.
-    """
-    classes = head.options["classes"]
-    if charset is None:
-        raise ConversionError(
-            f"{name}: the head has {classes} classes, and nothing says for which characters: give the set it was "
-            f"trained with (--charset FILE, one character a line) or its settings (--config YML)"
-        )
-    count = len(charset.characters)
-    with_space = (*charset.characters, " ")
-    if charset.use_space_char is not None:
-        characters = with_space if charset.use_space_char else charset.characters
-        if len(characters) + 1 == classes:
-            return characters
-    elif count + 1 == classes:
-        return charset.characters
-    raise ConversionError(
-        f"{name}: {charset.source} has {count} characters: {count + 1} classes with the blank"
-        + (f", {count + 2} with the blank and an appended space" if charset.use_space_char is not False else "")
-        + f"; but the head has {classes}. Is it the set this model was trained with, whole?"
-        + (
-            " If it was trained with use_space_char: true, say --use-space-char."
-            if charset.use_space_char is None and count + 2 == classes
-            else ""
-        )
-    )
 
 
 def from_card(card: Card) -> Template:
@@ -242,7 +218,7 @@ def _from_inference_yml(data: Mapping[str, Any], path: Path) -> Template:
         if not isinstance(characters, list) or not all(isinstance(item, str) for item in characters):
             raise FileFormatError(f"{path}: PostProcess.character_dict is not a list of strings")
         check_characters(characters, f"{path}: PostProcess.character_dict")
-        # PaddleX appends a space to what it reads here, always.
+        # PaddleX appends a space to what it reads here, always; whether the model has a class for it the head tells.
         charset = Charset(tuple(characters), True, f"{path.name}: character_dict")
     transforms = _transforms(_section(data, "PreProcess", path).get("transform_ops"), path, "PreProcess.transform_ops")
     name = _name(_section(data, "Global", path), path)

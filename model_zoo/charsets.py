@@ -6,6 +6,8 @@ The bundled ones lie in `charsets/` beside this module, byte for byte PaddleOCR'
 from __future__ import annotations
 
 import difflib
+import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 
 from paddle2torch.model_zoo.config import check_characters
@@ -13,6 +15,9 @@ from paddle2torch.model_zoo.errors import ConfigError, FileFormatError, Paddle2T
 from paddle2torch.model_zoo.files import read_bounded
 
 CHARSETS = Path(__file__).parent / "charsets"
+
+_ALPHABET = 22  # letters of the smallest right-to-left alphabets: Hebrew, Syriac
+_SHARE = 0.1
 
 MOST_BYTES = 4 << 20
 """Of a character set; the largest official one has 0.1 MB."""
@@ -72,3 +77,20 @@ def load_charset(name: str) -> tuple[str, ...]:
     ('0', 95)
     """
     return read_charset(charset_path(name))
+
+
+def right_to_left_letters(characters: Sequence[str]) -> tuple[int, int]:
+    """How many characters are letters of scripts written from right to left (Unicode's bidirectional classes R and AL),
+    and how many are letters at all.
+    """
+    letters = [character for character in characters if character and unicodedata.category(character[0])[0] == "L"]
+    return sum(unicodedata.bidirectional(letter[0]) in ("R", "AL") for letter in letters), len(letters)
+
+
+def is_right_to_left(characters: Sequence[str]) -> bool:
+    """Whether a recogniser of this set reads a right-to-left script: one whole alphabet, or a tenth of all letters.
+
+    Single such letters stand in sets of symbols (`ppocrv4_doc_dict.txt` has 12), which PaddleOCR does not turn round.
+    """
+    right, letters = right_to_left_letters(characters)
+    return right >= _ALPHABET or (right > 0 and right >= _SHARE * letters)

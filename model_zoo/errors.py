@@ -21,6 +21,10 @@ class ConversionError(Paddle2TorchError):
     """A checkpoint and a network do not fit each other."""
 
 
+class CharsetError(ConversionError):
+    """A network is known, and the characters of its classes are not, or are not those that were given."""
+
+
 class SourceError(Paddle2TorchError):
     """No source of a model could be reached, or what came was not what was promised."""
 

@@ -14,8 +14,9 @@ from safetensors.numpy import load_file
 from torch import Tensor
 
 from paddle2torch.converters.architecture import from_paddleocr
+from paddle2torch.converters.characters import Charset
 from paddle2torch.converters.layout import layout_table, to_torch
-from paddle2torch.converters.templates import Charset, from_card
+from paddle2torch.converters.templates import from_card
 from paddle2torch.model_zoo.cards import load_card
 from paddle2torch.model_zoo.network import Network, build_model
 

@@ -14,9 +14,10 @@ import numpy as np
 import onnx_writer
 
 from paddle2torch.converters.architecture import Architecture
+from paddle2torch.converters.characters import Charset
 from paddle2torch.converters.convert import convert_onnx
 from paddle2torch.converters.onnx_files.description import describe_onnx
-from paddle2torch.converters.templates import Charset, Template
+from paddle2torch.converters.templates import Template
 from paddle2torch.model_zoo.errors import Paddle2TorchError
 
 STYLES = ("paddle2onnx, version 11", "paddle2onnx, version 12, constants as nodes", "whole layers, version 17")

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from paddle2torch.converters.templates import Charset, from_card
+from paddle2torch.converters.characters import Charset
+from paddle2torch.converters.templates import from_card
 from paddle2torch.model_zoo.cards import load_card
 from paddle2torch.model_zoo.config import Component, CTCDecode, ModelConfig, RecPreprocess
 from paddle2torch.model_zoo.network import Network, build_model

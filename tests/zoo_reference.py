@@ -11,7 +11,8 @@ import numpy as np
 from material import SHARED
 
 from paddle2torch.converters.architecture import from_paddleocr
-from paddle2torch.converters.templates import Charset, Template
+from paddle2torch.converters.characters import Charset
+from paddle2torch.converters.templates import Template
 from paddle2torch.model_zoo.config import CTCDecode, DBPostprocess, DetPreprocess, RecPreprocess
 from paddle2torch.model_zoo.nrtr import PositionalEncoding
 

@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 
 from paddle2torch.converters.architecture import Architecture
+from paddle2torch.converters.characters import Charset, Direction
 from paddle2torch.converters.class_count import class_count
 from paddle2torch.converters.onnx_files.lowering import lower
 from paddle2torch.converters.onnx_files.model import read_onnx
-from paddle2torch.converters.templates import Charset, Template
-from paddle2torch.model_zoo.config import CONFIG_NAME, ClsPostprocess, ModelConfig
+from paddle2torch.converters.templates import Template
+from paddle2torch.model_zoo.config import CONFIG_NAME, ClsPostprocess, CTCDecode, ModelConfig
 from paddle2torch.model_zoo.errors import FileFormatError
 from paddle2torch.model_zoo.strict_json import from_json
 
@@ -49,4 +50,16 @@ def _from_settings(text: str, path: Path) -> Template:
     config: ModelConfig = from_json(ModelConfig, data, where)
     charset = None if config.charset is None else Charset(config.charset, False, where)
     architecture = Architecture(config.backbone, config.neck, config.head)
-    return Template(config.name, f"{path}", config.task, architecture, charset, config.preprocess, config.postprocess)
+    direction: Direction | None = None
+    if isinstance(config.postprocess, CTCDecode):
+        direction = "rtl" if config.postprocess.right_to_left else "ltr"
+    return Template(
+        config.name,
+        f"{path}",
+        config.task,
+        architecture,
+        charset,
+        config.preprocess,
+        config.postprocess,
+        direction,
+    )

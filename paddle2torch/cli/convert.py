@@ -69,8 +69,16 @@ def info(name: str, as_json: bool) -> None:
 @click.argument("name")
 @click.option("--weights", type=PATH, help="A .pdparams file, an export's folder or program file, or a tar of either.")
 @click.option("--config", type=PATH, help="The PaddleOCR yml the model was trained or exported with.")
-@click.option("--charset", type=PATH, help="The character set it was trained with, one character a line.")
+@click.option(
+    "--charset", type=PATH, help="The character set it was trained with: a file of one a line, or a bundled one."
+)
 @click.option("--use-space-char/--no-use-space-char", default=None, help="Whether a space follows the character set.")
+@click.option(
+    "--direction",
+    type=click.Choice(["auto", "ltr", "rtl"]),
+    default="auto",
+    help="In which lines are read; auto: as the letters of the set say.",
+)
 @click.option("-o", "--output", type=PATH, help="Folder to write; without it the local zoo.")
 @click.option("--fused", is_flag=True, help="The form for reading only; takes the inference release.")
 @click.option("--overwrite", is_flag=True, help="Replace the converted model that is in the folder.")

@@ -93,8 +93,8 @@ def info_rows(info: Info) -> Iterator[tuple[str, str]]:
         appended = " and a space" if info.characters[-1:] == (" ",) else ""
         count = len(info.characters) - bool(appended)
         yield "characters", f"{count}{appended}, {_count_classes(info)} classes: {sample}" + ("…" if count > 60 else "")
-    if config is not None and isinstance(config.postprocess, CTCDecode) and config.postprocess.right_to_left:
-        yield "direction", "right to left: runs are turned around, as PaddleOCR does"
+    if config is not None and isinstance(config.postprocess, CTCDecode):
+        yield "direction", "right to left" if config.postprocess.right_to_left else "left to right"
     if card is not None:
         if card.accuracy is not None:
             accuracy = card.accuracy

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from paddle2torch._version import __version__
 from paddle2torch.cache import make_private, zoo_dir
 from paddle2torch.converters import templates
+from paddle2torch.converters.characters import Charset
 from paddle2torch.converters.convert import Converted, convert_files
 from paddle2torch.converters.onnx_files.description import describe_onnx
 from paddle2torch.converters.paddle_files.exports import find_program
 from paddle2torch.converters.programs.convert import convert_program
-from paddle2torch.converters.templates import Charset, Template
+from paddle2torch.converters.templates import Template
 from paddle2torch.model_zoo.cards import Card, find_card, load_card
-from paddle2torch.model_zoo.charsets import read_charset
+from paddle2torch.model_zoo.charsets import charset_path, read_charset
 from paddle2torch.model_zoo.config import ModelConfig
-from paddle2torch.model_zoo.errors import ConfigError, ConversionError, FileFormatError, Paddle2TorchError
+from paddle2torch.model_zoo.errors import CharsetError, ConfigError, ConversionError, FileFormatError, Paddle2TorchError
 from paddle2torch.model_zoo.names import check_name, file_in
 from paddle2torch.model_zoo.network import build_model, fuse
 from paddle2torch.model_zoo.programs.config import ProgramConfig
@@ -62,6 +64,7 @@ def convert(
     progress: bool = False,
     as_program: bool = False,
     named_only: bool = False,
+    direction: Literal["auto", "ltr", "rtl"] = "auto",
 ) -> Conversion:
     """Convert Paddle or ONNX files to PyTorch.
 
@@ -71,14 +74,16 @@ def convert(
         weights: a `.pdparams` file, or an export: its folder, its `.pdmodel` or `inference.json`, or an `.onnx`.
             Without it the sources of the card are tried.
         config: the PaddleOCR yml that the model was trained or exported with.
-        charset: the character set it was trained with, one character a line.
-        use_space_char: whether a space follows the set (PaddleOCR's setting of that name), where neither the yml
-            nor the card says so.
+        charset: the character set it was trained with, one character a line; or the name of a bundled one.
+        use_space_char: whether a space follows the set (PaddleOCR's setting of that name). Without it the number of
+            the head's classes tells; what contradicts that number is refused.
         output: the folder to write; without it the local zoo, where `load_pretrained(name)` finds it.
         fused: the form for reading. Of a released model the smaller inference release is taken.
         overwrite: replace a converted model that is there. In the local zoo that is done in any case.
         progress: show downloads on stderr.
         as_program: take the exported program as it is, operation by operation, also where its network is known here.
+        direction: in which a recogniser's lines are read: from the left ("ltr"), from the right ("rtl"), or as the
+            letters of its set say ("auto").
         named_only: refuse a program of a network that is not known here, in place of taking it as it is.
 
     An export that is none of the networks known here is converted as a program: a plain module, which
@@ -108,8 +113,12 @@ def convert(
     if as_program:
         return _convert_program(name, path, obtained.origin, place, _source_notes(obtained, True))
     template = _template(card, path, config, charset, use_space_char)
+    if direction != "auto":
+        template = replace(template or Template("", "the command line"), direction=direction)
     try:
         converted = convert_files(path, template, name=name, source=obtained.origin)
+    except CharsetError:
+        raise  # the network is known
     except (ConversionError, FileFormatError) as error:
         given = template is not None and template.architecture is not None
         if named_only or given or path.suffix in (".pdparams", ".onnx"):
@@ -199,11 +208,21 @@ def _template(
         space = use_space_char
         if space is None and template is not None and template.charset is not None:
             space = template.charset.use_space_char
-        given = Charset(read_charset(Path(charset)), space, str(charset))
+        given = Charset(_characters(charset), space, str(charset), use_space_char is not None)
         template = replace(template or Template("", "the command line"), charset=given)
     elif use_space_char is not None and template is not None and template.charset is not None:
-        template = replace(template, charset=replace(template.charset, use_space_char=use_space_char))
+        asked = replace(template.charset, use_space_char=use_space_char, asked=True)
+        template = replace(template, charset=asked)
     return template
+
+
+def _characters(charset: str | Path) -> tuple[str, ...]:
+    """The characters of a file, or where there is none of this name, of the bundled set that is called so."""
+    path = Path(charset)
+    if not path.exists() and path.name == str(charset):
+        with contextlib.suppress(ConfigError):
+            path = charset_path(path.name)
+    return read_charset(path)
 
 
 def _source_notes(obtained: Obtained, fused: bool) -> tuple[str, ...]:

@@ -13,11 +13,12 @@ from material import GOLDENS
 
 from paddle2torch.converters.align import align, steps_of
 from paddle2torch.converters.architecture import Architecture, from_paddleocr
+from paddle2torch.converters.characters import Charset
 from paddle2torch.converters.convert import _refine
 from paddle2torch.converters.layout import layout_table
 from paddle2torch.converters.paddle_files.pir import read_pir
 from paddle2torch.converters.paddle_files.program import Program
-from paddle2torch.converters.templates import Charset, from_card
+from paddle2torch.converters.templates import from_card
 from paddle2torch.model_zoo.cards import load_card
 from paddle2torch.model_zoo.config import ModelConfig
 from paddle2torch.model_zoo.errors import ConversionError

@@ -15,9 +15,10 @@ import torch
 from small_models import fill, write_pdparams
 
 from paddle2torch.converters.architecture import Architecture, from_paddleocr, infer, network_keys
+from paddle2torch.converters.characters import Charset
 from paddle2torch.converters.convert import convert_checkpoint
 from paddle2torch.converters.layout import layout_table, lstm_key, to_paddle
-from paddle2torch.converters.templates import Charset, Template
+from paddle2torch.converters.templates import Template
 from paddle2torch.model_zoo.cards import Card, list_cards, load_card
 from paddle2torch.model_zoo.config import (
     ClsPostprocess,

@@ -15,12 +15,13 @@ import yaml
 from material import GOLDENS
 from small_models import fill, small_config, write_pdparams
 
+from paddle2torch.converters.characters import Charset
 from paddle2torch.converters.convert import Converted, convert_checkpoint, convert_export, convert_files
 from paddle2torch.converters.layout import layout_table, to_paddle
 from paddle2torch.converters.paddle_files.pdiparams import write_parameters
 from paddle2torch.converters.paddle_files.pdparams import read_pdparams
 from paddle2torch.converters.paddle_files.pir import read_pir
-from paddle2torch.converters.templates import Charset, Template, from_card, from_yml, settle_charset
+from paddle2torch.converters.templates import Template, from_card, from_yml
 from paddle2torch.model_zoo.cards import load_card
 from paddle2torch.model_zoo.charsets import load_charset
 from paddle2torch.model_zoo.config import Component, DBPostprocess, DetPreprocess, ModelConfig
@@ -214,31 +215,6 @@ def test_another_task_than_the_card(small_checkpoint: Path) -> None:
     template = replace(LETTERS, task="det", preprocess=DetPreprocess())
     with pytest.raises(ConversionError, match="is a model for 'rec'"):
         convert_checkpoint(small_checkpoint, template, name="own")
-
-
-HEAD = Component("MultiHead", {"classes": 5})
-
-
-@pytest.mark.parametrize(
-    ("characters", "space", "expected"),
-    [("abcd", None, "abcd"), ("abcd", False, "abcd"), ("abc", True, "abc ")],
-)
-def test_the_class_count_settles_the_characters(characters: str, space: bool | None, expected: str) -> None:
-    assert settle_charset(Charset(tuple(characters), space, "f"), HEAD, "m") == tuple(expected)
-
-
-@pytest.mark.parametrize(
-    ("characters", "space", "message"),
-    [
-        ("abc", None, "4 classes with the blank, 5 with the blank and an appended space; but .* say --use-space-char"),
-        ("abc", False, "f has 3 characters: 4 classes with the blank; but the head has 5"),
-        ("abcd", True, "6 with the blank and an appended space"),
-        ("ab", None, "Is it the set this model was trained with, whole"),
-    ],
-)
-def test_a_set_that_does_not_fit_is_never_guessed_at(characters: str, space: bool | None, message: str) -> None:
-    with pytest.raises(ConversionError, match=message):
-        settle_charset(Charset(tuple(characters), space, "f"), HEAD, "m")
 
 
 def test_no_character_set_at_all(small_checkpoint: Path) -> None:

@@ -25,8 +25,9 @@ from tiny_training import TinyBatches, tiny_config, tiny_settings
 from paddle2torch import convert, export
 from paddle2torch.cli import main
 from paddle2torch.compiled.serving import Check, captured, compare, example_images, served
+from paddle2torch.converters.characters import Charset
 from paddle2torch.converters.convert import convert_checkpoint, convert_export
-from paddle2torch.converters.templates import Charset, Template, from_card
+from paddle2torch.converters.templates import Template, from_card
 from paddle2torch.exporting import onnx as export_onnx
 from paddle2torch.exporting import torch as export_torch
 from paddle2torch.exporting.export import Exported

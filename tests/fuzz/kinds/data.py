@@ -156,10 +156,9 @@ class Charset(Kind):
         return {"chars.txt": content}
 
     def run(self, folder: Path) -> None:
-        from paddle2torch.converters.templates import Charset as Read
-        from paddle2torch.converters.templates import settle_charset
+        from paddle2torch.converters.characters import Charset as Read
+        from paddle2torch.converters.characters import settle_charset
         from paddle2torch.model_zoo.charsets import read_charset
-        from paddle2torch.model_zoo.config import Component
 
         characters = read_charset(folder / "chars.txt")
-        settle_charset(Read(characters, None, "chars.txt"), Component("CTCHead", {"classes": 4}), "fuzzed")
+        settle_charset(Read(characters, None, "chars.txt"), 4, "fuzzed")
