@@ -10,7 +10,7 @@ Weights are rounded one input after another, each error made up for by those to 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from paddle2torch.model_zoo.forms.folding import fold
 from paddle2torch.model_zoo.forms.quantized import LEVELS, WEIGHT_LIMIT, can_be_quantized, quantize_network
 from paddle2torch.model_zoo.network import Network
 from paddle2torch.tasks.detection import Detector
+from paddle2torch.tasks.failures import what_went_wrong
 from paddle2torch.tasks.images import BGRImage, ImageSource, load_image
 from paddle2torch.tasks.orientation import Classifier
 from paddle2torch.tasks.recognition import Recognizer
@@ -57,6 +58,8 @@ SAMPLES_AT_MOST = 1 << 27
 HELD_BACK = 5
 """Every so many-th image is not measured on: the result is compared on it."""
 
+TOO_FEW = "at least two images are needed: one to measure on, one to compare the result on"
+
 DAMPING = 0.05
 """Of the mean of the diagonal, added to it: with a fifth of it, other images than those measured on lost more."""
 
@@ -77,7 +80,10 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Quantization:
-    """A finished quantization: the file, its convolutions, images measured on, and what became of the results."""
+    """A finished quantization: the file, its convolutions, images measured on, and what became of the results.
+
+    failed: the index of each image that the network cannot be run on, and why; nothing else counts it.
+    """
 
     path: Path
     convolutions: tuple[str, ...]
@@ -85,6 +91,7 @@ class Quantization:
     images: int
     held_back: int
     agreement: Agreement
+    failed: Mapping[int, str]
 
 
 def quantize(model: str | Path, images: Sequence[ImageSource]) -> Quantization:
@@ -96,14 +103,40 @@ def quantize(model: str | Path, images: Sequence[ImageSource]) -> Quantization:
             Every fifth is held back, for `Quantization.agreement`; of the others at most `IMAGES_AT_MOST` are used.
 
     `Quantization.share` is that of the convolutions' multiply-adds that run in int8. Raises `ConfigError` for fewer
-    than two images or a network without convolutions that could be quantized.
+    than two images that can be used or a network without convolutions that could be quantized.
     """
     if len(images) < 2:
-        raise ConfigError("at least two images are needed: one to measure on, one to compare the result on")
+        raise ConfigError(TOO_FEW)
     folder = obtain_converted(model)
     network = load_model(folder)
     folded = fold(network)
     loaded = [load_image(image) for image in images]
+    try:
+        return _quantize(folder, network, folded, loaded, {})
+    except Exception:
+        failed = _failing(folded, loaded)
+        if not failed:
+            raise
+    good = [image for index, image in enumerate(loaded) if index not in failed]
+    if len(good) < 2:
+        raise ConfigError(f"{TOO_FEW}; the first that cannot be used: {next(iter(failed.values()))}")
+    return _quantize(folder, network, folded, good, failed)
+
+
+def _failing(network: Network, images: Sequence[BGRImage]) -> dict[int, str]:
+    """The images that the network cannot be run on, by index, and why."""
+    failed = {}
+    for index, image in enumerate(images):
+        try:
+            run(network, image)
+        except Exception as error:
+            failed[index] = what_went_wrong(error)
+    return failed
+
+
+def _quantize(
+    folder: Path, network: Network, folded: Network, loaded: Sequence[BGRImage], failed: Mapping[int, str]
+) -> Quantization:
     every = range(len(loaded))
     kept = every[HELD_BACK - 1 :: HELD_BACK] or every[-1:]
     held = [loaded[index] for index in kept]
@@ -120,7 +153,7 @@ def quantize(model: str | Path, images: Sequence[ImageSource]) -> Quantization:
     agreement = compare(folded, quantize_network(folded, tensors), held)
     file = save_quantized(folder, network, tensors)
     share = sum(shares[path] for path in chosen)
-    return Quantization(file, tuple(chosen), share, len(used), len(held), agreement)
+    return Quantization(file, tuple(chosen), share, len(used), len(held), agreement, failed)
 
 
 def run(network: Network, image: BGRImage) -> Any:

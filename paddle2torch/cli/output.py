@@ -92,6 +92,12 @@ def print_notes(notes: Sequence[str]) -> None:
         echo(f"note: {note}", err=True)
 
 
+def name_failures(messages: Sequence[str]) -> None:
+    """What could not be read, on stderr."""
+    for message in messages:
+        echo(f"not read: {message}", err=True)
+
+
 @contextmanager
 def page_progress() -> Iterator[tuple[Callable[[int], None], Callable[[Any], None]]]:
     """Sources done and to do on stderr, where that is a terminal; yields what to tell their number, and each page."""

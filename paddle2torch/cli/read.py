@@ -5,14 +5,16 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import click
 
 from paddle2torch.cli.options import AS_JSON, BFLOAT16, PATH, QUANTIZED, dtype_of
-from paddle2torch.cli.output import Terminal, echo, page_progress, print_json, print_table
-from paddle2torch.model_zoo.errors import Paddle2TorchError
+from paddle2torch.cli.output import Terminal, echo, name_failures, page_progress, print_json, print_table
 from paddle2torch.progress import spinner
+
+if TYPE_CHECKING:
+    from paddle2torch.quantization import Quantization
 
 
 @click.command()
@@ -24,22 +26,31 @@ def quantize(model: str, inputs: tuple[str, ...], as_json: bool) -> None:
 
     MODEL is a name of the zoo or the folder of a converted model. A recogniser or classifier takes lines, a detector
     pages: fifty or more, of which every fifth is kept for comparing the result with float32. `--quantized` of other
-    commands and `load_pretrained(..., quantized=True)` then run it.
+    commands and `load_pretrained(..., quantized=True)` then run it. What cannot be read is named and left out; the exit
+    status is then 1.
     """
     from paddle2torch.ocr.pages import Failure, find_sources, read_pages
     from paddle2torch.quantization import quantize as run
 
-    images = []
-    for page in read_pages(find_sources(inputs)):
-        if isinstance(page, Failure):
-            raise Paddle2TorchError(page.message)
-        images.append(page.image)
+    results = list(read_pages(find_sources(inputs)))
+    pages = [page for page in results if not isinstance(page, Failure)]
+    failures = [page.message for page in results if isinstance(page, Failure)]
+    # At once: without them there may be too few.
+    name_failures(failures)
     with spinner(f"quantizing {model}", not as_json):
-        result = run(model, images)
-    agreement = result.agreement
+        result = run(model, [page.image for page in pages])
+    without = [f"{pages[index].source}, page {pages[index].number}: {why}" for index, why in result.failed.items()]
+    name_failures(without)
     if as_json:
         print_json({**asdict(result), "path": str(result.path)})
-        return
+    else:
+        _print_quantization(model, result)
+    if failures or without:
+        sys.exit(1)
+
+
+def _print_quantization(model: str, result: Quantization) -> None:
+    agreement = result.agreement
     echo(
         f"{model}: {len(result.convolutions)} convolutions in int8, {result.share:.0%} of the multiply-adds of all, "
         f"measured on {result.images} images"
@@ -88,23 +99,33 @@ def compile_command(models: tuple[str, ...], quantized: bool, bfloat16: bool, as
 def read(model: str, images: tuple[Path, ...], batch_size: int, bfloat16: bool, as_json: bool, **form: Any) -> None:
     """Read line images: text and confidence of each.
 
-    MODEL is a name of the zoo or the folder of a converted recogniser.
+    MODEL is a name of the zoo or the folder of a converted recogniser. What cannot be read is named at the end and
+    stops nothing; the exit status is then 1.
     """
     from paddle2torch.api import load_pretrained
     from paddle2torch.malloc import keep_freed_memory
-    from paddle2torch.tasks.images import load_image
+    from paddle2torch.ocr.lines import read_lines
+    from paddle2torch.ocr.pages import Failure
     from paddle2torch.tasks.recognition import Recognizer
 
     keep_freed_memory()
     network = load_pretrained(model, fused=True, dtype=dtype_of(bfloat16), **form)
     recognizer = Recognizer(network, network.config, batch_size=batch_size)
-    lines = list(recognizer.stream(load_image(image) for image in images))
+    results = list(zip(map(str, images), read_lines(recognizer, images), strict=True))
+    failures = [line for _, line in results if isinstance(line, Failure)]
     if as_json:
-        print_json([{"image": str(image), **line.to_json()} for image, line in zip(images, lines, strict=True)])
-        return
-    print_table(
-        ("image", "text", "score"), [(str(i), x.text, f"{x.score:.4f}") for i, x in zip(images, lines, strict=True)]
-    )
+        print_json(
+            [
+                {"image": image, **({"error": line.message} if isinstance(line, Failure) else line.to_json())}
+                for image, line in results
+            ]
+        )
+    elif len(failures) < len(results):
+        read = [(image, line) for image, line in results if not isinstance(line, Failure)]
+        print_table(("image", "text", "score"), [(image, line.text, f"{line.score:.4f}") for image, line in read])
+    name_failures([failure.message for failure in failures])
+    if failures:
+        sys.exit(1)
 
 
 def _names(name: str, of_paddleocr3: str) -> tuple[str, ...]:
@@ -227,6 +248,5 @@ def ocr(
             started=started,
             finished=finished,
         )
-    for failure in failures:
-        echo(f"not read: {failure.message}", err=True)
+    name_failures([failure.message for failure in failures])
     sys.exit(1 if failures else 0)

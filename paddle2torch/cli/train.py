@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ def eval_command(
     """Evaluate a model with PaddleOCR's metrics on the settings' evaluation data.
 
     Each label counts once: an image that cannot be read counts as wrong, and so does a text with characters that the
-    model's set lacks. Both are named with file and line.
+    model's set lacks. Both are named with file and line. Where images cannot be read the exit status is 1.
     """
     from paddle2torch.api import load_pretrained
     from paddle2torch.malloc import keep_freed_memory
@@ -102,3 +103,5 @@ def eval_command(
         print_json(evaluation.to_json())
     else:
         print_table(("metric", "value"), [(name, f"{value:.4f}") for name, value in evaluation.metrics.items()])
+    if not evaluation.complete:
+        sys.exit(1)

@@ -22,6 +22,7 @@ from paddle2torch.ocr.formats import (
 from paddle2torch.ocr.pages import Failure, find_sources, read_pages
 from paddle2torch.ocr.pipeline import MUCH_SMALLER, OCR
 from paddle2torch.ocr.visualize import visualize
+from paddle2torch.tasks.failures import what_went_wrong
 
 Result = PageText | Failure
 
@@ -66,8 +67,8 @@ def run_job(
             else:
                 if result.shrunk >= MUCH_SMALLER:
                     smaller.append((result.shrunk, f"{result.source}, page {result.number}"))
-                if pictures is not None:
-                    _save_picture(result, pictures)
+                if pictures is not None and (undrawn := _draw(result, pictures)) is not None:
+                    failures.append(undrawn)
             yield result
             # Only now is it written.
             finished(result)
@@ -109,9 +110,15 @@ def _name_smaller(pages: list[tuple[float, str]]) -> None:
     )
 
 
-def _save_picture(page: PageText, folder: Path) -> None:
+def _draw(page: PageText, folder: Path) -> Failure | None:
+    """Save the picture of a page; a `Failure` where it cannot be drawn. The page is read all the same."""
+    try:
+        picture = cv2.imencode(".png", visualize(page))[1].tobytes()
+    except Exception as error:
+        place = f"{page.source}, page {page.number}"
+        return Failure(page.source, page.number, f"{place} cannot be drawn: {what_went_wrong(error)}")
     name = "stdin" if page.source == "-" else Path(page.source).name
     number = f".{page.number}" if page.count > 1 else ""
-    _, data = cv2.imencode(".png", visualize(page))
     with land_file(folder / f"{name}{number}.png") as temporary:
-        temporary.write_bytes(data.tobytes())
+        temporary.write_bytes(picture)
+    return None

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 from PIL import TiffImagePlugin
 
 from paddle2torch.ocr.pdf import PdfProcess, TooMuchError
+from paddle2torch.tasks.failures import what_went_wrong
 from paddle2torch.tasks.images import BROKEN, BGRImage, ImageError, load_image
 
 STDIN = "-"
@@ -94,13 +94,15 @@ def read_pages(
                 yield from _read(source, done, pdfs)
             except ImageError as error:
                 yield Failure(source, None, f"standard input: {error}" if source == STDIN else str(error))
-            except (MemoryError, RecursionError, OSError, cv2.error) as error:
-                # One file never ends the run. What it ran into is said, as it may be a fault of ours.
-                yield Failure(source, None, f"{_name(source)} cannot be read: {type(error).__name__}: {error}")
+            except Exception as error:  # one file never ends the run
+                yield failure_of(source, None, error)
 
 
-def _name(source: str) -> str:
-    return "standard input" if source == STDIN else source
+def failure_of(source: str, page: int | None, error: Exception) -> Failure:
+    """The `Failure` of a source, or of one of its pages, that ran into `error`."""
+    name = "standard input" if source == STDIN else source
+    place = name if page is None else f"{name}, page {page}"
+    return Failure(source, page, f"{place} cannot be read: {what_went_wrong(error)}")
 
 
 def _read(source: str, done: Callable[[str, int], bool], pdfs: PdfProcess) -> Iterator[Page | Failure]:
@@ -154,6 +156,8 @@ def _read_pdf(
                     source, None, f"{source}: after {ended} such pages the others are left, from page {number + 1}"
                 )
                 return
+        except Exception as error:
+            yield failure_of(source, number, error)
         else:
             yield Page(source, number, count, image)
 
@@ -170,9 +174,13 @@ def _read_tiff(source: str, data: bytes | Path, done: Callable[[str, int], bool]
             if done(source, number):
                 continue
             try:
-                yield Page(source, number, count, _frame(image, number - 1))
+                frame = _frame(image, number - 1)
             except ImageError as error:
                 yield Failure(source, number, f"{source}, page {number}: {error}")
+            except Exception as error:
+                yield failure_of(source, number, error)
+            else:
+                yield Page(source, number, count, frame)
 
 
 def _frame(image: TiffImagePlugin.TiffImageFile, index: int) -> BGRImage:

@@ -24,7 +24,7 @@ from paddle2torch.model_zoo.config import DBPostprocess, DetPreprocess, ModelCon
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.strict_json import unknown_key
 from paddle2torch.ocr.formats import PageText, TextLine, TextWord
-from paddle2torch.ocr.pages import Failure, Page, find_sources, read_pages
+from paddle2torch.ocr.pages import Failure, Page, failure_of, find_sources, read_pages
 from paddle2torch.tasks.detection import Box, Detector
 from paddle2torch.tasks.geometry import Crop, Points, crop_polygon, crop_quad
 from paddle2torch.tasks.images import BGRImage, ImageSource, load_image
@@ -202,7 +202,8 @@ class OCR:
     def read_pages(self, pages: Iterable[Page | Failure]) -> Iterator[PageText | Failure]:
         """Read pages as they come: a result each, in order. What is a `Failure` stays one.
 
-        A few pages are in memory at a time, however many there are.
+        A page that the models cannot read, whatever the error is, gives a `Failure` that says so. A few pages are in
+        memory at a time, however many there are.
         """
         with ThreadPoolExecutor(self.workers) as pool:
             if not self.fast:
@@ -217,13 +218,30 @@ class OCR:
             yield from self._finish(window)
 
     def _read(self, page: Page | Failure) -> PageText | Failure:
-        return page if isinstance(page, Failure) else self._recognize([self._prepare(page)])[0]
+        prepared = self._prepare_or_fail(page)
+        return prepared if isinstance(prepared, Failure) else self._recognize_or_fail(prepared)
 
     def _prepare_or_fail(self, page: Page | Failure) -> _Prepared | Failure:
-        return page if isinstance(page, Failure) else self._prepare(page)
+        if isinstance(page, Failure):
+            return page
+        try:
+            return self._prepare(page)
+        except Exception as error:  # one page never ends the run
+            return failure_of(page.source, page.number, error)
+
+    def _recognize_or_fail(self, prepared: _Prepared) -> PageText | Failure:
+        try:
+            return self._recognize([prepared])[0]
+        except Exception as error:
+            return failure_of(prepared.page.source, prepared.page.number, error)
 
     def _finish(self, window: list[_Prepared | Failure]) -> Iterator[PageText | Failure]:
-        texts = iter(self._recognize([page for page in window if isinstance(page, _Prepared)]))
+        pages = [page for page in window if isinstance(page, _Prepared)]
+        texts: Iterator[PageText | Failure]
+        try:
+            texts = iter(self._recognize(pages))
+        except Exception:  # of one of them: each by itself tells which
+            texts = map(self._recognize_or_fail, pages)
         for page in window:
             yield page if isinstance(page, Failure) else next(texts)
 

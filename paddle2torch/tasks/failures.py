@@ -1,13 +1,28 @@
-"""What is said of a network that cannot be run: its settings may come from outside and fit their weights by chance."""
+"""What is said of errors that end one picture or one call, and not the run."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
+from paddle2torch.model_zoo.errors import Paddle2TorchError
 from paddle2torch.model_zoo.show import show_text
 
 
 def cannot_be_run(name: str, x: Tensor, error: RuntimeError) -> str:
-    """The message for the model `name` on an input `x`, of which PyTorch said `error`."""
+    """The message for the model `name` on an input `x`, of which PyTorch said `error`.
+
+    Settings may come from outside and fit their weights by chance.
+    """
     reason = show_text(" ".join(str(error).split()), 300)
     return f"{name} cannot be run on an input of {list(x.shape)}: {reason}"
+
+
+def what_went_wrong(error: Exception) -> str:
+    """The message of an error that ends one picture of a run.
+
+    Our own errors are made for users. Of any other the type is named, as it may be a fault of ours, and its first line.
+    """
+    if isinstance(error, Paddle2TorchError):
+        return str(error)
+    first = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {show_text(first, 300)}" if first else type(error).__name__

@@ -30,6 +30,7 @@ from paddle2torch.model_zoo.config import DBPostprocess, ModelConfig, Origin
 from paddle2torch.model_zoo.errors import ConfigError, Paddle2TorchError
 from paddle2torch.model_zoo.network import Network, build_model, channels_last, fuse
 from paddle2torch.tasks.detection import boxes_from_map
+from paddle2torch.tasks.failures import what_went_wrong
 from paddle2torch.training.checkpoints import (
     STATE_NAME,
     Progress,
@@ -39,7 +40,7 @@ from paddle2torch.training.checkpoints import (
     save_checkpoint,
 )
 from paddle2torch.training.data import build_loader
-from paddle2torch.training.data.drops import DropReport, Reason
+from paddle2torch.training.data.drops import DropReport, Event, Reason
 from paddle2torch.training.data.labels import parse_boxes
 from paddle2torch.training.distributed import synchronise_batch_norm
 from paddle2torch.training.initialisation import adopt, initialise
@@ -313,6 +314,11 @@ class Evaluation:
     replaced: int | None
     faults: tuple[Fault, ...]
 
+    @property
+    def complete(self) -> bool:
+        """Whether every image could be read."""
+        return all(fault.reason != Reason.UNREADABLE.value for fault in self.faults)
+
     def lines(self) -> list[str]:
         """The faults, a line each, and what became of those samples."""
         became = {Reason.UNREADABLE.value: "counted as wrong", Reason.LACKING.value: "never right"}
@@ -367,7 +373,11 @@ def _measure(
         assert config.charset is not None
         metric = RecMetric(settings.ignore_space, settings.is_filter)
         for batch in batches:
-            ids = reader(_to_device(batch, accelerator.device)["image"]).argmax(-1).cpu().numpy()
+            try:
+                ids = reader(_to_device(batch, accelerator.device)["image"]).argmax(-1).cpu().numpy()
+            except Exception as error:
+                _count_unread(batch, batches, error)
+                continue
             if "index" in batch:
                 labels = [batches.label(index) for index in batch["index"].tolist()]
             else:
@@ -379,7 +389,11 @@ def _measure(
         assert isinstance(config.postprocess, DBPostprocess)
         metric = DetMetric()
         for batch in batches:
-            maps = reader(_to_device(batch, accelerator.device)["image"])["maps"][:, 0].cpu().numpy()
+            try:
+                maps = reader(_to_device(batch, accelerator.device)["image"])["maps"][:, 0].cpu().numpy()
+            except Exception as error:
+                _count_unread(batch, batches, error)
+                continue
             rows = zip(maps, batch["shape"], batch["polys"].numpy(), batch["ignore_tags"].tolist(), strict=True)
             for probabilities, shape, polygons, ignored in rows:
                 boxes = boxes_from_map(probabilities, config.postprocess, (int(shape[0]), int(shape[1])))
@@ -390,6 +404,18 @@ def _measure(
     counts = torch.from_numpy(metric.counts).to(accelerator.device)
     metric.counts = accelerator.reduce(counts, "sum").cpu().numpy()
     return metric.result(), metric.main
+
+
+def _count_unread(batch: Batch, batches: Batches, error: Exception) -> None:
+    """Count the samples of a batch, on which the network failed, with those that cannot be read.
+
+    Raises `error` where samples have no index: as PaddleOCR evaluates, nothing counts what is left out.
+    """
+    if "index" not in batch:
+        raise error
+    for index in batch["index"].tolist():
+        message = f"{batches.where(index)}: {what_went_wrong(error)}"
+        batches.report.add(Event(index, Reason.UNREADABLE, message))
 
 
 @dataclass(frozen=True)

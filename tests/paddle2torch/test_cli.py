@@ -75,6 +75,19 @@ def test_reading_what_is_no_image(converted: Path, tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
+def test_an_image_among_others_that_cannot_be_read_stops_nothing(converted: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"no image")
+    image = bundled_images("rec")[0]
+    result = run("read", converted, tmp_path / "a.png", image, tmp_path / "none.png")
+    assert result.exit_code == 1
+    assert "Reads 0123" in result.stdout
+    assert [line.partition(":")[0] for line in result.stderr.splitlines()] == ["not read", "not read"]
+    broken, line, missing = json.loads(run("read", converted, tmp_path / "a.png", image, "x.png", "--json").stdout)
+    assert line["text"] == "Reads 0123"
+    assert "a.png is not an image" in broken["error"]
+    assert "x.png: there is no such file" in missing["error"]
+
+
 def test_verify_says_equal_and_writes_a_report(converted: Path, tmp_path: Path) -> None:
     golden = ASSETS / "ch_PP-OCRv4_rec.golden.safetensors"
     report = tmp_path / "report.html"

@@ -32,10 +32,12 @@ from paddle2torch.model_zoo.config import (
 )
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.ocr.formats import PageText, append_pages, finished_pages
+from paddle2torch.ocr.lines import read_lines
 from paddle2torch.ocr.pages import Failure, Page, find_sources, read_pages
 from paddle2torch.ocr.pipeline import OCR
 from paddle2torch.tasks.detection import DetectionError
 from paddle2torch.tasks.images import BGRImage, ImageError
+from paddle2torch.tasks.recognition import Line, Recognizer
 from paddle2torch.zoo.conversion import convert
 
 # A letter is a cell of a colour (BGR), 12 pixels wide, with 6 pixels of grey on each side; the lower edge is black.
@@ -400,7 +402,71 @@ def test_models_that_do_not_fit_are_refused() -> None:
     with pytest.raises(DetectionError, match="training mode"):
         pipeline(det=Ink())(blank())
     with pytest.raises(DetectionError, match="NaN"):
-        list(pipeline(det=Nan().eval()).read_pages(numbered(3)))
+        pipeline(det=Nan().eval())(blank())
+
+
+class UnforeseenError(Exception):
+    """An error that no one thought of."""
+
+
+@pytest.mark.parametrize("fast", [False, True])
+@pytest.mark.parametrize("at", ["detector", "recogniser"])
+def test_a_page_that_a_model_fails_on_is_a_failure_and_the_others_are_read(
+    at: str, fast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ocr = pipeline(fast=fast)
+    detect, read = ocr.detector.map, ocr.recognizer._best
+
+    def detect_or_fail(image: BGRImage) -> object:
+        if (image[0, 0] == 7).all():
+            raise MemoryError
+        return detect(image)
+
+    def read_or_fail(batch: Tensor) -> object:
+        # The letter C, which is on one page alone: full blue, no red.
+        if ((batch[:, 0] > 0.9) & (batch[:, 2] < -0.9)).any():
+            raise UnforeseenError("no room\nfor the second line")
+        return read(batch)
+
+    if at == "detector":
+        monkeypatch.setattr(ocr.detector, "map", detect_or_fail)
+    else:
+        monkeypatch.setattr(ocr.recognizer, "_best", read_or_fail)
+    pages = []
+    for number in range(3):
+        page = blank()
+        put(page, bar("ACA" if number == 1 else "AB"), 20, 60)
+        page[0, 0] = 7 if number == 1 else 255
+        pages.append(Page("scan.pdf", number + 1, 3, page))
+    first, failed, last = ocr.read_pages(pages)
+    assert texts(first) == texts(last) == ["AB"]
+    reason = "MemoryError" if at == "detector" else "UnforeseenError: no room"
+    assert isinstance(failed, Failure)
+    assert (failed.source, failed.number) == ("scan.pdf", 2)
+    assert failed.message == f"scan.pdf, page 2 cannot be read: {reason}"
+
+
+def test_a_line_that_fails_is_named_and_the_others_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, text in (("a", "AB"), ("b", "ACA"), ("d", "BA")):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), bar(text))
+    (tmp_path / "c.png").write_bytes(b"no image")
+    recognizer = Recognizer(Colours().eval(), Colours.config)
+    read = recognizer._best
+
+    def read_or_fail(batch: Tensor) -> object:
+        if ((batch[:, 0] > 0.9) & (batch[:, 2] < -0.9)).any():
+            raise UnforeseenError
+        return read(batch)
+
+    monkeypatch.setattr(recognizer, "_best", read_or_fail)
+    first, failed, broken, last = read_lines(recognizer, sorted(tmp_path.iterdir()))
+    assert isinstance(first, Line)
+    assert isinstance(last, Line)
+    assert (first.text, last.text) == ("AB", "BA")
+    assert isinstance(failed, Failure)
+    assert failed.message == f"{tmp_path / 'b.png'} cannot be read: UnforeseenError"
+    assert isinstance(broken, Failure)
+    assert "c.png is not an image" in broken.message
 
 
 @pytest.fixture(scope="module")

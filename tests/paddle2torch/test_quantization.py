@@ -328,6 +328,24 @@ def small_network_of(name: str) -> Network:
     return network
 
 
+def test_an_image_that_the_network_fails_on_is_left_out_and_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = quantization.run
+
+    def run_or_fail(network: Network, image: np.ndarray) -> object:
+        if image is LINES[1]:
+            raise MemoryError("of this one")
+        return run(network, image)
+
+    monkeypatch.setattr(quantization, "run", run_or_fail)
+    result = quantize(folder, LINES[:4])
+    assert result.failed == {1: "MemoryError: of this one"}
+    assert (result.images, result.held_back) == (2, 1)
+    with pytest.raises(ConfigError, match=r"at least two images .* the first that cannot be used: MemoryError"):
+        quantize(folder, LINES[:2])
+
+
 def test_too_few_images(folder: Path) -> None:
     before = (folder / INT8_NAME).read_bytes()
     for images in ([], LINES[:1]):

@@ -30,6 +30,7 @@ from paddle2torch.api import load_pretrained
 from paddle2torch.model_zoo.config import ModelConfig
 from paddle2torch.model_zoo.errors import ConfigError, Paddle2TorchError
 from paddle2torch.model_zoo.network import build_model, fuse
+from paddle2torch.training import trainer
 from paddle2torch.training.checkpoints import STATE_NAME
 from paddle2torch.training.data.drops import DropReport, Event, Reason
 from paddle2torch.training.initialisation import initialise
@@ -620,6 +621,38 @@ def test_pages_that_cannot_be_read_are_missed(tmp_path: Path) -> None:
     network = build_model(tiny_det_config()).eval()
     result = evaluate(tiny_settings(tmp_path), network, make_batches=lambda *_: batches)  # type: ignore[arg-type]
     assert result.metrics == {"precision": 0.0, "recall": 0.0, "hmean": 0.0}
+
+
+def test_samples_that_the_network_fails_on_count_as_wrong_and_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Two(Answers):
+        def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+            for index in range(2):
+                yield {"image": torch.zeros(1, 3, 48, 64 * (index + 1)), "index": torch.tensor([index])}
+
+    network = build_model(tiny_config()).eval()
+    with torch.inference_mode():
+        ids = fuse(network)(torch.zeros(1, 3, 48, 64)).argmax(-1).numpy()
+    (answer,) = ctc_texts(ids, CHARSET)
+    fused = fuse(network)
+    run = fused.forward
+
+    def forward(x: torch.Tensor) -> Any:
+        if x.shape[3] > 64:
+            raise RuntimeError("not enough memory: you tried to allocate 99 bytes.\nand more")
+        return run(x)
+
+    monkeypatch.setattr(fused, "forward", forward)
+    monkeypatch.setattr(trainer, "channels_last", lambda network: fused)
+    batches = Two([answer, answer], DropReport(2))
+    result = evaluate(tiny_settings(tmp_path), network, make_batches=lambda *_: batches)  # type: ignore[arg-type]
+    assert result.metrics["acc"] == pytest.approx(1 / 2, abs=1e-4)
+    assert not result.complete
+    assert result.lines() == [
+        "1 of 2 samples: unreadable image, counted as wrong; first: labels.txt, line 2: RuntimeError: not enough "
+        "memory: you tried to allocate 99 bytes."
+    ]
 
 
 def test_evaluation_as_paddleocr_takes_the_next_sample(tmp_path: Path) -> None:

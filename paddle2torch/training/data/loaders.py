@@ -32,8 +32,9 @@ from torch.utils.data import DataLoader, Dataset
 from paddle2torch.model_zoo.config import DetPreprocess, ModelConfig, RecPreprocess
 from paddle2torch.model_zoo.errors import ConfigError, FileFormatError
 from paddle2torch.model_zoo.strict_json import from_json, to_json, unknown_key
+from paddle2torch.tasks.failures import what_went_wrong
 from paddle2torch.tasks.geometry import WARP_LIMIT
-from paddle2torch.tasks.images import BGRImage, ImageError
+from paddle2torch.tasks.images import BGRImage
 from paddle2torch.training.data.det_transforms import (
     CopyPaste,
     DetLabelEncode,
@@ -124,8 +125,8 @@ class _Samples(Dataset[Loaded], abc.ABC):
             index = (request.index + attempt) % len(self)
             try:
                 values = self._load(index, request, rng, events)
-            except Rejected as rejected:
-                events.append(self._event(index, rejected))
+            except Exception as error:  # one sample never ends the run
+                events.append(self._event(index, _rejected(error)))
                 if self.each_once:
                     return Loaded(None, tuple(events))
             else:
@@ -160,8 +161,8 @@ class _Samples(Dataset[Loaded], abc.ABC):
             raise Rejected(self.known[index].reason, self.known[index].message)
         try:
             image = self.samples.image(index, rng)
-        except ImageError as error:
-            raise Rejected(Reason.UNREADABLE, str(error)) from None
+        except Exception as error:
+            raise _rejected(error) from None
         problem = self._problem(image)
         if problem:
             raise Rejected(Reason.UNREADABLE, f"the image of {image.shape[1]} x {image.shape[0]} pixels {problem}")
@@ -182,6 +183,11 @@ class _Samples(Dataset[Loaded], abc.ABC):
     @abc.abstractmethod
     def _problem(self, image: BGRImage) -> str | None:
         """What is wrong with the size of an image."""
+
+
+def _rejected(error: Exception) -> Rejected:
+    """Why a sample cannot be used, whatever its image or label ran into."""
+    return error if isinstance(error, Rejected) else Rejected(Reason.UNREADABLE, what_went_wrong(error))
 
 
 class Lines(_Samples):

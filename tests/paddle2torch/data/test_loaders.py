@@ -23,7 +23,7 @@ from paddle2torch.model_zoo.config import (
     RecPreprocess,
 )
 from paddle2torch.model_zoo.errors import ConfigError
-from paddle2torch.training.data import DataError, Loader, Reason, build_loader
+from paddle2torch.training.data import DataError, Loader, Reason, build_loader, loaders
 from paddle2torch.training.settings import DatasetSettings, LoaderSettings, MultiScaleSampler, SplitSettings, Transform
 
 CHARSET = tuple("0123456789abcdefghij ")
@@ -335,6 +335,35 @@ def test_strange_images(tmp_path: Path) -> None:
     text = str(report)
     assert "0.png: is a directory" in text
     assert "(3.png): 30000 x 48 pixels become 320 x 48, 94 times narrower than they are" in text
+
+
+@pytest.mark.parametrize("each_once", [False, True])
+def test_whatever_a_sample_runs_into_is_counted_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, each_once: bool
+) -> None:
+    labels = rec_set(tmp_path, numbers(4))
+    load, resize = loaders.LabelFiles.image, loaders.resize_line
+
+    def load_or_fail(files: loaders.LabelFiles, index: int, rng: np.random.Generator) -> Any:
+        if index == 1:
+            raise MemoryError
+        return load(files, index, rng)
+
+    def resize_or_fail(image: Any, *rest: Any) -> Any:
+        if image.shape == (8, 9, 3):
+            raise KeyError("a fault of ours")
+        return resize(image, *rest)
+
+    monkeypatch.setattr(loaders.LabelFiles, "image", load_or_fail)
+    monkeypatch.setattr(loaders, "resize_line", resize_or_fail)
+    cv2.imwrite(str(tmp_path / "2.png"), np.zeros((8, 9, 3), dtype=np.uint8))
+    loader = build_loader(split(labels, PLAIN), RECOGNISER, training=not each_once)
+    list(loader)
+    assert loader.report.indices == {Reason.UNREADABLE: {1, 2}}
+    monkeypatch.setattr(loaders.LabelFiles, "image", load)
+    again = build_loader(split(labels, PLAIN), RECOGNISER, training=not each_once)
+    list(again)
+    assert "(2.png): KeyError: 'a fault of ours'" in again.report.first[Reason.UNREADABLE]
 
 
 def test_a_page_for_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
