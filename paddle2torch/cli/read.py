@@ -179,6 +179,12 @@ def _names(name: str, of_paddleocr3: str) -> tuple[str, ...]:
     *_names("det-db-box-thresh", "text-det-box-thresh"), type=float, help="The least mean probability of a box."
 )
 @click.option(*_names("det-db-unclip-ratio", "text-det-unclip-ratio"), type=float, help="How far boxes are widened.")
+@click.option(
+    *("--orientation", "--use-doc-orientation-classify", "--use_doc_orientation_classify", "orientation"),
+    is_flag=True,
+    help="Let PP-LCNet_x1_0_doc_ori say how a page stands; otherwise most of its lines do.",
+)
+@click.option("--no-turn", is_flag=True, help="Take every page for upright.")
 @click.option("--dpi", type=click.FloatRange(min=1), help="Of pages of PDFs; by default 144, and 72 for large ones.")
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Pages read at once.")
 @click.option("--device", default="cpu", show_default=True, help="Where to run, as PyTorch names it.")
@@ -200,6 +206,8 @@ def ocr(
     bfloat16: bool,
     fast: bool,
     drop_score: float | None,
+    orientation: bool,
+    no_turn: bool,
     dpi: float | None,
     workers: int,
     device: str,
@@ -232,6 +240,8 @@ def ocr(
             dtype=dtype_of(bfloat16),
             fast=fast,
             drop_score=drop_score,
+            orientation="PP-LCNet_x1_0_doc_ori" if orientation else None,
+            turn_pages=not no_turn,
             workers=workers,
             **detection,
         )

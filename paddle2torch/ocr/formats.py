@@ -24,7 +24,7 @@ from paddle2torch.atomic import WriteError, land_file
 from paddle2torch.model_zoo.errors import ConfigError, FileFormatError
 from paddle2torch.ocr.pages import STDIN, Failure
 from paddle2torch.ocr.reading_order import reading_blocks
-from paddle2torch.tasks.geometry import Points
+from paddle2torch.tasks.geometry import Points, order_clockwise, turn_points
 from paddle2torch.tasks.images import BGRImage
 
 
@@ -69,7 +69,8 @@ class PageText:
     """What is read of page `number` of `count` (both from 1) of `source`; its size in pixels.
 
     lines: in PaddleOCR's order, by y and x. image: the page itself, uint8 (height, width, 3), BGR. shrunk: how many
-    times smaller the detector saw it.
+    times smaller the detector saw it. quarter_turns: how often it had to be turned counter-clockwise by 90 degrees to
+    stand upright; all boxes are those of the page as it is.
     """
 
     source: str
@@ -78,6 +79,7 @@ class PageText:
     image: BGRImage = field(repr=False)
     lines: tuple[TextLine, ...]
     shrunk: float = 1.0
+    quarter_turns: int = 0
 
     @property
     def height(self) -> int:
@@ -90,7 +92,10 @@ class PageText:
     @cached_property
     def blocks(self) -> list[list[list[TextLine]]]:
         """The lines in reading order: blocks (paragraphs, headings, tables) of rows of lines side by side."""
-        indices = reading_blocks([line.box for line in self.lines])
+        boxes = [line.box for line in self.lines]
+        if self.quarter_turns:
+            boxes = [_upright(turn_points(box, self.image.shape, self.quarter_turns)) for box in boxes]
+        indices = reading_blocks(boxes)
         return [[[self.lines[i] for i in row] for row in block] for block in indices]
 
     @property
@@ -109,6 +114,11 @@ class PageText:
             "height": self.height,
             "lines": [line.to_json() for line in self.lines],
         }
+
+
+def _upright(box: Points) -> Points:
+    """A quad with its corners clockwise from the top left again, after the page was turned."""
+    return order_clockwise(box) if len(box) == 4 else box
 
 
 Results = Iterable[PageText | Failure]

@@ -7,7 +7,7 @@ models of v5 or v6 read; with its weights it gives its boxes, texts and scores.
 from __future__ import annotations
 
 import warnings
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -15,6 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -26,7 +27,7 @@ from paddle2torch.model_zoo.strict_json import unknown_key
 from paddle2torch.ocr.formats import PageText, TextLine, TextWord
 from paddle2torch.ocr.pages import Failure, Page, failure_of, find_sources, read_pages
 from paddle2torch.tasks.detection import Box, Detector
-from paddle2torch.tasks.geometry import Crop, Points, crop_polygon, crop_quad
+from paddle2torch.tasks.geometry import Crop, Points, crop_polygon, crop_quad, order_clockwise, turn_points
 from paddle2torch.tasks.images import BGRImage, ImageSource, load_image
 from paddle2torch.tasks.orientation import Classifier
 from paddle2torch.tasks.recognition import Line, Padding, Recognizer, words
@@ -116,6 +117,10 @@ class OCR:
     text_det_unclip_ratio, and text_rec_score_thresh for drop_score. Without a limit of the caller's, pages that are
     too long or too finely written for PaddleOCR 2's limit are seen in their own size (`Detector`, fit).
 
+    turn_pages: turn pages that stand on their heads or lie on a side, as most of their lines tell; boxes are those of
+    the page as it is. orientation: a classifier of pages that decides it in their place, by name, by folder or as
+    loaded: PaddleOCR 3's use_doc_orientation_classify, with "PP-LCNet_x1_0_doc_ori".
+
     workers: pages that are read at once, each in a thread; the models are shared.
     """
 
@@ -140,6 +145,8 @@ class OCR:
         det_db_thresh: float | None = None,
         det_db_box_thresh: float | None = None,
         det_db_unclip_ratio: float | None = None,
+        turn_pages: bool = True,
+        orientation: Model | None = None,
         workers: int = 1,
         **paddleocr3: Any,
     ) -> None:
@@ -173,6 +180,8 @@ class OCR:
         self.detector.preprocess = _changed(preprocess or self.detector.preprocess, limits)
         self.detector.postprocess = _changed(postprocess or self.detector.postprocess, boxes)
         self.detector.fit = preprocess is None and not any(value is not None for value in limits.values())
+        self.turn_pages = turn_pages
+        self.orientation = None if orientation is None else Classifier(*_load(orientation, **form))
         self.fast = fast
         self.drop_score: float = self.steps.drop_score if settings["drop_score"] is None else settings["drop_score"]
         self.workers = workers
@@ -246,15 +255,24 @@ class OCR:
             yield page if isinstance(page, Failure) else next(texts)
 
     def _prepare(self, page: Page) -> _Prepared:
-        """Everything but reading: boxes and upright crops."""
-        found = self.detector.find(page.image)
-        boxes = found.boxes
+        """Everything but reading: boxes and upright crops, of the page turned upright."""
+        if self.orientation is not None:
+            (way,) = self.orientation([page.image])
+            return self._find(page, page.image, int(way.label) // 90)
+        prepared = self._find(page, page.image, 0)
+        turns = _turns_told_by(prepared.crops) if self.turn_pages else 0
+        return self._find(page, page.image, turns) if turns else prepared
+
+    def _find(self, page: Page, image: BGRImage, quarter_turns: int) -> _Prepared:
+        if quarter_turns:
+            image = np.ascontiguousarray(np.rot90(image, quarter_turns))
+        found = self.detector.find(image)
         cut = crop_polygon if self.detector.postprocess.box_type == "poly" else self.steps.crop
-        crops = [cut(page.image, box.points) for box in boxes]
+        crops = [cut(image, box.points) for box in found.boxes]
         if self.classifier is not None:
             directions = self.classifier([crop.image for crop in crops])
             crops = [crop.turned(2) if way.upside_down else crop for crop, way in zip(crops, directions, strict=True)]
-        return _Prepared(page, boxes, crops, found.shrunk)
+        return _Prepared(page, found.boxes, crops, found.shrunk, quarter_turns)
 
     def _recognize(self, prepared: Sequence[_Prepared]) -> list[PageText]:
         lines = iter(self.recognizer([crop.image for page in prepared for crop in page.crops]))
@@ -265,11 +283,12 @@ class OCR:
                 count=page.page.count,
                 image=page.page.image,
                 lines=tuple(
-                    _text_line(line, box, crop)
+                    _on_page(_text_line(line, box, crop), page)
                     for box, crop, line in zip(page.boxes, page.crops, islice(lines, len(page.crops)), strict=True)
                     if line.score >= self.drop_score
                 ),
                 shrunk=page.shrunk,
+                quarter_turns=page.quarter_turns,
             )
             for page in prepared
         ]
@@ -281,6 +300,33 @@ class _Prepared:
     boxes: list[Box]
     crops: list[Crop]
     shrunk: float
+    quarter_turns: int
+
+
+def _turns_told_by(crops: Sequence[Crop]) -> int:
+    """How often a page has to be turned counter-clockwise by 90 degrees, as more than half of its lines tell.
+
+    A tall crop was turned once to be read, and one that stands on its head twice more.
+    """
+    if len(crops) < 2:
+        return 0
+    turns, count = Counter(crop.quarter_turns for crop in crops).most_common(1)[0]
+    return turns if 2 * count > len(crops) else 0
+
+
+def _on_page(line: TextLine, page: _Prepared) -> TextLine:
+    """A line of the turned page on the page as it is."""
+    if not page.quarter_turns:
+        return line
+    height, width = page.page.image.shape[:2]
+    size = (width, height) if page.quarter_turns % 2 else (height, width)
+
+    def back(box: Points) -> Points:
+        points = turn_points(box, size, -page.quarter_turns)
+        return order_clockwise(points) if len(points) == 4 else points
+
+    words = tuple(replace(word, box=back(word.box)) for word in line.words)
+    return replace(line, box=back(line.box), words=words)
 
 
 def _names_of_paddleocr3(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -71,6 +71,19 @@ def sorted_order(boxes: Sequence[Points]) -> list[int]:
     return order
 
 
+def turn_points(points: Points, size: tuple[int, ...], quarter_turns: int) -> Points:
+    """Where points of a page of (height, width) are once it is turned counter-clockwise by so many times 90 degrees."""
+    x, y = points[:, 0], points[:, 1]
+    height, width = size[:2]
+    turned = {
+        0: (x, y),
+        1: (y, width - 1 - x),
+        2: (width - 1 - x, height - 1 - y),
+        3: (height - 1 - y, x),
+    }[quarter_turns % 4]
+    return np.stack(turned, axis=1).astype(np.float32)
+
+
 @dataclass(frozen=True, eq=False)
 class Crop:
     """A line cut out of a page and turned upright.

@@ -36,6 +36,7 @@ from paddle2torch.ocr.lines import read_lines
 from paddle2torch.ocr.pages import Failure, Page, find_sources, read_pages
 from paddle2torch.ocr.pipeline import OCR
 from paddle2torch.tasks.detection import DetectionError
+from paddle2torch.tasks.geometry import turn_points
 from paddle2torch.tasks.images import BGRImage, ImageError
 from paddle2torch.tasks.recognition import Line, Recognizer
 from paddle2torch.zoo.conversion import convert
@@ -636,3 +637,48 @@ def test_pages_of_pdfs_have_the_dpi_that_is_asked_for(tmp_path: Path) -> None:
     assert sizes == {None: (400, 600), 72: (200, 300), 300: (834, 1250)}
     with pytest.raises(ConfigError, match="dpi is from 1"):
         list(read_pages([str(tmp_path / "a.pdf")], dpi=1e9))
+
+
+# Turned pages
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+def test_a_turned_page_is_read_in_order_and_its_boxes_are_its_own(turns: int) -> None:
+    page = blank(240, 320)
+    places = [put(page, bar(text), 20, top) for text, top in (("ABC AA", 20), ("CAB B", 90), ("BBA C", 160))]
+    upright = pipeline()(page)
+    turned = np.ascontiguousarray(np.rot90(page, turns))
+    result = next(iter(pipeline().read_pages([Page("", 1, 1, turned)])))
+    assert isinstance(result, PageText)
+    assert texts(result) == ["ABC AA", "CAB B", "BBA C"]
+    assert result.text.split() == ["ABC", "AA", "CAB", "B", "BBA", "C"]
+    assert result.quarter_turns == -turns % 4
+    for line, other, place in zip(result.lines, upright, places, strict=True):
+        corners = np.array([place[:2], place[2:]], np.float32)
+        np.testing.assert_allclose(extent(line.box), extent(turn_points(corners, page.shape, turns)), atol=6)
+        np.testing.assert_allclose(
+            extent(line.words[0].box), extent(turn_points(other.words[0].box, page.shape, turns)), atol=6
+        )
+        assert line.box[0].sum() == line.box.sum(axis=1).min()  # from the top left
+
+
+def test_pages_are_left_as_they_are_where_that_is_asked_for() -> None:
+    page = blank(240, 320)
+    for text, top in (("ABC", 20), ("CAB", 90)):
+        put(page, bar(text), 20, top)
+    turned = np.ascontiguousarray(np.rot90(page, 2))
+    assert [line.text for line in pipeline(turn_pages=False)(turned)] == ["CAB", "ABC"]
+
+
+def test_a_classifier_of_pages_says_how_they_stand() -> None:
+    class Sideways(Shadow):
+        config = replace(Shadow.config, postprocess=ClsPostprocess(labels=("0", "90", "180", "270"), thresh=None))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.tensor([[0.0, 0.0, 0.0, 1.0]]).repeat(len(x), 1)
+
+    page = blank(240, 320)
+    for text, top in (("ABC", 20), ("CAB", 90)):
+        put(page, bar(text), 20, top)
+    turned = np.ascontiguousarray(np.rot90(page, 1))
+    assert [line.text for line in pipeline(orientation=Sideways().eval())(turned)] == ["ABC", "CAB"]
