@@ -28,7 +28,7 @@ fuzz: $(VENV)/.test
 
 $(VENV)/.demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q -c constraints.txt -e '.[paddle]'
+	$(BIN)/pip install -q -c constraints.txt -e '.[paddle,onnx]'
 	@touch $@
 
 $(VENV)/.test: pyproject.toml constraints.txt

@@ -236,7 +236,8 @@ def verify(
         model: a name of the zoo or the folder of a converted model.
         reference: an exported program (its folder or file), which Paddle then runs, an `.onnx`, which ONNX Runtime
             runs, or a stored golden (`.safetensors`). Without it the official export of that name is taken; where
-            Paddle is not installed, the golden that the package ships for these weights.
+            Paddle is not installed, the golden that the package ships for these weights. Of a model that came as an
+            `.onnx` that file is taken, which needs no Paddle.
         folded: compare the form that `load_pretrained(fused=True)` gives, not the one with Paddle's structure. Needs
             an exported program.
         images: line images to compare on, instead of the bundled ones.
@@ -254,7 +255,8 @@ def verify(
         result = verify_export(network, Path(reference), folded=folded, images=images, threads=threads)
         return _said(result, folder, reference)
     golden = shipped_golden(network.config)
-    if importlib.util.find_spec("paddle") is None:
+    from_onnx = network.config.origin is not None and network.config.origin.kind == "ONNX file"
+    if importlib.util.find_spec("paddle") is None and not from_onnx:
         if folded:
             raise VerificationError(
                 "the folded form is compared with an export that Paddle runs, and paddlepaddle is not installed "

