@@ -62,6 +62,8 @@ def from_paddleocr(architecture: Mapping[str, Any], task: Task, where: str) -> A
     if head.name in ("DBHead", "PFHeadLocal") and backbone.name == "PPLCNetV4":
         # Exported by the code of its time, which folds the head's normalisations as well.
         head = replace(head, options={**head.options, "fold_norms": True})
+    if backbone.name == "RepSVTR_det":
+        backbone = Component("RepSVTR", {**backbone.options, "det": True})
     if backbone.name == "ResNet":
         backbone = replace(backbone, name="ResNet_vd")
     if backbone.name in ("MobileNetV3", "ResNet_vd") and task == "det":
@@ -174,6 +176,10 @@ def describe(shapes: Shapes) -> str:
     return f"{names[0] or 'an unknown backbone'} with {between}{names[2] or 'an unknown head'}"
 
 
+def _only_reshapes(neck: Component | None) -> bool:
+    return neck is not None and (neck.name, neck.options.get("encoder_type")) == ("SequenceEncoder", "reshape")
+
+
 def infer(shapes: Shapes, hint: Architecture | None, source: str) -> tuple[Architecture, tuple[str, ...]]:
     """The network of a training checkpoint, from its tensors' shapes.
 
@@ -182,6 +188,9 @@ def infer(shapes: Shapes, hint: Architecture | None, source: str) -> tuple[Archi
     file looks like.
     """
     backbone, neck, head = (recognise(role, shapes) for role in ROLES)
+    if hint is not None and hint.head.name == "CTCHead" and neck is None and _only_reshapes(hint.neck):
+        # Such a neck has no tensors, and without them the head looks like a classifier's.
+        neck, head = parts("neck")["SequenceEncoder"], parts("head")["CTCHead"]
     if backbone is None or head is None or (neck is None and head.behind_neck):
         raise ConversionError(f"{source} cannot be converted: it looks like {describe(shapes)}")
     layout: tuple[str, ...] = ()

@@ -105,7 +105,7 @@ class NormalisedConv(ConvBN, Reparameterised):
 
 
 class ConvBNAct(Reparameterised):
-    """Convolution, normalisation, ReLU; of the stem. An even kernel keeps the size by padding at the end alone."""
+    """Convolution, normalisation, ReLU; of the stem. A 2x2 kernel keeps the size by padding at the end alone."""
 
     CHAINS: ClassVar[Chains] = (("conv", "act"),)
 
@@ -113,14 +113,14 @@ class ConvBNAct(Reparameterised):
         self, in_channels: int, out_channels: int, kernel_size: int, *, stride: int = 1, fused: bool = False
     ) -> None:
         super().__init__()
-        padding = (kernel_size - 1) // 2
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=fused)
+        self.even = kernel_size % 2 == 0
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, (kernel_size - 1) // 2, bias=fused)
         self.bn = None if fused else BatchNorm2d(out_channels)
         self.act = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
         """x: float (N, in_channels, H, W); returns (N, out_channels, H', W')."""
-        x = self.conv(pad_same(x) if self.conv.kernel_size == (2, 2) else x)
+        x = self.conv(pad_same(x) if self.even else x)
         return self.act(x if self.bn is None else self.bn(x))
 
     def parameters_without_decay(self) -> Iterator[nn.Parameter]:

@@ -1,15 +1,21 @@
-"""RepSVTR, the backbone of `ch_RepSVTR_rec`: RepViT blocks whose convolutions are, in training, sums of branches.
+"""RepSVTR, the backbone of `ch_RepSVTR_rec` and of a detector that has no release.
+
+RepViT blocks whose convolutions are, in training, sums of branches.
 
 Source: PaddleOCR `ppocr/modeling/backbones/rec_repvit.py` (Apache-2.0); RepViT, arXiv:2307.09283.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from paddle2torch.model_zoo.layers import BatchNorm2d, Reparameterised, Size, fold_batch_norm
-from paddle2torch.model_zoo.registry import Part, register
+from paddle2torch.model_zoo.pplcnetv3 import make_divisible
+from paddle2torch.model_zoo.registry import Part, Shapes, register
 
 # Per block: channels, squeeze-and-excitation, stride.
 BLOCKS: tuple[tuple[int, bool, Size], ...] = (
@@ -27,6 +33,23 @@ BLOCKS: tuple[tuple[int, bool, Size], ...] = (
     (384, True, 1),
     (384, False, 1),
 )
+DET_BLOCKS: tuple[tuple[int, bool, Size], ...] = (
+    (48, True, 1),
+    (48, False, 1),
+    (96, False, 2),
+    (96, True, 1),
+    (96, False, 1),
+    (192, False, 2),
+    (192, True, 1),
+    (192, False, 1),
+    (192, True, 1),
+    (192, False, 1),
+    (384, False, 2),
+    (384, True, 1),
+    (384, False, 1),
+)
+# The detector's outputs: after these of its blocks.
+DET_OUTPUTS = (2, 5, 10, 13)
 
 
 class Conv2dBN(Reparameterised):
@@ -77,9 +100,10 @@ class SEModule(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.fc1 = nn.Conv2d(channels, channels // 4, 1)
+        squeezed = make_divisible(channels / 4, 8)
+        self.fc1 = nn.Conv2d(channels, squeezed, 1)
         self.act = nn.ReLU()
-        self.fc2 = nn.Conv2d(channels // 4, channels, 1)
+        self.fc2 = nn.Conv2d(squeezed, channels, 1)
         self.sigmoid = nn.Sigmoid()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -128,19 +152,23 @@ class RepViTBlock(nn.Module):
 
 
 class RepSVTR(nn.Module):
-    """The backbone of lines.
+    """The backbone, for lines (`det=False`, one output) or pages (`det=True`, four outputs).
 
     Args:
         in_channels: channels of the image.
+        det: the detector's blocks and its four outputs; Paddle's name of it is `RepSVTR_det`.
         keep_branches: sums and normalisations stay in the fused form too, as PaddleOCR exported them before it could
             re-parameterise this network.
         fused: one convolution for each sum of branches and each normalised convolution.
     """
 
-    def __init__(self, *, in_channels: int = 3, keep_branches: bool = False, fused: bool = False) -> None:
+    def __init__(
+        self, *, in_channels: int = 3, det: bool = False, keep_branches: bool = False, fused: bool = False
+    ) -> None:
         super().__init__()
         fused = fused and not keep_branches
-        width = BLOCKS[0][0]
+        blocks = DET_BLOCKS if det else BLOCKS
+        width = blocks[0][0]
         layers: list[nn.Module] = [
             nn.Sequential(
                 _conv(in_channels, width // 2, 3, stride=2, fused=fused),
@@ -148,17 +176,23 @@ class RepSVTR(nn.Module):
                 _conv(width // 2, width, 3, stride=2, fused=fused),
             )
         ]
-        for channels, se, stride in BLOCKS:
+        for channels, se, stride in blocks:
             layers.append(RepViTBlock(width, channels, se=se, stride=stride, fused=fused))
             width = channels
         self.features = nn.ModuleList(layers)
-        self.out_channels = width
+        self.det = det
+        self.out_channels: int | tuple[int, ...] = tuple(blocks[i - 1][0] for i in DET_OUTPUTS) if det else width
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x: float (N, in_channels, H, W); returns (N, 384, 1, T), T being an eighth of W."""
+    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
+        """x: float (N, in_channels, H, W).
+
+        Lines: (N, 384, 1, T), T being an eighth of W. Pages: four maps of strides 4, 8, 16, 32.
+        """
+        maps = []
         for layer in self.features:
             x = layer(x)
-        return F.avg_pool2d(x, (x.shape[2], 2))
+            maps.append(x)
+        return [maps[i] for i in DET_OUTPUTS] if self.det else F.avg_pool2d(x, (x.shape[2], 2))
 
 
 def _conv(
@@ -169,4 +203,20 @@ def _conv(
     return Conv2dBN(in_channels, out_channels, kernel_size, stride=stride, groups=groups)
 
 
-register(Part("backbone", "RepSVTR", RepSVTR, signatures=("backbone.features.1.token_mixer.",)))
+def _repsvtr_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:
+    # The second sum of the first stage; the detector's begins half as wide.
+    det = shapes["backbone.features.1.token_mixer.0.conv.c.weight"][0] == DET_BLOCKS[0][0]
+    return {**{key: value for key, value in hint.items() if key != "det"}, **({"det": True} if det else {})}
+
+
+register(
+    Part(
+        "backbone",
+        "RepSVTR",
+        RepSVTR,
+        signatures=("backbone.features.1.token_mixer.",),
+        read_options=_repsvtr_options,
+        # The detector's outputs, which are these.
+        fixed={"out_indices": list(DET_OUTPUTS)},
+    )
+)

@@ -1,0 +1,99 @@
+"""Networks of PaddleOCR's own training settings that no released model has: their checkpoints convert by their yml."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_models import write_pdparams
+
+from paddle2torch.converters.architecture import Architecture, from_paddleocr
+from paddle2torch.converters.convert import convert_checkpoint
+from paddle2torch.converters.layout import layout_table, to_paddle
+from paddle2torch.converters.templates import Charset, Template
+from paddle2torch.model_zoo.config import CTCDecode, DBPostprocess, DetPreprocess, ModelConfig, RecPreprocess, Task
+from paddle2torch.model_zoo.errors import ConversionError
+from paddle2torch.model_zoo.network import Network, build_model, fuse
+from paddle2torch.training.initialisation import initialise
+
+CHARSET = tuple("abcdefg")
+RESHAPE = {"name": "SequenceEncoder", "encoder_type": "reshape"}
+# Of configs/rec/rec_{mv3,r34_vd}_none_none_ctc.yml and configs/det/det_repsvtr_db.yml, the first one narrower.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "rec_mv3_none_none_ctc": {
+        "Backbone": {"name": "MobileNetV3", "scale": 0.35, "model_name": "large"},
+        "Neck": RESHAPE,
+        "Head": {"name": "CTCHead", "fc_decay": 0.0004},
+    },
+    "rec_mv3_none_none_ctc of two layers": {
+        "Backbone": {"name": "MobileNetV3", "scale": 0.35, "model_name": "small", "small_stride": [1, 2, 2, 2]},
+        "Neck": RESHAPE,
+        "Head": {"name": "CTCHead", "fc_decay": 0.0004, "mid_channels": 12},
+    },
+    "det_repsvtr_db": {
+        "Backbone": {"name": "RepSVTR_det"},
+        "Neck": {"name": "RSEFPN", "out_channels": 32, "shortcut": True},
+        "Head": {"name": "DBHead", "k": 50},
+    },
+}
+
+
+def task_of(name: str) -> Task:
+    return "det" if name.startswith("det") else "rec"
+
+
+def architecture(name: str) -> Architecture:
+    return from_paddleocr(SETTINGS[name], task_of(name), name)
+
+
+def network(name: str) -> Network:
+    parts, rec = architecture(name), task_of(name) == "rec"
+    head = parts.head if not rec else type(parts.head)(parts.head.name, {**parts.head.options, "classes": 8})
+    torch.manual_seed(0)
+    model = build_model(
+        ModelConfig(
+            name="own",
+            task=task_of(name),
+            form="training",
+            backbone=parts.backbone,
+            neck=parts.neck,
+            head=head,
+            preprocess=RecPreprocess((3, 32, 100)) if rec else DetPreprocess(),
+            postprocess=CTCDecode() if rec else DBPostprocess(),
+            charset=CHARSET if rec else None,
+        )
+    )
+    initialise(model)
+    return model.eval()
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_checkpoint_converts_by_its_settings(name: str, tmp_path: Path) -> None:
+    model, task = network(name), task_of(name)
+    path = write_pdparams(tmp_path / "a.pdparams", to_paddle(layout_table(model), model.state_dict()))
+    charset = Charset(CHARSET, False, "a test") if task == "rec" else None
+    converted = convert_checkpoint(path, Template(name, "a test", task, architecture(name), charset), name="own")
+    assert (converted.config.backbone, converted.config.neck) == (model.config.backbone, model.config.neck)
+    assert converted.config.task == task
+    again = build_model(converted.config)
+    again.load_state_dict(dict(converted.state))
+    x = torch.randn(1, 3, *((32, 100) if task == "rec" else (64, 96)))
+    with torch.no_grad():
+        ours, theirs, fused = (each.eval()(x) for each in (model, again, fuse(model)))
+    if task == "det":
+        ours, theirs, fused = (each["maps"] for each in (ours, theirs, fused))
+    assert torch.equal(ours, theirs)
+    torch.testing.assert_close(fused, ours, rtol=1e-4, atol=1e-5)
+
+
+def test_without_settings_a_detector_is_known_and_a_bare_ctc_head_is_not(tmp_path: Path) -> None:
+    """A neck without tensors leaves no trace: the head then looks like a classifier's, or like nothing known."""
+    model = network("det_repsvtr_db")
+    path = write_pdparams(tmp_path / "a.pdparams", to_paddle(layout_table(model), model.state_dict()))
+    assert convert_checkpoint(path, name="own").config.backbone.options == {"det": True}
+    model = network("rec_mv3_none_none_ctc of two layers")
+    path = write_pdparams(tmp_path / "b.pdparams", to_paddle(layout_table(model), model.state_dict()))
+    with pytest.raises(ConversionError, match="it looks like MobileNetV3 with an unknown head"):
+        convert_checkpoint(path, name="own")
