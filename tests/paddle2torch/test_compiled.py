@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 import pickle
 import shutil
@@ -15,11 +16,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors.torch import load_file
 from small_models import card_network, fill, small_config
 from structure import image
 
 from paddle2torch.api import load_pretrained
+from paddle2torch.cli import main
 from paddle2torch.compiled.kernel_library import CompilerError, load_kernels
 from paddle2torch.compiled.network import CompiledNetwork, code_files, compile_model, load_compiled, package_path
 from paddle2torch.model_zoo.errors import ConfigError, ConversionError
@@ -102,8 +105,11 @@ def test_int8(tmp_path: Path) -> None:
     network = card_network("PP-LCNet_x0_25_textline_ori")
     save_model(tmp_path / "own", network.config, network.state_dict())
     quantize(tmp_path / "own", lines())
-    with pytest.warns(UserWarning, match="compiled for this CPU now"):
-        compiled = load_pretrained(tmp_path / "own", compiled=True, quantized=True)
+    done = CliRunner().invoke(main, ["compile", str(tmp_path / "own"), "--quantized", "--json"])
+    assert done.exit_code == 0, done.output
+    package = package_path(tmp_path / "own", quantized=True)
+    assert json.loads(done.stdout) == [{"model": str(tmp_path / "own"), "package": str(package)}]
+    compiled = load_pretrained(tmp_path / "own", compiled=True, quantized=True)
     assert isinstance(compiled, CompiledNetwork)
     assert compiled.quantized
     quantized, plain = load_quantized(tmp_path / "own"), fold(network)
@@ -226,6 +232,13 @@ def test_every_form_has_packages_of_its_own(folder: Path, folder_int8: Path, tmp
         package_path(folder, quantized=True)
     with pytest.raises(ConfigError, match="paddle2torch quantize"):
         load_pretrained(folder, compiled=True, quantized=True)
+
+
+def test_compiling_what_is_no_model(tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, ["compile", str(tmp_path / "nothing")])
+    assert done.exit_code == 1
+    assert "nothing" in done.stderr
+    assert "Traceback" not in done.output
 
 
 def test_without_a_compiler_it_runs_all_the_same(tmp_path: Path) -> None:
