@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from paddle2torch.model_zoo.forms.folded import FUNCTIONS
-from paddle2torch.model_zoo.forms.native import NOTHING_ELSE
 
 # Images, height, width; input and output channels; kernel, stride and padding, of height and width.
 Shape = tuple[int, int, int, int, int, tuple[int, int], tuple[int, int], tuple[int, int]]
@@ -55,6 +54,9 @@ CHAINS: Mapping[str, Chain] = {
     "small": ((2, 3, 20, 33), ((16, 3, (2, 2)), (32, 3, (1, 1)), (48, 3, (2, 1)))),
 }
 TAILS = tuple((activation, affine) for activation in FUNCTIONS for affine in ((1.0, 0.0), (-0.7, 0.3)))
+
+NOTHING_ELSE: tuple[list[object], list[int], list[float]] = ([], [], [])
+"""Of convolutions that follow in the same call."""
 
 
 def values(*shape: int, seed: int = 0) -> Tensor:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from paddle2torch.model_zoo.db import RSEFPN, DBHead, RSELayer, add_from_coarse
 from paddle2torch.model_zoo.forms.folded import FoldedConv2d, PixelShuffleConv, Tail
+from paddle2torch.model_zoo.forms.operators import POINTWISE, convolve
 from paddle2torch.model_zoo.forms.quantized import QuantizedConv2d
 from paddle2torch.model_zoo.network import Network, replace_module
 from paddle2torch.model_zoo.rec_heads import MultiHead
@@ -43,11 +44,6 @@ CHANNELS = 4
 
 IMAGE = 3
 """Channels of an image, which a kernel takes as it comes: float32, its planes one after another."""
-
-NO_TAIL = [0.0, 1.0, 0.0]
-POINTWISE = [1, 1, 1, 1, 0, 0]
-NOTHING_ELSE: tuple[list[Tensor], list[int], list[float]] = ([], [], [])
-"""Of convolutions that follow in the same call: they are found in the graph (`native_graph.join`)."""
 
 
 class NativeConv2d(nn.Module):
@@ -104,11 +100,18 @@ class NativeConv2d(nn.Module):
         coarse: what up to three coarser maps add before the tail, see `Cells`.
         """
         x = x.contiguous() if self.image else _channels_last(x)
-        result: Tensor = torch.ops.paddle2torch.convolve(
-            *(x, self.weight, self.bias, self.weight_scale, None, None, None, self.steps, self.offset),
-            *(*coarse, *[None] * (3 - len(coarse)), self.outputs, self.geometry, NO_TAIL, self.tail, *NOTHING_ELSE),
+        return convolve(
+            x=x,
+            weight=self.weight,
+            bias=self.bias,
+            weight_scale=self.weight_scale,
+            steps=self.steps,
+            offset=self.offset,
+            outputs=self.outputs,
+            geometry=self.geometry,
+            tail=self.tail,
+            **dict(zip(("coarse", "coarser", "coarsest"), coarse, strict=False)),
         )
-        return result
 
 
 class NativeLinear(nn.Module):
@@ -284,12 +287,14 @@ class NativeRSEFPN(nn.Module):
         mean = F.linear(torch.ops.paddle2torch.mean_of_channels(_channels_last(x)), self.expand)
         gate = cast("NativeRSELayer", self.ins_conv[0]).gate(mean.to(x.dtype)[..., None, None]).flatten(1).float()
         weight = (self.reduce.flatten(0, 2) * gate[:, None]) @ self.expand
-        result: Tensor = torch.ops.paddle2torch.convolve(
-            *(_channels_last(x), weight.unflatten(1, (self.outputs, -1)).flatten(2), self.bias),
-            *(None, None, None, None, None, 0.0, self.cells(coarse), None, None),
-            *(self.outputs, [3, 3, 1, 1, 1, 1], NO_TAIL, NO_TAIL, *NOTHING_ELSE),
+        return convolve(
+            x=_channels_last(x),
+            weight=weight.unflatten(1, (self.outputs, -1)).flatten(2),
+            bias=self.bias,
+            coarse=self.cells(coarse),
+            outputs=self.outputs,
+            geometry=[3, 3, 1, 1, 1, 1],
         )
-        return result
 
 
 def to_native(network: Network, dtype: torch.dtype = torch.float32) -> Network:

@@ -11,16 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from paddle2torch.model_zoo.forms.native import NOTHING_ELSE, POINTWISE
+from paddle2torch.model_zoo.forms.operators import LAYOUT, OPERATORS, POINTWISE, c_signature
 
 LARGEST_JOINED = 3
 """The largest kernel of a separable convolution that is done together with the one before."""
 
-FOLLOWING = 8
-"""Numbers in `layout` for each of the others: outputs, whether it is separable, geometry."""
-
 MOST_WEIGHTS = 40000
-"""Weights of one that is: they are gone through for each line."""
+"""Weights of a convolution that is done together with the one before: all are read again for each line."""
+
+PLACES = {name: place for place, name in enumerate(OPERATORS["convolve"])}
+"""Where a call of `convolve` has each of its arguments."""
 
 
 def merge(program: torch.export.ExportedProgram) -> None:
@@ -28,7 +28,7 @@ def merge(program: torch.export.ExportedProgram) -> None:
     convolution, or a gate (N, C, 1, 1) that a map is multiplied by.
     """
     operators = torch.ops.paddle2torch
-    at = _places()
+    at = PLACES
     graph = program.graph
     for node in list(graph.nodes):
         if node.target != operators.convolve.default:
@@ -83,22 +83,17 @@ def join(program: torch.export.ExportedProgram) -> None:
             layout += [_argument(each, "outputs"), int(separable), *_argument(each, "geometry")]
             tails += [*_argument(each, "depth_tail"), *_argument(each, "tail"), _argument(each, "offset")]
         last = nodes[-1]
-        last.args = (*node.args[: -len(NOTHING_ELSE)], tensors, layout, tails)
+        arguments = {**dict(zip(PLACES, node.args, strict=True)), "then": tensors, "layout": layout, "tails": tails}
+        last.args = tuple(arguments[name] for name in PLACES)
         for each in reversed(nodes[:-1]):
             graph.erase_node(each)
     graph.lint()
     program.graph_module.recompile()
 
 
-def _places() -> dict[str, int]:
-    """Where a convolution of ours has each of its arguments."""
-    arguments = torch.ops.paddle2torch.convolve.default._schema.arguments
-    return {argument.name: index for index, argument in enumerate(arguments)}
-
-
 def _argument(node: fx.Node, name: str) -> Any:
     """What a convolution of ours is given."""
-    return node.args[_places()[name]]
+    return node.args[PLACES[name]]
 
 
 def _follower(node: fx.Node) -> fx.Node | None:
@@ -138,11 +133,12 @@ def _attend(qkv: Tensor, heads: int, scale: float) -> Tensor:
 
 
 def _convolve(x: Tensor, weight: Tensor, *arguments: Any) -> Tensor:
-    *_, outputs, geometry, _, _, _, layout, _ = arguments
+    given = dict(zip(PLACES, (x, weight, *arguments), strict=True))
+    outputs, geometry, layout = given["outputs"], given["geometry"], given["layout"]
     half = torch.bfloat16 in (x.dtype, weight.dtype)  # an image is float32, and so are weights of each image's own
     result = _result(x, outputs, geometry, torch.bfloat16 if half else torch.float32)
-    for first in range(0, len(layout), FOLLOWING):
-        outputs, _, *geometry = layout[first : first + FOLLOWING]
+    for first in range(0, len(layout), len(LAYOUT)):
+        outputs, _, *geometry = layout[first : first + len(LAYOUT)]
         result = _result(result, outputs, geometry, result.dtype)
     return result
 
@@ -179,32 +175,8 @@ FAKES: Mapping[str, Callable[..., Any]] = {
 
 def compiler_options() -> dict[str, Any]:
     """What lets compiled code call the operators' own functions (`kernels/operators.cpp`), not PyTorch's dispatcher."""
-    tensor, maybe, result = "AtenTensorHandle", "AtenTensorHandle*", "AtenTensorHandle*"
-    tensors, sizes, numbers = "const AtenTensorHandle*, int64_t", "const int64_t*, int64_t", "const double*, int64_t"
-    arguments = {
-        "attend": (tensor, "int64_t", "double"),
-        "convolve": (
-            *[tensor] * 3,
-            *[maybe] * 5,
-            "double",
-            *[maybe] * 3,
-            "int64_t",
-            sizes,
-            numbers,
-            numbers,
-            tensors,
-            sizes,
-            numbers,
-        ),
-        "depthwise": (*[tensor] * 3, sizes, numbers),
-        "mean_of_channels": (tensor,),
-        "spread": (tensor, "int64_t"),
-    }
     return {
         "aot_inductor.custom_ops_to_c_shims": {
-            getattr(torch.ops.paddle2torch, name).default: [
-                f"AOTITorchError aoti_torch_cpu_{name}({', '.join((*types, result))})"
-            ]
-            for name, types in arguments.items()
+            getattr(torch.ops.paddle2torch, name).default: [c_signature(name)] for name in OPERATORS
         }
     }

@@ -126,7 +126,8 @@ std::unique_ptr<typename P::Weight[]> set_weights(Problem& p, const Tensor& weig
   return packed;
 }
 
-// Values that `layout` and `tails` have of each convolution after the first, see `convolve` below.
+// Values that `layout` and `tails` have of each convolution after the first: LAYOUT and TAILS of
+// `model_zoo/forms/operators.py`.
 constexpr size_t LAYOUT = 8, TAILS = 7;
 
 // The convolutions after `first`, each of the result of the one before.
@@ -327,8 +328,8 @@ Sizes features_() {
 
 }  // namespace
 
-// The same two as functions that compiled code calls directly; the way through PyTorch's dispatcher takes longer than
-// some convolutions. Declared in `model_zoo.native`.
+// The operators as functions that compiled code calls directly; the way through PyTorch's dispatcher takes longer than
+// some convolutions. Schemas and signatures are those of `model_zoo/forms/operators.py`, which checks them.
 
 namespace {
 

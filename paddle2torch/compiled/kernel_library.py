@@ -20,6 +20,7 @@ from paddle2torch import model_zoo
 from paddle2torch.atomic import land_file
 from paddle2torch.cache import check_native, make_native_home, native_home
 from paddle2torch.model_zoo.errors import ConversionError
+from paddle2torch.model_zoo.forms.operators import check_operators
 
 SOURCES = Path(model_zoo.__file__).parent / "kernels"
 HEADER = Path(torch.__file__).parent / "include/torch/csrc/stable/library.h"
@@ -51,10 +52,11 @@ def load_kernels() -> None:
     check_native(library)
     # For everything in the process: compiled networks call their functions by name.
     ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+    check_operators()
 
 
 def loaded() -> bool:
-    """Whether this process has the operators: PyTorch bears no second definition of them."""
+    """Whether this process has the operators: they can only be registered once."""
     return hasattr(torch.ops.paddle2torch, "convolve")
 
 

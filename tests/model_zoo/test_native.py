@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from native_cases import (
     CHAINS,
     DEPTHWISE,
+    NOTHING_ELSE,
     PLAIN,
     TAILS,
     chain_error,
@@ -33,10 +34,12 @@ from paddle2torch.compiled import kernel_library as kernels
 from paddle2torch.compiled.kernel_library import load_kernels
 from paddle2torch.compiled.serving import Served, captured
 from paddle2torch.model_zoo.db import join_levels
+from paddle2torch.model_zoo.errors import ConfigError
+from paddle2torch.model_zoo.forms import operators
 from paddle2torch.model_zoo.forms.folded import FoldedConv2d, Tail
 from paddle2torch.model_zoo.forms.folding import fold
 from paddle2torch.model_zoo.forms.native import (
-    NOTHING_ELSE,
+    ACTIVATIONS,
     LevelsConv2d,
     NativeAttention,
     NativeConv2d,
@@ -49,6 +52,7 @@ from paddle2torch.model_zoo.forms.native import (
     to_native,
 )
 from paddle2torch.model_zoo.forms.native_graph import describe_operators, join, merge
+from paddle2torch.model_zoo.forms.operators import check_operators
 from paddle2torch.model_zoo.forms.quantized import QuantizedConv2d, expected_tensors, quantize_network
 from paddle2torch.model_zoo.network import Network
 from paddle2torch.model_zoo.svtr import Attention
@@ -477,3 +481,20 @@ def test_an_image_is_taken_as_it_comes() -> None:
             expected = F.hardswish(F.conv2d(x.double(), conv.weight.double(), conv.bias.double(), 2, 1))
             for given in (x, x.contiguous(memory_format=torch.channels_last)):
                 assert relative_error(native(given), expected) < FLOAT32
+
+
+def test_what_the_kernels_are_given_is_declared_once() -> None:
+    """The library's schemas are those of `forms.operators`; so are the lengths and the order that C++ counts on."""
+    check_operators()
+    source = (Path(operators.__file__).parents[1] / "kernels" / "operators.cpp").read_text(encoding="utf-8")
+    assert f"LAYOUT = {len(operators.LAYOUT)}, TAILS = {len(operators.TAILS)};" in source
+    vectors = (Path(operators.__file__).parents[1] / "kernels" / "vectors.h").read_text(encoding="utf-8")
+    assert f"enum class Activation : int64_t {{ {', '.join(ACTIVATIONS)} }};" in vectors
+    with pytest.raises(TypeError, match=r"no arguments \['bais'\]"):
+        operators.convolve(x=1, weight=1, bais=1, bias=1, outputs=1, geometry=operators.POINTWISE)
+
+
+def test_a_library_that_declares_otherwise_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(operators.OPERATORS, "spread", {"x": "Tensor", "factor": "float"})  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="start a new process"):
+        check_operators()
