@@ -114,7 +114,7 @@ class Alignment:
     made: Mapping[str, np.ndarray]
 
 
-def steps_of(program: Program) -> tuple[Step, ...]:
+def steps_of(program: Program) -> tuple[Step, ...]:  # noqa: C901, a case for each kind of operation
     """The layers and activations of `program` in order of execution, biases joined to their layer.
 
     Raises `ConversionError` where a parameter is used by no layer that is known here.

@@ -127,7 +127,7 @@ def to_json(value: Any) -> Any:
     return value
 
 
-def _convert(kind: Any, data: Any, where: str) -> Any:
+def _convert(kind: Any, data: Any, where: str) -> Any:  # noqa: C901, a case for each kind of type
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
         check_plain(data, where)

@@ -23,7 +23,7 @@ def cache_dir() -> Path:
         return Path(home).expanduser()
     base = os.environ.get("XDG_CACHE_HOME", "")
     # The XDG specification: a relative path there is to be ignored.
-    root = Path(base) if os.path.isabs(base) else Path("~/.cache").expanduser()
+    root = Path(base) if Path(base).is_absolute() else Path("~/.cache").expanduser()
     return root / "paddle2torch"
 
 

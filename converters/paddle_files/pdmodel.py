@@ -134,7 +134,7 @@ def read_pdmodel(path: str | os.PathLike[str]) -> Program:
         return _read_program(data, path)
 
 
-def _read_program(data: memoryview, path: str | os.PathLike[str]) -> Program:
+def _read_program(data: memoryview, path: str | os.PathLike[str]) -> Program:  # noqa: C901, a case for each field of the file
     # The operations of further blocks belong to an operation of the first that names them, which is refused there.
     block: protobuf.Field | None = None
     for number, found in protobuf.fields(data, f"{path}"):

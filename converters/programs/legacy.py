@@ -355,7 +355,7 @@ class _Reader:
                 block.ops.append(self._load_op(protobuf.message(value, self.where), len(block.ops)))
         return block
 
-    def _load_variable(self, data: memoryview, block: _BlockDesc, index: int) -> None:
+    def _load_variable(self, data: memoryview, block: _BlockDesc, index: int) -> None:  # noqa: C901, a case for each kind of variable
         name: str | None = None
         kind: memoryview | None = None
         persistable = False

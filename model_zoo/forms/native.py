@@ -297,7 +297,7 @@ class NativeRSEFPN(nn.Module):
         )
 
 
-def to_native(network: Network, dtype: torch.dtype = torch.float32) -> Network:
+def to_native(network: Network, dtype: torch.dtype = torch.float32) -> Network:  # noqa: C901, a case for each kind of layer
     """A copy of a folded network, to be compiled, with kernels of ours for its convolutions where they are faster.
 
     dtype: float32, or bfloat16 where the processor has it, of maps and of what there is no kernel for; a network with

@@ -440,8 +440,7 @@ class BlockBuilder:
         self.fx.output(output)
         _remove_dead(self.fx, self.root)
         self.fx.lint()
-        module = fx.GraphModule(self.root, self.fx, "Program")
-        return module
+        return fx.GraphModule(self.root, self.fx, "Program")
 
     def operation(self, node: Node) -> None:
         kind = node.kind

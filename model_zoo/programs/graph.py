@@ -115,7 +115,7 @@ class Graph:
                 pending.pop()
 
 
-def check(graph: Graph) -> None:
+def check(graph: Graph) -> None:  # noqa: C901, a rule after the other
     """Raise `FileFormatError` unless every value is made once, before it is read, and all parts are in bounds."""
     defined: set[str] = set()
     operations = 0

@@ -60,7 +60,7 @@ def print_info(info: Info, console: Console) -> None:
     console.print(table)
 
 
-def info_rows(info: Info) -> Iterator[tuple[str, str]]:
+def info_rows(info: Info) -> Iterator[tuple[str, str]]:  # noqa: C901, a row after the other
     """What `print_info` prints, as (name, value)."""
     card, config, cost = info.card, info.config, info.cost
     if card is not None and card.aliases:

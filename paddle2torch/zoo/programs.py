@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -46,7 +45,7 @@ def save_program(folder: Path, network: Program, file: Path, *, overwrite: bool 
     """Write a program's folder atomically and read it back; file: Paddle's own program, which is copied."""
     state = {key: tensor.detach().cpu() for key, tensor in network.state_dict().items()}
     config = network.config
-    size = sum(tensor.numel() * tensor.element_size() for tensor in state.values()) + 2 * os.path.getsize(file)
+    size = sum(tensor.numel() * tensor.element_size() for tensor in state.values()) + 2 * Path(file).stat().st_size
     source = json.dumps(dict(sorted(config.origin.files.items()))) if config.origin else ""
     about = {"name": config.name, "form": config.form, "source": hashlib.sha256(source.encode()).hexdigest()}
     with land_folder(Path(folder), overwrite=overwrite, size=size, private=private) as temporary:
