@@ -436,9 +436,12 @@ class BlockBuilder:
             except ProgramError as error:
                 raise ProgramError(f"operation {node.position} ({node.kind}): {error}") from None
 
-    def finish(self, output: Any) -> fx.GraphModule:
+    def finish(self, output: Any, unread: Sequence[fx.Node] = ()) -> fx.GraphModule:
+        """The block as a module; unread: placeholders that are taken out."""
         self.fx.output(output)
         _remove_dead(self.fx, self.root)
+        for placeholder in unread:
+            self.fx.erase_node(placeholder)
         self.fx.lint()
         return fx.GraphModule(self.root, self.fx, "Program")
 
@@ -565,6 +568,7 @@ class BlockBuilder:
 
     def name(self, made: fx.Node, name: str) -> None:
         self.values[name] = made
+        made.meta["kind"] = self.owner.writers[name].kind if name in self.owner.writers else ""
         made.meta["value"] = name
         made.meta["declared"] = self.owner.type_of(name)
 
@@ -671,15 +675,19 @@ class BlockBuilder:
         inner = self.child(block, f"{path}.body")
         for place, name in enumerate(block.arguments):
             inner.placeholder(f"value_{place}", name)
+        arguments = [inner.get(name) for name in block.arguments]
         inner.run()
-        outputs = tuple(inner.tensor(inner.get(name)) for name in block.results)
-        module = WhileLoop(inner.finish(outputs))
+        following, *results = [inner.tensor(inner.get(name)) for name in block.results]
+        read = {place for place, name in enumerate(node.outputs) if name and self.owner.readers[name]}
+        needed = _needed(inner.fx, following, results, arguments, read)
+        unread = [argument for place, argument in enumerate(arguments) if place not in needed]
+        module = WhileLoop(inner.finish((following, *(results[place] for place in needed)), unread))
         put(self.root, path, module)
-        arguments = (self.tensor(condition), [self.tensor(value) for value in values], list(inner.captured))
-        made = self.fx.call_module(path, arguments)
+        initial = [self.tensor(values[place]) for place in needed]
+        made = self.fx.call_module(path, (self.tensor(condition), initial, list(inner.captured)))
         for place, name in enumerate(node.outputs):
-            if name:
-                self.name(self.fx.call_function(operator.getitem, (made, place)), name)
+            if name and place in needed:
+                self.name(self.fx.call_function(operator.getitem, (made, needed.index(place))), name)
 
     def condition(self, node: Node) -> None:
         condition = self.get(node.inputs[0]) if node.inputs and isinstance(node.inputs[0], str) else None
@@ -784,6 +792,35 @@ def _remove_dead(graph: fx.Graph, root: nn.Module) -> None:
         if node.op == "call_module" and _has_effects(root.get_submodule(str(node.target))):
             continue
         graph.erase_node(node)
+
+
+def _needed(
+    graph: fx.Graph, condition: Any, results: Sequence[Any], arguments: Sequence[fx.Node], read: set[int]
+) -> list[int]:
+    """Which values of a loop matter: those read behind it, and those that these, the condition or an array need."""
+    needed = set(read)
+    while True:
+        live: set[fx.Node] = set()
+        pending = [condition, *(results[place] for place in needed)]
+        pending += [node for node in graph.nodes if node.op != "placeholder" and _works(node)]
+        while pending:
+            item = pending.pop()
+            if isinstance(item, list | tuple):
+                pending += item
+            elif isinstance(item, fx.Node) and item not in live:
+                live.add(item)
+                pending += item.all_input_nodes
+        more = {place for place, argument in enumerate(arguments) if argument in live} - needed
+        if not more:
+            return sorted(needed)
+        needed |= more
+
+
+def _works(node: fx.Node) -> bool:
+    """Whether an operation changes an array, or may."""
+    if node.op == "call_module":
+        return re.search(r"(^|\.)(loop|condition)(_\d+)?$", str(node.target)) is not None
+    return node.op == "call_function" and getattr(node.target, "__name__", "") in EFFECTS
 
 
 def _has_effects(module: nn.Module) -> bool:

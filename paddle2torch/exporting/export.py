@@ -18,7 +18,10 @@ from paddle2torch.model_zoo.errors import ConfigError, ConversionError
 from paddle2torch.model_zoo.forms.folded import FoldedConv2d, FoldedConvTranspose2d
 from paddle2torch.model_zoo.names import file_in
 from paddle2torch.model_zoo.network import Network
+from paddle2torch.model_zoo.programs.config import is_program
+from paddle2torch.model_zoo.programs.network import Program
 from paddle2torch.zoo.folder import load_model
+from paddle2torch.zoo.programs import load_program
 from paddle2torch.zoo.resolve import obtain_converted
 
 
@@ -38,6 +41,13 @@ FORMATS: Mapping[str, Format] = {
     "transformers": Format("paddle2torch.exporting.transformers:export_transformers", "_transformers"),
 }
 
+
+PROGRAM_FORMATS: Mapping[str, Format] = {
+    "paddle": Format("paddle2torch.exporting.programs:export_paddle", "_infer"),
+    "onnx": Format("paddle2torch.exporting.programs:export_onnx", ".onnx"),
+    "torch": Format("paddle2torch.exporting.programs:export_torch", ".pt2"),
+}
+"""Of a program of a network that is not known here by name."""
 
 FOLDED = (FoldedConv2d, FoldedConvTranspose2d)
 
@@ -78,7 +88,12 @@ class Exported:
 
 
 def export(
-    model: str | Path | Network, to: str, target: str | Path | None = None, *, force: bool = False, **options: Any
+    model: str | Path | Network | Program,
+    to: str,
+    target: str | Path | None = None,
+    *,
+    force: bool = False,
+    **options: Any,
 ) -> Exported:
     """Write a model in another format, whole or not at all.
 
@@ -99,13 +114,16 @@ def export(
         near = difflib.get_close_matches(to, FORMATS, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ConfigError(f"{to!r} is not a format to export to: {', '.join(FORMATS)}{hint}")
-    form = FORMATS[to]
+    network = _loaded(model)
+    formats = PROGRAM_FORMATS if isinstance(network, Program) else FORMATS
+    if to not in formats:
+        raise ConfigError(f"a program cannot be exported to {to!r}, only to {', '.join(formats)}")
+    form = formats[to]
     options = {name: value for name, value in options.items() if value is not None}
     for name in options:
         if name not in form.options:
             known = ", ".join(sorted(form.options)) or "none"
             raise ConfigError(f"--to {to} has no option {name!r}; it has: {known}")
-    network = model if isinstance(model, Network) else load_model(obtain_converted(model))
     if any(isinstance(module, FOLDED) for module in network.modules()):
         raise ConversionError(
             f"{network.config.name} was loaded with fused=True, which folds layers for running here: "
@@ -117,6 +135,13 @@ def export(
     module, _, function = form.function.partition(":")
     write: Callable[..., Exported] = getattr(import_module(module), function)
     return write(network, path, force=force, **options)
+
+
+def _loaded(model: str | Path | Network | Program) -> Network | Program:
+    if isinstance(model, Network | Program):
+        return model
+    folder = obtain_converted(model)
+    return load_program(folder) if is_program(folder) else load_model(folder)
 
 
 def refuse_existing(target: Path, force: bool) -> None:

@@ -52,7 +52,7 @@ def export_onnx(network: Network, target: Path, *, force: bool = False) -> Expor
 
 
 def _onnx_bytes(model: Served, metadata: dict[str, str]) -> bytes:
-    with _quiet():
+    with quiet():
         program = torch.onnx.export(
             captured(model), dynamo=True, input_names=[INPUT], output_names=[OUTPUT], verbose=False
         )
@@ -102,14 +102,19 @@ def _check(path: Path, model: Served, metadata: dict[str, str]) -> tuple[tuple[A
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter tells its progress on stdout, and warns of what does not concern this."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+def quiet() -> Iterator[None]:
+    """The exporter tells its progress on stdout, warns of what does not concern this, and logs a graph that it cannot
+    make in full; what raises says it all."""
+    loggers = [logging.getLogger(name) for name in ("torch", "torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
-        logger.setLevel(logging.ERROR)
+        logger.setLevel(logging.CRITICAL)
     try:
-        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        with (
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+            warnings.catch_warnings(),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -167,10 +167,12 @@ def _load_legacy(paddle: Any, executor: Any, request: Mapping[str, Any]) -> _Loa
 
     # From the last to the first, so that what is still to be done keeps its position.
     copies: dict[str, str] = {}
+    last_feed = max((index for index, op in enumerate(block.ops) if op.type == "feed"), default=-1)
     for name, position in sorted(chosen.items(), key=lambda item: item[1], reverse=True):
         source = block.var(name)
         copy = block.create_var(name=f"{name}@paddle2torch", dtype=source.dtype, shape=source.shape)
-        block._insert_op(position + 1, type="assign", inputs={"X": [source]}, outputs={"Out": [copy]})
+        # Paddle wants all feeds at the start, with nothing between them.
+        block._insert_op(max(position, last_feed) + 1, type="assign", inputs={"X": [source]}, outputs={"Out": [copy]})
         copies[name] = copy.name
     # The executor adds its own fetches and refuses to mix them with the export's.
     for position in reversed(range(len(block.ops))):

@@ -25,7 +25,7 @@ import torch
 from paddle2torch._version import __version__
 from paddle2torch.assets import ASSETS
 from paddle2torch.atomic import land_file
-from paddle2torch.parity.verification import (
+from paddle2torch.parity.results import (
     ACCUMULATED_TOLERANCE,
     LOCAL_TOLERANCE,
     Difference,

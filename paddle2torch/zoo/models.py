@@ -16,6 +16,7 @@ from paddle2torch.model_zoo.cards import Card, find_card, list_cards
 from paddle2torch.model_zoo.config import CONFIG_NAME, Form, ModelConfig, Task
 from paddle2torch.model_zoo.errors import ConfigError, Paddle2TorchError
 from paddle2torch.model_zoo.languages import LANGUAGES, find_language
+from paddle2torch.model_zoo.programs.config import ProgramConfig, is_program
 from paddle2torch.model_zoo.show import show
 
 
@@ -54,8 +55,8 @@ class OwnModel:
     """A converted model of the local zoo that no card is about."""
 
     name: str
-    task: Task
-    form: Form
+    task: Task | Literal["any"]
+    form: Form | Literal["program"]
     folder: Path
     bytes: int
 
@@ -113,6 +114,11 @@ def own_models(*, task: str | None = None) -> tuple[OwnModel, ...]:
         if folder.name in released or folder.name.startswith(".") or not (folder / CONFIG_NAME).is_file():
             continue
         try:
+            if is_program(folder):
+                if task is None:
+                    form = ProgramConfig.load(folder).form
+                    models.append(OwnModel(folder.name, "any", form, folder, _size(folder)))
+                continue
             config = ModelConfig.load(folder)
         except Paddle2TorchError as error:
             warnings.warn(f"left out: {error}", stacklevel=2)

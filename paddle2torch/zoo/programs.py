@@ -11,11 +11,15 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from paddle2torch._version import __version__
 from paddle2torch.atomic import land_folder, repair_folder
 from paddle2torch.converters.paddle_files.files import sha256_of
+from paddle2torch.converters.paddle_files.pdiparams import write_parameters
+from paddle2torch.converters.paddle_files.program import Program as PaddleProgram
+from paddle2torch.converters.paddle_files.program import Value
 from paddle2torch.converters.programs.convert import ConvertedProgram
 from paddle2torch.model_zoo.config import CONFIG_NAME
 from paddle2torch.model_zoo.errors import ConversionError, FileFormatError
@@ -29,6 +33,7 @@ from paddle2torch.model_zoo.programs.graph import (
     load_graph,
 )
 from paddle2torch.model_zoo.programs.network import Program, build_program
+from paddle2torch.model_zoo.programs.table import torch_dtype
 from paddle2torch.zoo.folder import WEIGHTS_NAME, read_state, write_state
 
 
@@ -87,4 +92,32 @@ def load_program(folder: Path, dtype: torch.dtype = torch.float32) -> Program:
     if not path.is_file():
         raise FileFormatError(f"{folder} has no {WEIGHTS_NAME}")
     state, _ = read_state(path)
-    return build_program(graph, config, state, dtype)
+    program = build_program(graph, config, state, dtype)
+    program.meta["folder"] = folder
+    return program
+
+
+def write_paddle(program: Program, folder: Path, target: Path) -> tuple[Path, Path | None]:
+    """Write Paddle's own program with this module's weights into the folder `target`: the paths of both files.
+
+    folder: of the converted program, which keeps Paddle's file. A program without parameters has no second file.
+    """
+    source = file_in(Path(folder), program.config.file)
+    if not source.is_file():
+        raise FileFormatError(f"{folder} has no {program.config.file}, the program as Paddle wrote it")
+    path = target / program.config.file
+    shutil.copyfile(source, path)
+    graph = program.program
+    if not graph.parameters:
+        return path, None
+    parameters = path.with_suffix(".pdiparams")
+    arrays = {}
+    for name, tensor in program.parameters_of_program().items():
+        dtype = torch_dtype(graph.types[name].dtype)
+        tensor = tensor.to(dtype)
+        arrays[name] = tensor.view(torch.int16).numpy().view(np.uint16) if dtype == torch.bfloat16 else tensor.numpy()
+    values = {name: Value(name, graph.types[name].shape, graph.types[name].dtype) for name in graph.parameters}
+    described = PaddleProgram("pir" if path.suffix == ".json" else "legacy", (), values, graph.parameters, (), ())
+    with parameters.open("wb") as file:
+        write_parameters(file, described, arrays)
+    return path, parameters

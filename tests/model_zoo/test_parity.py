@@ -33,7 +33,8 @@ from paddle2torch.model_zoo.layers import BatchNorm2d, Hardsigmoid
 from paddle2torch.model_zoo.network import Network, build_model, fuse
 from paddle2torch.model_zoo.nrtr import END, START
 from paddle2torch.parity.golden import OUTPUT, Golden, load_golden, sample
-from paddle2torch.parity.verification import compare, verify_golden
+from paddle2torch.parity.results import compare
+from paddle2torch.parity.verification import verify_golden
 
 # Of the largest value of a layer or of logits; of a statistic's, or of a probability in absolute terms. Worst measured:
 # 1.5e-5 and 3.7e-6.

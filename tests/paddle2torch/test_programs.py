@@ -14,7 +14,8 @@ import pytest
 import torch
 from torch import nn
 
-from paddle2torch import load_pretrained
+from paddle2torch import load_pretrained, verify
+from paddle2torch.exporting.export import export
 from paddle2torch.model_zoo.config import ModelConfig
 from paddle2torch.model_zoo.errors import ConfigError, FileFormatError, Paddle2TorchError
 from paddle2torch.model_zoo.programs.network import Program
@@ -139,6 +140,63 @@ def test_a_smaller_type_is_used_throughout(convnet: Path) -> None:
     for a, b in zip(found, expected, strict=True):
         assert a.dtype == torch.bfloat16
         assert (a.float() - b).abs().max() < 0.05 * b.abs().max()
+
+
+def needs_paddle() -> None:
+    if importlib.util.find_spec("paddle") is None:
+        pytest.skip("paddlepaddle is not installed")
+
+
+@pytest.mark.parametrize("name", ["networks_decoder", "legacy_pooling_average", "boxes_matrix_nms"])
+def test_verify_compares_every_operation_with_paddle(name: str, tmp_path: Path) -> None:
+    needs_paddle()
+    convert("case", weights=program_cases.GOLDENS / name, output=tmp_path / "model", as_program=True)
+    found = verify(tmp_path / "model")
+    assert found.holds, found.first_failure
+    assert found.form == "program"
+    assert found.layers
+
+
+def test_verify_finds_a_weight_that_is_not_the_exports(convnet: Path) -> None:
+    needs_paddle()
+    from paddle2torch.zoo.programs import save_program
+
+    model = load_pretrained(convnet)
+    assert isinstance(model, Program)
+    with torch.no_grad():
+        next(weight for name, weight in model.named_parameters() if name.endswith("Conv2D.weight")).mul_(1.01)
+    save_program(convnet, model, convnet / "inference.json", overwrite=True)
+    assert verify(convnet).holds  # against itself, written back
+    found = verify(convnet, reference=program_cases.GOLDENS / "networks_convnet")
+    assert not found.holds
+    assert found.first_failure is not None
+    assert found.first_failure.kind == "conv2d"
+
+
+def test_the_way_back_to_paddle_is_byte_for_byte(convnet: Path, tmp_path: Path) -> None:
+    needs_paddle()
+    result = export(convnet, "paddle", tmp_path / "out")
+    source = program_cases.GOLDENS / "networks_convnet"
+    for name in ("inference.json", "inference.pdiparams"):
+        assert (tmp_path / "out" / name).read_bytes() == (source / name).read_bytes()
+    assert result.checked_by is not None
+    assert result.checked_by.startswith("Paddle")
+
+
+def test_a_program_with_a_loop_becomes_a_graph_with_free_sizes(tmp_path: Path) -> None:
+    source = program_cases.GOLDENS / "networks_decoder"
+    convert("decoder", weights=source, output=tmp_path / "model", as_program=True)
+    result = export(tmp_path / "model", "torch", tmp_path / "decoder.pt2")
+    assert {check.shape[0] for check in result.checks} == {1, 2, 3}
+    assert not result.notes
+    loaded = torch.export.load(tmp_path / "decoder.pt2").module()
+    with np.load(source / "io.npz") as values, torch.inference_mode():
+        program_cases.check_outputs(loaded(torch.from_numpy(values["in:x0"])), values)
+
+
+def test_a_program_is_not_exported_to_transformers(convnet: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="only to paddle, onnx, torch"):
+        export(convnet, "transformers", tmp_path / "out")
 
 
 def edited(folder: Path, change: object, target: Path) -> Path:

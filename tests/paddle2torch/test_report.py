@@ -20,7 +20,7 @@ import pytest
 
 from paddle2torch.model_zoo.errors import Paddle2TorchError
 from paddle2torch.parity.report import TEMPLATE, as_data, write_report
-from paddle2torch.parity.verification import (
+from paddle2torch.parity.results import (
     ACCUMULATED_TOLERANCE,
     LOCAL_TOLERANCE,
     Difference,

@@ -30,18 +30,15 @@ from paddle2torch.parity import verification
 from paddle2torch.parity._paddle_operations import refused_operations
 from paddle2torch.parity.golden import OUTPUT, Golden, load_golden, save_golden, shipped_golden
 from paddle2torch.parity.reference import ReferenceRun
-from paddle2torch.parity.verification import (
+from paddle2torch.parity.results import (
     ACCUMULATED_TOLERANCE,
     LOCAL_TOLERANCE,
     Difference,
     LayerResult,
     Roundings,
     compare,
-    record_golden,
-    verify,
-    verify_export,
-    verify_golden,
 )
+from paddle2torch.parity.verification import record_golden, verify, verify_export, verify_golden
 from paddle2torch.zoo.folder import save_model
 
 

@@ -22,7 +22,8 @@ from paddle2torch.model_zoo.errors import VerificationError
 from paddle2torch.model_zoo.network import fuse
 from paddle2torch.parity.reference import run_onnx
 from paddle2torch.parity.report import as_data
-from paddle2torch.parity.verification import Verification, verify
+from paddle2torch.parity.results import Verification
+from paddle2torch.parity.verification import verify
 from paddle2torch.zoo.folder import save_model
 
 

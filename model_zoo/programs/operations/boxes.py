@@ -121,6 +121,20 @@ def multiclass_nms3(
 
     bboxes (N, M, 4) and scores (N, C, M), or (M, C, 4) and (M, C) with `rois_num` boxes for each image.
     """
+    if torch.compiler.is_exporting():
+        made: tuple[Tensor, Tensor, Tensor] = torch.ops.paddle2torch.multiclass_nms3(
+            bboxes,
+            scores,
+            rois_num,
+            score_threshold,
+            nms_top_k,
+            keep_top_k,
+            nms_threshold,
+            normalized,
+            nms_eta,
+            background_label,
+        )
+        return made
     if bboxes.shape[-1] != 4:
         raise ProgramError(f"multiclass_nms3 of polygons with {bboxes.shape[-1]} coordinates is not known")
     offset = 0.0 if normalized else 1.0
@@ -171,6 +185,20 @@ def matrix_nms(
     """As `multiclass_nms3`, but what overlaps a better box of its class loses score by a factor, none is dropped for
     it.
     """
+    if torch.compiler.is_exporting():
+        made: tuple[Tensor, Tensor, Tensor] = torch.ops.paddle2torch.matrix_nms(
+            bboxes,
+            scores,
+            score_threshold,
+            nms_top_k,
+            keep_top_k,
+            post_threshold,
+            use_gaussian,
+            gaussian_sigma,
+            background_label,
+            normalized,
+        )
+        return made
     offset = 0.0 if normalized else 1.0
     rows, places = [], []
     for image, (boxes, points) in enumerate(zip(bboxes.unbind(0), scores.unbind(0), strict=True)):
@@ -639,3 +667,77 @@ def anchor_generator(
 def iou_similarity(x: Tensor, y: Tensor, *, box_normalized: bool = True) -> Tensor:
     """Intersection over union of each box of x with each of y."""
     return _overlap(x[:, None], y[None], 0.0 if box_normalized else 1.0)
+
+
+# As one operation of a graph: how many boxes stay is known when it runs.
+
+
+@torch.library.custom_op("paddle2torch::multiclass_nms3", mutates_args=())
+def _multiclass_nms3(
+    bboxes: Tensor,
+    scores: Tensor,
+    rois_num: Tensor | None,
+    score_threshold: float,
+    nms_top_k: int,
+    keep_top_k: int,
+    nms_threshold: float,
+    normalized: bool,
+    nms_eta: float,
+    background_label: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return multiclass_nms3(
+        bboxes,
+        scores,
+        rois_num,
+        score_threshold=score_threshold,
+        nms_top_k=nms_top_k,
+        keep_top_k=keep_top_k,
+        nms_threshold=nms_threshold,
+        normalized=normalized,
+        nms_eta=nms_eta,
+        background_label=background_label,
+    )
+
+
+@torch.library.custom_op("paddle2torch::matrix_nms", mutates_args=())
+def _matrix_nms(
+    bboxes: Tensor,
+    scores: Tensor,
+    score_threshold: float,
+    nms_top_k: int,
+    keep_top_k: int,
+    post_threshold: float,
+    use_gaussian: bool,
+    gaussian_sigma: float,
+    background_label: int,
+    normalized: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return matrix_nms(
+        bboxes,
+        scores,
+        score_threshold=score_threshold,
+        nms_top_k=nms_top_k,
+        keep_top_k=keep_top_k,
+        post_threshold=post_threshold,
+        use_gaussian=use_gaussian,
+        gaussian_sigma=gaussian_sigma,
+        background_label=background_label,
+        normalized=normalized,
+    )
+
+
+def _rows_of(bboxes: Tensor, images: Any) -> tuple[Tensor, Tensor, Tensor]:
+    count = torch.library.get_ctx().new_dynamic_size()
+    number = bboxes.new_empty((images,), dtype=torch.int32)
+    return bboxes.new_empty((count, 6)), bboxes.new_empty((count, 1), dtype=torch.int32), number
+
+
+@_multiclass_nms3.register_fake
+def _(bboxes: Tensor, scores: Tensor, rois_num: Tensor | None, *settings: Any) -> tuple[Tensor, Tensor, Tensor]:
+    images = bboxes.shape[0] if scores.ndim == 3 else 1 if rois_num is None else rois_num.shape[0]
+    return _rows_of(bboxes, images)
+
+
+@_matrix_nms.register_fake
+def _(bboxes: Tensor, scores: Tensor, *settings: Any) -> tuple[Tensor, Tensor, Tensor]:
+    return _rows_of(bboxes, bboxes.shape[0])
