@@ -148,38 +148,76 @@ def train(
     Raises `ConfigError` for settings that contradict each other, `DataError` for data of no use, `TrainingError` where
     the loss is not a number, and `Paddle2TorchError` for a full disk; `last` is then the last good checkpoint.
     """
+    run = prepare(settings, config, source=source, resume=resume, make_batches=make_batches)
+    start = run.progress
+    with run.log, _compiler_errors(settings):
+        for window in _windows(run.batches, settings, start):
+            if _is_stale(run.progress, settings):
+                run.log.note(f"no better evaluation in {run.progress.stale}: stopped early")
+                break
+            first = (window.epoch, window.batch) == (start.epoch, start.batch)
+            step(run, window, check_gradients=first)
+            evaluate_now = _is_due(run.progress.step, settings.evaluation) or run.progress.step == run.steps
+            if evaluate_now:
+                evaluate_and_keep(run)
+            if evaluate_now or run.progress.batch == 0 or run.progress.step % settings.output.save_steps == 0:
+                save(run)
+    for what, batches, known in zip(("training", "evaluation"), (run.batches, run.evaluation), run.known, strict=True):
+        if str(batches.report) != known:
+            run.log.note(f"{what} data, once its images were read: {batches.report}")
+    run.log.plot()
+    run.accelerator.end_training()
+    return TrainingResult(run.folder, run.progress.step, run.progress.best, run.progress.best_step)
+
+
+@dataclass
+class Run:
+    """A training between its steps: what a step, an evaluation and a checkpoint work on.
+
+    Attributes:
+        config: of the model that is trained, with where it comes from.
+        model, optimizer: `network` and `adam` as accelerate wraps them.
+        known: what was known of the training and the evaluation data before their images were read.
+        steps: of the whole training.
+        progress: where it stands; everything else stays the same object.
+    """
+
+    settings: Settings
+    config: ModelConfig
+    folder: Path
+    accelerator: Accelerator
+    network: Network
+    model: nn.Module
+    adam: torch.optim.Optimizer
+    optimizer: Any
+    average: MovingAverage | None
+    schedule: Schedule
+    batches: Batches
+    evaluation: Batches
+    known: tuple[str, str]
+    steps: int
+    log: TrainingLog
+    progress: Progress
+
+
+def prepare(
+    settings: Settings, config: ModelConfig, *, source: Network | None, resume: bool, make_batches: MakeBatches
+) -> Run:
+    """Everything that training needs, at its start or where it was left; see `train`."""
     check_fit(settings, config)
     folder = Path(settings.output.dir)
     accelerator = _accelerator(settings)
     if not resume and (folder / LAST / STATE_NAME).exists():
         raise ConfigError(f"{folder} holds a training already: go on with it (--resume) or choose another output.dir")
     accelerator.wait_for_everyone()
-
-    # The network, its weights, and what of it is trained. Every process draws the same new weights.
-    torch.manual_seed(settings.training.seed)
-    network = build_model(config)
-    initialise(network)
-    notes = []
     if source is None and settings.pretrained is not None and not resume:
         source = load_pretrained(settings.pretrained)
-    if source is not None:
-        notes += adopt(network, source).lines()
-    frozen = freeze(network, (*(("backbone.*",) if config.freeze_backbone else ()), *settings.training.freeze))
-    if frozen:
-        notes.append(f"{len(frozen)} parameters are frozen")
-    leave_out_unused(network)
-    for module in network.modules():
-        if isinstance(module, nn.Dropout) and settings.training.dropout is not None:
-            module.p = settings.training.dropout
-    if accelerator.num_processes > 1 and settings.training.sync_batch_norm:
-        synchronise_batch_norm(network)
-    channels_last(network)
+    network, notes = _network(settings, config, source, accelerator)
 
-    # Data.
     batches = make_batches(settings, config, True, accelerator)
     evaluation = make_batches(settings, config, False, accelerator)
-    known, known_evaluation = str(batches.report), str(evaluation.report)
-    notes += [f"training data: {known}", f"evaluation data: {evaluation.report}"]
+    known = (str(batches.report), str(evaluation.report))
+    notes += [f"training data: {known[0]}", f"evaluation data: {known[1]}"]
     if len(batches) == 0:
         raise ConfigError(
             "the training data does not fill one batch, and drop_last is set: make data.train.loader."
@@ -188,7 +226,6 @@ def train(
     steps_per_epoch = math.ceil(len(batches) / settings.training.accumulation)
     steps = steps_per_epoch * settings.training.epochs
 
-    # Optimisation.
     schedule = Schedule(settings.optimizer.lr, settings.schedule, steps_per_epoch, settings.training.epochs)
     adam = build_optimizer(network, settings.optimizer)
     compiled = torch.compile(network) if settings.training.compile else network
@@ -212,80 +249,121 @@ def train(
         progress = replace(progress, settings=settings.dumps())
         if accelerator.scaler is not None and progress.scaler:
             accelerator.scaler.load_state_dict(dict(progress.scaler))
-
-    start = progress
-
-    def save() -> None:
-        _refuse_broken(network, progress)
-        states = gather_object([random_state(accelerator.device)])
-        scaler = accelerator.scaler.state_dict() if accelerator.scaler is not None else {}
-        if accelerator.is_main_process:
-            state = replace(progress, scaler=scaler)
-            save_checkpoint(folder / LAST, trained, network, adam, average, state, states)
-        accelerator.wait_for_everyone()
-
     origin = ModelConfig.load(folder / LAST).origin if resume else _origin(source)
-    trained = replace(config, origin=origin)
     log = TrainingLog(folder, accelerator, step=progress.step, steps=steps, print_steps=settings.output.print_steps)
     for note in notes:
         log.note(note)
     set_training(network)
-    with log, _compiler_errors(settings):
-        for window in _windows(batches, settings, progress):
-            if _is_stale(progress, settings):
-                log.note(f"no better evaluation in {progress.stale}: stopped early")
-                break
-            rate = schedule.rate(progress.step)
-            set_rate(adam, rate)
-            losses: dict[str, float] = {}
-            for number, batch in enumerate(window.batches):
-                batch = _to_device(batch, accelerator.device)
-                last = number == len(window.batches) - 1
-                with contextlib.nullcontext() if last else accelerator.no_sync(model):
-                    outputs = model(batch["image"], batch) if config.task == "rec" else model(batch["image"])
-                    parts = losses_of(outputs, batch, settings.loss)
-                    values = dict(zip(parts, torch.stack(list(parts.values())).tolist(), strict=True))
-                    if not math.isfinite(values["loss"]):
-                        raise TrainingError(_not_a_number(values, window, number, batches, progress, folder))
-                    # Each process has its share of the sum's gradient, and accelerate takes the mean.
-                    accelerator.backward(parts["loss"] * (accelerator.num_processes / len(window.batches)))
-                for name, value in values.items():
-                    losses[name] = losses.get(name, 0.0) + value / len(window.batches)
-            if window.batch == start.batch and window.epoch == start.epoch:
-                _refuse_untrained(network)
-            if settings.optimizer.clip_norm_global is not None:
-                accelerator.clip_grad_norm_(network.parameters(), settings.optimizer.clip_norm_global)
-            optimizer.step()
-            optimizer.zero_grad()
-            if average is not None:
-                average.update(progress.step)
-            progress = replace(progress, step=progress.step + 1, epoch=window.next_epoch, batch=window.next_batch)
-            images = sum(len(batch["image"]) for batch in window.batches) * accelerator.num_processes
-            log.train(progress.step, window.epoch, losses, rate, images=images, waited=window.waited)
+    return Run(
+        settings=settings,
+        config=replace(config, origin=origin),
+        folder=folder,
+        accelerator=accelerator,
+        network=network,
+        model=model,
+        adam=adam,
+        optimizer=optimizer,
+        average=average,
+        schedule=schedule,
+        batches=batches,
+        evaluation=evaluation,
+        known=known,
+        steps=steps,
+        log=log,
+        progress=progress,
+    )
 
-            evaluate_now = _is_due(progress.step, settings.evaluation) or progress.step == steps
-            if evaluate_now:
-                reader = _averaged(network, average)
-                metrics, main = _measure(reader, evaluation, settings.evaluation, accelerator)
-                value = metrics[main]
-                # As in PaddleOCR the later of two equals is kept; it is not better, though.
-                kept = progress.best is None or value >= progress.best
-                better = progress.best is None or value > progress.best
-                progress = replace(progress, stale=0 if better else progress.stale + 1)
-                if kept:
-                    progress = replace(progress, best=value, best_step=progress.step)
-                    if accelerator.is_main_process:
-                        save_model(folder / BEST, trained, _on_cpu(reader.state_dict()), overwrite=True)
-                log.evaluation(progress.step, metrics, best=kept)
-            if evaluate_now or progress.batch == 0 or progress.step % settings.output.save_steps == 0:
-                save()
-    if str(batches.report) != known:
-        log.note(f"training data, once its images were read: {batches.report}")
-    if str(evaluation.report) != known_evaluation:
-        log.note(f"evaluation data, once its images were read: {evaluation.report}")
-    log.plot()
-    accelerator.end_training()
-    return TrainingResult(folder, progress.step, progress.best, progress.best_step)
+
+def _network(
+    settings: Settings, config: ModelConfig, source: Network | None, accelerator: Accelerator
+) -> tuple[Network, list[str]]:
+    """The network with the weights that it starts from and what of it is trained, and notes on both.
+
+    Every process draws the same new weights.
+    """
+    torch.manual_seed(settings.training.seed)
+    network = build_model(config)
+    initialise(network)
+    notes = adopt(network, source).lines() if source is not None else []
+    frozen = freeze(network, (*(("backbone.*",) if config.freeze_backbone else ()), *settings.training.freeze))
+    if frozen:
+        notes.append(f"{len(frozen)} parameters are frozen")
+    leave_out_unused(network)
+    for module in network.modules():
+        if isinstance(module, nn.Dropout) and settings.training.dropout is not None:
+            module.p = settings.training.dropout
+    if accelerator.num_processes > 1 and settings.training.sync_batch_norm:
+        synchronise_batch_norm(network)
+    channels_last(network)
+    return network, notes
+
+
+def step(run: Run, window: Window, *, check_gradients: bool = False) -> None:
+    """One step of the optimiser on the batches of `window`; `run.progress` is then past them.
+
+    check_gradients: raise `ConfigError` where the loss does not reach a parameter that is to be trained.
+    """
+    accelerator, settings = run.accelerator, run.settings
+    rate = run.schedule.rate(run.progress.step)
+    set_rate(run.adam, rate)
+    losses: dict[str, float] = {}
+    for number, batch in enumerate(window.batches):
+        last = number == len(window.batches) - 1
+        with contextlib.nullcontext() if last else accelerator.no_sync(run.model):
+            values = _backward(run, window, number, _to_device(batch, accelerator.device))
+        for name, value in values.items():
+            losses[name] = losses.get(name, 0.0) + value / len(window.batches)
+    if check_gradients:
+        _refuse_untrained(run.network)
+    if settings.optimizer.clip_norm_global is not None:
+        accelerator.clip_grad_norm_(run.network.parameters(), settings.optimizer.clip_norm_global)
+    run.optimizer.step()
+    run.optimizer.zero_grad()
+    if run.average is not None:
+        run.average.update(run.progress.step)
+    run.progress = replace(run.progress, step=run.progress.step + 1, epoch=window.next_epoch, batch=window.next_batch)
+    images = sum(len(batch["image"]) for batch in window.batches) * accelerator.num_processes
+    run.log.train(run.progress.step, window.epoch, losses, rate, images=images, waited=window.waited)
+
+
+def _backward(run: Run, window: Window, number: int, batch: Batch) -> dict[str, float]:
+    """Add the gradients of one batch; returns its losses by name."""
+    outputs = run.model(batch["image"], batch) if run.config.task == "rec" else run.model(batch["image"])
+    parts = losses_of(outputs, batch, run.settings.loss)
+    values = dict(zip(parts, torch.stack(list(parts.values())).tolist(), strict=True))
+    if not math.isfinite(values["loss"]):
+        raise TrainingError(_not_a_number(values, window, number, run.batches, run.progress, run.folder))
+    # Each process has its share of the sum's gradient, and accelerate takes the mean.
+    run.accelerator.backward(parts["loss"] * (run.accelerator.num_processes / len(window.batches)))
+    return values
+
+
+def evaluate_and_keep(run: Run) -> None:
+    """Evaluate, and keep the weights as `best` where none were better."""
+    reader = _averaged(run.network, run.average)
+    metrics, main = _measure(reader, run.evaluation, run.settings.evaluation, run.accelerator)
+    value, best = metrics[main], run.progress.best
+    # As in PaddleOCR the later of two equals is kept; it is not better, though.
+    kept = best is None or value >= best
+    better = best is None or value > best
+    run.progress = replace(run.progress, stale=0 if better else run.progress.stale + 1)
+    if kept:
+        run.progress = replace(run.progress, best=value, best_step=run.progress.step)
+        if run.accelerator.is_main_process:
+            save_model(run.folder / BEST, run.config, _on_cpu(reader.state_dict()), overwrite=True)
+    run.log.evaluation(run.progress.step, metrics, best=kept)
+
+
+def save(run: Run) -> None:
+    """Write the checkpoint `last`, from which training goes on as if it had not stopped."""
+    _refuse_broken(run.network, run.progress)
+    accelerator = run.accelerator
+    states = gather_object([random_state(accelerator.device)])
+    scaler = accelerator.scaler.state_dict() if accelerator.scaler is not None else {}
+    if accelerator.is_main_process:
+        state = replace(run.progress, scaler=scaler)
+        save_checkpoint(run.folder / LAST, run.config, run.network, run.adam, run.average, state, states)
+    accelerator.wait_for_everyone()
 
 
 @dataclass(frozen=True)
