@@ -190,8 +190,16 @@ def _convert_union(kinds: tuple[Any, ...], data: Any, where: str) -> Any:
     tagged = [kind for kind in kinds if dataclasses.is_dataclass(kind)]
     if tagged and isinstance(data, dict):
 
-        def misfit(kind: Any) -> int:
-            return len(set(data) ^ {field.name for field in dataclasses.fields(kind)})
+        def misfit(kind: Any) -> tuple[int, int]:
+            fields = dataclasses.fields(kind)
+            names = {field.name for field in fields}
+            required = {
+                field.name
+                for field in fields
+                if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+            }
+            # A key that is unknown or missing is a mistake; a default that is left out is none.
+            return len(data.keys() - names) + len(required - data.keys()), len(names - data.keys())
 
         return _convert(min(tagged, key=misfit), data, where)
     for kind in kinds:
