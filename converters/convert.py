@@ -140,7 +140,7 @@ def _convert_program(
     steps = steps_of(program)
     shapes = {name: program.values[name].shape for name in program.parameters}
     failures: list[tuple[float, str]] = []
-    for hint in _candidates(template):
+    for hint in candidates(template):
         try:
             architecture = _refine(hint, steps, shapes)
             unnamed = _with_any_characters(template, architecture)
@@ -208,7 +208,7 @@ def _hint(template: Template | None) -> Architecture | None:
     return None if template is None else template.architecture
 
 
-def _candidates(template: Template | None) -> list[Architecture]:
+def candidates(template: Template | None) -> list[Architecture]:
     """The template's network, or else every network that a card has."""
     if template is not None and template.architecture is not None:
         return [template.architecture]

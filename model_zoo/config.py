@@ -37,7 +37,15 @@ _MOST_OF_A_CHARACTER = 64
 
 Form = Literal["training", "fused"]
 Task = Literal["rec", "det", "cls"]
-OriginKind = Literal["training checkpoint", "legacy export", "PIR export", "ONNX file", "fused here", "trained here"]
+OriginKind = Literal[
+    "training checkpoint",
+    "legacy export",
+    "PIR export",
+    "ONNX file",
+    "transformers folder",
+    "fused here",
+    "trained here",
+]
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,8 @@ from __future__ import annotations
 import copy
 import importlib.util
 import json
-import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 
 from paddle2torch.atomic import land_folder
 from paddle2torch.compiled.serving import Served, compare, example_images
+from paddle2torch.converters.transformers import INTRACL, INTRACL_SIZES, family_of, transformers_names
 from paddle2torch.exporting.export import Exported
 from paddle2torch.model_zoo.config import Component, CTCDecode, DetPreprocess, ModelConfig, RecPreprocess
 from paddle2torch.model_zoo.errors import ConversionError
@@ -32,119 +32,9 @@ from paddle2torch.model_zoo.pplcnetv3 import DET_STAGES, REC_STAGES, LearnableRe
 from paddle2torch.model_zoo.svtr import EncoderWithSVTR
 from paddle2torch.zoo.folder import WEIGHTS_NAME, write_state
 
-# What the classes have no place for.
-TRAINING_HEADS = ("head.before_gtc.", "head.gtc_head.", "head.sar_head.", "head.thresh.")
-
 # Of the classes there, one epsilon holds for all layer normalisations of a neck. Ours, as Paddle's, have 1e-5 in the
 # blocks and 1e-6 in the last one.
 LAYER_NORM_EPS = 1e-5
-
-# Names here to names there, one after the other.
-Renames = tuple[tuple[str, str], ...]
-CONV_NORM: Renames = ((r"\.conv\.", ".convolution."), (r"\.bn\.", ".normalization."))
-LCNET: Renames = (
-    (r"^backbone\.conv1\.", "model.backbone.encoder.convolution."),
-    (r"^backbone\.layer_list\.", "model.layer."),
-    *((rf"^backbone\.blocks{stage}\.", f"model.backbone.encoder.blocks.{stage - 2}.layers.") for stage in range(2, 7)),
-    (r"\.dw_conv\.", ".depthwise_convolution."),
-    (r"\.pw_conv\.", ".pointwise_convolution."),
-    (r"\.conv_kxk\.", ".conv_symmetric."),
-    (r"\.conv_1x1\.", ".conv_small_symmetric."),
-    (r"\.se\.conv1\.", ".squeeze_excitation_module.convolutions.0."),
-    (r"\.se\.conv2\.", ".squeeze_excitation_module.convolutions.2."),
-)
-HGNET: Renames = (
-    (r"^backbone\.stem\.", "model.backbone.embedder."),
-    (r"^backbone\.stages\.", "model.backbone.encoder.stages."),
-    (r"\.aggregation_squeeze_conv\.", ".aggregation.0."),
-    (r"\.aggregation_excitation_conv\.", ".aggregation.1."),
-)
-SVTR: Renames = (
-    *(
-        (rf"^head\.ctc_encoder\.encoder\.{name}\.", f"head.encoder.conv_block.{index}.")
-        for index, name in enumerate(("conv1", "conv2", "conv3", "conv4", "conv1x1"))
-    ),
-    (r"(\.conv_block\.\d+)\.norm\.", r"\1.normalization."),
-    (r"^head\.ctc_encoder\.encoder\.", "head.encoder."),
-    (r"\.mixer\.qkv\.", ".self_attn.qkv."),
-    (r"\.mixer\.proj\.", ".self_attn.projection."),
-    (r"(\.svtr_block\.\d+)\.norm(\d)\.", r"\1.layer_norm\2."),
-    (r"^head\.ctc_head\.fc\.", "head.head."),
-)
-RSEFPN: Renames = (
-    (r"^neck\.ins_conv\.", "model.neck.insert_conv."),
-    (r"^neck\.inp_conv\.", "model.neck.input_conv."),
-    (r"\.se_block\.", ".squeeze_excitation_block."),
-)
-INTRACL = {"v": "vertical_long_to_small_conv", "q": "horizontal_small_to_long_conv", "c": "symmetric_conv_long"}
-INTRACL_SIZES = {7: "long", 5: "mid", 3: "short"}
-LKPAN: Renames = (
-    (r"^neck\.ins_conv\.", "model.neck.input_channel_adjustment_convolution."),
-    (r"^neck\.inp_conv\.", "model.neck.input_feature_projection_convolution."),
-    (r"^neck\.pan_head_conv\.", "model.neck.path_aggregation_head_convolution."),
-    (r"^neck\.pan_lat_conv\.", "model.neck.path_aggregation_lateral_convolution."),
-    *((rf"^neck\.incl{level}\.", f"model.neck.intraclass_blocks.{level - 1}.") for level in range(1, 5)),
-    (r"\.conv1x1_reduce_channel\.", ".conv_reduce_channel."),
-    (r"\.conv1x1_return_channel\.", ".conv_final.convolution."),
-    (r"(\.intraclass_blocks\.\d)\.bn\.", r"\1.conv_final.norm."),
-    *(
-        (rf"\.{letter}_layer_(1x)?{size}(x1|x{size})?\.", f".{name}_{word}ratio.")
-        for letter, name in INTRACL.items()
-        for size, word in INTRACL_SIZES.items()
-    ),
-)
-DB: Renames = (
-    (r"^(head\.(?:binarize_head\.)?)conv1\.", r"\1conv_down.convolution."),
-    (r"^(head\.(?:binarize_head\.)?)conv_bn1\.", r"\1conv_down.norm."),
-    (r"^(head\.(?:binarize_head\.)?)conv2\.", r"\1conv_up.convolution."),
-    (r"^(head\.(?:binarize_head\.)?)conv_bn2\.", r"\1conv_up.norm."),
-    (r"^(head\.(?:binarize_head\.)?)conv3\.", r"\1conv_final."),
-)
-LOCAL: Renames = (
-    (r"^head\.binarize\.", "head.binarize_head."),
-    (r"^head\.cbn_layer\.last_3\.conv\.", "head.local_refinement_module.convolution_backbone.convolution."),
-    (r"^head\.cbn_layer\.last_3\.bn\.", "head.local_refinement_module.convolution_backbone.norm."),
-    (r"^head\.cbn_layer\.last_1\.", "head.local_refinement_module.convolution_final."),
-)
-
-
-@dataclass(frozen=True)
-class Family:
-    """A class of transformers, and what its tensors are called."""
-
-    model_type: str
-    class_name: str
-    processor: str
-    renames: Renames
-
-
-# By backbone, neck and head.
-FAMILIES: Mapping[tuple[str, str | None, str], Family] = {
-    ("PPLCNetV3", None, "MultiHead"): Family(
-        "pp_ocrv5_mobile_rec",
-        "PPOCRV5MobileRecForTextRecognition",
-        "PPOCRV5ServerRecImageProcessor",
-        (*SVTR, *LCNET, *CONV_NORM),
-    ),
-    ("PPHGNetV2_B4", None, "MultiHead"): Family(
-        "pp_ocrv5_server_rec",
-        "PPOCRV5ServerRecForTextRecognition",
-        "PPOCRV5ServerRecImageProcessor",
-        (*SVTR, *HGNET, *CONV_NORM),
-    ),
-    ("PPLCNetV3", "RSEFPN", "DBHead"): Family(
-        "pp_ocrv5_mobile_det",
-        "PPOCRV5MobileDetForObjectDetection",
-        "PPOCRV5ServerDetImageProcessor",
-        ((r"^head\.binarize\.", "head."), *DB, *RSEFPN, *LCNET, *CONV_NORM),
-    ),
-    ("PPHGNetV2_B4", "LKPAN", "PFHeadLocal"): Family(
-        "pp_ocrv5_server_det",
-        "PPOCRV5ServerDetForObjectDetection",
-        "PPOCRV5ServerDetImageProcessor",
-        (*LOCAL, *DB, *LKPAN, *HGNET, *CONV_NORM),
-    ),
-}
 
 
 def export_transformers(network: Network, target: Path, *, force: bool = False) -> Exported:
@@ -153,7 +43,7 @@ def export_transformers(network: Network, target: Path, *, force: bool = False) 
     Where transformers is installed its class loads the folder, strictly, and is run beside PyTorch. Raises
     `ConversionError` for a network that has no class there, and for a result that differs.
     """
-    family = _family(network.config)
+    family = family_of(network.config)
     settings = transformers_config(network)
     state, notes = transformers_state(network)
     size = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
@@ -243,12 +133,6 @@ def transformers_state(network: Network) -> tuple[dict[str, Tensor], tuple[str, 
     return {name: state[key] for key, name in names.items()}, notes
 
 
-def transformers_names(config: ModelConfig, keys: Iterable[str]) -> dict[str, str]:
-    """{name here: name there} of the tensors that have a place there."""
-    renames = _family(config).renames
-    return {key: _renamed(key, renames) for key in keys if not key.startswith(TRAINING_HEADS)}
-
-
 def with_branches(config: ModelConfig, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The fused form as sums of branches again: one convolution of the full kernel, and others that add nothing."""
     options = {**config.backbone.options, "conv_kxk_num": 1}
@@ -279,7 +163,7 @@ def with_branches(config: ModelConfig, state: Mapping[str, Tensor]) -> dict[str,
 def transformers_config(network: Network) -> dict[str, Any]:
     """`config.json`. Raises `ConversionError` where the class there cannot be told what this network is."""
     config = network.config
-    family = _family(config)
+    family = family_of(config)
     common = {"architectures": [family.class_name], "model_type": family.model_type, "dtype": "float32"}
     backbone = _lcnet_config(config) if config.backbone.name == "PPLCNetV3" else _hgnet_config(config)
     if config.task == "rec":
@@ -330,7 +214,7 @@ def transformers_config(network: Network) -> dict[str, Any]:
 
 def processor_config(config: ModelConfig) -> dict[str, Any]:
     """`preprocessor_config.json`: how an image becomes the input, and a recogniser's characters."""
-    common = {"image_processor_type": _family(config).processor, "do_resize": True, "do_rescale": True}
+    common = {"image_processor_type": family_of(config).processor, "do_resize": True, "do_rescale": True}
     preprocess = config.preprocess
     if isinstance(preprocess, RecPreprocess):
         _, height, width = preprocess.image_shape
@@ -363,23 +247,6 @@ def processor_config(config: ModelConfig) -> dict[str, Any]:
         "limit_type": preprocess.limit_type,
         "max_side_limit": 4000,
     }
-
-
-def _family(config: ModelConfig) -> Family:
-    parts = (config.backbone.name, config.neck.name if config.neck else None, config.head.name)
-    if parts not in FAMILIES:
-        known = "; ".join(" with ".join(filter(None, key)) for key in FAMILIES)
-        raise ConversionError(
-            f"{config.name}: transformers has no class for {' with '.join(filter(None, parts))}; it has the networks "
-            f"of PP-OCRv5 and PP-OCRv4 mobile: {known}"
-        )
-    return FAMILIES[parts]
-
-
-def _renamed(key: str, renames: Renames) -> str:
-    for pattern, replacement in renames:
-        key = re.sub(pattern, replacement, key)
-    return key
 
 
 def _lcnet_config(config: ModelConfig) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from paddle2torch.converters.onnx_files.description import describe_onnx
 from paddle2torch.converters.paddle_files.exports import find_program
 from paddle2torch.converters.programs.convert import convert_program
 from paddle2torch.converters.templates import Template
+from paddle2torch.converters.transformers import convert_transformers, describe_transformers, is_transformers
 from paddle2torch.model_zoo.cards import Card, find_card, load_card
 from paddle2torch.model_zoo.charsets import charset_path, read_charset
 from paddle2torch.model_zoo.config import ModelConfig
@@ -71,7 +72,8 @@ def convert(
     Args:
         name: a name of the zoo, whose card then says what the files do not, or any name for a model of your own,
             with `weights`.
-        weights: a `.pdparams` file, or an export: its folder, its `.pdmodel` or `inference.json`, or an `.onnx`.
+        weights: a `.pdparams` file, or an export: its folder, its `.pdmodel` or `inference.json`, or an `.onnx`; or
+            the folder of one of transformers' PP-OCRv5 classes.
             Without it the sources of the card are tried.
         config: the PaddleOCR yml that the model was trained or exported with.
         charset: the character set it was trained with, one character a line; or the name of a bundled one.
@@ -116,12 +118,13 @@ def convert(
     if direction != "auto":
         template = replace(template or Template("", "the command line"), direction=direction)
     try:
-        converted = convert_files(path, template, name=name, source=obtained.origin)
+        read = convert_transformers if is_transformers(path) else convert_files
+        converted = read(path, template, name=name, source=obtained.origin)
     except CharsetError:
         raise  # the network is known
     except (ConversionError, FileFormatError) as error:
         given = template is not None and template.architecture is not None
-        if named_only or given or path.suffix in (".pdparams", ".onnx"):
+        if named_only or given or path.suffix in (".pdparams", ".onnx") or is_transformers(path):
             raise
         note = f"no network that is known here by name: converted as a program ({_brief(error)})"
         return _convert_program(name, path, obtained.origin, place, (*_source_notes(obtained, fused), note))
@@ -199,6 +202,8 @@ def _template(
         known.append(templates.from_yml(beside, charset_given=charset is not None))
     if path.suffix == ".onnx":
         known.append(describe_onnx(path))
+    if is_transformers(path):
+        known.append(describe_transformers(path))
     if card is not None:
         known.append(templates.from_card(card))
     template = None

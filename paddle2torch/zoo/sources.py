@@ -25,6 +25,7 @@ from paddle2torch.atomic import land_folder, repair_folder
 from paddle2torch.cache import cache_dir, one_at_a_time
 from paddle2torch.converters.onnx_files.model import read_onnx
 from paddle2torch.converters.paddle_files.files import sha256_of
+from paddle2torch.converters.transformers import FILES, is_transformers
 from paddle2torch.model_zoo.cards import Card, HubSource, Source, UrlSource, WheelSource
 from paddle2torch.model_zoo.errors import ConfigError, FileFormatError, SourceError
 from paddle2torch.model_zoo.names import file_in, is_name
@@ -166,6 +167,9 @@ def _local(path: Path) -> Obtained:
 
 def _local_folder(folder: Path, form: SourceForm | None = None) -> Obtained:
     names = [entry.name for entry in folder.iterdir() if entry.is_file()]
+    if form is None and is_transformers(folder):
+        digests = {name: sha256_of(folder / name) for name in FILES if name in names}
+        return Obtained(folder, "training", f"local folder {folder}", None, digests)
     form = form or _form_of(names, str(folder))
     return _obtained(folder, _choose(names, form, str(folder)), form, f"local folder {folder}")
 

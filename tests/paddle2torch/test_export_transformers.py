@@ -14,12 +14,8 @@ import torch
 from material import GOLDENS
 from small_models import fill, small_config
 
-from paddle2torch.exporting.transformers import (
-    export_transformers,
-    transformers_config,
-    transformers_names,
-    transformers_state,
-)
+from paddle2torch.converters.transformers import transformers_names
+from paddle2torch.exporting.transformers import export_transformers, transformers_config, transformers_state
 from paddle2torch.model_zoo.cards import load_card
 from paddle2torch.model_zoo.errors import ConfigError, ConversionError
 from paddle2torch.model_zoo.network import Network, build_model, fuse
