@@ -61,7 +61,7 @@ CONVOLUTIONS = {"conv2d": "conv", "depthwise_conv2d": "conv", "conv2d_transpose"
 
 
 def layer_kind(module: nn.Module) -> str | None:
-    """The kind of a layer with parameters, which a class of ours says itself (`KIND`); None for all else."""
+    """The kind of a layer with parameters, which our class says itself (`KIND`); None for all else."""
     own: str | None = getattr(module, "KIND", None)
     return own or next((kind for type_, kind in LAYER_KINDS if isinstance(module, type_)), None)
 

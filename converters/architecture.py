@@ -135,7 +135,7 @@ def _multi_head(head: Component, where: str) -> Component:
                     )
                 if not isinstance(own, Mapping):
                     raise ConfigError(
-                        f"{where}: Architecture.Head.head_list: CTCHead's Head is no section, but {show(own)}"
+                        f"{where}: Architecture.Head.head_list: CTCHead's Head is not a section, but {show(own)}"
                     )
                 options["ctc"] = {key: value for key, value in neck.items() if key != "name"}
                 if neck["name"] != "svtr":

@@ -70,7 +70,7 @@ class Converted:
 def convert_checkpoint(path: Path, template: Template | None = None, *, name: str, source: str = "") -> Converted:
     """Convert a training checkpoint (`.pdparams`); the result is in training form.
 
-    `template` says what tensors cannot show. Raises `FileFormatError` for a file that is no checkpoint and
+    `template` says what tensors cannot show. Raises `FileFormatError` for a file that is not a checkpoint and
     `ConversionError` where a tensor is missing, left over or of another shape.
     """
     path = Path(path)

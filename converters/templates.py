@@ -151,7 +151,7 @@ def from_yml(path: Path, *, charset_given: bool = False) -> Template:
     if "PostProcess" in data and "PreProcess" in data:
         return _from_inference_yml(data, path)
     raise FileFormatError(
-        f"{show_path(path)} is no PaddleOCR settings file: it has neither an Architecture section (training) "
+        f"{show_path(path)} is not a PaddleOCR settings file: it has neither an Architecture section (training) "
         f"nor PreProcess and PostProcess (inference.yml)"
     )
 

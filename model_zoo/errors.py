@@ -1,7 +1,7 @@
 """The errors a user can meet, one root: `Paddle2TorchError`.
 
 Each message says what is wrong, in which file, and what to do. The command line prints the message alone;
-any other exception is a bug of ours and keeps its traceback.
+any other exception is our bug and keeps its traceback.
 """
 
 

@@ -19,6 +19,30 @@ from paddle2torch.model_zoo.network import Network, build_model
 torch.set_num_threads(1)  # the test files run side by side, and threads that wait for a core cost more than they bring
 
 
+# Files most of whose tests take more than about a second.
+SLOW_FILES = frozenset(
+    f"test_{name}.py"
+    for name in (
+        *("bench", "bench_engines", "bench_networks", "bench_train", "cli_training", "compiled", "distribution"),
+        *("export_graphs", "export_paddle", "export_transformers", "family_parity", "forks", "fuzz", "kernels"),
+        *("native", "ocr", "packaging", "packing", "parity", "programs", "quantization", "quantized", "reference"),
+        *("step_parity", "train", "v6", "verification", "zoo"),
+    )
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests: slow by their file, the others by what they are skipped without."""
+    for item in items:
+        reasons = " ".join(str(mark.kwargs.get("reason", "")) for mark in item.iter_markers("skipif"))
+        if item.path.name in SLOW_FILES:
+            item.add_marker("slow")
+        if "paddle" in getattr(item, "fixturenames", ()) or "needs paddle" in reasons:
+            item.add_marker("paddle")
+        if "needs g++" in reasons:
+            item.add_marker("compiler")
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The project's material, which a fresh clone does not have."""

@@ -45,7 +45,7 @@ def find_export(path: str | os.PathLike[str]) -> tuple[Path, Path]:
         wanted = " or ".join(path.stem + suffix for suffix in _PROGRAM_SUFFIXES)
         raise FileFormatError(f"{path}: its program is missing: no {wanted} beside it")
     if program.suffix not in _PROGRAM_SUFFIXES:
-        raise FileFormatError(f"{path}: is no file of an export (.json or .pdmodel, with .pdiparams beside it)")
+        raise FileFormatError(f"{path}: is not a file of an export (.json or .pdmodel, with .pdiparams beside it)")
     parameters = path.with_suffix(_PARAMETERS_SUFFIX)
     if not parameters.is_file():
         raise FileFormatError(f"{path}: its parameters are missing: no {parameters.name} beside it")

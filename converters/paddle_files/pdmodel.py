@@ -124,7 +124,7 @@ _MANY_VALUES = {
 def read_pdmodel(path: str | os.PathLike[str]) -> Program:
     """Read a `.pdmodel` file.
 
-    Raises `Paddle2TorchError` where the file cannot be opened, `FileFormatError` where it is no such program, is
+    Raises `Paddle2TorchError` where the file cannot be opened, `FileFormatError` where it is not such a program, is
     corrupt, or branches (a program with loops or conditions is more than one list of operations).
     """
     data = map_file(path)

@@ -88,7 +88,7 @@ _VERSION_AT_MOST = 99  # versions differ in attributes, which are checked one by
 def read_pir(path: str | os.PathLike[str]) -> Program:
     """Read a PIR `inference.json`.
 
-    Raises `Paddle2TorchError` where the file cannot be opened, `FileFormatError` where it is no such program, is
+    Raises `Paddle2TorchError` where the file cannot be opened, `FileFormatError` where it is not such a program, is
     corrupt, or branches (a program with loops or conditions is more than one list of operations).
     """
     return _Reader(path).read()

@@ -389,7 +389,7 @@ class Unpickler:
             raise self._reader.error("the pickle was written by Python 2; save it again under Python 3")
         name = _REFUSED_INSTRUCTIONS.get(code)
         if name is None:
-            raise self._reader.error(f"0x{code:02x} is no pickle instruction; the file is corrupt")
+            raise self._reader.error(f"0x{code:02x} is not a pickle instruction; the file is corrupt")
         raise self._reader.error(f"the pickle uses {name}, which no Paddle checkpoint needs. Nothing was run")
 
     def _call(self) -> None:

@@ -284,7 +284,7 @@ class _BlockDesc:
 def read_legacy_graph(path: str | os.PathLike[str]) -> Graph:
     """Read a `.pdmodel` with all its blocks.
 
-    Raises `Paddle2TorchError` where the file cannot be opened, `FileFormatError` where it is no such program or
+    Raises `Paddle2TorchError` where the file cannot be opened, `FileFormatError` where it is not such a program or
     corrupt,
     or has an operation in a way that is not known.
     """

@@ -39,7 +39,7 @@ _SILENT = frozenset({"is_inplace", "mkldnn_data_type", "op_namescope", "use_cudn
 def read_pir_graph(path: str | os.PathLike[str]) -> Graph:
     """Read a PIR `inference.json` with all its blocks.
 
-    Raises `Paddle2TorchError` where the file cannot be opened, `FileFormatError` where it is no such program or
+    Raises `Paddle2TorchError` where the file cannot be opened, `FileFormatError` where it is not such a program or
     corrupt.
     """
     return _GraphReader(path).read_graph()

@@ -1,4 +1,4 @@
-"""The folded network as the ahead-of-time compiler gets it: its convolutions are kernels of ours (`model_zoo/kernels`).
+"""The folded network as the ahead-of-time compiler gets it: its convolutions are our own kernels (`model_zoo/kernels`).
 
 They do what PyTorch's own cannot: an affine after the activation, a depthwise convolution and the pointwise one after
 it without the map between, a squeeze-and-excitation gate on the way in, and bfloat16 and int8 as the processor
@@ -298,7 +298,7 @@ class NativeRSEFPN(nn.Module):
 
 
 def to_native(network: Network, dtype: torch.dtype = torch.float32) -> Network:  # noqa: C901, a case for each kind of layer
-    """A copy of a folded network, to be compiled, with kernels of ours for its convolutions where they are faster.
+    """A copy of a folded network, to be compiled, with our kernels for its convolutions where they are faster.
 
     dtype: float32, or bfloat16 where the processor has it, of maps and of what there is no kernel for; a network with
     convolutions in int8 has float32.

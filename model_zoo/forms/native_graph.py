@@ -24,7 +24,7 @@ PLACES = {name: place for place, name in enumerate(OPERATORS["convolve"])}
 
 
 def merge(program: torch.export.ExportedProgram) -> None:
-    """Let convolutions of ours do in their graph what comes before them, where nothing else needs it: a depthwise
+    """Let our convolutions do in their graph what comes before them, where nothing else needs it: a depthwise
     convolution, or a gate (N, C, 1, 1) that a map is multiplied by.
     """
     operators = torch.ops.paddle2torch
@@ -92,7 +92,7 @@ def join(program: torch.export.ExportedProgram) -> None:
 
 
 def _argument(node: fx.Node, name: str) -> Any:
-    """What a convolution of ours is given."""
+    """What our convolution is given."""
     return node.args[PLACES[name]]
 
 

@@ -154,7 +154,7 @@ def quantize_network(network: Network, tensors: Mapping[str, Tensor]) -> Network
     for path, part in parts.items():
         conv = modules.get(path)
         if not isinstance(conv, FoldedConv2d) or not can_be_quantized(conv):
-            raise FileFormatError(f"{path!r} is no convolution of {network.config.name} that int8 can stand for")
+            raise FileFormatError(f"{path!r} is not a convolution of {network.config.name} that int8 can stand for")
         try:
             module = QuantizedConv2d(conv, part)
         except FileFormatError as error:

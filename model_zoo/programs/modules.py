@@ -18,7 +18,7 @@ TURNS_AT_MOST = 1_000_000
 
 
 class Constant(nn.Module):
-    """A constant of the program. It is computed again where the program is loaded, so it is no part of the state."""
+    """A constant of the program. It is computed again where the program is loaded, so it is not part of the state."""
 
     value: Tensor
 

@@ -213,7 +213,7 @@ def engines(folder: Path, export: Path | None, compiled: bool, temporary: Path) 
         no_openvino, no_paddle = (None if program.suffix == ".pdmodel" else NO_PIR), None
     for name, precision in (("OpenVINO", "f32"), ("OpenVINO, bfloat16", "bf16")):
         if precision == "bf16" and (not compiled or no_bfloat16 is not None):
-            continue  # there is nothing of ours to compare it with
+            continue  # there is none of our results to compare it with
         options = {**given, "precision": precision}
         found.append(Engine(name, f"{__name__}:load_openvino", ("openvino",), options, no_openvino))
     found.append(Engine("Paddle with oneDNN", f"{__name__}:load_paddle", ("paddlepaddle",), given, no_paddle))

@@ -73,7 +73,7 @@ def engines(checkout: Path, model: str | None, weights: Path | None) -> tuple[En
     """Ours on the converted `model`, and PaddleOCR's code on the `weights` that it was converted from."""
     config = next((Path(checkout) / name for name in CONFIGS if (Path(checkout) / name).is_file()), None)
     if config is None or not (Path(checkout) / "ppocr").is_dir():
-        raise ConfigError(f"{checkout} is no checkout of PaddleOCR: it needs the folder ppocr and {CONFIGS[0]}")
+        raise ConfigError(f"{checkout} is not a checkout of PaddleOCR: it needs the folder ppocr and {CONFIGS[0]}")
     theirs = {
         "checkout": str(Path(checkout).absolute()),
         "config": str(config.absolute()),

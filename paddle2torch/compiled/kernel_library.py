@@ -100,7 +100,7 @@ def find_compiler() -> str:
 def _make(library: Path) -> None:
     if not HEADER.is_file():
         raise CompilerError(
-            f"PyTorch {torch.__version__} is too old for operators of our own; 2.10 or later has what they need"
+            f"PyTorch {torch.__version__} is too old for our own operators; 2.10 or later has what they need"
         )
     compiler = find_compiler()
     root = Path(torch.__file__).parent

@@ -1,7 +1,7 @@
 """Networks compiled ahead of time for the CPU at hand, so that nobody waits for a compiler to read one image.
 
 A package is made once (about half a minute), by torch.export and AOTInductor from the folded form, with free batch and
-image sizes; its convolutions are kernels of ours (`model_zoo.forms.native`). It lies in the cache under a name that
+image sizes; its convolutions are our own kernels (`model_zoo.forms.native`). It lies in the cache under a name that
 holds everything it depends on: weights, settings, the networks' code, PyTorch's version, the processor. It is native
 code: only packages that were made here are ever loaded.
 """
@@ -189,7 +189,7 @@ class _Native(Served):
 
     def __init__(self, network: Network, dtype: torch.dtype) -> None:
         super().__init__(network)
-        # An image goes to the first convolution as it is, if that is a kernel of ours.
+        # An image goes to the first convolution as it is, if that is one of our kernels.
         self.dtype = torch.float32 if takes_images(network) else dtype
 
     def forward(self, image: Tensor) -> Tensor:

@@ -153,7 +153,7 @@ def compare(
 
 
 def captured(model: Served) -> torch.export.ExportedProgram:
-    """`model` as a graph that needs no Python of ours, with its free sizes.
+    """`model` as a graph that needs none of our Python code, with its free sizes.
 
     Raises `ConversionError` for a network that cannot be captured so.
     """
@@ -179,6 +179,6 @@ def captured(model: Served) -> torch.export.ExportedProgram:
             prefer_deferred_runtime_asserts_over_guards=True,
         )
     for node in program.graph.nodes:
-        # Where our code lies on this machine is nobody's business.
+        # Do not publish the paths of this machine.
         node.meta.pop("stack_trace", None)
     return program

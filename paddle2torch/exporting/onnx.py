@@ -59,7 +59,7 @@ def _onnx_bytes(model: Served, metadata: dict[str, str]) -> bytes:
     assert program is not None
     proto = program.model_proto
     for node in proto.graph.node:
-        # The exporter notes for itself which line of ours a node comes from.
+        # The exporter notes for itself which of our lines a node comes from.
         del node.metadata_props[:]
     for key, value in metadata.items():
         proto.metadata_props.add(key=key, value=value)

@@ -55,7 +55,7 @@ def export_transformers(network: Network, target: Path, *, force: bool = False) 
             return Exported(target, "transformers", notes=(*notes, "transformers is not installed: nothing ran it"))
         version = import_module("transformers").__version__
         model = load_strictly(folder, family.class_name)
-        # In its own form, branches and all, as it is there: what fusing rounds is no matter of this export.
+        # In its own form, branches and all, as it is there: what fusing rounds does not concern this export.
         ours = Served(copy.deepcopy(network).to(device="cpu", dtype=torch.float32)).eval()
         images = example_images(network.config)
         change = _one_epsilon(ours, images)

@@ -227,7 +227,7 @@ def _load_pir(paddle: Any, executor: Any, request: Mapping[str, Any]) -> _Loaded
                 check_place(stored, name, position, index)
                 kind = stored[position][0]
                 if not _holds_value(ops[position], kind, index):
-                    raise RequestError(f"result {index} of operation {position} ({kind}) is no value at inference")
+                    raise RequestError(f"result {index} of operation {position} ({kind}) is not a value at inference")
                 taps[name] = tap(ops[position].result(index))
     # The executor numbers the fetches that it adds from 0, over those of the export.
     for op in ops:

@@ -95,7 +95,7 @@ def load_golden(path: Path) -> Golden:
             tensors = {name: file.get_tensor(name) for name in names}
         _check(header, tensors)
     except (OSError, SafetensorError, ConfigError, KeyError, ValueError, RecursionError) as error:
-        raise FileFormatError(f"{path} is no stored golden: {show_text(str(error), 300)}") from None
+        raise FileFormatError(f"{path} is not a stored golden: {show_text(str(error), 300)}") from None
     return Golden(
         source=str(path),
         form=header.form,

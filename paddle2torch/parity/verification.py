@@ -136,8 +136,8 @@ def _official_export(config: ModelConfig, golden: Golden | None) -> Path:
     card = find_card(config.name)
     if card is None:
         raise VerificationError(
-            f"{config.name} is no model of the zoo, so there is no official export to compare with: give its own with "
-            f"--reference FOLDER (PaddleOCR's tools/export_model.py makes one)"
+            f"{config.name} is not a model of the zoo, so there is no official export to compare with: give its own "
+            f"with --reference FOLDER (PaddleOCR's tools/export_model.py makes one)"
         )
     try:
         obtained = obtain(card, fused=True, progress=False)

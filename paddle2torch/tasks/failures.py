@@ -20,7 +20,7 @@ def cannot_be_run(name: str, x: Tensor, error: RuntimeError) -> str:
 def what_went_wrong(error: Exception) -> str:
     """The message of an error that ends one picture of a run.
 
-    Our own errors are made for users. Of any other the type is named, as it may be a fault of ours, and its first line.
+    Our own errors are made for users. Of any other the type is named, as it may be our fault, and its first line.
     """
     if isinstance(error, Paddle2TorchError):
         return str(error)

@@ -439,7 +439,7 @@ def assign(data: Any, assignment: str) -> Any:
     """Decoded JSON with `a.b.c=value` carried out, in place. The value is JSON, or else taken for a string.
 
     Steps are keys of objects or indices of lists; objects on the way that are missing or null are made, and left to
-    the strict reading that follows. Raises `ConfigError` for what is no assignment, or leads into a plain value.
+    the strict reading that follows. Raises `ConfigError` for what is not an assignment, or leads into a plain value.
     """
     path, equals, text = assignment.partition("=")
     steps = path.split(".")

@@ -150,7 +150,7 @@ def _open(session: requests.Session, watch: Watch, url: str, headers: dict[str, 
             response.close()
             place = urljoin(place, target)
         except ValueError:  # no UTF-8, or no address
-            raise SourceError("redirected to what is no address") from None
+            raise SourceError("redirected to what is not an address") from None
         _check_protected(url, place)
     raise SourceError(f"more than {MAX_REDIRECTS} redirects")
 

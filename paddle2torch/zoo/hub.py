@@ -111,11 +111,11 @@ def push(
         verification: what `paddle2torch verify --json` printed about this model; its figures go into the card.
 
     A README.md in the folder is the card, else one that is at the repository stays, else one is written. Raises
-    `ConfigError` for a folder that is no model, `FileFormatError` where one of its files is a link that leads out of it
+    `ConfigError` for a folder without a model, `FileFormatError` where one of its files is a link that leads out of it
     (what it leads to would be published), `SourceError` where the Hub refuses.
     """
     if not is_hub_id(repo):
-        raise ConfigError(f"{repo!r} is no name of a Hub repository: it is org/name")
+        raise ConfigError(f"{repo!r} is not the name of a Hub repository: it is org/name")
     config = load_model(folder).config  # a model that does not load is not published
     own_card = file_in(folder, CARD_NAME)
     card = own_card.read_text(encoding="utf-8") if own_card.is_file() else None
@@ -185,7 +185,7 @@ def _download(repo: str, info: Any, target: Path) -> None:
     listed = {file.rfilename: file for file in info.siblings or () if isinstance(file.rfilename, str)}
     missing = [name for name in (CONFIG_NAME, WEIGHTS_NAME) if name not in listed]
     if missing:
-        raise SourceError(f"{repo} at {info.sha} is no model of paddle2torch: it has no {' and no '.join(missing)}")
+        raise SourceError(f"{repo} at {info.sha} is not a model of paddle2torch: it has no {' and no '.join(missing)}")
     for name, most in ((CONFIG_NAME, _CONFIG_BYTES_AT_MOST), (WEIGHTS_NAME, MAX_BYTES)):
         if not isinstance(listed[name].size, int) or not 0 < listed[name].size <= most:
             raise SourceError(

@@ -437,16 +437,16 @@ def _check_signature(path: Path) -> None:
     with open(path, "rb") as file:
         begin = file.read(16)
     if signature is not None and not begin.startswith(signature):
-        raise SourceError(f"what came as {path.name} is no such file: it begins with {begin!r}")
+        raise SourceError(f"what came as {path.name} is not such a file: it begins with {begin!r}")
 
 
 def _file_name(name: str) -> str:
-    """A name that a server or an archive gave, if it is harmless, else one of ours."""
+    """A name that a server or an archive gave, if it is harmless, else our own."""
     return name if is_name(name) else "model.pdparams"
 
 
 def one_line(text: str) -> str:
-    """What a library says over several lines, as part of a message of ours."""
+    """What a library says over several lines, as part of our message."""
     return " ".join(text.split())[:300]
 
 

@@ -37,7 +37,7 @@ def test_found(tmp_path: Path, files: list[str], given: str, program: str, param
         (["inference.json"], "", "holds no export"),
         (["inference.json"], "inference.json", "its parameters are missing: no inference.pdiparams"),
         (["a.pdiparams"], "a.pdiparams", "its program is missing: no a.json or a.pdmodel"),
-        (["a.pdparams"], "a.pdparams", "is no file of an export"),
+        (["a.pdparams"], "a.pdparams", "is not a file of an export"),
         (["b.pdmodel", "b.pdiparams", "c.pdmodel", "c.pdiparams"], "", "several exports .'b.pdmodel', 'c.pdmodel'"),
     ],
 )

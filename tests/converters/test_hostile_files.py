@@ -128,7 +128,7 @@ def test_known_names_in_other_calls(tmp_path: Path) -> None:
         (b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00\x85C\x01btR.", "an unfinished array"),
         (b"K\x01K\x02\x93.", "by something that is not a text"),
         (b"U\x01a.", "Python 2"),
-        (b"\xff", "0xff is no pickle instruction"),
+        (b"\xff", "0xff is not a pickle instruction"),
         (b"", "the next pickle instruction needs 1 bytes"),
         (b".", "takes a value that is not there"),
         (b"(K\x01.", "unfinished"),

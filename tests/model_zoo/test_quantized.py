@@ -253,7 +253,7 @@ def test_the_path_of_what_does_not_fit_is_said(folded: Network) -> None:
     depthwise = next(path for path, conv in convolutions.items() if conv.groups > 1)
     for wrong in (depthwise, "backbone", "head.nothing", ""):
         tensor = {f"{wrong}.weight" if wrong else "weight": torch.zeros(1)}
-        with pytest.raises(FileFormatError, match=f"^'{wrong}' is no convolution of small"):
+        with pytest.raises(FileFormatError, match=f"^'{wrong}' is not a convolution of small"):
             quantize_network(folded, tensor)
 
 

@@ -85,7 +85,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = ["bench", "train", "--paddleocr", str(checkout), "--batch", "2", "--repeat", "1", "--threads", "1"]
     shown = CliRunner().invoke(main, arguments)
     assert shown.exit_code == 1
-    assert "is no checkout of PaddleOCR" in shown.stderr
+    assert "is not a checkout of PaddleOCR" in shown.stderr
 
     monkeypatch.setattr(bench_train, "engines", lambda *_: (engine("A", [2, 1]), engine("B", [2, 1], "not-there")))
     shown = CliRunner().invoke(main, [*arguments, "--json"])

@@ -411,7 +411,7 @@ def test_a_damaged_cache_is_fetched_again(server: HubServer, folder: Path, small
 
 
 def test_what_is_refused_before_anything_is_sent(server: HubServer, folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="is no name of a Hub repository"):
+    with pytest.raises(ConfigError, match="is not the name of a Hub repository"):
         push(folder, "small")
     with pytest.raises(ConfigError, match="is not a converted model"):
         push(tmp_path, "me/small")

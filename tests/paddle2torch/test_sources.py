@@ -503,7 +503,7 @@ def test_an_address_without_a_digest_is_held_to_what_it_gave_first(server: Serve
 
 def test_what_was_not_what_it_claims_to_be_is_not_remembered(server: Server, home: Path) -> None:
     model = card(training=(server.url("tiny_pretrained.pdparams", b"<html>log in</html>"),))
-    with pytest.raises(SourceError, match="is no such file"):
+    with pytest.raises(SourceError, match="is not such a file"):
         obtain(model)
     server.url("tiny_pretrained.pdparams", CHECKPOINT)
     assert obtain(model).sha256 == {"tiny_pretrained.pdparams": sha256(CHECKPOINT)}

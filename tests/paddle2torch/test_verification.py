@@ -227,7 +227,7 @@ def test_a_golden_is_recorded_as_the_shipped_one_was(
 def test_broken_goldens(tmp_path: Path) -> None:
     for content in (b"", b"\xff" * 64, b"\x02\x00\x00\x00\x00\x00\x00\x00{}"):
         (tmp_path / "g.safetensors").write_bytes(content)
-        with pytest.raises(FileFormatError, match="is no stored golden"):
+        with pytest.raises(FileFormatError, match="is not a stored golden"):
             load_golden(tmp_path / "g.safetensors")
     values = {OUTPUT: np.zeros(2, "float32"), "last": np.zeros(2, "float32")}
     golden = Golden(

@@ -31,7 +31,7 @@ def _overlap(a: Tensor, b: Tensor, offset: float) -> Tensor:
 def _suppressed(boxes: Tensor, scores: Tensor, threshold: float, eta: float, offset: float, enough: int) -> Tensor:
     """Greedy suppression in all groups at once: bool (G, K), which boxes stay.
 
-    boxes (G or 1, K, 4), scores (G, K) with -inf for what is no candidate. Each turn takes the best candidate of
+    boxes (G or 1, K, 4), scores (G, K) with -inf for what is not a candidate. Each turn takes the best candidate of
     every group
     and drops what overlaps it, so there are as many turns as the largest group keeps boxes. With `enough` >= 0 only
     that many

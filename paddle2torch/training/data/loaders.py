@@ -233,7 +233,7 @@ class Lines(_Samples):
 
     def _problem(self, image: BGRImage) -> str | None:
         if image.shape[0] * image.shape[1] > LINE_PIXELS:
-            return f"is no line: at most {LINE_PIXELS:,} are read"
+            return f"is not a line: at most {LINE_PIXELS:,} are read"
         return None
 
     def _load(self, index: int, request: Request, rng: np.random.Generator, events: list[Event]) -> Values:

@@ -371,7 +371,7 @@ def test_a_page_for_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     labels = rec_set(tmp_path, ["1", "2"])
     cv2.imwrite(str(tmp_path / "0.png"), np.zeros((80, 81, 3), dtype=np.uint8))
     loader = build_loader(split(labels, PLAIN), RECOGNISER, training=True)
-    assert "(0.png): the image of 81 x 80 pixels is no line: at most 6,400 are read" in str(loader.report)
+    assert "(0.png): the image of 81 x 80 pixels is not a line: at most 6,400 are read" in str(loader.report)
 
 
 def test_small_sets_and_drop_last(tmp_path: Path) -> None:
