@@ -9,8 +9,18 @@ import click
 
 PATH = click.Path(path_type=Path)
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+MAX_PICTURE = click.option(
+    "--max-picture-mb",
+    type=click.IntRange(min=1),
+    help="Memory for decoding one picture, as long as it takes. Default: 300, or 8 times its file.",
+)
 QUANTIZED = click.option("--quantized", is_flag=True, help="In int8; see `paddle2torch quantize`.")
 BFLOAT16 = click.option("--bfloat16", is_flag=True, help="In bfloat16, where the processor has it: less exact.")
+
+
+def bytes_of(megabytes: int | None) -> int | None:
+    """What `--max-picture-mb` means."""
+    return None if megabytes is None else megabytes * 1_000_000
 
 
 def dtype_of(bfloat16: bool) -> Any:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import click
 
-from paddle2torch.cli.options import AS_JSON, BFLOAT16, PATH, QUANTIZED, dtype_of
+from paddle2torch.cli.options import AS_JSON, BFLOAT16, MAX_PICTURE, PATH, QUANTIZED, bytes_of, dtype_of
 from paddle2torch.cli.output import Terminal, echo, name_failures, page_progress, print_json, print_table
 from paddle2torch.progress import spinner
 
@@ -94,9 +94,18 @@ def compile_command(models: tuple[str, ...], quantized: bool, bfloat16: bool, as
 @click.option("--compiled", is_flag=True, help="Run it compiled for this CPU; see `paddle2torch compile`.")
 @QUANTIZED
 @BFLOAT16
+@MAX_PICTURE
 @click.option("--device", default="cpu", show_default=True, help="Where to run, as PyTorch names it.")
 @AS_JSON
-def read(model: str, images: tuple[Path, ...], batch_size: int, bfloat16: bool, as_json: bool, **form: Any) -> None:
+def read(
+    model: str,
+    images: tuple[Path, ...],
+    batch_size: int,
+    bfloat16: bool,
+    max_picture_mb: int | None,
+    as_json: bool,
+    **form: Any,
+) -> None:
     """Read line images: text and confidence of each.
 
     MODEL is a name of the zoo or the folder of a converted recogniser. What cannot be read is named at the end and
@@ -111,7 +120,9 @@ def read(model: str, images: tuple[Path, ...], batch_size: int, bfloat16: bool, 
     keep_freed_memory()
     network = load_pretrained(model, fused=True, dtype=dtype_of(bfloat16), **form)
     recognizer = Recognizer(network, network.config, batch_size=batch_size)
-    results = list(zip(map(str, images), read_lines(recognizer, images), strict=True))
+    results = list(
+        zip(map(str, images), read_lines(recognizer, images, max_bytes=bytes_of(max_picture_mb)), strict=True)
+    )
     failures = [line for _, line in results if isinstance(line, Failure)]
     if as_json:
         print_json(
@@ -186,6 +197,7 @@ def _names(name: str, of_paddleocr3: str) -> tuple[str, ...]:
 )
 @click.option("--no-turn", is_flag=True, help="Take every page for upright.")
 @click.option("--dpi", type=click.FloatRange(min=1), help="Of pages of PDFs; by default 144, and 72 for large ones.")
+@MAX_PICTURE
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Pages read at once.")
 @click.option("--device", default="cpu", show_default=True, help="Where to run, as PyTorch names it.")
 def ocr(
@@ -209,6 +221,7 @@ def ocr(
     orientation: bool,
     no_turn: bool,
     dpi: float | None,
+    max_picture_mb: int | None,
     workers: int,
     device: str,
     **detection: Any,
@@ -255,6 +268,7 @@ def ocr(
             resume=resume,
             pictures=visualize,
             dpi=dpi,
+            max_bytes=bytes_of(max_picture_mb),
             started=started,
             finished=finished,
         )

@@ -37,6 +37,7 @@ def run_job(
     resume: bool = False,
     pictures: Path | None = None,
     dpi: float | None = None,
+    max_bytes: int | None = None,
     started: Callable[[int], None] = lambda sources: None,
     finished: Callable[[Result], None] = lambda result: None,
 ) -> list[Failure]:
@@ -50,6 +51,7 @@ def run_job(
         output: a file that ends in `.jsonl`, to which a line per page is appended, or a folder, where each
             source gets a document of its own, whole or not at all.
         resume: leave out what `output` has already, from a run that was cut off.
+        max_bytes: memory for decoding one picture, see `load_image`.
         dpi: of the rendered pages of PDFs, see `pages.read_pages`.
         pictures: a folder for a picture of each page, boxes and texts side by side.
         started: told how many sources there are to read. finished: told each result.
@@ -77,13 +79,13 @@ def run_job(
         if resume:
             raise ConfigError("--resume goes on with what a run has written: it needs --output")
         started(len(sources))
-        write_stream(watched(ocr.read_pages(read_pages(sources, dpi=dpi))), format, stream)
+        write_stream(watched(ocr.read_pages(read_pages(sources, dpi=dpi, max_bytes=max_bytes))), format, stream)
     elif output.suffix == ".jsonl":
         if output.exists() and not resume:
             raise ConfigError(f"{output} exists: go on with it (--resume) or choose another name")
         done = finished_pages(output)
         started(len(sources))
-        pages = read_pages(sources, lambda source, number: (source, number) in done, dpi=dpi)
+        pages = read_pages(sources, lambda source, number: (source, number) in done, dpi=dpi, max_bytes=max_bytes)
         append_pages(watched(ocr.read_pages(pages)), output)
     else:
         paths = document_paths(sources, output, format)
@@ -94,7 +96,7 @@ def run_job(
             )
         todo = [source for source in sources if source not in there]
         started(len(todo))
-        write_documents(watched(ocr.read_pages(read_pages(todo, dpi=dpi))), paths, format)
+        write_documents(watched(ocr.read_pages(read_pages(todo, dpi=dpi, max_bytes=max_bytes))), paths, format)
     if smaller:
         _name_smaller(smaller)
     return failures

@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import glob
 import io
+import os
+import re
 import sys
+import warnings
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +32,12 @@ SUFFIXES = frozenset({".pdf"} | _JPEG_LIKE | _LOSSLESS)
 
 STDIN_AT_MOST = 2**30
 """Bytes of standard input, which has no size that could be looked at."""
+
+FOLDERS_AT_MOST = 100_000
+"""Folders that one `**` looks into."""
+
+# `**` as a whole part of a path, several of them as one; what stands before and after keeps its separator.
+_RECURSIVE = re.compile(r"(^|.*?[/\\])(?:\*\*(?:[/\\]+|$))+" if os.altsep else r"(^|.*?/)(?:\*\*(?:/+|$))+", re.DOTALL)
 
 _LEFT_AFTER = 3  # pages of a PDF that were ended at a limit, after which its others are left
 
@@ -58,21 +68,70 @@ def find_sources(inputs: Iterable[str | Path]) -> list[str]:
     """The files behind what a user names: files, folders, globs (`**` for folders in folders), `-` for standard input.
 
     A folder stands for the images and PDFs directly in it, sorted by name; hidden ones are left out. A
-    file named twice is read once. What does not exist or matches nothing stays as it is: reading it gives the `Failure`
-    that says so.
+    file named twice is read once. A folder that `**` meets again, behind links, is looked into once, and after
+    `FOLDERS_AT_MOST` a warning says that the others are left. What does not exist or matches nothing stays as it is:
+    reading it gives the `Failure` that says so.
     """
     sources: list[str] = []
     for name in map(str, inputs):
-        path = Path(name)
-        if path.is_dir():
-            inside = (entry for entry in path.iterdir() if entry.suffix.lower() in SUFFIXES)
-            found = sorted(str(entry) for entry in inside if not entry.name.startswith(".") and entry.is_file())
-        elif name != STDIN and not path.exists() and glob.has_magic(name):
-            found = sorted(match for match in glob.glob(name, recursive=True) if Path(match).is_file())
-        else:
-            found = [name]
+        try:
+            found = _find(name)
+        except OSError:  # a name that is too long, a folder that may not be looked into: reading it says so
+            found = []
         sources += found or [name]
     return list(dict.fromkeys(sources))
+
+
+def _find(name: str) -> list[str]:
+    path = Path(name)
+    if path.is_dir():
+        inside = (entry for entry in path.iterdir() if entry.suffix.lower() in SUFFIXES)
+        return sorted(str(entry) for entry in inside if not entry.name.startswith(".") and entry.is_file())
+    if name != STDIN and not path.exists() and glob.has_magic(name):
+        return sorted(match for match in _matches(name) if Path(match).is_file())
+    return [name]
+
+
+def _matches(pattern: str, walked: list[set[tuple[int, int]]] | None = None, depth: int = 0) -> list[str]:
+    """What `pattern` matches, as `glob.glob` finds it, but each folder below a `**` once, by its shortest name.
+
+    Links may lead in circles, in which `glob.glob` goes round until the system refuses the path. walked: the folders
+    that each `**` of the whole pattern has looked into, by device and number.
+    """
+    recursive = _RECURSIVE.search(pattern)
+    if recursive is None:
+        return glob.glob(pattern)
+    walked = [] if walked is None else walked
+    if len(walked) == depth:
+        walked.append(set())
+    before, after = pattern[: recursive.end(1)], pattern[recursive.end() :] or "*"
+    found: dict[str, None] = {}
+    for start in glob.glob(before) if before else [""]:
+        for folder in _folders(start, pattern, walked[depth]):
+            found |= dict.fromkeys(_matches(glob.escape(folder) + after, walked, depth + 1))
+    return list(found)
+
+
+def _folders(start: str, pattern: str, walked: set[tuple[int, int]]) -> Iterator[str]:
+    """A folder and those in it, the nearest first; hidden ones are left out. Their names end in a separator."""
+    waiting = deque([start])
+    while waiting:
+        folder = waiting.popleft()
+        try:
+            status = os.stat(folder or os.curdir)
+            if (status.st_dev, status.st_ino) in walked:
+                continue
+            if len(walked) == FOLDERS_AT_MOST:
+                warnings.warn(f"{pattern}: after {FOLDERS_AT_MOST:,} folders the others are left", stacklevel=2)
+                return
+            walked.add((status.st_dev, status.st_ino))
+            with os.scandir(folder or os.curdir) as entries:
+                inside = [entry for entry in entries if not entry.name.startswith(".")]
+        except OSError:  # it may not be looked into
+            continue
+        yield folder
+        names = sorted(entry.name for entry in inside if os.path.isdir(entry))
+        waiting.extend(os.path.join(folder, name, "") for name in names)
 
 
 def _never(source: str, number: int) -> bool:
@@ -80,18 +139,24 @@ def _never(source: str, number: int) -> bool:
 
 
 def read_pages(
-    sources: Iterable[str], done: Callable[[str, int], bool] = _never, *, dpi: float | None = None
+    sources: Iterable[str],
+    done: Callable[[str, int], bool] = _never,
+    *,
+    dpi: float | None = None,
+    max_bytes: int | None = None,
 ) -> Iterator[Page | Failure]:
     """The pages of all sources in order, each loaded when it is asked for.
 
     dpi: pixels to the inch of the rendered pages of PDFs; without it PaddleOCR's choice, 144, and 72 for large pages.
+
+    max_bytes: memory for decoding one picture, see `load_image`.
 
     `done` is asked with a source and the number of a page; a page that is done is neither given nor loaded.
     """
     with PdfProcess(dpi) as pdfs:
         for source in sources:
             try:
-                yield from _read(source, done, pdfs)
+                yield from _read(source, done, pdfs, max_bytes)
             except ImageError as error:
                 yield Failure(source, None, f"standard input: {error}" if source == STDIN else str(error))
             except Exception as error:  # one file never ends the run
@@ -105,7 +170,9 @@ def failure_of(source: str, page: int | None, error: Exception) -> Failure:
     return Failure(source, page, f"{place} cannot be read: {what_went_wrong(error)}")
 
 
-def _read(source: str, done: Callable[[str, int], bool], pdfs: PdfProcess) -> Iterator[Page | Failure]:
+def _read(
+    source: str, done: Callable[[str, int], bool], pdfs: PdfProcess, max_bytes: int | None
+) -> Iterator[Page | Failure]:
     data: bytes | Path
     if source == STDIN:
         data = sys.stdin.buffer.read(STDIN_AT_MOST + 1)
@@ -119,9 +186,9 @@ def _read(source: str, done: Callable[[str, int], bool], pdfs: PdfProcess) -> It
     if b"%PDF-" in start:
         yield from _read_pdf(source, data, done, pdfs)
     elif start.startswith(_TIFF):
-        yield from _read_tiff(source, data, done)
+        yield from _read_tiff(source, data, done, max_bytes)
     elif not done(source, 1):
-        yield Page(source, 1, 1, load_image(data))
+        yield Page(source, 1, 1, load_image(data, max_bytes=max_bytes))
 
 
 def _start(path: Path) -> bytes:
@@ -162,7 +229,9 @@ def _read_pdf(
             yield Page(source, number, count, image)
 
 
-def _read_tiff(source: str, data: bytes | Path, done: Callable[[str, int], bool]) -> Iterator[Page | Failure]:
+def _read_tiff(
+    source: str, data: bytes | Path, done: Callable[[str, int], bool], max_bytes: int | None
+) -> Iterator[Page | Failure]:
     # The class itself, because Image.open has a limit of its own for the size of a page.
     try:
         image = TiffImagePlugin.TiffImageFile(io.BytesIO(data) if isinstance(data, bytes) else data)
@@ -174,7 +243,7 @@ def _read_tiff(source: str, data: bytes | Path, done: Callable[[str, int], bool]
             if done(source, number):
                 continue
             try:
-                frame = _frame(image, number - 1)
+                frame = _frame(image, number - 1, max_bytes)
             except ImageError as error:
                 yield Failure(source, number, f"{source}, page {number}: {error}")
             except Exception as error:
@@ -183,9 +252,9 @@ def _read_tiff(source: str, data: bytes | Path, done: Callable[[str, int], bool]
                 yield Page(source, number, count, frame)
 
 
-def _frame(image: TiffImagePlugin.TiffImageFile, index: int) -> BGRImage:
+def _frame(image: TiffImagePlugin.TiffImageFile, index: int, max_bytes: int | None) -> BGRImage:
     try:
         image.seek(index)
     except BROKEN as error:
         raise ImageError(f"the page is broken: {error}") from None
-    return load_image(image)
+    return load_image(image, max_bytes=max_bytes)

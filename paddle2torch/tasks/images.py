@@ -39,12 +39,16 @@ can hold the largest of pictures; a photo or a scan at its full size stays below
 
 BUDGET_PER_BYTE = 8
 
-PIXELS_AT_MOST = 100_000_000
-"""Pixels of a file, and `PIXELS_PER_BYTE` times its size where that is more: what a second or two can decode. A drawing
-of a square metre in two colours has fewer than 256 pixels for each of its bytes; a white sheet can have 8,000.
+WORK_AT_MOST = 200_000_000
+"""Bytes that a file may unpack to, and `WORK_PER_BYTE` times its size where that is more: what two seconds of a
+processor can do. A drawing of a square metre in two colours has fewer than 256 pixels for each byte of its file; an
+empty sheet can have 8,000.
 """
 
-PIXELS_PER_BYTE = 256
+WORK_PER_BYTE = 256
+
+OPTION = "--max-picture-mb on the command line, max_bytes of load_image,"
+"""What messages name that allows a picture more."""
 
 FILE_AT_MOST = 2**30
 """Bytes of a file that has to be read whole to be decoded: all formats but TIFF and PNG."""
@@ -52,6 +56,12 @@ FILE_AT_MOST = 2**30
 # Bytes that Pillow holds per pixel of a mode.
 _STORED = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2}
 _STORED_OTHERWISE = 4
+
+# Bytes per pixel of a mode as work is counted: as many as are unpacked. To lay alpha on white takes about half as long
+# again as to unpack it; bits and palettes are written out.
+_WORK = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2, "RGB": 3, "YCbCr": 3, "LAB": 3}
+_WORK_OTHERWISE = 4
+_WORK_OF_ALPHA = 6
 
 # Measured: bytes per pixel at the most while a format is decoded, where that is more than what is stored in the end.
 _WHILE_DECODING = {"WEBP": 16.1, "AVIF": 11.0, "JPEG2000": 19.3}
@@ -68,8 +78,10 @@ _JPEG_REDUCTIONS = {
 }
 _JPEG2000_REDUCTIONS = (1, 2, 4, 8, 16)
 
-# Work that a JPEG may ask for: each of its scans passes over all pixels, and needs hardly any bytes for that.
-_JPEG_SCANNED = 2**33
+# Work that a JPEG may ask for: each of its scans passes over all pixels, and needs hardly any bytes for that. A second
+# does this much; a photograph in the usual ten scans has fewer for each of its bytes.
+_JPEG_SCANNED = 2**31
+_JPEG_SCANNED_PER_BYTE = 2**11
 
 # A marker of JPEG is 0xFF and a code; in compressed data 0xFF is followed by 0 or by a restart code (0xD0 to 0xD7).
 _JPEG_MARKER = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")
@@ -124,7 +136,8 @@ def load_image(source: ImageSource, *, max_bytes: int | None = None, reduce: boo
 
     max_bytes: memory that decoding a file may take, by default `BUDGET` or `BUDGET_PER_BYTE` times the file's size,
     whichever is more. What needs more at its full size is read a whole number of times smaller, with a warning that
-    says so; with `reduce=False`, and where the format cannot be read in parts, it is refused.
+    says so; with `reduce=False`, and where the format cannot be read in parts, it is refused. So is, unless `max_bytes`
+    is given, what unpacks to more than `WORK_AT_MOST` and `WORK_PER_BYTE` times its file.
 
     Raises `ImageError`, also for files that are cut short: half an image is not given.
     """
@@ -134,7 +147,7 @@ def load_image(source: ImageSource, *, max_bytes: int | None = None, reduce: boo
     if isinstance(source, Image.Image):
         if isinstance(source, ImageFile.ImageFile) and source.tile:
             limits = limits.of(_size_behind(source))
-            limits.check_pixels("the PIL image", source.size)
+            limits.check_work("the PIL image", source)
             return _decode_opened(source, "the PIL image", limits)
         return _convert(source, "the PIL image", 1, 1)
     if isinstance(source, (bytes, bytearray, memoryview)):
@@ -167,19 +180,20 @@ class _Limits:
     def budget(self) -> int:
         return max(BUDGET, BUDGET_PER_BYTE * self.size) if self.max_bytes is None else self.max_bytes
 
-    def check_pixels(self, name: str, size: tuple[int, int]) -> None:
-        """Refuse what is too much work: more pixels than a file of its size has. Whoever sets `max_bytes` waits."""
-        most = max(PIXELS_AT_MOST, PIXELS_PER_BYTE * self.size)
-        if self.max_bytes is None and size[0] * size[1] > most:
+    def check_work(self, name: str, image: ImageFile.ImageFile) -> None:
+        """Refuse what unpacks to more than a file of its size may. Whoever sets `max_bytes` waits."""
+        most = max(WORK_AT_MOST, WORK_PER_BYTE * self.size)
+        work = image.width * image.height * _work_of_a_pixel(image)
+        if self.max_bytes is None and work > most:
             raise ImageError(
-                f"{name}: {_pixels_of(size)} are more than the {most:,} that are read of a file of its size "
-                f"({self.size:,} bytes); load_image(..., max_bytes=...) reads it all the same"
+                f"{name}: {_pixels_of(image.size)} are {work / 1e6:,.0f} MB of work to unpack, and a file of its size "
+                f"({self.size:,} bytes) is given {most / 1e6:,.0f}; {OPTION} reads it all the same"
             )
 
     def too_large(self, name: str, size: tuple[int, int], needed: float) -> ImageError:
         return ImageError(
             f"{name}: {_pixels_of(size)} need about {needed / 1e6:,.0f} MB to be decoded, and a file of its size "
-            f"({self.size:,} bytes) is given {self.budget / 1e6:,.0f} MB; load_image(..., max_bytes=...) allows more"
+            f"({self.size:,} bytes) is given {self.budget / 1e6:,.0f} MB; {OPTION} allows more"
         )
 
     def reduction(
@@ -203,9 +217,18 @@ class _Limits:
         warnings.warn(
             f"{name} is read {factor} times smaller, {size[0] // factor} x {size[1] // factor} of {_pixels_of(size)}: "
             f"at its full size it needs about {needed / 1e6:,.0f} MB, and a file of {self.size:,} bytes is given "
-            f"{self.budget / 1e6:,.0f} MB; load_image(..., max_bytes=...) allows more",
+            f"{self.budget / 1e6:,.0f} MB; {OPTION} allows more",
             stacklevel=2,
         )
+
+
+def _work_of_a_pixel(image: ImageFile.ImageFile) -> int:
+    alpha = image.has_transparency_data
+    work = _WORK_OF_ALPHA if alpha else _WORK.get(image.mode, _WORK_OTHERWISE)
+    # Pillow keeps 8 of the 16 bits of a colour, and says so in the format that it unpacks from.
+    raw = image.tile[0][3] if image.tile else None
+    raw = raw[0] if isinstance(raw, tuple) and raw else raw
+    return work * 2 if isinstance(raw, str) and "16" in raw and not image.mode.startswith("I") else work
 
 
 def _pixels_of(size: tuple[int, int]) -> str:
@@ -243,7 +266,7 @@ def _decode(file: BinaryIO, name: str, limits: _Limits) -> BGRImage:
         raise ImageError(f"{name} is broken: {show_text(str(error))}") from None
     if image is None:
         raise ImageError(f"{name} {_what_it_is(start)}; images are read in {', '.join(FORMATS)}")
-    limits.check_pixels(name, image.size)
+    limits.check_work(name, image)
     with image:
         # MPO: a JPEG with further pictures behind it, as phones write them.
         if image.format in ("JPEG", "MPO"):
@@ -339,7 +362,7 @@ def _decode_jpeg(file: BinaryIO, image: ImageFile.ImageFile, name: str, limits: 
     if not found.whole:
         raise ImageError(f"{name} is truncated: the JPEG ends before its end marker")
     pixels = image.width * image.height
-    if found.scans * pixels > max(_JPEG_SCANNED, len(data) * _JPEG_SCANNED // BUDGET):
+    if found.scans * pixels > max(_JPEG_SCANNED, len(data) * _JPEG_SCANNED_PER_BYTE):
         raise ImageError(f"{name} is broken: a JPEG of {_pixels_of(image.size)} in {found.scans:,} scans")
     if pixels * max(found.coefficients + 3, _OPENCV_PIXEL) <= limits.budget:
         return _by_opencv(data, name, "JPEG")

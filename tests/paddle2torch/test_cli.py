@@ -88,6 +88,18 @@ def test_an_image_among_others_that_cannot_be_read_stops_nothing(converted: Path
     assert "x.png: there is no such file" in missing["error"]
 
 
+def test_an_option_allows_a_picture_more(converted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("paddle2torch.tasks.images.WORK_AT_MOST", 1000)
+    monkeypatch.setattr("paddle2torch.tasks.images.WORK_PER_BYTE", 0)
+    image = bundled_images("rec")[0]
+    refused = run("read", converted, image)
+    assert refused.exit_code == 1
+    assert "--max-picture-mb" in refused.stderr
+    read = run("read", converted, image, "--max-picture-mb", "300")
+    assert read.exit_code == 0
+    assert "Reads 0123" in read.stdout
+
+
 def test_verify_says_equal_and_writes_a_report(converted: Path, tmp_path: Path) -> None:
     golden = ASSETS / "ch_PP-OCRv4_rec.golden.safetensors"
     report = tmp_path / "report.html"

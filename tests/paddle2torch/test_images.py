@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import struct
 import time
 import zlib
@@ -376,7 +377,7 @@ def png_of(width: int, height: int) -> bytes:
 
 @pytest.mark.parametrize("size", [(100_000, 100_000), (2**31 - 1, 2**31 - 1), (2**32, 1)])
 def test_absurd_sizes_are_refused_from_the_header(size: tuple[int, int]) -> None:
-    with pytest.raises(ImageError, match=r"pixels are more than the 100,000,000|broken"):
+    with pytest.raises(ImageError, match=r"MB of work to unpack|broken"):
         load_image(png_of(size[0] & 0xFFFFFFFF, size[1]))
 
 
@@ -513,17 +514,64 @@ def test_what_needs_more_than_it_is_given_is_read_smaller_and_that_is_said(kind:
 
 
 def test_what_cannot_be_read_in_parts_is_refused_for_its_memory() -> None:
-    with pytest.raises(ImageError, match=r"30 x 20 pixels need about .* MB to be decoded.*max_bytes=.* allows more"):
+    with pytest.raises(
+        ImageError, match=r"30 x 20 pixels need about .* MB to be decoded.*--max-picture-mb.* allows more"
+    ):
         load_image(encode(Image.new("RGBA", (30, 20), (1, 2, 3, 4)), "WEBP"), max_bytes=1000)
 
 
-def test_more_pixels_than_a_file_of_its_size_has_are_refused_before_they_are_decoded() -> None:
-    buffer = io.BytesIO()
-    Image.new("P", (11_000, 10_000)).save(buffer, "GIF")
+# Colour type and depth, and the largest side of a square that a small file may unpack to.
+LARGEST = [(0, 8, 14_142), (0, 1, 14_142), (3, 4, 14_142), (2, 8, 8_164), (2, 16, 5_773), (6, 8, 5_773), (6, 16, 4_082)]
+
+
+@pytest.mark.parametrize("interlaced", [0, 1])
+@pytest.mark.parametrize(("colour", "depth", "side"), LARGEST)
+def test_what_unpacks_to_more_than_its_file_may_is_refused_by_its_header(
+    colour: int, depth: int, side: int, interlaced: int
+) -> None:
+    def header(side: int) -> bytes:
+        chunks = [(b"IHDR", struct.pack(">IIBBBBB", side, side, depth, colour, 0, 0, interlaced))]
+        chunks += [(b"PLTE", bytes(48))] if colour == 3 else []
+        chunks += [(b"IDAT", zlib.compress(bytes(100)))]
+        return png_rows.SIGNATURE + b"".join(png_rows._written(kind, body) for kind, body in chunks)
+
     started = time.process_time()
-    with pytest.raises(ImageError, match="11,000 x 10,000 pixels are more than the 100,000,000"):
+    with pytest.raises(ImageError, match=r"MB of work to unpack, .* is given 200; --max-picture-mb"):
+        load_image(header(side + 1))
+    assert time.process_time() - started < 0.5
+    limits = images._Limits(None, True).of(1000)
+    image = images._open(io.BytesIO(header(side)), header(side))
+    assert image is not None
+    limits.check_work("the image", image)
+
+
+@pytest.mark.parametrize(("mode", "side"), [("RGB", 8_164), ("L", 14_142), ("1", 14_142), ("CMYK", 7_071)])
+def test_other_formats_have_the_same_bound(mode: str, side: int) -> None:
+    # The tags of the size alone say more than there is.
+    data = bytearray(encode(Image.new(mode, (16, 16)), "TIFF"))
+    for tag in (b"\0\1", b"\1\1"):
+        (place,) = re.finditer(re.escape(tag) + rb"[\x03\x04]\x00\x01\x00\x00\x00\x10\x00\x00\x00", data)
+        data[place.start() + 2 : place.end()] = struct.pack("<HLL", 4, 1, side + 1)
+    with pytest.raises(ImageError, match=r"MB of work to unpack, .* is given 200; --max-picture-mb"):
+        load_image(bytes(data))
+
+
+def test_a_gif_is_refused_before_it_is_decoded() -> None:
+    buffer = io.BytesIO()
+    Image.new("P", (15_000, 14_000)).save(buffer, "GIF")
+    started = time.process_time()
+    with pytest.raises(ImageError, match="15,000 x 14,000 pixels are 210 MB of work"):
         load_image(buffer.getvalue())
     assert time.process_time() - started < 1
+
+
+def test_whoever_allows_a_picture_more_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "WORK_AT_MOST", 1000)
+    monkeypatch.setattr(images, "WORK_PER_BYTE", 0)
+    data = encode(PIL_RGB, "PNG")
+    with pytest.raises(ImageError, match="max_bytes of load_image, reads it all the same"):
+        load_image(data)
+    assert load_image(data, max_bytes=images.BUDGET).shape == (40, 120, 3)
 
 
 def test_a_file_of_holes_is_refused_by_its_first_bytes(tmp_path: Path) -> None:

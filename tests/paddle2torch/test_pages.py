@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import glob
 import io
 import re
 import sys
@@ -63,6 +64,44 @@ def failure(*sources: Path | str) -> Failure:
     (result,) = read_pages([str(source) for source in sources])
     assert isinstance(result, Failure)
     return result
+
+
+def test_globs_go_round_no_circle_of_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deep = tmp_path / "a" / "b"
+    deep.mkdir(parents=True)
+    for folder in (tmp_path, tmp_path / "a", deep):
+        (folder / "page.png").write_bytes(b"")
+    (tmp_path / ".hidden").mkdir()
+    (tmp_path / ".hidden" / "page.png").write_bytes(b"")
+    expected = sorted(glob.glob(str(tmp_path / "**/*.png"), recursive=True))
+    assert len(expected) == 3
+    for number, target in enumerate((tmp_path, tmp_path / "a", deep, Path("."))):
+        for folder in (tmp_path, tmp_path / "a", deep):
+            (folder / f"link{number}").symlink_to(target, target_is_directory=True)
+    (deep / "itself").symlink_to("itself")
+    started = time.process_time()
+    for pattern in ("**/*.png", "**", "**/**/page.png", "**/**/**/**/*.png"):
+        assert len(find_sources([tmp_path / pattern])) == 3
+    assert len(find_sources([tmp_path / "**/b/**/p*.png"])) == 3
+    assert sorted({Path(name).resolve() for name in find_sources([tmp_path / "a**/**/*.png"])}) == sorted(
+        map(Path, expected)
+    )
+    monkeypatch.chdir(tmp_path)
+    assert len(find_sources(["**/*.png"])) == 3
+    assert time.process_time() - started < 2
+    monkeypatch.setattr("paddle2torch.ocr.pages.FOLDERS_AT_MOST", 2)
+    with pytest.warns(UserWarning, match="after 2 folders the others are left"):
+        assert len(find_sources(["**/*.png"])) == 2
+
+
+def test_globs_find_what_the_standard_library_finds(tmp_path: Path) -> None:
+    for name in ("p.png", "a/p.png", "a/b/p.png", "a/b/q.jpg", "ab/c/a/p.png", ".h/p.png", "a/[x]/p.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    for pattern in ("**/*.png", "a/**", "**/a/**/*.png", "a*/**/p.png", "a**/*.png", "**/b/*", "**//p.png", "x/**/*"):
+        expected = sorted(name for name in glob.glob(str(tmp_path / pattern), recursive=True) if Path(name).is_file())
+        found = find_sources([tmp_path / pattern])
+        assert found == (list(map(str, map(Path, expected))) or [str(tmp_path / pattern)]), pattern
 
 
 def test_folders_and_globs(tmp_path: Path) -> None:
