@@ -130,8 +130,9 @@ def _folders(start: str, pattern: str, walked: set[tuple[int, int]]) -> Iterator
         except OSError:  # it may not be looked into
             continue
         yield folder
-        names = sorted(entry.name for entry in inside if os.path.isdir(entry))
-        waiting.extend(os.path.join(folder, name, "") for name in names)
+        # `entry.is_dir()` raises where a link leads to itself, `Path.is_dir()` says no.
+        names = sorted(entry.name for entry in inside if Path(entry.path).is_dir())
+        waiting.extend(f"{folder}{name}{os.sep}" for name in names)
 
 
 def _never(source: str, number: int) -> bool:
