@@ -359,7 +359,7 @@ def test_one_file_never_ends_the_run(error: Exception, tmp_path: Path, monkeypat
     first, second = write_png(tmp_path / "a.png"), write_png(tmp_path / "b.png")
     whole = load_image
 
-    def load(path: Path) -> object:
+    def load(path: Path, **options: object) -> object:
         if path == first:
             raise error
         return whole(path)
