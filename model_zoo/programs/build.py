@@ -59,6 +59,15 @@ FOLDED_AT_MOST = 1 << 22
 """Elements of a tensor that is computed while a graph is built; a larger one is computed when the model runs."""
 FOLDED_IN_ALL_AT_MOST = 1 << 26
 
+_OF_DAMAGE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 _STRUCTURAL = frozenset({"while", "if", "builtin.split", "builtin.slice", "combine"})
 _ALIASES = {"lambda": "lambda_"}
 _NUMBER_FRIENDLY = frozenset(
@@ -435,6 +444,11 @@ class BlockBuilder:
                 self.operation(node)
             except ProgramError as error:
                 raise ProgramError(f"operation {node.position} ({node.kind}): {error}") from None
+            except _OF_DAMAGE as error:
+                # What a file says may be of any type and size: PyTorch's own checks name what does not fit.
+                raise ProgramError(
+                    f"operation {node.position} ({node.kind}): its attributes or operands do not fit it: {error!s:.200}"
+                ) from None
 
     def finish(self, output: Any, unread: Sequence[fx.Node] = ()) -> fx.GraphModule:
         """The block as a module; unread: placeholders that are taken out."""

@@ -314,7 +314,7 @@ class _Decoder:
 
     def type(self, value: Any) -> TensorType:
         pair = self.listed(value)
-        if len(pair) != 2 or pair[0] not in DTYPES:
+        if len(pair) != 2 or not isinstance(pair[0], str) or pair[0] not in DTYPES:
             self.fail("a type of a tensor is not known")
         shape = tuple(self.integer(size) for size in self.listed(pair[1]))
         if len(shape) > DIMENSIONS_AT_MOST or not all(-1 <= size <= SIZE_AT_MOST for size in shape):

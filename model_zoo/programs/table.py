@@ -150,7 +150,7 @@ def torch_dtype(name: str) -> torch.dtype:
     return _DTYPES[name]
 
 
-SIZE_AT_MOST = 1 << 29
+SIZE_AT_MOST = 1 << 28
 """Elements of one tensor that an operation makes from numbers alone: a damaged shape must not take the memory."""
 
 
