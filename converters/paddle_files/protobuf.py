@@ -23,9 +23,10 @@ _fields_left: ContextVar[list[int] | None] = ContextVar("fields_left", default=N
 
 
 @contextmanager
-def counted() -> Iterator[None]:
-    """What is read inside has at most `FIELDS_AT_MOST` fields: each costs more memory and time than its two bytes."""
-    token = _fields_left.set([FIELDS_AT_MOST])
+def counted(most: int | None = None) -> Iterator[None]:
+    """What is read inside has at most `most` fields (None: `FIELDS_AT_MOST`): each costs more than its two bytes."""
+    most = FIELDS_AT_MOST if most is None else most
+    token = _fields_left.set([most, most])
     try:
         yield
     finally:
@@ -36,7 +37,7 @@ def _count(left: list[int] | None, where: str) -> None:
     if left is not None:
         left[0] -= 1
         if left[0] < 0:
-            raise FileFormatError(f"{where}: the file has more than {FIELDS_AT_MOST:,} fields, as no program has")
+            raise FileFormatError(f"{where}: the file has more than {left[1]:,} fields, as no program has")
 
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5

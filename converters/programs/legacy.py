@@ -41,7 +41,9 @@ from paddle2torch.model_zoo.programs.graph import (
 )
 from paddle2torch.model_zoo.programs.operations import TABLE
 
-_SIZE_AT_MOST = 64 << 20  # with call stacks; the operations themselves are counted
+_SIZE_AT_MOST = 64 << 20  # with call stacks; the fields themselves are counted
+_FIELDS_AT_MOST = 1_000_000  # 25 times those of the largest PP-OCR programs
+_BLOCKS_AT_MOST = 10_000
 _DENSE_TENSOR, _ARRAY = 7, 13
 
 # Kind of the file -> (PIR's kind, operands, results, attributes under another name).
@@ -337,9 +339,12 @@ class _Reader:
         data = map_file(self.path)
         if len(data) > _SIZE_AT_MOST:
             self.fail(f"{len(data):,} bytes are too many for a program; is it a .pdiparams?")
-        for number, value in protobuf.fields(data, self.where):
-            if number == 1:
-                self.blocks.append(self._load_block(protobuf.message(value, self.where), len(self.blocks)))
+        with protobuf.counted(_FIELDS_AT_MOST):
+            for number, value in protobuf.fields(data, self.where):
+                if number == 1:
+                    if len(self.blocks) == _BLOCKS_AT_MOST:
+                        self.fail(f"has more than {_BLOCKS_AT_MOST:,} blocks, as no program has")
+                    self.blocks.append(self._load_block(protobuf.message(value, self.where), len(self.blocks)))
         if not self.blocks:
             self.fail("holds no program; it is not a .pdmodel or is corrupt")
 

@@ -112,6 +112,7 @@ BROKEN = (
     EOFError,
     RuntimeError,
     MemoryError,
+    AssertionError,
     struct.error,
     Image.DecompressionBombError,
 )

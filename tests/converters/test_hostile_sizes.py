@@ -21,6 +21,7 @@ from paddle2torch.converters.layout import layout_table, to_paddle
 from paddle2torch.converters.paddle_files import protobuf
 from paddle2torch.converters.paddle_files.pdmodel import read_pdmodel
 from paddle2torch.converters.paddle_files.pir import read_pir
+from paddle2torch.converters.programs.legacy import read_legacy_graph
 from paddle2torch.converters.templates import Template
 from paddle2torch.model_zoo.errors import ConversionError, FileFormatError, Paddle2TorchError
 from paddle2torch.model_zoo.registry import count_items
@@ -182,3 +183,13 @@ def test_the_most_fields_that_are_read_take_a_second(tmp_path: Path) -> None:
     with pytest.raises(FileFormatError, match="more than 400,000 fields"):
         read_pdmodel(path)
     assert time.process_time() - start < 2
+
+
+def test_blocks_and_fields_of_programs_of_any_network_are_counted(tmp_path: Path, paddle_files: Any) -> None:
+    path = tmp_path / "inference.pdmodel"
+    path.write_bytes(b"\x0a\x00" * (1 << 20))
+    with pytest.raises(FileFormatError, match=r"more than 10,000 blocks"):
+        read_legacy_graph(path)
+    path.write_bytes(paddle_files.field(1, b"\x28\x00" * (1 << 20)))
+    with pytest.raises(FileFormatError, match="more than 1,000,000 fields"):
+        read_legacy_graph(path)

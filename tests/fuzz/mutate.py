@@ -250,6 +250,9 @@ def encode_fields(fields: list[Field]) -> bytes:
     return b"".join(parts)
 
 
+_MESSAGES_AT_MOST = 3_000
+
+
 def mutate_fields(rng: Random, content: bytes) -> bytes:
     """A protobuf message with a few of its fields, at any depth, damaged as fields."""
     fields = parse_fields(content)
@@ -257,6 +260,8 @@ def mutate_fields(rng: Random, content: bytes) -> bytes:
         return mutate_bytes(rng, content)
     for _ in range(rng.choice((1, 1, 2, 4))):
         holders = _messages(fields)
+        if len(holders) > _MESSAGES_AT_MOST:  # copies of copies: more of them would take longer than reading them
+            break
         holder = rng.choice(holders)
         if not holder:
             continue
@@ -266,7 +271,10 @@ def mutate_fields(rng: Random, content: bytes) -> bytes:
             case 0:
                 del holder[place]
             case 1:
-                holder[place:place] = [copy.deepcopy(holder[place])] * rng.choice((1, 2, 200, 20_000))
+                count = rng.choice((1, 2, 200, 20_000))
+                holder[place:place] = [copy.deepcopy(holder[place])] * count
+                if count == 20_000:  # no copies of so many copies
+                    break
             case 2:
                 holder[place] = [rng.choice((1, 2, 3, 4, 5, 6, 14, number + 1, 2**28)), wire, value]
             case 3:
