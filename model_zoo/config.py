@@ -287,7 +287,7 @@ class ModelConfig:
         if isinstance(data, dict) and data.get("form") == "program":
             raise ConfigError(
                 f"{show_path(folder)} holds a program of a network that is not known here by name: load_pretrained, "
-                f"verify, export, compile and info take it, nothing that needs a recogniser, detector or classifier"
+                f"verify and export take it, nothing that needs a recogniser, detector or classifier"
             )
         return from_json(cls, data, show_path(path))
 

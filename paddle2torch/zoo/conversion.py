@@ -90,7 +90,7 @@ def convert(
 
     An export that is none of the networks known here is converted as a program: a plain module, which
     `load_pretrained`,
-    `verify`, `export` and `compile` take as they take the others.
+    `verify` and `export` take as they take the others.
 
     Raises `FileFormatError`, `ConversionError`, `ConfigError` or `SourceError`; then nothing was written.
     """
