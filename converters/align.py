@@ -11,13 +11,13 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import nn
 
-from paddle2torch.converters.layout import Row, layout_of
+from paddle2torch.converters.layout import Row, layout_of, layout_table
 from paddle2torch.converters.paddle_files.program import Operation, Program
 from paddle2torch.model_zoo.config import ClsPreprocess, ModelConfig, RecPreprocess
 from paddle2torch.model_zoo.errors import ConversionError
@@ -112,6 +112,10 @@ class Alignment:
     layers: tuple[Aligned, ...]
     rows: tuple[Row, ...]
     made: Mapping[str, np.ndarray]
+
+
+Layers: TypeAlias = tuple[tuple[str, str, nn.Module], ...]
+"""(path, kind, module) in order of execution."""
 
 
 def steps_of(program: Program) -> tuple[Step, ...]:  # noqa: C901, a case for each kind of operation
@@ -244,7 +248,7 @@ def _lstm_parameters(operation: Operation, alias: Mapping[str, str]) -> dict[str
     return dict(zip(names, found, strict=True))
 
 
-def layers_of(model: Network) -> tuple[tuple[str, str, nn.Module], ...]:
+def layers_of(model: Network) -> Layers:
     """(path, kind, module) of every layer and activation of `model`, in order of execution.
 
     The model is run once, on zeros of the smallest size that it takes; what its tensors hold does not matter.
@@ -281,12 +285,13 @@ def example_shape(config: ModelConfig) -> tuple[int, int, int]:
 
 
 class AlignmentError(ConversionError):
-    """A program is not the network it was compared with: `matched` of its `layers` layers are, in order."""
+    """A program is not the network it was compared with: the layers `matched` are its first, of `layers` in all."""
 
-    def __init__(self, message: str, matched: int, layers: int) -> None:
+    def __init__(self, message: str, matched: Sequence[Aligned], layers: int) -> None:
         super().__init__(message)
-        self.matched = matched
-        self.layers = layers
+        self.share = len(matched) / layers
+        # Whether it parts from the network behind the backbone.
+        self.has_backbone = any(not layer.path.startswith("backbone.") for layer in matched)
 
 
 def align(program: Program, config: ModelConfig, source: str) -> Alignment:
@@ -294,6 +299,38 @@ def align(program: Program, config: ModelConfig, source: str) -> Alignment:
 
     Raises `AlignmentError`, led by `source`, at the first layer that differs in kind, shape or attribute.
     """
+    model, network = _fused(program, config, source)
+    match = _Match(program, model, source)
+    try:
+        rows = match.run(network, steps_of(program))
+    except ConversionError as error:
+        raise AlignmentError(str(error), match.layers, len(network)) from None
+    return Alignment(tuple(match.layers), rows, match.made)
+
+
+def fused_shapes(program: Program, config: ModelConfig, source: str) -> dict[str, tuple[int, ...]]:
+    """Sizes of `program`'s tensors in Paddle's layout, by the names they have in the fused network of `config`.
+
+    The network and the program need to have the same layers in the same order, of whatever sizes. Raises as `align`.
+    """
+    model, network = _fused(program, config, source)
+    match = _Match(program, model, source, sizes=False)
+    try:
+        rows = match.run(network, steps_of(program))
+    except ConversionError as error:
+        raise AlignmentError(str(error), match.layers, len(network)) from None
+    paddle_rows = {row.torch_key: row for row in layout_table(model)}
+    shapes: dict[str, tuple[int, ...]] = {}
+    for row in rows:
+        found = program.values[row.paddle_key].shape if row.paddle_key in program.values else None
+        if found is not None:
+            known = paddle_rows[row.torch_key]
+            shapes[known.paddle_key] = found if row.op == known.op else found[::-1]
+    return shapes
+
+
+def _fused(program: Program, config: ModelConfig, source: str) -> tuple[Network, Layers]:
+    """The fused network of `config` with its layers in order of execution."""
     with torch.device("meta"):
         model = build_model(config.with_form("fused")).eval()
     elements = sum(tensor.numel() for tensor in model.state_dict().values())
@@ -302,22 +339,17 @@ def align(program: Program, config: ModelConfig, source: str) -> Alignment:
         raise ConversionError(f"{source}: the network has {elements:,} numbers, the program {stored:,}")
     # Run on the CPU: on the meta device the first run would load PyTorch's decompositions (1.5 s).
     model.to_empty(device="cpu")
-    network, steps = layers_of(model), steps_of(program)
-    match = _Match(program, model, source)
-    try:
-        rows = match.run(network, steps)
-    except ConversionError as error:
-        raise AlignmentError(str(error), len(match.layers), len(network)) from None
-    return Alignment(tuple(match.layers), rows, match.made)
+    return model, layers_of(model)
 
 
 class _Match:
     """Step by step through a network and a program; `layers` grows by each layer that matches."""
 
-    def __init__(self, program: Program, model: Network, source: str) -> None:
+    def __init__(self, program: Program, model: Network, source: str, *, sizes: bool = True) -> None:
         self.program = program
         self.model = model
         self.source = source
+        self.sizes = sizes
         self.layers: list[Aligned] = []
         self.made: dict[str, np.ndarray] = {}
 
@@ -358,7 +390,8 @@ class _Match:
                 position += 1
                 step = replace(step, writes=found.writes)
             rows.extend(self._rows(path, module, step, where))
-            _check_attributes(module, step, where)
+            if self.sizes:
+                _check_attributes(module, step, where)
             self.layers.append(Aligned(path, step))
         left = [step for step in steps[position:] if step.kind not in PASSED]
         if left:
@@ -372,7 +405,7 @@ class _Match:
 
     def _check_factors(self, passed: Sequence[Step]) -> None:
         """What the program multiplies by, outside its layers, must be what the network multiplies by."""
-        if self.program.format != "onnx":
+        if self.program.format != "onnx" or not self.sizes:
             return
         factors: list[float | None] = [getattr(module, "factor", None) for module in self.model.modules()]
         own = [factor for factor in factors if factor is not None]
@@ -430,7 +463,9 @@ class _Match:
                 op = "same"
             made = self.made.get(parameter)
             found = made.shape if made is not None else self.program.values[parameter].shape
-            if (found[::-1] if op == "transpose" else found) != tuple(tensor.shape):
+            if len(found) != tensor.dim() or (
+                self.sizes and (found[::-1] if op == "transpose" else found) != tuple(tensor.shape)
+            ):
                 raise ConversionError(
                     f"{where}, {name} is {list(tensor.shape)} where the program has {_say(step, self.program)}"
                 )

@@ -7,19 +7,17 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from paddle2torch.converters.align import AlignmentError, Step, align, steps_of
+from paddle2torch.converters.align import AlignmentError, align, steps_of
 from paddle2torch.converters.architecture import (
     Architecture,
     infer,
     network_keys,
 )
-from paddle2torch.converters.characters import Charset
 from paddle2torch.converters.layout import Row, check_table, layout_table, lstm_key, to_torch
 from paddle2torch.converters.onnx_files.lowering import lower
 from paddle2torch.converters.onnx_files.model import read_onnx
@@ -28,21 +26,18 @@ from paddle2torch.converters.paddle_files.exports import find_export, read_progr
 from paddle2torch.converters.paddle_files.pdiparams import read_parameters
 from paddle2torch.converters.paddle_files.pdparams import read_pdparams
 from paddle2torch.converters.paddle_files.program import Program
+from paddle2torch.converters.refine import any_characters, refine
 from paddle2torch.converters.templates import Template, from_card, task_of
 from paddle2torch.model_zoo.cards import list_cards
 from paddle2torch.model_zoo.config import (
-    Component,
     Form,
     ModelConfig,
     Origin,
     OriginKind,
 )
-from paddle2torch.model_zoo.errors import ConversionError, Paddle2TorchError
-from paddle2torch.model_zoo.lightsvtr import light_svtr_options
+from paddle2torch.model_zoo.errors import ConfigError, ConversionError, Paddle2TorchError
 from paddle2torch.model_zoo.network import MOST_PARAMETERS, build_model
-from paddle2torch.model_zoo.pplcnetv3 import DET_STAGES, REC_STAGES, pplcnetv3_scale
 from paddle2torch.model_zoo.registry import Shapes
-from paddle2torch.model_zoo.svtr import svtr_options
 
 # Tensors that are left out on purpose, and why. Whatever else has no place in the network is an error.
 DROPPED: tuple[tuple[str, str], ...] = (
@@ -137,18 +132,29 @@ def _convert_program(
     source: str,
 ) -> Converted:
     """The network that `program` is, with its parameters; those named in `bfloat16` are bits as uint16."""
-    steps = steps_of(program)
-    shapes = {name: program.values[name].shape for name in program.parameters}
+    steps_of(program)  # what no network here has is said once, not for each of them
     failures: list[tuple[float, str]] = []
-    for hint in candidates(template):
+    behind: list[Architecture] = []
+    known = candidates(template)
+    position = 0
+    while position < len(known):
+        hint = known[position]
+        position += 1
         try:
-            architecture = _refine(hint, steps, shapes)
+            architecture = refine(hint, program, None if template is None else template.preprocess)
             unnamed = _with_any_characters(template, architecture)
             config = _config(name, architecture, unnamed, path, KINDS[program.format], source, "fused")
             alignment = align(program, config, str(path))
-        except ConversionError as error:
-            share = error.matched / error.layers if isinstance(error, AlignmentError) else 0.0
-            failures.append((share, f"{hint.say()}: {error}"))
+        except (ConversionError, ConfigError) as error:
+            if isinstance(error, ConfigError) and not _may_mix(template):
+                raise
+            failures.append((error.share if isinstance(error, AlignmentError) else 0.0, f"{hint.say()}: {error}"))
+            if isinstance(error, AlignmentError) and error.has_backbone:
+                behind.append(hint)
+            if position == len(known) and _may_mix(template):
+                # None of the official ones; but its backbone may be one of theirs, with another's neck and head.
+                known += _mixed(behind, known)
+                behind = []
             continue
         # The network is known: whatever is wrong with its characters is wrong with no other.
         config = _config(name, architecture, template, path, KINDS[program.format], source, "fused")
@@ -163,12 +169,26 @@ def _convert_program(
     raise ConversionError(_said(failures, path))
 
 
+def _may_mix(template: Template | None) -> bool:
+    return template is None or template.architecture is None
+
+
+def _mixed(behind: Sequence[Architecture], known: Sequence[Architecture]) -> list[Architecture]:
+    """Backbones of `behind`, each with every neck and head that is known for its task, that are not in `known`."""
+    found: list[Architecture] = []
+    for backbone in behind:
+        for other in known:
+            mixed = replace(other, backbone=backbone.backbone)
+            if task_of(other) == task_of(backbone) and mixed not in (*known, *found):
+                found.append(mixed)
+    return found
+
+
 def _with_any_characters(template: Template | None, architecture: Architecture) -> Template | None:
     """`template` with as many characters as the head of a recogniser has classes for."""
     if task_of(architecture) != "rec":
         return template
-    characters = ("?",) * (architecture.head.options["classes"] - 1)
-    return replace(template or Template("", ""), charset=Charset(characters, False, ""))
+    return replace(template or Template("", ""), charset=any_characters(architecture.head.options["classes"]))
 
 
 def _check_sizes(shapes: Mapping[str, tuple[int, ...]], path: Path) -> None:
@@ -297,108 +317,6 @@ def _noted(config: ModelConfig, notes: tuple[str, ...]) -> ModelConfig:
     """`config` with these notes, in place of any that it has."""
     assert config.origin is not None
     return replace(config, origin=replace(config.origin, notes=notes))
-
-
-def _refine(hint: Architecture, steps: Sequence[Step], shapes: Shapes) -> Architecture:
-    """`hint` with the widths, kernels and classes that the program's layers have.
-
-    Only what can be read off safely is changed; the alignment proves or refutes the result.
-    """
-    convolutions = [shapes[step.parameters["weight"]] for step in steps if step.kind == "conv"]
-    linears = [_as_in_paddle(step, shapes) for step in steps if step.kind == "linear"]
-    try:
-        backbone, rest = hint.backbone, tuple(convolutions)
-        if backbone.name == "PPLCNetV3":
-            backbone, rest = _refine_pplcnetv3(backbone, rest)
-        elif backbone.name == "RepSVTR" and "bias" not in next(s for s in steps if s.kind == "conv").parameters:
-            backbone = replace(backbone, options={**backbone.options, "keep_branches": True})
-        head = hint.head
-        if head.name == "MultiHead":
-            head = _refine_multi_head(head, rest, linears, steps)
-        elif head.name in ("DBHead", "PFHeadLocal"):
-            head = _refine_db_head(head, steps)
-        elif head.name in ("CTCHead", "ClsHead", "PPLCNetHead"):
-            head = replace(head, options={**head.options, "classes": linears[-1][1]})
-    except (IndexError, KeyError, StopIteration, ValueError) as error:
-        missing = isinstance(error, IndexError | StopIteration)
-        reason = "one of a kind that it has is missing" if missing else error
-        raise ConversionError(f"the program's layers are not those of this network: {reason}") from None
-    return replace(hint, backbone=backbone, head=head)
-
-
-def _as_in_paddle(linear: Step, shapes: Shapes) -> tuple[int, ...]:
-    """[in, out] of a linear layer, however the program stores it."""
-    shape = shapes[linear.parameters["weight"]]
-    return shape[::-1] if linear.attributes.get("transpose_y") else shape
-
-
-def _refine_pplcnetv3(
-    backbone: Component, convolutions: tuple[tuple[int, ...], ...]
-) -> tuple[Component, tuple[tuple[int, ...], ...]]:
-    """The backbone at the scale of the first convolutions, and the convolutions after its blocks."""
-    stages = DET_STAGES if backbone.options.get("det") else REC_STAGES
-    widths, expected, position = [convolutions[0][0]], [16], 1
-    for blocks in stages.values():
-        for _, _, channels, _, se in blocks:
-            position += 3 if se else 1  # the depthwise convolution, and the two of squeeze and excitation
-            widths.append(convolutions[position][0])
-            expected.append(channels)
-            position += 1
-    scale = pplcnetv3_scale(widths, expected, backbone.options.get("scale"))
-    return replace(backbone, options={**backbone.options, "scale": scale}), convolutions[position:]
-
-
-def _depth(steps: Sequence[Step]) -> int:
-    """How many attention blocks these steps hold: two normalisations each."""
-    return sum(step.kind == "layer_norm" for step in steps) // 2
-
-
-def _refine_multi_head(
-    head: Component,
-    convolutions: Sequence[tuple[int, ...]],
-    linears: Sequence[tuple[int, ...]],
-    steps: Sequence[Step],
-) -> Component:
-    hint, neck = head.options.get("ctc", {}), head.options.get("encoder_type", "svtr")
-    places = [index for index, step in enumerate(steps) if step.kind == "conv"]
-    options: dict[str, Any] = {"classes": linears[-1][1], "nrtr": None}
-    # The head's own linear layers are the last, the four of each attention block stand before them.
-    if "mid_channels" in head.options:
-        options["mid_channels"], linears = linears[-2][1], linears[:-1]
-    if head.options.get("use_guide"):
-        options["use_guide"] = True
-    if neck == "reshape":
-        return Component("MultiHead", {**options, "encoder_type": neck, "ctc": {}})
-    if neck == "lightsvtr":
-        dims, _, _, local = convolutions[-1]
-        depth = _depth(steps[places[-1] :])
-        mlp = linears[-3][1] if depth else 4 * dims
-        ctc = light_svtr_options(dims=dims, local=local, depth=depth, mlp=mlp, hint=hint)
-        return Component("MultiHead", {**options, "encoder_type": neck, "ctc": ctc})
-    if len(convolutions) < 5:
-        raise ValueError(f"the SVTR neck has 5 convolutions, here are {len(convolutions)}")
-    conv1, conv2, _, conv4, conv1x1 = convolutions[-5:]
-    depth = _depth(steps[places[-4] : places[-3]])
-    ctc = svtr_options(
-        conv1=conv1[2:],
-        conv4=conv4[2:],
-        hidden=conv2[0],
-        depth=depth,
-        mlp=linears[-3][1] if depth else 2 * conv2[0],
-        dims=conv1x1[0],
-        hint=hint,
-    )
-    return Component("MultiHead", {**options, "ctc": ctc})
-
-
-def _refine_db_head(head: Component, steps: Sequence[Step]) -> Component:
-    """Whether the head's normalisations were folded is a matter of the code that exported it."""
-    first = next(index for index, step in enumerate(steps) if step.kind == "conv_transpose")
-    last = max(index for index, step in enumerate(steps[:first]) if step.kind == "conv")
-    folded = all(step.kind != "batch_norm" for step in steps[last:first])
-    if folded == head.options.get("fold_norms", False):
-        return head
-    return replace(head, options={**head.options, "fold_norms": folded})
 
 
 def convert_files(path: Path, template: Template | None = None, *, name: str, source: str = "") -> Converted:

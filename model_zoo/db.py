@@ -333,7 +333,7 @@ def _rsefpn_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:
 def _db_head_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:
     kernels = [shapes[f"head.binarize.conv{i}.weight"][2] for i in (1, 2, 3)]
     auxiliary = shapes.get("head.aux_binarize_p4.conv1.weight")
-    asked = {key: value for key, value in hint.items() if key != "aux_in_channels"}
+    asked = {key: value for key, value in hint.items() if key not in ("aux_in_channels", "kernel_list")}
     return {
         **({"fold_norms": True} if any(key.startswith("backbone.blocks_s1.") for key in shapes) else {}),
         **asked,

@@ -11,13 +11,13 @@ import pytest
 from goldens.family import CLASSES, PROGRAMS, architecture, our_name
 from material import GOLDENS
 
-from paddle2torch.converters.align import align, steps_of
+from paddle2torch.converters.align import align
 from paddle2torch.converters.architecture import Architecture, from_paddleocr
 from paddle2torch.converters.characters import Charset
-from paddle2torch.converters.convert import _refine
 from paddle2torch.converters.layout import layout_table
 from paddle2torch.converters.paddle_files.pir import read_pir
 from paddle2torch.converters.paddle_files.program import Program
+from paddle2torch.converters.refine import refine
 from paddle2torch.converters.templates import from_card
 from paddle2torch.model_zoo.cards import load_card
 from paddle2torch.model_zoo.config import ModelConfig
@@ -61,8 +61,7 @@ def fused_config(name: str, parts: Architecture) -> ModelConfig:
 def test_every_parameter_is_found(file: str, tmp_path: Path) -> None:
     name = file.removesuffix(".fused")
     program, names = stored(file, tmp_path)
-    shapes = {parameter: program.values[parameter].shape for parameter in program.parameters}
-    parts = _refine(hint(name), steps_of(program), shapes)
+    parts = refine(hint(name), program)
     config = fused_config(name, parts)
     found = {row.paddle_key: row.torch_key for row in align(program, config, file).rows}
     keys = {row.torch_key: row.paddle_key for row in layout_table(build_model(config))}
@@ -75,8 +74,7 @@ def test_every_parameter_is_found(file: str, tmp_path: Path) -> None:
 def test_the_form_of_the_export_is_seen(tmp_path: Path) -> None:
     """Kept branches in an export are another network than summed ones, and neither aligns as the other."""
     program, _ = stored("ch_RepSVTR_rec", tmp_path)
-    shapes = {parameter: program.values[parameter].shape for parameter in program.parameters}
-    parts = _refine(hint("ch_RepSVTR_rec"), steps_of(program), shapes)
+    parts = refine(hint("ch_RepSVTR_rec"), program)
     assert parts.backbone.options == {"keep_branches": True}
     summed = replace(parts, backbone=replace(parts.backbone, options={}))
     with pytest.raises(ConversionError, match=r"backbone\.features\.0\.0 \(conv\), has \['bias', 'weight'\]"):
