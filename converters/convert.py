@@ -46,6 +46,8 @@ DROPPED: tuple[tuple[str, str], ...] = (
 )
 # Distillation checkpoints hold several networks side by side; the student is the one that is released.
 PREFIXES = ("Student.", "Student2.", "Teacher.")
+# What wrappers put before every name: PaddleSlim's and DataParallel's layers, other scripts' modules.
+WRAPPERS = ("_layers.", "module.", "model.")
 
 
 MOST_TENSORS = 20_000
@@ -62,16 +64,21 @@ class Converted:
     notes: tuple[str, ...]
 
 
-def convert_checkpoint(path: Path, template: Template | None = None, *, name: str, source: str = "") -> Converted:
+def convert_checkpoint(
+    path: Path, template: Template | None = None, *, name: str, source: str = "", network: str | None = None
+) -> Converted:
     """Convert a training checkpoint (`.pdparams`); the result is in training form.
 
-    `template` says what tensors cannot show. Raises `FileFormatError` for a file that is not a checkpoint and
+    `template` says what tensors cannot show, `network` which one of a distillation to take ("Student", "Student2",
+    "Teacher"). Raises `FileFormatError` for a file that is not a checkpoint and
     `ConversionError` where a tensor is missing, left over or of another shape.
     """
     path = Path(path)
     checkpoint = read_pdparams(path)
     _check_sizes({key: tuple(array.shape) for key, array in checkpoint.tensors.items()}, path)
-    chosen, notes = _student({key: tuple(array.shape) for key, array in checkpoint.tensors.items()}, path)
+    unwrapped, wrapped = _unwrapped({key: tuple(array.shape) for key, array in checkpoint.tensors.items()})
+    chosen, about_network = _network_of(unwrapped, path, network)
+    notes = (*checkpoint.notes, *wrapped, *about_network)
     chosen = {key: chosen[name] for key, name in network_keys(chosen).items()}
     chosen, merged = _merge_cells(chosen, checkpoint.tensors, path)
     kept, dropped = _drop(chosen)
@@ -241,22 +248,38 @@ def candidates(template: Template | None) -> list[Architecture]:
     return found
 
 
-def _student(shapes: Shapes, path: Path) -> tuple[dict[str, tuple[tuple[int, ...], str]], tuple[str, ...]]:
-    """{key without prefix: (shape, key in the file)} of the network to convert, and what was left out."""
-    present = [prefix for prefix in PREFIXES if any(key.startswith(prefix) for key in shapes)]
+def _unwrapped(shapes: Shapes) -> tuple[dict[str, tuple[tuple[int, ...], str]], tuple[str, ...]]:
+    """{key without the one prefix that all keys have: (shape, key in the file)}, and a note where they have one."""
+    prefix = next((prefix for prefix in WRAPPERS if all(key.startswith(prefix) for key in shapes)), "")
+    notes = (f"all names begin with {prefix!r}: took it off",) if prefix else ()
+    return {key.removeprefix(prefix): (shape, key) for key, shape in shapes.items()}, notes
+
+
+def _network_of(
+    tensors: Mapping[str, tuple[tuple[int, ...], str]], path: Path, network: str | None
+) -> tuple[dict[str, tuple[tuple[int, ...], str]], tuple[str, ...]]:
+    """`tensors` of one network of a distillation, the Student where none is named, and what was left out."""
+    present = [prefix for prefix in PREFIXES if any(key.startswith(prefix) for key in tensors)]
+    names = ", ".join(prefix[:-1] for prefix in present)
     if not present:
-        return {key: (shape, key) for key, shape in shapes.items()}, ()
-    if "Student." not in present:
-        raise ConversionError(f"{path} is a distillation checkpoint without a Student: it has {', '.join(present)}")
-    chosen = {k.removeprefix("Student."): (s, k) for k, s in shapes.items() if k.startswith("Student.")}
-    left = [f"{sum(key.startswith(p) for key in shapes)} tensors of {p[:-1]}" for p in present if p != "Student."]
-    strange = [key for key in shapes if not key.startswith(PREFIXES)]
+        if network is not None:
+            raise ConversionError(f"{path} holds one network, not several of a distillation: leave --network out")
+        return dict(tensors), ()
+    chosen = f"{network or 'Student'}."
+    if chosen not in present:
+        asked = "without a Student" if network is None else f"without {network!r}"
+        raise ConversionError(
+            f"{path} is a distillation checkpoint {asked}: it has {names}; say which one (--network {present[0][:-1]})"
+        )
+    strange = [key for key in tensors if not key.startswith(PREFIXES)]
     if strange:
         raise ConversionError(
             f"{path} is a distillation checkpoint with tensors of no network: {', '.join(strange[:8])}"
         )
-    note = f"distillation checkpoint: took Student, left out {' and '.join(left)}" if left else "took Student"
-    return chosen, (note,)
+    taken = {key.removeprefix(chosen): found for key, found in tensors.items() if key.startswith(chosen)}
+    left = [f"{sum(key.startswith(p) for key in tensors)} tensors of {p[:-1]}" for p in present if p != chosen]
+    took = f"took {chosen[:-1]}"
+    return taken, (f"distillation checkpoint: {took}, left out {' and '.join(left)}" if left else took,)
 
 
 def _merge_cells(
@@ -319,13 +342,17 @@ def _noted(config: ModelConfig, notes: tuple[str, ...]) -> ModelConfig:
     return replace(config, origin=replace(config.origin, notes=notes))
 
 
-def convert_files(path: Path, template: Template | None = None, *, name: str, source: str = "") -> Converted:
+def convert_files(
+    path: Path, template: Template | None = None, *, name: str, source: str = "", network: str | None = None
+) -> Converted:
     """Convert whatever `path` is: a `.pdparams`, a `.onnx`, an exported program's file, or the folder of an export."""
     path = Path(path)
     if not path.exists():
         raise Paddle2TorchError(f"{path} does not exist")
     if path.suffix == ".pdparams":
-        return convert_checkpoint(path, template, name=name, source=source)
+        return convert_checkpoint(path, template, name=name, source=source, network=network)
+    if network is not None:
+        raise ConversionError(f"{path} is an export, of one network: leave --network out, or give another export")
     if path.suffix == ".onnx":
         return convert_onnx(path, template, name=name, source=source)
     return convert_export(path, template, name=name, source=source)

@@ -138,8 +138,10 @@ def from_card(card: Card) -> Template:
     return Template(card.name, f"card {card.name}", card.task, architecture, charset, card.preprocess, card.postprocess)
 
 
-def from_yml(path: Path, *, charset_given: bool = False) -> Template:
+def from_yml(path: Path, *, charset_given: bool = False, network: str | None = None) -> Template:
     """The template in a PaddleOCR training yml (it has an `Architecture`) or in an export's `inference.yml`.
+
+    Of a distillation's networks that is the one called `network`, or the Student.
 
     With `charset_given` the character set that the yml names need not be there: another one takes its place, and
     only the yml's `use_space_char` is used. Raises `FileFormatError` for a file that is neither.
@@ -147,13 +149,18 @@ def from_yml(path: Path, *, charset_given: bool = False) -> Template:
     path = Path(path)
     data = read_yaml(path)
     if "Architecture" in data:
-        return _from_training_yml(data, path, charset_given)
+        return _from_training_yml(data, path, charset_given, network)
     if "PostProcess" in data and "PreProcess" in data:
         return _from_inference_yml(data, path)
     raise FileFormatError(
         f"{show_path(path)} is not a PaddleOCR settings file: it has neither an Architecture section (training) "
         f"nor PreProcess and PostProcess (inference.yml)"
     )
+
+
+def distilled(data: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
+    """The networks of a training yml that distils one from others, by name; empty for a yml of one network."""
+    return _section(_section(data, "Architecture", path), "Models", path)
 
 
 def _section(data: Mapping[str, Any], name: str, path: Path) -> Mapping[str, Any]:
@@ -178,8 +185,18 @@ def _transforms(items: Any, path: Path, key: str) -> dict[str, Mapping[str, Any]
     return found
 
 
-def _from_training_yml(data: Mapping[str, Any], path: Path, charset_given: bool) -> Template:
+def _from_training_yml(
+    data: Mapping[str, Any], path: Path, charset_given: bool, network: str | None = None
+) -> Template:
     settings, section = _section(data, "Global", path), _section(data, "Architecture", path)
+    if models := distilled(data, path):
+        chosen = network or "Student"
+        if not isinstance(models.get(chosen), dict):
+            raise ConfigError(
+                f"{path}: Architecture.Models has no network {chosen!r}, but {show_text(', '.join(map(str, models)))}: "
+                f"say which one is wanted (--network)"
+            )
+        section = {"model_type": section.get("model_type"), **models[chosen]}
     kind = section.get("model_type")
     tasks: dict[str, Task] = {"rec": "rec", "det": "det", "cls": "cls"}
     if not isinstance(kind, str) or kind not in tasks:

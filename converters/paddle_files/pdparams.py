@@ -24,6 +24,9 @@ from paddle2torch.model_zoo.errors import FileFormatError
 
 Array = npt.NDArray[Any]
 
+NESTED = ("state_dict", "model", "ema")
+"""Names under which training scripts put the network's tensors; the first that is there is taken."""
+
 STATIC_NAMES = "StructuredToParameterName@@"
 _BIG_TENSORS = "UnpackBigParamInfor@@"  # Paddle's spelling
 
@@ -36,12 +39,14 @@ class Checkpoint:
     alignment nor C order is promised (a Fortran-ordered array stays one). `bfloat16` names those whose uint16 values
     are bfloat16 bits: numpy has no such type. `static_names` maps structured to static names, as far as the file
     says. `extras` is what else a training script put beside the tensors (an epoch, a score), as plain Python data.
+    `notes` say what stood around the tensors and was taken off.
     """
 
     tensors: dict[str, Array]
     static_names: dict[str, str]
     bfloat16: frozenset[str]
     extras: dict[str, Any]
+    notes: tuple[str, ...] = ()
 
 
 def read_pdparams(path: str | os.PathLike[str]) -> Checkpoint:
@@ -57,6 +62,7 @@ def read_pdparams(path: str | os.PathLike[str]) -> Checkpoint:
     saved = Unpickler(data, path).load()
     if not isinstance(saved, dict):
         raise FileFormatError(f"{path}: holds a {_describe(saved)}, not a dictionary of named tensors")
+    saved, notes = _unnested(saved)
 
     static_names = _static_names(saved.pop(STATIC_NAMES, {}), path)
     slices = saved.pop(_BIG_TENSORS, {})
@@ -78,7 +84,24 @@ def read_pdparams(path: str | os.PathLike[str]) -> Checkpoint:
         raise FileFormatError(f"{path}: holds no tensors, only {_some(extras)}")
     # Paddle has no tensors of uint16, and numpy none of bfloat16.
     bfloat16 = frozenset(name for name, array in tensors.items() if array.dtype == np.uint16)
-    return Checkpoint(tensors, static_names, bfloat16, extras)
+    return Checkpoint(tensors, static_names, bfloat16, extras, notes)
+
+
+def _unnested(saved: dict[Any, Any]) -> tuple[dict[Any, Any], tuple[str, ...]]:
+    """The dictionary of the network's tensors, where a script put it into another beside an epoch and so on."""
+    if any(_is_tensor(value) for value in saved.values()):
+        return saved, ()
+    found = [key for key in NESTED if isinstance(saved.get(key), dict) and any(map(_is_tensor, saved[key].values()))]
+    if not found:
+        return saved, ()
+    left = f", left out {', '.join(map(repr, found[1:]))}" if found[1:] else ""
+    return dict(saved[found[0]]), (f"the file has its tensors inside {found[0]!r}: took them{left}",)
+
+
+def _is_tensor(value: object) -> bool:
+    return isinstance(value, np.ndarray) or (
+        isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], np.ndarray)
+    )
 
 
 def _refuse_other_formats(data: memoryview, path: str | os.PathLike[str]) -> None:

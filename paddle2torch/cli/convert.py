@@ -73,6 +73,7 @@ def info(name: str, as_json: bool) -> None:
     "--charset", type=PATH, help="The character set it was trained with: a file of one a line, or a bundled one."
 )
 @click.option("--use-space-char/--no-use-space-char", default=None, help="Whether a space follows the character set.")
+@click.option("--network", type=click.Choice(["Student", "Student2", "Teacher"]), help="Which one of a distillation.")
 @click.option(
     "--direction",
     type=click.Choice(["auto", "ltr", "rtl"]),

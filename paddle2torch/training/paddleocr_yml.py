@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import Any, TypeVar, cast
 
-from paddle2torch.converters.templates import Template, from_yml
+from paddle2torch.converters.templates import Template, distilled, from_yml
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.show import show, show_text
 from paddle2torch.model_zoo.strict_json import from_json, unknown_key
@@ -91,10 +91,16 @@ def translate(path: Path, *, pretrained: str | None) -> Translation:
     """Translate a training yml. Raises `ConfigError` for what would train differently here, `FileFormatError` for
     a file that is none.
     """
+    data = read_yaml(path)
+    if networks := distilled(data, path):
+        raise ConfigError(
+            f"{path}: distillation ({show_text(', '.join(map(str, networks)))}) is not trained here: what can be "
+            f"trained is one network, from the yml of that, or without --from by the official recipe"
+        )
     template = from_yml(path)
     if template.task not in ("rec", "det"):
         raise ConfigError(f"{path}: models of task {template.task!r} cannot be trained here, only rec and det")
-    reader = _Reader(read_yaml(path), str(path))
+    reader = _Reader(data, str(path))
     reader.at("Architecture.model_type", str)
     length = reader.at("Global.max_text_length", int, 25)
     settings = Settings(

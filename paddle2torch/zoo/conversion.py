@@ -66,6 +66,7 @@ def convert(
     as_program: bool = False,
     named_only: bool = False,
     direction: Literal["auto", "ltr", "rtl"] = "auto",
+    network: str | None = None,
 ) -> Conversion:
     """Convert Paddle or ONNX files to PyTorch.
 
@@ -86,6 +87,7 @@ def convert(
         as_program: take the exported program as it is, operation by operation, also where its network is known here.
         direction: in which a recogniser's lines are read: from the left ("ltr"), from the right ("rtl"), or as the
             letters of its set say ("auto").
+        network: which network of a distillation: "Student" (without it, too), "Student2", "Teacher".
         named_only: refuse a program of a network that is not known here, in place of taking it as it is.
 
     An export that is none of the networks known here is converted as a program: a plain module, which
@@ -114,12 +116,14 @@ def convert(
     path = obtained.path
     if as_program:
         return _convert_program(name, path, obtained.origin, place, _source_notes(obtained, True))
-    template = _template(card, path, config, charset, use_space_char)
+    template = _template(card, path, config, charset, use_space_char, network)
     if direction != "auto":
         template = replace(template or Template("", "the command line"), direction=direction)
     try:
-        read = convert_transformers if is_transformers(path) else convert_files
-        converted = read(path, template, name=name, source=obtained.origin)
+        if is_transformers(path):
+            converted = convert_transformers(path, template, name=name, source=obtained.origin)
+        else:
+            converted = convert_files(path, template, name=name, source=obtained.origin, network=network)
     except CharsetError:
         raise  # the network is known
     except (ConversionError, FileFormatError) as error:
@@ -188,6 +192,7 @@ def _template(
     config: str | Path | None,
     charset: str | Path | None,
     use_space_char: bool | None,
+    network: str | None,
 ) -> Template | None:
     """What is known before the tensors are read: the yml over the export's own over the card.
 
@@ -195,7 +200,7 @@ def _template(
     """
     known: list[Template] = []
     if config is not None:
-        known.append(templates.from_yml(Path(config), charset_given=charset is not None))
+        known.append(templates.from_yml(Path(config), charset_given=charset is not None, network=network))
     beside = (path if path.is_dir() else path.parent) / "inference.yml"
     exported = path.suffix != ".pdparams" if path.suffix != ".onnx" else path.name == "inference.onnx"
     if config is None and exported and file_in(beside.parent, beside.name).is_file():

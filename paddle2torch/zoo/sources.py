@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 from paddle2torch.atomic import land_folder, repair_folder
 from paddle2torch.cache import cache_dir, one_at_a_time
 from paddle2torch.converters.onnx_files.model import read_onnx
+from paddle2torch.converters.paddle_files.exports import find_export
 from paddle2torch.converters.paddle_files.files import sha256_of
 from paddle2torch.converters.transformers import FILES, is_transformers
 from paddle2torch.model_zoo.cards import Card, HubSource, Source, UrlSource, WheelSource
@@ -153,9 +154,18 @@ def _local(path: Path) -> Obtained:
         raise ConfigError(
             f"{path} holds the optimiser's state; the weights are in {path.with_suffix('.pdparams').name}"
         )
+    if path.suffix == ".pdema":
+        raise ConfigError(
+            f"{path} holds running sums, for PaddleOCR to resume from; the averaged weights are in "
+            f"{path.with_suffix('.pdparams').name}"
+        )
     if path.suffix == ".onnx":
         digests = {file.name: sha256_of(file) for file in (path, *read_onnx(path).external_files)}
         return Obtained(path, "inference", f"local file {path}", None, digests)
+    if path.suffix in (".pdmodel", ".pdiparams") or (
+        path.suffix == ".json" and path.with_suffix(".pdiparams").exists()
+    ):
+        return _renamed_export(path)
     if path.suffix != ".pdparams":
         raise ConfigError(
             f"{path} is neither a .pdparams, nor a .onnx, nor a .tar, nor a file of an export "
@@ -165,12 +175,21 @@ def _local(path: Path) -> Obtained:
     return Obtained(path, "training", f"local file {path}", None, {path.name: sha256_of(path)})
 
 
+def _renamed_export(path: Path) -> Obtained:
+    """An export whose files are not called `inference.*`."""
+    program, parameters = find_export(path)
+    digests = {file.name: sha256_of(file) for file in (program, parameters)}
+    return Obtained(program, "inference", f"local file {program}", None, digests)
+
+
 def _local_folder(folder: Path, form: SourceForm | None = None) -> Obtained:
     names = [entry.name for entry in folder.iterdir() if entry.is_file()]
     if form is None and is_transformers(folder):
         digests = {name: sha256_of(folder / name) for name in FILES if name in names}
         return Obtained(folder, "training", f"local folder {folder}", None, digests)
     form = form or _form_of(names, str(folder))
+    if form == "inference" and PARAMETERS_NAME not in names:
+        return _renamed_export(folder)
     return _obtained(folder, _choose(names, form, str(folder)), form, f"local folder {folder}")
 
 
