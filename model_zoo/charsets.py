@@ -5,6 +5,7 @@ The bundled ones lie in `charsets/` beside this module, byte for byte PaddleOCR'
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import unicodedata
 from collections.abc import Sequence
@@ -26,9 +27,9 @@ MOST_BYTES = 4 << 20
 def read_charset(path: Path) -> tuple[str, ...]:
     """The characters of a file, one a line, in the order of the classes they stand for.
 
-    Only the line's end is removed: the last line of `en_dict.txt` is a space, and stripping it moves every class
-    after it by one. An empty line is kept too (PaddleOCR makes a class of it). The space that `use_space_char`
-    appends is not in the file and not added here.
+    Only the line's end is removed, and a byte order mark before the first (Windows' editors write one): the last line
+    of `en_dict.txt` is a space, and stripping it moves every class after it by one. An empty line is kept, as
+    PaddleOCR makes a class of it. The space that `use_space_char` appends is not in the file and not added here.
 
     Raises `ConfigError` where there is no such file, `FileFormatError` where it is not UTF-8, has no line, or has
     control characters or whole texts in its lines.
@@ -42,7 +43,7 @@ def read_charset(path: Path) -> tuple[str, ...]:
         raise ConfigError(f"the character set {error}") from None
     try:
         # Split at \n alone, as PaddleOCR does: str.splitlines also splits at characters that sets contain.
-        lines = content.decode("utf-8").split("\n")
+        lines = content.removeprefix(codecs.BOM_UTF8).decode("utf-8").split("\n")
     except UnicodeDecodeError as error:
         raise FileFormatError(
             f"{path}: byte {error.start} is not UTF-8; a character set is a UTF-8 text file with one character a line"

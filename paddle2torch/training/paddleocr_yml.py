@@ -226,7 +226,7 @@ def _split(reader: _Reader, name: str) -> SplitSettings:
         "ratio_list": shares if isinstance(shares, list) else [shares if shares is not None else 1.0],
         "delimiter": reader.at(f"{path}.delimiter", str, "\t"),
         "ext_op_transform_idx": reader.at(f"{path}.ext_op_transform_idx", int, 1 if kind == "LMDBDataSet" else 2),
-        "transforms": reader.raw(f"{path}.transforms") or [],
+        "transforms": _named_labels(reader.sections(f"{path}.transforms")),
     }
     dataset = from_json(DatasetSettings, data, f"{reader.where}: {path}")
     loader = LoaderSettings(
@@ -236,6 +236,20 @@ def _split(reader: _Reader, name: str) -> SplitSettings:
         reader.at(f"{name}.loader.num_workers", int, 4),
     )
     return SplitSettings(dataset, loader, _sampler(reader, name))
+
+
+def _named_labels(transforms: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The transforms; what CTCLabelEncode makes is `label` in settings where it stands alone, and `label_ctc` here."""
+    if not any("CTCLabelEncode" in transform for transform in transforms):
+        return transforms
+    named = []
+    for transform in transforms:
+        keys = (transform.get("KeepKeys") or {}).get("keep_keys")
+        if isinstance(keys, list):
+            renamed = ["label_ctc" if key == "label" else key for key in keys]
+            transform = {**transform, "KeepKeys": {**transform["KeepKeys"], "keep_keys": renamed}}
+        named.append(transform)
+    return named
 
 
 def _sampler(reader: _Reader, name: str) -> MultiScaleSampler | None:
@@ -255,7 +269,9 @@ def _sampler(reader: _Reader, name: str) -> MultiScaleSampler | None:
 
 
 def _rec_loss(reader: _Reader) -> RecLossSettings:
-    reader.only("Loss.name", "MultiLoss")
+    reader.only("Loss.name", "MultiLoss", "CTCLoss")
+    if reader.raw("Loss.name") == "CTCLoss":
+        return RecLossSettings(1.0, 0.0, reader.at("Loss.use_focal_loss", bool, False))
     parts: dict[str, dict[str, Any]] = {}
     for entry in reader.sections("Loss.loss_config_list"):
         for name, options in entry.items():

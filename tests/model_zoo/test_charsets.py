@@ -33,6 +33,13 @@ def test_the_chinese_set() -> None:
     assert (characters[0], characters[-1]) == ("'", "懮")
 
 
+def test_sets_as_people_save_them(tmp_path: Path) -> None:
+    """A byte order mark and Windows' line ends go; repeated, empty, combined and spaced lines are classes in Paddle."""
+    path = tmp_path / "set.txt"
+    path.write_bytes("\ufeffa\r\n\r\na\r\ne\u0301\r\n \r\n\ufeff\r\n".encode())
+    assert read_charset(path) == ("a", "", "a", "e\u0301", " ", "\ufeff")
+
+
 BUNDLED = sorted(path.name for path in PUBLISHED.glob("*.txt"))
 
 

@@ -240,6 +240,29 @@ def test_the_recipe_is_the_official_ymls(tmp_path: Path, official_rec: dict[str,
     assert translation.settings.optimizer == OptimizerSettings(5e-4, l2=3e-5, fc_decay=1e-5)
 
 
+def test_a_yml_with_the_ctc_loss_alone_is_taken(tmp_path: Path, official_rec: dict[str, Any]) -> None:
+    """As those of v2 and of own recognisers: one head, whose labels are called `label`."""
+    official_rec["Loss"] = {"name": "CTCLoss", "use_focal_loss": True}
+    heads = official_rec["Architecture"]["Head"]["head_list"]
+    del heads[1]
+    heads[0]["CTCHead"]["Neck"] = {**heads[0]["CTCHead"]["Neck"], "use_guide": False}
+    keep = {"KeepKeys": {"keep_keys": ["image", "label", "length"]}}
+    for split in ("Train", "Eval"):
+        transforms = official_rec[split]["dataset"]["transforms"]
+        official_rec[split]["dataset"]["transforms"] = [
+            keep if "KeepKeys" in step else {"CTCLabelEncode": None} if "MultiLabelEncode" in step else step
+            for step in transforms
+        ]
+    translation = translate(write_yml(tmp_path, official_rec), pretrained=None)
+    assert translation.settings.loss == RecLossSettings(1.0, 0.0, use_focal_loss=True)
+    assert translation.settings.data.train.dataset.transforms[-1].options["keep_keys"] == [
+        "image",
+        "label_ctc",
+        "length",
+    ]
+    check_fit(translation.settings, replace(translation.template, name="own").config())
+
+
 def test_every_key_is_used_or_named(tmp_path: Path, official_rec: dict[str, Any]) -> None:
     translation = translate(write_yml(tmp_path, official_rec), pretrained=None)
     assert translation.left_out["Global.profile"] == UNKNOWN
