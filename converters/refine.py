@@ -95,9 +95,9 @@ def _of_the_form(hint: Architecture, steps: Sequence[Step]) -> Architecture:
             return replace(hint, backbone=_with(hint.backbone, keep_branches=True))
     if hint.head.name in ("DBHead", "PFHeadLocal"):
         transposed = [index for index, step in enumerate(steps) if step.kind == "conv_transpose"] or [0]
-        first = max((index for index, step in enumerate(steps[: transposed[0]]) if step.kind == "conv"), default=0)
+        conv = max((index for index, step in enumerate(steps[: transposed[0]]) if step.kind == "conv"), default=0)
         # To the last one: other exporters fold the norms behind convolutions, and leave those behind their transposes.
-        folded = all(step.kind != "batch_norm" for step in steps[first : transposed[-1]])
+        folded = all(step.kind != "batch_norm" for step in steps[conv : transposed[-1]])
         if folded != hint.head.options.get("fold_norms", False):
             return replace(hint, head=_with(hint.head, fold_norms=folded))
     return hint
