@@ -140,25 +140,28 @@ def _convert_program(
 ) -> Converted:
     """The network that `program` is, with its parameters; those named in `bfloat16` are bits as uint16."""
     steps_of(program)  # what no network here has is said once, not for each of them
-    failures: list[tuple[float, str]] = []
+    failures: list[tuple[bool, float, str]] = []
     behind: list[Architecture] = []
     known = candidates(template)
     position = 0
     while position < len(known):
         hint = known[position]
         position += 1
+        same_layers = False
         try:
             architecture = refine(hint, program, None if template is None else template.preprocess)
+            same_layers = True
             unnamed = _with_any_characters(template, architecture)
             config = _config(name, architecture, unnamed, path, KINDS[program.format], source, "fused")
             alignment = align(program, config, str(path))
         except (ConversionError, ConfigError) as error:
             if isinstance(error, ConfigError) and not _may_mix(template):
                 raise
-            failures.append((error.share if isinstance(error, AlignmentError) else 0.0, f"{hint.say()}: {error}"))
+            share = error.share if isinstance(error, AlignmentError) else 0.0
+            failures.append((same_layers, share, f"{hint.say()}: {error}"))
             if isinstance(error, AlignmentError) and error.has_backbone:
                 behind.append(hint)
-            if position == len(known) and _may_mix(template):
+            if position == len(known) and _may_mix(template) and not any(same for same, _, _ in failures):
                 # None of the official ones; but its backbone may be one of theirs, with another's neck and head.
                 known += _mixed(behind, known)
                 behind = []
@@ -217,11 +220,11 @@ def _check_types(tensors: Mapping[str, np.ndarray], bfloat16: frozenset[str], pa
         )
 
 
-def _said(failures: Sequence[tuple[float, str]], path: Path) -> str:
+def _said(failures: Sequence[tuple[bool, float, str]], path: Path) -> str:
     """Why no candidate is the program: the nearest one's reason; all of them would fill the screen."""
     if not failures:
         return f"{path}: no network to compare with"
-    share, reason = max(failures, key=lambda failure: failure[0])
+    _, share, reason = max(failures, key=lambda failure: failure[:2])
     if len(failures) == 1:
         return f"as {reason}"
     nearest = f"the nearest, {share:.0%} of whose layers match, is {reason}" if share else f"one of them: {reason}"
