@@ -149,7 +149,7 @@ def _convert_program(
         position += 1
         same_layers = False
         try:
-            architecture = refine(hint, program, None if template is None else template.preprocess)
+            architecture = refine(hint, program, None if template is None else template.preprocess, str(path))
             same_layers = True
             unnamed = _with_any_characters(template, architecture)
             config = _config(name, architecture, unnamed, path, KINDS[program.format], source, "fused")

@@ -32,12 +32,15 @@ def any_characters(classes: int) -> Charset:
 
 
 def refine(
-    hint: Architecture, program: Program, preprocess: RecPreprocess | DetPreprocess | ClsPreprocess | None = None
+    hint: Architecture,
+    program: Program,
+    preprocess: RecPreprocess | DetPreprocess | ClsPreprocess | None = None,
+    source: str = "the program",
 ) -> Architecture:
     """`hint` with the sizes that the program's layers have, and as many blocks where their number is an option.
 
-    The alignment proves or refutes the result. Raises `AlignmentError` for a program of other layers, `ConfigError`
-    for a `hint` that makes no network.
+    The alignment proves or refutes the result. Raises `AlignmentError`, led by `source`, for a program of other layers,
+    `ConfigError` for a `hint` that makes no network.
     """
     steps = steps_of(program)
     hint = _with_classes(_of_the_form(hint, steps), program)
@@ -47,7 +50,7 @@ def refine(
     if surplus:
         hint = _deeper(hint, fused, surplus // 2)
         fused = _on_meta(_config(hint, preprocess))
-    shapes = _training_shapes(fused, fused_shapes(program, fused.config, "the program"))
+    shapes = _training_shapes(fused, fused_shapes(program, fused.config, source))
     try:
         return Architecture(
             _read("backbone", hint.backbone, shapes),
