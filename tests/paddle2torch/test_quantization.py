@@ -387,7 +387,8 @@ def test_no_hook_is_left(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RuntimeError, match="midst"):
         quantize(folder, LINES[:2])
     assert len(made) == 2
-    assert min(calls) > 0
+    assert min(calls[:2]) > 0  # while measuring; afterwards each image is tried alone, without
+    assert not any(calls[2:])
     assert not any(module._forward_hooks or module._forward_pre_hooks for net in made for module in net.modules())
 
 
