@@ -14,7 +14,7 @@ def leaves(path: str, value: Any) -> Iterator[tuple[str, Tensor]]:
     """(path, tensor) of every tensor in a layer's output; of one in a container the path is `layer/key`."""
     if isinstance(value, Tensor):
         yield path, value
-    else:
+    elif isinstance(value, (dict, list, tuple)):  # beside tensors a layer may return sizes
         items = value.items() if isinstance(value, dict) else enumerate(value)
         for key, item in items:
             yield from leaves(f"{path}/{key}", item)
