@@ -65,7 +65,7 @@ class LayerResult:
     @property
     def local_tolerance(self) -> float:
         """Rounding piles up in a module of several layers, and in Paddle's pooling, even from Paddle's own input."""
-        return LOCAL_TOLERANCE if self.leaf else ACCUMULATED_TOLERANCE
+        return LOCAL_TOLERANCE if self.leaf else self.accumulated_tolerance
 
     @property
     def holds_locally(self) -> bool:
