@@ -14,7 +14,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from paddle2torch.model_zoo.layers import BatchNorm2d, BatchNormHardswish, BatchNormReLU
+from paddle2torch.model_zoo.layers import BatchNorm1d, BatchNorm2d, BatchNormHardswish, BatchNormReLU
 
 
 def world_size() -> int:
@@ -59,6 +59,14 @@ class SyncBatchNorm2d(BatchNorm2d):
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(var, self.momentum)
         return _Normalise.apply(x, self.weight, self.bias, mean, var, counts.sum(), self.eps)
+
+
+class SyncBatchNorm1d(SyncBatchNorm2d, BatchNorm1d):
+    """`BatchNorm1d` over the batches of all processes together."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: float (N, C, T); returns the same shape."""
+        return SyncBatchNorm2d.forward(self, x.unsqueeze(-1)).squeeze(-1)
 
 
 class SyncBatchNormReLU(SyncBatchNorm2d, BatchNormReLU):
@@ -106,6 +114,7 @@ class _Normalise(torch.autograd.Function):
 
 SYNCHRONISED: dict[type[nn.Module], type[SyncBatchNorm2d]] = {
     BatchNorm2d: SyncBatchNorm2d,
+    BatchNorm1d: SyncBatchNorm1d,
     BatchNormReLU: SyncBatchNormReLU,
     BatchNormHardswish: SyncBatchNormHardswish,
 }

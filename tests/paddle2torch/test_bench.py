@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from reference import record
 from small_models import fill, small_config
 
 from paddle2torch.bench import processes as bench
 from paddle2torch.bench.processes import BenchError, ConversionBench, Measurement, run_in_turns
 from paddle2torch.cli import main
-from paddle2torch.model_zoo.network import build_model
+from paddle2torch.model_zoo.network import build_model, fuse
 from paddle2torch.parity.golden import OUTPUT, Golden, save_golden
 from paddle2torch.zoo.folder import save_model
 
@@ -48,11 +49,21 @@ def golden(folder: Path) -> Path:
     from paddle2torch import load_pretrained
 
     x = np.random.default_rng(0).random((1, 3, 48, 64), np.float32)
-    with torch.inference_mode():
-        output = load_pretrained(folder)(torch.from_numpy(x)).numpy()
-    values = {OUTPUT: output.ravel()}
+    network = fuse(load_pretrained(folder))
+    with torch.inference_mode(), record(network) as layers:
+        output = network(torch.from_numpy(x))
+    first = "backbone.conv1.conv"
+    found = {first: layers[first].numpy(), OUTPUT: output.numpy()}
     path = folder.parent / "own.golden.safetensors"
-    save_golden(Golden("", "fused", "3", {}, x, values, {OUTPUT: output.shape}, {OUTPUT: float(output.max())}), path)
+    save_golden(
+        Golden(
+            *("", "fused", "3", {}, x),
+            {name: values.ravel() for name, values in found.items()},
+            {name: values.shape for name, values in found.items()},
+            {name: float(np.abs(values).max()) for name, values in found.items()},
+        ),
+        path,
+    )
     return path
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import paddle2torch.model_zoo.network  # noqa: F401 - with it every layer is known
-from paddle2torch.model_zoo.layers import BatchNorm2d
+from paddle2torch.model_zoo.layers import BatchNorm1d, BatchNorm2d
 from paddle2torch.training.distributed import SYNCHRONISED, SyncBatchNorm2d, synchronise_batch_norm
 
 
@@ -31,6 +31,7 @@ def test_every_normalisation_can_be_synchronised() -> None:
 @pytest.mark.parametrize("kind", list(SYNCHRONISED), ids=lambda kind: kind.__name__)
 def test_alone_it_is_the_layer_itself(kind: type[BatchNorm2d], training: bool) -> None:
     x = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    x = x.flatten(2) if issubclass(kind, BatchNorm1d) else x
     plain, network = kind(3), nn.Sequential(kind(3))
     synchronise_batch_norm(network)
     assert type(network[0]) is SYNCHRONISED[kind]

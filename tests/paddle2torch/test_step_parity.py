@@ -55,6 +55,7 @@ class Case:
     noise: float
     drift: float
     ema_decay: float | None = None
+    five_steps_in: torch.dtype = torch.float32
 
 
 CASES = {
@@ -65,7 +66,9 @@ CASES = {
         RecLossSettings(),
         OptimizerSettings(5e-4, l2=3e-5, fc_decay=1e-5),
         noise=3e-3,
-        drift=2e-2,
+        # In float32 our own five steps end 2.5 % apart by the order of sums; in float64 they are Paddle's to 1.4e-3.
+        drift=3e-3,
+        five_steps_in=torch.float64,
     ),
     "det": Case(
         "ch_PP-OCRv4_det",
@@ -209,10 +212,10 @@ def test_one_step_in_float64_is_paddles(reference: Reference) -> None:
     assert moved > 0.4 * sum(min(array.size, 64) for array, known, _ in gradients.values() if known)
 
 
-def test_five_steps_in_float32_go_where_paddle_goes(reference: Reference) -> None:
+def test_five_steps_go_where_paddle_goes(reference: Reference) -> None:
     """The losses of five steps, the statistics after them, and how far the parameters are from Paddle's."""
     case, arrays = reference.case, reference.arrays
-    network, batch = reference.network(torch.float32), reference.batch(torch.float32)
+    network, batch = reference.network(case.five_steps_in), reference.batch(case.five_steps_in)
     optimizer = build_optimizer(network, case.optimizer)
     set_rate(optimizer, case.optimizer.lr)
     average = None if case.ema_decay is None else MovingAverage(network, case.ema_decay)
