@@ -226,6 +226,8 @@ def main() -> None:
     os.environ |= {
         "PADDLE2TORCH_HOME": str(sandbox / "home"),
         "TMPDIR": str(sandbox / "tmp"),
+        # PyTorch makes it when its compiler is first imported (to count multiply-adds), from a name it knew before.
+        "TORCHINDUCTOR_CACHE_DIR": str(sandbox / "tmp" / "torchinductor"),
         "HF_HUB_OFFLINE": "0",
         "HF_HOME": str(sandbox / "home" / "hf"),
         "HF_HUB_DISABLE_TELEMETRY": "1",
