@@ -159,9 +159,11 @@ def test_our_own_onnx_comes_back_as_the_model(left: Left, tmp_path: Path) -> Non
     after = load_model(conversion.folder)
     assert (after.config.charset, after.config.preprocess) == (before.config.charset, before.config.preprocess)
     assert after.config.with_form("training").head.options["ctc"] == before.config.head.options["ctc"]
+    # As an export is held: the exporter folded the normalisations in float32, which rounds as any other order does.
+    again = served(after)
     with torch.inference_mode():
-        for image in example_images(before.config):
-            assert float((fuse(before)(image) - after(image)).abs().max()) < 1e-6
+        checks = compare(served(before), lambda x: again(x).numpy(), example_images(before.config), "what came back")
+    assert len(checks) == 5
 
 
 def test_train_fuse_export_and_the_same_texts_everywhere(left: Left, tmp_path: Path) -> None:
