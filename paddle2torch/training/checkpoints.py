@@ -95,8 +95,8 @@ def save_checkpoint(
         state = average.state_dict(network)
     size = sum(tensor.numel() * tensor.element_size() for tensor in (*tensors.values(), *state.values()))
     with land_folder(folder, overwrite=True, size=size) as temporary:
-        write_state(temporary / WEIGHTS_NAME, _on_cpu(state), metadata(config))
-        write_state(temporary / STATE_NAME, _on_cpu(tensors), {"progress": json.dumps(to_json(progress))})
+        write_state(temporary / WEIGHTS_NAME, on_cpu(state), metadata(config))
+        write_state(temporary / STATE_NAME, on_cpu(tensors), {"progress": json.dumps(to_json(progress))})
         (temporary / CONFIG_NAME).write_text(config.dumps(), encoding="utf-8")
 
 
@@ -171,7 +171,8 @@ def _flat(data: Any, prefix: str = "") -> dict[str, Any]:
     return {key: value for name, item in data.items() for key, value in _flat(item, f"{prefix}{name}.").items()}
 
 
-def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors without gradients, where files are written from."""
     return {key: tensor.detach().cpu() for key, tensor in tensors.items()}
 
 

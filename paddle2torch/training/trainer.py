@@ -36,6 +36,7 @@ from paddle2torch.training.checkpoints import (
     Progress,
     changed_settings,
     load_checkpoint,
+    on_cpu,
     random_state,
     save_checkpoint,
 )
@@ -350,7 +351,7 @@ def evaluate_and_keep(run: Run) -> None:
     if kept:
         run.progress = replace(run.progress, best=value, best_step=run.progress.step)
         if run.accelerator.is_main_process:
-            save_model(run.folder / BEST, run.config, _on_cpu(reader.state_dict()), overwrite=True)
+            save_model(run.folder / BEST, run.config, on_cpu(reader.state_dict()), overwrite=True)
     run.log.evaluation(run.progress.step, metrics, best=kept)
 
 
@@ -596,10 +597,6 @@ def _to_device(batch: Batch, device: torch.device) -> dict[str, Tensor]:
     moved = {key: value.to(device, non_blocking=True) for key, value in batch.items()}
     moved["image"] = moved["image"].contiguous(memory_format=torch.channels_last)
     return moved
-
-
-def _on_cpu(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {key: tensor.detach().cpu() for key, tensor in state.items()}
 
 
 def _refuse_broken(network: Network, progress: Progress) -> None:
