@@ -12,6 +12,7 @@ import numpy as np
 import program_cases
 import pytest
 import torch
+from material import SHARED, TESTS
 from torch import nn
 
 from paddle2torch import load_pretrained, verify
@@ -21,7 +22,7 @@ from paddle2torch.model_zoo.errors import ConfigError, FileFormatError, Paddle2T
 from paddle2torch.model_zoo.programs.network import Program
 from paddle2torch.zoo.conversion import convert
 
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "programs"
+PROGRAMS = SHARED / "programs"
 THEMES = (
     "activation arithmetic boxes control convolution indexing linear networks pooling reduction resizing shape sorting"
 )
@@ -38,11 +39,11 @@ def test_a_program_of_no_known_network_computes_what_paddle_computed(name: str, 
     program_cases.check_case(program_cases.GOLDENS / name, tmp_path / "model")
 
 
-@pytest.mark.parametrize("name", program_cases.names(SHARED) or ["none here"])
+@pytest.mark.parametrize("name", program_cases.names(PROGRAMS) or ["none here"])
 def test_the_programs_beside_the_repository_compute_what_paddle_computed(name: str, tmp_path: Path) -> None:
-    if not (SHARED / name).is_dir():
+    if not (PROGRAMS / name).is_dir():
         pytest.skip("../shared/programs is not here")
-    program_cases.check_case(SHARED / name, tmp_path / "model")
+    program_cases.check_case(PROGRAMS / name, tmp_path / "model")
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,7 @@ def exported_now(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if importlib.util.find_spec("paddle") is None:
         pytest.skip("paddlepaddle is not installed")
     folder = tmp_path_factory.mktemp("tiny")
-    script = Path(__file__).resolve().parents[1] / "tiny_programs.py"
+    script = TESTS / "tiny_programs.py"
     done = subprocess.run([sys.executable, script, folder], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     return folder

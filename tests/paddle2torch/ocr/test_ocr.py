@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from material import TESTS
 from PIL import Image
 from torch import Tensor, nn
 
@@ -503,7 +504,7 @@ def test_pages_are_read_as_by_paddleocr(lang: str, real: dict[str, Path], shared
 
 
 def test_our_own_page_is_read_by_the_real_networks(real: dict[str, Path]) -> None:
-    page = np.load(Path(__file__).with_name("detection_golden.npz"), allow_pickle=False)["page"]
+    page = np.load(TESTS / "paddle2torch" / "tasks" / "detection_golden.npz", allow_pickle=False)["page"]
     found = [line.text for line in OCR(det=real["det"], rec=real["en"], cls=real["cls"])(page)]
     # The recogniser made of the Chinese one leaves out some spaces.
     assert [text.replace(" ", "") for text in found] == [
