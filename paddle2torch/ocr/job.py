@@ -11,16 +11,10 @@ import cv2
 
 from paddle2torch.atomic import land_file
 from paddle2torch.model_zoo.errors import ConfigError
-from paddle2torch.ocr.formats import (
-    PageText,
-    append_pages,
-    document_paths,
-    finished_pages,
-    write_documents,
-    write_stream,
-)
+from paddle2torch.ocr.formats import append_pages, document_paths, finished_pages, write_documents, write_stream
 from paddle2torch.ocr.pages import Failure, find_sources, read_pages
 from paddle2torch.ocr.pipeline import MUCH_SMALLER, OCR
+from paddle2torch.ocr.results import PageText
 from paddle2torch.ocr.visualize import visualize
 from paddle2torch.tasks.failures import what_went_wrong
 

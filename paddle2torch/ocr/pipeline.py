@@ -24,8 +24,8 @@ from paddle2torch.model_zoo.cards import find_card
 from paddle2torch.model_zoo.config import DBPostprocess, DetPreprocess, ModelConfig, RecPreprocess
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.strict_json import unknown_key
-from paddle2torch.ocr.formats import PageText, TextLine, TextWord
 from paddle2torch.ocr.pages import Failure, Page, failure_of, find_sources, read_pages
+from paddle2torch.ocr.results import PageText, TextLine, TextWord
 from paddle2torch.tasks.detection import Box, Detector
 from paddle2torch.tasks.geometry import Crop, Points, crop_polygon, crop_quad, order_clockwise, turn_points
 from paddle2torch.tasks.images import BGRImage, ImageSource, load_image

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from paddle2torch.model_zoo.errors import ConfigError
-from paddle2torch.ocr.formats import PageText, TextLine
+from paddle2torch.ocr.results import PageText, TextLine
 from paddle2torch.tasks.geometry import min_area_quad
 from paddle2torch.tasks.images import BGRImage
 

@@ -17,9 +17,6 @@ from paddle2torch.ocr.formats import (
     FORMATS,
     SUFFIXES,
     TSV_COLUMNS,
-    PageText,
-    TextLine,
-    TextWord,
     append_pages,
     document_paths,
     finished_pages,
@@ -27,6 +24,7 @@ from paddle2torch.ocr.formats import (
     write_stream,
 )
 from paddle2torch.ocr.pages import Failure
+from paddle2torch.ocr.results import PageText, TextLine, TextWord
 
 HOSTILE = "<b a='1' c=\"2\">&\t\n\x00\x1b\ufffe\U0001f600</b>"
 

@@ -32,10 +32,11 @@ from paddle2torch.model_zoo.config import (
     RecPreprocess,
 )
 from paddle2torch.model_zoo.errors import ConfigError
-from paddle2torch.ocr.formats import PageText, append_pages, finished_pages
+from paddle2torch.ocr.formats import append_pages, finished_pages
 from paddle2torch.ocr.lines import read_lines
 from paddle2torch.ocr.pages import Failure, Page, find_sources, read_pages
 from paddle2torch.ocr.pipeline import OCR
+from paddle2torch.ocr.results import PageText
 from paddle2torch.tasks.detection import DetectionError
 from paddle2torch.tasks.geometry import turn_points
 from paddle2torch.tasks.images import BGRImage, ImageError

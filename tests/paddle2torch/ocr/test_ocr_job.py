@@ -16,9 +16,10 @@ from click.testing import CliRunner
 from paddle2torch import cli
 from paddle2torch.atomic import WriteError
 from paddle2torch.model_zoo.errors import ConfigError, FileFormatError, Paddle2TorchError
-from paddle2torch.ocr.formats import PageText, TextLine, TextWord, append_pages
+from paddle2torch.ocr.formats import append_pages
 from paddle2torch.ocr.job import run_job
 from paddle2torch.ocr.pages import Failure, Page, read_pages
+from paddle2torch.ocr.results import PageText, TextLine, TextWord
 
 BOX = np.array([[1, 1], [30, 1], [30, 12], [1, 12]], np.float32)
 

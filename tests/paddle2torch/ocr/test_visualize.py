@@ -11,7 +11,7 @@ from PIL import features
 
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.ocr import visualize as module
-from paddle2torch.ocr.formats import PageText, TextLine
+from paddle2torch.ocr.results import PageText, TextLine
 from paddle2torch.ocr.visualize import find_font, system_fonts, visualize
 from paddle2torch.tasks.geometry import Points
 
