@@ -11,9 +11,12 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 # Control characters, but not the line feed and tab; marks that turn the direction of what follows, but not those of
 # right-to-left text itself; other ends of lines.
@@ -71,13 +74,34 @@ def let_go_of_stdout() -> None:
         os.close(nothing)
 
 
-def print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    """Columns as wide as they need: no line is cut, so that the output can be searched and piped."""
-    header, *rows = [tuple(escape(str(cell), lines=False) for cell in row) for row in (header, *rows)]
-    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
-    for index, row in enumerate((header, *rows)):
-        text = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        echo(text, bold=index == 0)
+def table_of(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> Table:
+    """A table of whole cells, escaped, a line for each row; only its last column gives way to a narrow terminal.
+
+    right: names of columns whose cells end below each other.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    lines = [[Text(escape(cell, lines=False), no_wrap=True, overflow="ellipsis") for cell in row] for row in rows]
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for index, name in enumerate(header):
+        last = index == len(header) - 1
+        width = 0 if last else max(len(name), *(line[index].cell_len for line in lines), 0)
+        table.add_column(Text(name), min_width=width, no_wrap=not last, justify="right" if name in right else "left")
+    for line in lines:
+        table.add_row(*line)
+    return table
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print columns as wide as they need: no line is cut, so that the output can be searched and piped."""
+    from rich.console import Console
+
+    console = Console(file=io.StringIO(), width=sys.maxsize, color_system=None)
+    with console.capture() as captured:
+        console.print(table_of(header, rows), crop=False)
+    for index, line in enumerate(captured.get().splitlines()):
+        echo(line.rstrip(), bold=index == 0)
 
 
 def print_json(data: Any) -> None:

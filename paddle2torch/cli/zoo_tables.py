@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from paddle2torch.cli.output import escape
+from paddle2torch.cli.output import escape, table_of
 from paddle2torch.model_zoo.config import CTCDecode
 from paddle2torch.model_zoo.languages import LANGUAGES
 from paddle2torch.zoo.models import OwnModel, ZooModel, languages_of
@@ -22,17 +22,11 @@ HEADER = ("name", "task", "version", "parameters", "here", "languages")
 
 def print_models(models: Sequence[ZooModel], console: Console, own: Sequence[OwnModel] = ()) -> None:
     """A table of models; languages are cut where the terminal ends."""
-    rows = [("name", "task", "vers.", "param.", "here", "languages"), *model_rows(models, own)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for index, row in enumerate(rows):
-        cells = (
-            cell.rjust(width) if i == 3 else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+    console.print(
+        table_of(
+            ("name", "task", "vers.", "param.", "here", "languages"), list(model_rows(models, own)), right=("param.",)
         )
-        line = Text(escape("  ".join(cells).rstrip(), lines=False), style="bold" if index == 0 else "", no_wrap=True)
-        # Whole names: they are what one types.
-        line.truncate(console.width, overflow="ellipsis")
-        console.print(line)
+    )
     here = sum(model.folder is not None for model in models)
     more = f", and {len(own)} of your own" if own else ""
     console.print(f"{len(models)} released models, {here} converted here{more}", style="dim")

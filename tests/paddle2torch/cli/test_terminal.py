@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from rich.cells import cell_len
 
 from paddle2torch.cli import main
 from paddle2torch.cli.output import Terminal, escape, print_json, print_table
@@ -34,6 +35,14 @@ def test_what_would_steer_a_terminal_is_shown_escaped(text: str, shown: str) -> 
 def test_a_cell_of_a_table_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     print_table(("name",), [("a\nb" + EVIL,)])
     assert capsys.readouterr().out == "name\na\\nb\\x1b]0;TITLE\\x07\n"
+
+
+def test_columns_are_below_each_other_where_characters_are_wide(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(("text", "score"), [("中文 [red]", "0.9"), ("long " * 60, "0.8"), ("u", "0.7")])
+    lines = capsys.readouterr().out.splitlines()
+    assert {cell_len(line.rpartition("0.")[0]) for line in lines[1:]} == {302}
+    assert lines[1].startswith("中文 [red]  ")
+    assert all(line == line.rstrip() for line in lines)
 
 
 def test_json_stays_json(capsys: pytest.CaptureFixture[str]) -> None:
