@@ -10,11 +10,11 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from paddle2torch.converters.align import steps_of
 from paddle2torch.converters.paddle_files import protobuf
 from paddle2torch.converters.paddle_files.files import map_file
 from paddle2torch.converters.paddle_files.pdiparams import read_tensor_desc, write_tensor_desc
 from paddle2torch.converters.paddle_files.program import Program
+from paddle2torch.converters.steps import steps_of
 from paddle2torch.model_zoo.errors import ConversionError
 
 Shapes = Mapping[str, tuple[int, ...]]

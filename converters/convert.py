@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from paddle2torch.converters.align import AlignmentError, align, steps_of
+from paddle2torch.converters.align import AlignmentError, align
 from paddle2torch.converters.architecture import (
     Architecture,
     infer,
@@ -27,6 +27,7 @@ from paddle2torch.converters.paddle_files.pdiparams import read_parameters
 from paddle2torch.converters.paddle_files.pdparams import read_pdparams
 from paddle2torch.converters.paddle_files.program import Program
 from paddle2torch.converters.refine import any_characters, refine
+from paddle2torch.converters.steps import steps_of
 from paddle2torch.converters.templates import Template, from_card, task_of
 from paddle2torch.model_zoo.cards import list_cards
 from paddle2torch.model_zoo.config import (

@@ -12,12 +12,14 @@ from typing import Any
 
 import torch
 
-from paddle2torch.converters.align import Step, fused_shapes, layer_kind, steps_of
+from paddle2torch.converters.align import fused_shapes
 from paddle2torch.converters.architecture import Architecture
 from paddle2torch.converters.characters import Charset
 from paddle2torch.converters.class_count import class_count
+from paddle2torch.converters.kinds import layer_kind
 from paddle2torch.converters.layout import layout_table
 from paddle2torch.converters.paddle_files.program import Program
+from paddle2torch.converters.steps import Step, steps_of
 from paddle2torch.converters.templates import Template, task_of
 from paddle2torch.model_zoo.config import ClsPreprocess, Component, DetPreprocess, ModelConfig, RecPreprocess
 from paddle2torch.model_zoo.errors import ConversionError

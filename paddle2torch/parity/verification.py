@@ -22,7 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from paddle2torch.assets import ASSETS
-from paddle2torch.converters.align import align, kind_of
+from paddle2torch.converters.align import align
+from paddle2torch.converters.kinds import kind_of
 from paddle2torch.converters.onnx_files.lowering import lower
 from paddle2torch.converters.onnx_files.model import read_onnx
 from paddle2torch.converters.paddle_files.exports import find_export, read_program

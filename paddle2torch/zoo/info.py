@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from paddle2torch.converters.align import layer_kind
+from paddle2torch.converters.kinds import layer_kind
 from paddle2torch.converters.templates import from_card
 from paddle2torch.model_zoo.cards import Card, Parameters, find_card
 from paddle2torch.model_zoo.config import ClsPreprocess, ModelConfig, RecPreprocess

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from paddle2torch.converters.align import steps_of
 from paddle2torch.converters.paddle_files.program import Operation, Program, Value
+from paddle2torch.converters.steps import steps_of
 from paddle2torch.model_zoo.errors import ConversionError
 
 

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from small_models import write_pdparams
 
-from paddle2torch.converters.align import steps_of
 from paddle2torch.converters.characters import Charset
 from paddle2torch.converters.convert import convert_checkpoint, convert_export
 from paddle2torch.converters.layout import layout_table, to_paddle
@@ -22,6 +21,7 @@ from paddle2torch.converters.paddle_files import protobuf
 from paddle2torch.converters.paddle_files.pdmodel import read_pdmodel
 from paddle2torch.converters.paddle_files.pir import read_pir
 from paddle2torch.converters.programs.legacy import read_legacy_graph
+from paddle2torch.converters.steps import steps_of
 from paddle2torch.converters.templates import Template
 from paddle2torch.model_zoo.errors import ConversionError, FileFormatError, Paddle2TorchError
 from paddle2torch.model_zoo.registry import count_items
