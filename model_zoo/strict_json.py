@@ -38,13 +38,13 @@ def unknown_key(key: str, known: typing.Iterable[str], where: str) -> ConfigErro
     return ConfigError(f"{where}: unknown key {show(key)}; {hint}")
 
 
-def read_json(path: str | os.PathLike[str], what: str = "settings file") -> Any:
+def read_json(path: str | os.PathLike[str], what: str = "settings file", at_most: int = MOST_BYTES) -> Any:
     """The JSON in the file at `path`, which is called `what` in messages.
 
-    Raises `Paddle2TorchError` where the file cannot be opened, `FileFormatError` where it has more than `MOST_BYTES`,
-    `ConfigError` where it is not JSON.
+    Raises `Paddle2TorchError` where the file cannot be opened, `FileFormatError` where it has more than `at_most`
+    bytes, `ConfigError` where it is not JSON.
     """
-    content = read_bounded(path, MOST_BYTES, what)
+    content = read_bounded(path, at_most, what)
     try:
         return decode_json(content.decode("utf-8"))
     except (ValueError, RecursionError) as error:
@@ -72,7 +72,7 @@ def _real(digits: str) -> float:
 
 
 def _no_number(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def within(settings: Any, **limits: tuple[float, float]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from paddle2torch.converters.architecture import Architecture
@@ -13,7 +12,7 @@ from paddle2torch.converters.onnx_files.model import read_onnx
 from paddle2torch.converters.templates import Template
 from paddle2torch.model_zoo.config import CONFIG_NAME, ClsPostprocess, CTCDecode, ModelConfig
 from paddle2torch.model_zoo.errors import FileFormatError
-from paddle2torch.model_zoo.strict_json import from_json
+from paddle2torch.model_zoo.strict_json import decode_json, from_json
 
 CHARACTERS = "character"
 """The key under which RapidOCR and paddle2onnx's users put the characters, one a line, or a classifier's labels."""
@@ -44,7 +43,7 @@ def _from_settings(text: str, path: Path) -> Template:
     """The template in the settings of the model that this file was exported from."""
     where = f"{path}: {CONFIG_NAME}"
     try:
-        data = json.loads(text)
+        data = decode_json(text)
     except (ValueError, RecursionError) as error:
         raise FileFormatError(f"{where} is not JSON: {error}") from None
     config: ModelConfig = from_json(ModelConfig, data, where)

@@ -169,7 +169,7 @@ class PirFile:
         return value
 
     def _refuse_constant(self, name: str) -> NoReturn:
-        raise ValueError(f"{name} is no JSON number")
+        raise ValueError(f"{name} is not a JSON number")
 
     def _kind(self, code: str) -> str:
         abbreviated, _, name = code.partition(".")

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from paddle2torch.model_zoo.errors import FileFormatError
+from paddle2torch.model_zoo.strict_json import decode_json
 
 GRAPH_NAME = "graph.json"
 GRAPH_FORMAT = "paddle2torch program"
@@ -241,7 +242,7 @@ def load_graph(text: str, where: str) -> Graph:
     if len(text) > GRAPH_BYTES_AT_MOST:
         raise FileFormatError(f"{where}: {len(text):,} bytes are too many for a program")
     try:
-        document = json.loads(text)
+        document = decode_json(text)
     except RecursionError:
         raise FileFormatError(f"{where}: is nested deeper than any program") from None
     except ValueError as error:

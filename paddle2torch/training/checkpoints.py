@@ -19,7 +19,7 @@ from paddle2torch.atomic import land_folder, repair_folder
 from paddle2torch.model_zoo.config import CONFIG_NAME, ModelConfig
 from paddle2torch.model_zoo.errors import ConfigError, FileFormatError
 from paddle2torch.model_zoo.names import file_in
-from paddle2torch.model_zoo.strict_json import from_json, to_json
+from paddle2torch.model_zoo.strict_json import decode_json, from_json, to_json
 from paddle2torch.training.optimisation import MovingAverage
 from paddle2torch.zoo.folder import WEIGHTS_NAME, metadata, read_state, write_state
 
@@ -122,8 +122,8 @@ def load_checkpoint(
     weights, _ = read_state(file_in(folder, WEIGHTS_NAME))
     tensors, header = read_state(path)
     try:
-        progress = from_json(Progress, json.loads(header["progress"]), f"{path}: progress")
-    except (KeyError, ValueError) as error:
+        progress = from_json(Progress, decode_json(header["progress"]), f"{path}: progress")
+    except (KeyError, ValueError, RecursionError) as error:
         raise FileFormatError(f"{path} does not say how far training had come: {error}") from None
     if progress.processes != processes:
         raise ConfigError(
@@ -157,7 +157,7 @@ def load_checkpoint(
 
 def changed_settings(before: str, now: str) -> list[str]:
     """Where two texts of `config.json` differ, as `optimizer.lr: 0.001, was 0.0005`."""
-    old, new = _flat(json.loads(before)), _flat(json.loads(now))
+    old, new = _flat(decode_json(before)), _flat(decode_json(now))
     return [
         f"{key}: {new.get(key)!r}, was {old.get(key)!r}"
         for key in sorted(old.keys() | new.keys())

@@ -12,10 +12,8 @@ import json
 import os
 import re
 import shutil
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from email.utils import mktime_tz, parsedate_tz
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -24,22 +22,19 @@ import requests
 import urllib3
 
 from paddle2torch.atomic import disk_full
-from paddle2torch.model_zoo.errors import ConfigError, SourceError
-from paddle2torch.model_zoo.strict_json import from_json, to_json
+from paddle2torch.model_zoo.errors import Paddle2TorchError, SourceError
+from paddle2torch.model_zoo.strict_json import from_json, read_json, to_json
 from paddle2torch.zoo.connections import Watch, watched_session
+from paddle2torch.zoo.retry import ATTEMPTS, PASSING, retry
 
 MAX_BYTES = 2 * 1024**3
-ATTEMPTS = 5
 CONNECT_SECONDS, READ_SECONDS = 10.0, 30.0
-FIRST_DELAY, MAX_DELAY = 0.5, 8.0
-MAX_RETRY_AFTER = 30.0
 ANSWER_SECONDS = 60.0  # until the headers are here, each redirect for itself
 LEAST_RATE, RATE_SECONDS = 1024.0, 30.0  # bytes a second, over so long
 TOTAL_SECONDS = 6 * 3600.0
 MAX_REDIRECTS = 10
 
 _CHUNK = 16 * 1024
-_AGAIN = (408, 425, 429, 500, 502, 503, 504)
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,15})-([0-9]{1,15})/([0-9]{1,15})")
 _NUMBER = re.compile(r"[0-9]{1,15}")
 
@@ -56,11 +51,11 @@ class _PartState:
 
 
 class _RetryError(Exception):
-    """An attempt failed in a way that may pass; `delay` is what the server asked for, in seconds."""
+    """An attempt failed in a way that may pass; `asked` is the server's Retry-After."""
 
-    def __init__(self, reason: str, delay: float | None = None) -> None:
+    def __init__(self, reason: str, asked: str = "") -> None:
         super().__init__(reason)
-        self.delay = delay
+        self.asked = asked
 
 
 class UnreachableError(SourceError):
@@ -77,18 +72,15 @@ def download(url: str, part: Path, report: Report | None = None) -> None:
     where going on makes sense), `Paddle2TorchError` for a full disk (the part is removed).
     """
     with watched_session() as (session, watch), watch.at_most(TOTAL_SECONDS, f"it took {TOTAL_SECONDS / 3600:.0f} h"):
-        for attempt in range(ATTEMPTS):
-            try:
-                _transfer(session, watch, url, part, report)
-                return
-            except _RetryError as retry:
-                reason, delay = str(retry), retry.delay
-            if watch.ended is not None:
+        try:
+            retry(
+                lambda: _transfer(session, watch, url, part, report),
                 # Who sends so little does so on purpose, or will not be done today.
-                raise SourceError(f"{watch.ended}: the connection was ended{_kept(part)}")
-            if attempt + 1 < ATTEMPTS:
-                time.sleep(min(FIRST_DELAY * 2**attempt, MAX_DELAY) if delay is None else delay)
-    raise SourceError(f"{reason}, {ATTEMPTS} times{_kept(part)}")
+                lambda error: error.asked if isinstance(error, _RetryError) and watch.ended is None else None,
+            )
+        except _RetryError as error:
+            ended = f"{watch.ended}: the connection was ended" if watch.ended else f"{error}, {ATTEMPTS} times"
+            raise SourceError(f"{ended}{_kept(part)}") from error
 
 
 def _kept(part: Path) -> str:
@@ -186,8 +178,8 @@ def _check_status(response: requests.Response, url: str) -> None:
         # 416: the part is longer than the file is now; the caller starts anew.
         return
     reason = f"{status} {response.reason}"
-    if status in _AGAIN:
-        raise _RetryError(reason, _retry_after(response))
+    if status in PASSING:
+        raise _RetryError(reason, response.headers.get("Retry-After", ""))
     raise SourceError(reason)
 
 
@@ -257,9 +249,9 @@ def _receive(
 def _resumable(part: Path, url: str) -> tuple[int, _PartState | None]:
     """Size of the part and what is known of its file, where the server can be asked for the rest."""
     try:
-        state = from_json(_PartState, json.loads(_state_path(part).read_text(encoding="utf-8")), part.name)
+        state = from_json(_PartState, read_json(_state_path(part)), part.name)
         have = part.stat().st_size
-    except (OSError, ValueError, RecursionError, ConfigError):
+    except (OSError, Paddle2TorchError):
         return 0, None
     if state.url != url or have == 0 or (state.total is not None and have > state.total):
         return 0, None
@@ -286,19 +278,6 @@ def _validator(response: requests.Response) -> str | None:
 def _content_length(response: requests.Response) -> int | None:
     length = response.headers.get("Content-Length", "")
     return int(length) if _NUMBER.fullmatch(length) else None
-
-
-def _retry_after(response: requests.Response) -> float | None:
-    """Seconds that the server asks to wait, at most `MAX_RETRY_AFTER`."""
-    value = response.headers.get("Retry-After", "")
-    date = parsedate_tz(value)
-    if _NUMBER.fullmatch(value):
-        seconds = float(value)
-    elif date is not None:
-        seconds = mktime_tz(date) - time.time()
-    else:
-        return None
-    return min(max(seconds, 0.0), MAX_RETRY_AFTER)
 
 
 def _short(error: BaseException) -> str:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from paddle2torch.atomic import land_file
 from paddle2torch.cache import cache_dir, make_private
-from paddle2torch.model_zoo.errors import ConfigError, SourceError
-from paddle2torch.model_zoo.strict_json import from_json, to_json
+from paddle2torch.model_zoo.errors import Paddle2TorchError, SourceError
+from paddle2torch.model_zoo.strict_json import from_json, read_json, to_json
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,11 @@ def _path(address: str) -> Path:
 
 
 def _read(path: Path) -> _Seen | None:
-    try:
-        return from_json(_Seen, json.loads(path.read_text(encoding="utf-8")), str(path))
-    except FileNotFoundError:
+    if not path.exists():
         return None
-    except (OSError, ValueError, RecursionError, ConfigError) as error:
+    try:
+        return from_json(_Seen, read_json(path), str(path))
+    except Paddle2TorchError as error:
         raise SourceError(
             f"{path}, which says what came the last time, cannot be read: {error}. Remove it to take what comes now"
         ) from None

@@ -6,16 +6,16 @@ resolved first. What came is held to the digests that the Hub itself lists, and 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
 import shutil
-import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from paddle2torch.atomic import land_file, land_folder, repair_folder
 from paddle2torch.cache import cache_dir, make_private, one_at_a_time
@@ -23,27 +23,21 @@ from paddle2torch.converters.paddle_files.files import sha256_of
 from paddle2torch.model_zoo.config import CONFIG_NAME, ModelConfig
 from paddle2torch.model_zoo.errors import ConfigError, Paddle2TorchError, SourceError
 from paddle2torch.model_zoo.names import file_in, is_name
-from paddle2torch.zoo.downloads import MAX_BYTES, READ_SECONDS, UnreachableError, check_reachable
+from paddle2torch.model_zoo.strict_json import read_json
+from paddle2torch.zoo import hub_access
+from paddle2torch.zoo.downloads import MAX_BYTES, READ_SECONDS, UnreachableError
 from paddle2torch.zoo.first_sight import check_seen, note_seen
 from paddle2torch.zoo.folder import WEIGHTS_NAME, load_model
 from paddle2torch.zoo.hub_card import hub_card
-from paddle2torch.zoo.hub_limits import bounded
-from paddle2torch.zoo.sources import is_hub_id, one_line
+from paddle2torch.zoo.sources import is_hub_id
 
 RECORD_NAME = "hub.json"
 CARD_NAME = "README.md"
-ATTEMPTS = 5
-FIRST_DELAY = 1.0  # seconds, doubled each time where the server does not say
-MAX_DELAY = 60.0
-ANSWER_SECONDS = 120.0  # for what is not a file, attempts included
 LEAST_RATE = 16 * 1024  # bytes a second, of a file
-_ANSWER_BYTES_AT_MOST = 16 << 20
 _CONFIG_BYTES_AT_MOST = 8 << 20  # that of the largest character set has 0.3 MB
+_FIGURES_BYTES_AT_MOST = 64 << 20  # of all models of the zoo: 0.2 MB each
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_AGAIN = (408, 429, 500, 502, 503, 504)
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -120,7 +114,8 @@ def push(
     own_card = file_in(folder, CARD_NAME)
     card = own_card.read_text(encoding="utf-8") if own_card.is_file() else None
     figures = None if verification is None else _figures(verification, config)
-    return _guarded(repo, lambda: _push(folder, repo, config, card, figures, private, revision, licence))
+    with _named(repo):
+        return _push(folder, repo, config, card, figures, private, revision, licence)
 
 
 def _push(
@@ -136,19 +131,19 @@ def _push(
     from huggingface_hub import CommitOperationAdd, HfApi, constants
 
     api = HfApi(constants.ENDPOINT)
-    _retried(lambda: api.create_repo(repo, private=private or None, exist_ok=True))
-    if private and not _retried(lambda: api.model_info(repo)).private:
+    hub_access.tell(lambda: api.create_repo(repo, private=private or None, exist_ok=True))
+    if private and not hub_access.tell(lambda: api.model_info(repo)).private:
         raise ConfigError(f"{repo} is there and public: it cannot be pushed to as private")
     if revision is not None:
-        _retried(lambda: api.create_branch(repo, branch=revision, exist_ok=True))
+        hub_access.tell(lambda: api.create_branch(repo, branch=revision, exist_ok=True))
     notes = []
     files: dict[str, str | bytes] = {name: str(file_in(folder, name)) for name in (WEIGHTS_NAME, CONFIG_NAME)}
-    if card is None and _retried(lambda: api.file_exists(repo, CARD_NAME, revision=revision)):
+    if card is None and hub_access.tell(lambda: api.file_exists(repo, CARD_NAME, revision=revision)):
         notes.append(f"the {CARD_NAME} that {repo} has stays as it is")
     else:
         files[CARD_NAME] = (card if card is not None else hub_card(config, repo, licence, figures)).encode()
     operations = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=content) for name, content in files.items()]
-    done = _retried(
+    done = hub_access.tell(
         lambda: api.create_commit(
             repo, operations, commit_message=f"{config.name}, {config.form} form", revision=revision
         )
@@ -160,10 +155,7 @@ def _ask(repo: str, revision: str | None) -> Any:
     """What the Hub says about the repository at that revision: commit, files, their sizes and digests."""
     from huggingface_hub import HfApi, constants
 
-    if constants.HF_HUB_OFFLINE:
-        raise UnreachableError("the Hub is not asked, as HF_HUB_OFFLINE says")
-    # The library asks a host that is not there six times, for 23 s.
-    check_reachable(constants.ENDPOINT)
+    hub_access.check_online()
     api = HfApi(constants.ENDPOINT)
 
     def ask() -> Any:
@@ -173,9 +165,10 @@ def _ask(repo: str, revision: str | None) -> Any:
             # The library takes the answer for what it should be. Its own errors are none of these but for ValueError.
             if type(error).__module__ != "builtins":
                 raise
-            raise SourceError(f"{repo}: the Hub's answer is not about a model ({type(error).__name__})") from error
+            raise SourceError(f"the Hub's answer is not about a model ({type(error).__name__})") from error
 
-    info = _guarded(repo, lambda: bounded(lambda: _retried(ask), seconds=ANSWER_SECONDS, most=_ANSWER_BYTES_AT_MOST))
+    with _named(repo):
+        info = hub_access.ask(ask)
     if not isinstance(info.sha, str) or not _COMMIT.fullmatch(info.sha):
         raise SourceError(f"{repo}: the Hub names no commit but {info.sha!r:.80}")
     return info
@@ -210,15 +203,11 @@ def _download(repo: str, info: Any, target: Path) -> None:
 
 
 def _bring(repo: str, name: str, commit: str, folder: Path, size: int) -> None:
-    from huggingface_hub import constants, hf_hub_download
-
-    def bring() -> str:
-        return hf_hub_download(repo, name, revision=commit, local_dir=folder, endpoint=constants.ENDPOINT)
-
-    seconds = ANSWER_SECONDS + size / LEAST_RATE
+    seconds = hub_access.ANSWER_SECONDS + size / LEAST_RATE
     # Before the file come small answers about it.
-    most = size + _ANSWER_BYTES_AT_MOST
-    _guarded(repo, lambda: bounded(lambda: _retried(bring), seconds=seconds, most=most))
+    most = size + hub_access.ANSWER_BYTES_AT_MOST
+    with _named(repo):
+        hub_access.fetch_file(repo, name, commit, seconds=seconds, most=most, folder=folder)
 
 
 def _checked(repo: str, path: Path, listed: Any) -> str:
@@ -241,18 +230,18 @@ def _is_whole(folder: Path) -> bool:
     """Whether a commit is in the cache as it came."""
     repair_folder(folder)
     try:
-        record = json.loads((folder / RECORD_NAME).read_text(encoding="utf-8"))["sha256"]
+        record = read_json(folder / RECORD_NAME)["sha256"]
         return all(sha256_of(folder / name) == record[name] for name in (CONFIG_NAME, WEIGHTS_NAME))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, Paddle2TorchError):
+    except (OSError, KeyError, TypeError, Paddle2TorchError):
         return False
 
 
 def _figures(path: Path, config: ModelConfig) -> dict[str, Any]:
     """One model's entry of what `paddle2torch verify --json` printed."""
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
+        entries = read_json(path, "list of figures", _FIGURES_BYTES_AT_MOST)
         found = next((entry for entry in entries if entry["model"] == config.name), None)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ConfigError, KeyError, TypeError) as error:
         raise ConfigError(f"{path} is not what `paddle2torch verify --json` prints: {error!r}") from None
     if found is None:
         raise ConfigError(f"{path} has no figures of {config.name}")
@@ -263,52 +252,10 @@ def _figures(path: Path, config: ModelConfig) -> dict[str, Any]:
     return dict(found)
 
 
-def _retried(call: Callable[[], T]) -> T:
-    """`call`, again where the server says that it has too much to do, after the time that it asks for."""
-    from huggingface_hub.errors import HfHubHTTPError
-
-    for attempt in range(ATTEMPTS):
-        try:
-            return call()
-        except HfHubHTTPError as error:
-            response = error.response
-            if response is None or response.status_code not in _AGAIN or attempt + 1 == ATTEMPTS:
-                raise
-            asked = response.headers.get("Retry-After", "")
-            time.sleep(min(float(asked) if asked.isdecimal() else FIRST_DELAY * 2**attempt, MAX_DELAY))
-    raise AssertionError("the last attempt returns or raises")
-
-
-def _guarded(repo: str, call: Callable[[], T]) -> T:
-    """`call`, its failures as `SourceError` with what can be done."""
-    from huggingface_hub import constants, errors
-
-    # The library has changed the HTTP client below it more than once; its module of errors has the roots of both.
-    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)]
-    failures: tuple[type[Exception], ...] = (*kinds, OSError, RuntimeError)
+@contextlib.contextmanager
+def _named(repo: str) -> Iterator[None]:
+    """Name the repository in what the Hub refuses."""
     try:
-        return call()
-    except errors.GatedRepoError as error:
-        raise SourceError(f"{repo} asks for its terms to be accepted first, on {constants.ENDPOINT}/{repo}") from error
-    except errors.RepositoryNotFoundError as error:
-        raise SourceError(
-            f"{repo} is not at {constants.ENDPOINT}, or it is private and HF_TOKEN (or `hf auth login`) gives no access"
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise SourceError(
-            f"{repo} has no such revision; it is a branch, a tag, or the whole hash of a commit"
-        ) from error
-    except errors.HfHubHTTPError as error:
-        status = error.response.status_code if error.response is not None else None
-        if status in (401, 403):
-            raise SourceError(
-                f"{repo}: {constants.ENDPOINT} refuses ({status}): set HF_TOKEN to a token with the right to it, or "
-                f"`hf auth login`"
-            ) from error
-        raise SourceError(f"{repo}: {_one_line(error)}") from error
-    except failures as error:
-        raise SourceError(f"{repo}: {_one_line(error)}") from error
-
-
-def _one_line(error: BaseException) -> str:
-    return one_line(str(error)) or type(error).__name__
+        yield
+    except SourceError as error:
+        raise SourceError(f"{repo}: {error}") from error

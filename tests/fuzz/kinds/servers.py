@@ -132,9 +132,9 @@ class Http(Kind):
         return answers
 
     def run(self, folder: Path) -> None:
-        from paddle2torch.zoo import downloads
+        from paddle2torch.zoo import downloads, retry
 
-        quick(downloads)
+        quick(downloads, retry)
         drip = 0.05 if (folder / "drip").exists() else 0.0
         server = _Answers([path.read_bytes() for path in sorted(folder.glob("answer*"))], drip)
         part = folder.parent / "out" / "x.part"
@@ -148,13 +148,13 @@ class Http(Kind):
             server.close()
 
 
-def quick(downloads: Any) -> None:
+def quick(downloads: Any, retry: Any) -> None:
     """Waits and limits of time that a fuzzer can wait for."""
-    downloads.FIRST_DELAY = downloads.MAX_DELAY = downloads.MAX_RETRY_AFTER = 0.001
+    retry.FIRST_DELAY = retry.MAX_DELAY = retry.MAX_RETRY_AFTER = 0.001
     downloads.CONNECT_SECONDS = downloads.READ_SECONDS = downloads.RATE_SECONDS = 0.5
     downloads.ANSWER_SECONDS = 2.0
     downloads.TOTAL_SECONDS = 10.0
-    downloads.ATTEMPTS = 3
+    downloads.ATTEMPTS = retry.ATTEMPTS = 3
 
 
 class Hub(Kind):
@@ -202,10 +202,9 @@ class Hub(Kind):
         from huggingface_hub import constants
 
         from paddle2torch.api import load_pretrained
-        from paddle2torch.zoo import downloads, hub
+        from paddle2torch.zoo import downloads, retry
 
-        quick(downloads)
-        hub.FIRST_DELAY = hub.MAX_DELAY = 0.001
+        quick(downloads, retry)
         about = (folder / "about").read_bytes()
         status = int((folder / "status").read_bytes()[:3])
         with loopback_hub(folder / "files", status, about) as address:

@@ -17,7 +17,7 @@ import pytest
 import requests
 
 from paddle2torch.model_zoo.errors import Paddle2TorchError, SourceError
-from paddle2torch.zoo import downloads
+from paddle2torch.zoo import downloads, retry
 from paddle2torch.zoo.downloads import UnreachableError, check_reachable, discard_part, download
 
 CONTENT = random.Random(2).randbytes(1_000_000)
@@ -68,7 +68,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setattr(downloads, "FIRST_DELAY", 0.01)
+    monkeypatch.setattr(retry, "FIRST_DELAY", 0.01)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with Server() as server:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
@@ -232,7 +232,7 @@ def test_what_may_pass_is_tried_again(server: Server, part: Path, code: int) -> 
 
 def test_retry_after_is_honoured_within_reason(server: Server, part: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
-    monkeypatch.setattr(downloads, "time", SimpleNamespace(sleep=slept.append, time=time.time))
+    monkeypatch.setattr(retry, "time", SimpleNamespace(sleep=slept.append, time=time.time))
     server.script = [
         status(429, Retry_After="7"),
         status(503, Retry_After="86400"),

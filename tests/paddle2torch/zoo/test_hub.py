@@ -31,7 +31,7 @@ from paddle2torch.cli import main
 from paddle2torch.model_zoo.config import ClsPostprocess, ClsPreprocess, Component, ModelConfig
 from paddle2torch.model_zoo.errors import ConfigError, FileFormatError, SourceError
 from paddle2torch.model_zoo.network import Network, build_model
-from paddle2torch.zoo import hub
+from paddle2torch.zoo import hub_access
 from paddle2torch.zoo.folder import save_model
 from paddle2torch.zoo.hub import push
 from paddle2torch.zoo.hub_card import hub_card
@@ -233,7 +233,6 @@ def sibling(name: str, data: bytes) -> dict[str, Any]:
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubServer]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(hub, "FIRST_DELAY", 0.01)
     monkeypatch.setattr("time.sleep", lambda seconds: None)  # the library's, between attempts
     with HubServer() as server:
         # The library reads its environment once, when it is imported.
@@ -363,10 +362,10 @@ def test_a_wrong_hash_is_discarded(server: HubServer, folder: Path, name: str, h
 def test_what_is_not_there_and_what_is_not_ours(
     server: HubServer, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(SourceError, match=r"me/none is not at .*, or it is private and HF_TOKEN"):
+    with pytest.raises(SourceError, match=r"me/none: is not at .*, or it is private and HF_TOKEN"):
         load_pretrained("me/none")
     push(folder, "me/small")
-    with pytest.raises(SourceError, match="me/small has no such revision"):
+    with pytest.raises(SourceError, match="me/small: has no such revision"):
         load_pretrained("me/small", revision="nowhere")
     server.commit("me/other", {"pytorch_model.bin": b"\x80\x04pickle", "model_config.json": b"{}"})
     with pytest.raises(SourceError, match=r"me/other at .* has no model.safetensors"):
@@ -558,7 +557,7 @@ def misbehave(
                 threading.Event().wait(pause)
 
     monkeypatch.setattr(HubHandler, "do_GET", lambda handler: respond(handler, True))
-    monkeypatch.setattr(hub, "check_reachable", lambda url: None)
+    monkeypatch.setattr(hub_access, "check_reachable", lambda url: None)
     return sent
 
 
@@ -573,7 +572,7 @@ def test_an_answer_of_the_hub_without_end(server: HubServer, monkeypatch: pytest
 @pytest.mark.parametrize("begin", [b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.1 200 OK\r\nX: "], ids=["body", "header"])
 def test_a_hub_that_drips(server: HubServer, monkeypatch: pytest.MonkeyPatch, begin: bytes) -> None:
     misbehave(server, monkeypatch, begin, b"x", 0.05)
-    monkeypatch.setattr(hub, "ANSWER_SECONDS", 1.0)
+    monkeypatch.setattr(hub_access, "ANSWER_SECONDS", 1.0)
     started = time.monotonic()
     with pytest.raises(SourceError, match=r"not answered wholly within|comes too slowly"):
         load_pretrained("me/small")

@@ -132,7 +132,7 @@ def test_boxes() -> None:
         ('[{"transcription": "a", "points": [[0, 0], [1, 0]]}]', 'the "points" of box 1'),
         ('[{"transcription": "a", "points": [[0, 0], [1, 0], ["1", 1]]}]', 'the "points" of box 1'),
         ('[{"transcription": "a", "points": [[0, 0], [1, 0], [1]]}]', 'the "points" of box 1'),
-        ('[{"transcription": "a", "points": [[0, 0], [1, 0], [NaN, 1]]}]', 'the "points" of box 1'),
+        ('[{"transcription": "a", "points": [[0, 0], [1, 0], [NaN, 1]]}]', "NaN is not a JSON number"),
         ('[{"transcription": "a", "points": [[0, 0], [1, 0], [1e9, 1]]}]', 'the "points" of box 1'),
         ('[{"transcription": "a", "points": [[0, 0], [1, 0], [true, 1]]}]', 'the "points" of box 1'),
     ],
