@@ -30,7 +30,7 @@ from paddle2torch.model_zoo.programs.table import TABLE
 from paddle2torch.model_zoo.programs.values import Known
 
 if TYPE_CHECKING:
-    from paddle2torch.model_zoo.programs.build import BlockBuilder
+    from paddle2torch.model_zoo.programs.block import BlockBuilder
 
 _CONVOLUTIONS = ("conv2d", "depthwise_conv2d", "conv3d")
 _TRANSPOSED = ("conv2d_transpose", "depthwise_conv2d_transpose", "conv3d_transpose")

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, fx
 
-from paddle2torch.model_zoo.programs.build import Row, build
+from paddle2torch.model_zoo.programs.build import build
 from paddle2torch.model_zoo.programs.config import ProgramConfig
 from paddle2torch.model_zoo.programs.graph import Graph
 from paddle2torch.model_zoo.programs.state import fill, to_parameters
+from paddle2torch.model_zoo.programs.values import Row
 
 
 class Program(fx.GraphModule):

@@ -16,7 +16,7 @@ from paddle2torch.model_zoo.programs.table import ProgramError, torch_dtype
 from paddle2torch.model_zoo.programs.values import Known, Sizes
 
 if TYPE_CHECKING:
-    from paddle2torch.model_zoo.programs.build import BlockBuilder
+    from paddle2torch.model_zoo.programs.block import BlockBuilder
 
 _SIZES_AT_MOST = 256
 

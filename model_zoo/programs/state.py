@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from paddle2torch.model_zoo.errors import ConversionError
-from paddle2torch.model_zoo.programs.build import Built, Row
+from paddle2torch.model_zoo.programs.build import Built
+from paddle2torch.model_zoo.programs.values import Row
 
 
 def to_module(rows: Sequence[Row], arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:

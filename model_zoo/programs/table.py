@@ -140,6 +140,8 @@ _DTYPES = {
     "complex64": torch.complex64,
     "complex128": torch.complex128,
 }
+OF_DAMAGE = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What PyTorch raises for attributes and operands of any type and size that a damaged file holds."""
 UNDEFINED = frozenset({"Undefined(ALL_DTYPE)", "", "undefined", "Undefined"})
 
 

@@ -1,4 +1,4 @@
-"""What a value of a program is while its graph is built: known, sizes, or a node."""
+"""What a value of a program is while its graph is built: known, sizes, or a node; and where a parameter went."""
 
 from __future__ import annotations
 
@@ -30,6 +30,16 @@ class Sizes:
     @property
     def elements(self) -> list[Any]:
         return list(self.array.reshape(-1))
+
+
+@dataclass(frozen=True)
+class Row:
+    """Where a parameter of the program went: a key of the state dict, and whether it lies there transposed."""
+
+    key: str
+    parameter: str
+    transposed: bool = False
+    shape: tuple[int, ...] | None = None
 
 
 def unwrapped(value: Any) -> Any:

@@ -1,0 +1,128 @@
+"""Loops and conditions: each a module of its own, with its blocks as modules inside."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from torch import fx, nn
+
+from paddle2torch.model_zoo.programs.graph import Node
+from paddle2torch.model_zoo.programs.modules import Condition, WhileLoop
+from paddle2torch.model_zoo.programs.operations.arrays import EFFECTS
+from paddle2torch.model_zoo.programs.paths import dotted, put
+from paddle2torch.model_zoo.programs.table import ProgramError
+from paddle2torch.model_zoo.programs.values import Sizes
+
+if TYPE_CHECKING:
+    from paddle2torch.model_zoo.programs.block import BlockBuilder
+
+
+def loop(block: BlockBuilder, node: Node) -> None:
+    """A `while` as a module with its body, which carries what is read behind it or in its next turn."""
+    condition, *values = [block.get(name) if isinstance(name, str) else None for name in node.inputs]
+    body = node.blocks[0]
+    if len(body.arguments) != len(values) or len(body.results) != len(values) + 1:
+        raise ProgramError(
+            f"has {len(values)} values, its block takes {len(body.arguments)} and gives {len(body.results)}"
+        )
+    path = block.owner.unique(f"{dotted(node.path)}.loop" if node.path else "loop")
+    inner = block.child(body, f"{path}.body")
+    for place, name in enumerate(body.arguments):
+        inner.placeholder(f"value_{place}", name)
+    arguments = [inner.get(name) for name in body.arguments]
+    inner.run()
+    following, *results = [inner.tensor(inner.get(name)) for name in body.results]
+    read = {place for place, name in enumerate(node.outputs) if name and block.owner.readers[name]}
+    needed = _needed(inner.fx, following, results, arguments, read)
+    unread = [argument for place, argument in enumerate(arguments) if place not in needed]
+    module = WhileLoop(inner.finish((following, *(results[place] for place in needed)), unread))
+    put(block.root, path, module)
+    initial = [block.tensor(values[place]) for place in needed]
+    made = block.fx.call_module(path, (block.tensor(condition), initial, list(inner.captured)))
+    for place, name in enumerate(node.outputs):
+        if name and place in needed:
+            block.name(block.fx.call_function(operator.getitem, (made, needed.index(place))), name)
+
+
+def condition(block: BlockBuilder, node: Node) -> None:
+    """An `if` as a module with its branches; both read what either needs."""
+    condition = block.get(node.inputs[0]) if node.inputs and isinstance(node.inputs[0], str) else None
+    if condition is None or not 1 <= len(node.blocks) <= 2:
+        raise ProgramError("has no condition or no branches")
+    for branch in node.blocks:
+        if branch.arguments or len(branch.results) != len(node.outputs):
+            raise ProgramError(f"a branch gives {len(branch.results)} results where {len(node.outputs)} belong")
+    path = block.owner.unique(f"{dotted(node.path)}.condition" if node.path else "condition")
+    outside: list[fx.Node] = []
+    modules: list[nn.Module] = []
+    reads: list[tuple[int, ...]] = []
+    for name, branch in zip(("if_true", "if_false"), node.blocks, strict=False):
+        inner = block.child(branch, f"{path}.{name}")
+        inner.run()
+        outputs = tuple(inner.tensor(inner.get(result)) if result else None for result in branch.results)
+        modules.append(inner.finish(outputs))
+        for captured in inner.captured:
+            if captured not in outside:
+                outside.append(captured)
+        reads.append(tuple(outside.index(captured) for captured in inner.captured))
+    false = modules[1] if len(modules) == 2 else None
+    module = Condition(modules[0], false, (reads[0], reads[1] if len(reads) == 2 else ()), len(node.outputs))
+    put(block.root, path, module)
+    number = condition.elements[0] if isinstance(condition, Sizes) and condition.array.size == 1 else None
+    made = block.fx.call_module(path, (block.tensor(condition) if number is None else number, outside))
+    for place, name in enumerate(node.outputs):
+        if name:
+            block.name(block.fx.call_function(operator.getitem, (made, place)), name)
+
+
+def remove_dead(graph: fx.Graph, root: nn.Module) -> None:
+    """Take out what nothing reads, but for what changes an array."""
+    for node in reversed(list(graph.nodes)):
+        if node.users or node.op in ("placeholder", "output"):
+            continue
+        if node.op == "call_function" and getattr(node.target, "__name__", "") in EFFECTS:
+            continue
+        if node.op == "call_module" and _has_effects(root.get_submodule(str(node.target))):
+            continue
+        graph.erase_node(node)
+
+
+def _needed(
+    graph: fx.Graph, condition: Any, results: Sequence[Any], arguments: Sequence[fx.Node], read: set[int]
+) -> list[int]:
+    """Which values of a loop matter: those read behind it, and those that these, the condition or an array need."""
+    needed = set(read)
+    while True:
+        live: set[fx.Node] = set()
+        pending = [condition, *(results[place] for place in needed)]
+        pending += [node for node in graph.nodes if node.op != "placeholder" and _works(node)]
+        while pending:
+            item = pending.pop()
+            if isinstance(item, list | tuple):
+                pending += item
+            elif isinstance(item, fx.Node) and item not in live:
+                live.add(item)
+                pending += item.all_input_nodes
+        more = {place for place, argument in enumerate(arguments) if argument in live} - needed
+        if not more:
+            return sorted(needed)
+        needed |= more
+
+
+def _works(node: fx.Node) -> bool:
+    """Whether an operation changes an array, or may."""
+    if node.op == "call_module":
+        return re.search(r"(^|\.)(loop|condition)(_\d+)?$", str(node.target)) is not None
+    return node.op == "call_function" and getattr(node.target, "__name__", "") in EFFECTS
+
+
+def _has_effects(module: nn.Module) -> bool:
+    return any(
+        node.op == "call_function" and getattr(node.target, "__name__", "") in EFFECTS
+        for inner in module.modules()
+        if isinstance(inner, fx.GraphModule)
+        for node in inner.graph.nodes
+    )
