@@ -16,6 +16,7 @@ from paddle2torch.converters.templates import from_card
 from paddle2torch.model_zoo.cards import load_card
 from paddle2torch.model_zoo.config import Component, CTCDecode, ModelConfig, RecPreprocess
 from paddle2torch.model_zoo.network import Network, build_model
+from paddle2torch.zoo.folder import save_model
 
 
 def small_config(form: str = "training", *, nrtr: bool = True, classes: int = 8) -> ModelConfig:
@@ -77,6 +78,15 @@ def fill(model: torch.nn.Module) -> None:
             else:
                 values = rng.normal(0, max(1, tensor[0].numel()) ** -0.5, tensor.shape)
             tensor.copy_(torch.from_numpy(np.asarray(values)))
+
+
+def saved(folder: Path, model: Network | ModelConfig, *, overwrite: bool = False) -> Path:
+    """`folder` with the converted model; of a config the network is built and filled."""
+    if isinstance(model, ModelConfig):
+        model = build_model(model)
+        fill(model)
+    save_model(folder, model.config, model.state_dict(), overwrite=overwrite)
+    return folder
 
 
 def write_pdparams(path: Path, tensors: dict[str, np.ndarray]) -> Path:

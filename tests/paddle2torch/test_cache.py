@@ -7,16 +7,14 @@ import stat
 from pathlib import Path
 
 import pytest
-from small_models import fill, small_config
+from small_models import saved, small_config
 
 from paddle2torch import cache
 from paddle2torch.cache import check_native, make_native_home, make_private, native_home, one_at_a_time, zoo_dir
 from paddle2torch.compiled.kernel_library import kernels_path, load_kernels
 from paddle2torch.compiled.network import CompiledNetwork, package_path
 from paddle2torch.model_zoo.errors import ConfigError
-from paddle2torch.model_zoo.network import build_model
 from paddle2torch.zoo.conversion import convert
-from paddle2torch.zoo.folder import save_model
 
 needs_modes = pytest.mark.skipif(not hasattr(os, "geteuid"), reason="Windows has no modes")
 
@@ -121,9 +119,7 @@ def test_native_code_through_a_link_is_refused(home: Path) -> None:
 
 @needs_modes
 def test_planted_kernels_and_packages_are_not_loaded(home: Path, tmp_path: Path) -> None:
-    network = build_model(small_config(nrtr=False)).eval()
-    fill(network)
-    save_model(tmp_path / "own", network.config, network.state_dict())
+    saved(tmp_path / "own", small_config(nrtr=False))
     for path in (kernels_path(), package_path(tmp_path / "own")):
         make_native_home()
         path.write_bytes(b"planted")
@@ -138,9 +134,7 @@ def test_planted_kernels_and_packages_are_not_loaded(home: Path, tmp_path: Path)
 
 
 def test_files_of_native_code_are_named_by_digests(home: Path, tmp_path: Path) -> None:
-    network = build_model(small_config(nrtr=False)).eval()
-    fill(network)
-    save_model(tmp_path / "own", network.config, network.state_dict())
+    saved(tmp_path / "own", small_config(nrtr=False))
     path = package_path(tmp_path / "own")
     assert path.parent == native_home()
     assert path.suffix == ".pt2"

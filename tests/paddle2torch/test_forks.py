@@ -9,10 +9,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from small_models import fill, small_config
-
-from paddle2torch.model_zoo.network import build_model
-from paddle2torch.zoo.folder import save_model
+from small_models import saved, small_config
 
 SCRIPT = textwrap.dedent(
     """
@@ -41,9 +38,7 @@ SCRIPT = textwrap.dedent(
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize(("method", "threads"), [("fork", "2 1"), ("spawn", None)])
 def test_a_child_process_reads_as_its_parent(tmp_path: Path, method: str, threads: str | None) -> None:
-    network = build_model(small_config(nrtr=False)).eval()
-    fill(network)
-    save_model(tmp_path / "own", network.config, network.state_dict())
+    saved(tmp_path / "own", small_config(nrtr=False))
     script = tmp_path / "script.py"
     script.write_text(SCRIPT, encoding="utf-8")
     done = subprocess.run(

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from click.testing import CliRunner, Result
 from safetensors.torch import save_file
-from small_models import card_network, fill, small_config
+from small_models import card_network, fill, saved, small_config
 from structure import image
 from torch import Tensor, nn
 
@@ -33,7 +33,7 @@ from paddle2torch.tasks.orientation import Direction
 from paddle2torch.tasks.recognition import Line, Recognizer
 from paddle2torch.zoo import folder as store
 from paddle2torch.zoo.conversion import convert
-from paddle2torch.zoo.folder import INT8_NAME, load_model, load_quantized, read_state, save_model
+from paddle2torch.zoo.folder import INT8_NAME, load_model, load_quantized, read_state
 
 
 def rendered(count: int, height: int = 48, width: int = 160) -> list[np.ndarray]:
@@ -76,11 +76,6 @@ def small_network(classes: int = 8) -> Network:
         fc.weight.copy_(torch.from_numpy(np.random.default_rng(5).normal(size=fc.weight.shape)) / seen.std(0))
         fc.bias.copy_(-fc.weight @ seen.mean(0))
     return network
-
-
-def saved(folder: Path, network: Network, *, overwrite: bool = False) -> Path:
-    save_model(folder, network.config, network.state_dict(), overwrite=overwrite)
-    return folder
 
 
 @pytest.fixture(scope="module")

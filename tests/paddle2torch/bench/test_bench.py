@@ -12,14 +12,13 @@ import pytest
 import torch
 from click.testing import CliRunner
 from reference import record
-from small_models import fill, small_config
+from small_models import saved, small_config
 
 from paddle2torch.bench import processes as bench
 from paddle2torch.bench.processes import BenchError, ConversionBench, Measurement, run_in_turns
 from paddle2torch.cli import main
-from paddle2torch.model_zoo.network import build_model, fuse
+from paddle2torch.model_zoo.network import fuse
 from paddle2torch.parity.golden import OUTPUT, Golden, save_golden
-from paddle2torch.zoo.folder import save_model
 
 
 @pytest.fixture
@@ -36,11 +35,7 @@ def one_turn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    network = build_model(small_config("fused", nrtr=False)).eval()
-    fill(network)
-    folder = tmp_path_factory.mktemp("models") / "own"
-    save_model(folder, network.config, network.state_dict())
-    return folder
+    return saved(tmp_path_factory.mktemp("models") / "own", small_config("fused", nrtr=False))
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from small_models import fill, lstm_config, small_config
+from small_models import lstm_config, saved, small_config
 
 from paddle2torch.bench import networks as bench_networks
 from paddle2torch.bench.engines import NO_INT8, Engine, EngineRun, EnginesBench, run_engines
@@ -17,18 +17,12 @@ from paddle2torch.bench.processes import Measurement
 from paddle2torch.cli import main
 from paddle2torch.model_zoo.config import Component, ModelConfig
 from paddle2torch.model_zoo.errors import ConversionError
-from paddle2torch.model_zoo.network import build_model
-from paddle2torch.zoo.folder import save_model
 from paddle2torch.zoo.info import cost_of
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    network = build_model(small_config(nrtr=False)).eval()
-    fill(network)
-    folder = tmp_path_factory.mktemp("models") / "own"
-    save_model(folder, network.config, network.state_dict())
-    return folder
+    return saved(tmp_path_factory.mktemp("models") / "own", small_config(nrtr=False))
 
 
 def made_up(name: str, seconds: tuple[float, ...], *texts: tuple[str, ...]) -> EngineRun:
@@ -97,9 +91,7 @@ def test_a_chart_that_cannot_be_drawn_is_known_at_once(folder: Path, monkeypatch
 
 def test_a_model_with_an_lstm_is_not_compiled_or_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = Component("MobileNetV3", {"scale": 0.35, "model_name": "small", "small_stride": [1, 2, 2, 2]})
-    network = build_model(replace(lstm_config(), backbone=backbone)).eval()
-    fill(network)
-    save_model(tmp_path / "crnn", network.config, network.state_dict())
+    saved(tmp_path / "crnn", replace(lstm_config(), backbone=backbone))
     monkeypatch.setattr(bench_networks, "MATRIX_SECONDS", 0.1)
     arguments = ["bench", "network", str(tmp_path / "crnn"), "--batch", "1x32x64", "--threads", "1", "--repeat", "1"]
     shown = CliRunner().invoke(main, arguments)

@@ -12,14 +12,12 @@ import numpy as np
 import pytest
 from accelerate.state import AcceleratorState
 from click.testing import CliRunner, Result
-from small_models import fill
+from small_models import saved
 from tiny_training import tiny_config
 
 from paddle2torch import cli
 from paddle2torch.model_zoo.config import ModelConfig
-from paddle2torch.model_zoo.network import build_model
 from paddle2torch.training.settings import read_settings
-from paddle2torch.zoo.folder import save_model
 
 
 @pytest.fixture(autouse=True)
@@ -37,10 +35,7 @@ def run(*arguments: object) -> Result:
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     """A converted recogniser of six characters."""
-    network = build_model(tiny_config())
-    fill(network)
-    save_model(tmp_path / "model", network.config, network.state_dict())
-    return tmp_path / "model"
+    return saved(tmp_path / "model", tiny_config())
 
 
 @pytest.fixture

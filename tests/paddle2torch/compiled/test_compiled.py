@@ -18,7 +18,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file
-from small_models import card_network, fill, small_config
+from small_models import card_network, saved, small_config
 from structure import image
 
 from paddle2torch.api import load_pretrained
@@ -28,18 +28,13 @@ from paddle2torch.compiled.network import CompiledNetwork, code_files, compile_m
 from paddle2torch.model_zoo.errors import ConfigError, ConversionError
 from paddle2torch.model_zoo.forms.folding import fold
 from paddle2torch.model_zoo.forms.native import has_bfloat16
-from paddle2torch.model_zoo.network import Network, build_model
+from paddle2torch.model_zoo.network import Network
 from paddle2torch.quantization import quantize
-from paddle2torch.zoo.folder import INT8_NAME, load_model, load_quantized, save_model, save_quantized
+from paddle2torch.zoo.folder import INT8_NAME, load_model, load_quantized, save_quantized
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 
-
-def saved(folder: Path, classes: int = 8) -> Path:
-    network = build_model(small_config(nrtr=False, classes=classes)).eval()
-    fill(network)
-    save_model(folder, network.config, network.state_dict())
-    return folder
+SMALL = small_config(nrtr=False)
 
 
 def lines() -> list[np.ndarray]:
@@ -65,7 +60,7 @@ def cache(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return saved(tmp_path_factory.mktemp("models") / "own")
+    return saved(tmp_path_factory.mktemp("models") / "own", SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -103,8 +98,7 @@ def test_the_same_results_at_every_size(compiled: CompiledNetwork, folder: Path,
 def test_int8(tmp_path: Path) -> None:
     """Of the network that takes least time to compile."""
     network = card_network("PP-LCNet_x0_25_textline_ori")
-    save_model(tmp_path / "own", network.config, network.state_dict())
-    quantize(tmp_path / "own", lines())
+    quantize(saved(tmp_path / "own", network), lines())
     done = CliRunner().invoke(main, ["compile", str(tmp_path / "own"), "--quantized", "--json"])
     assert done.exit_code == 0, done.output
     package = package_path(tmp_path / "own", quantized=True)
@@ -210,7 +204,7 @@ def test_what_it_does_not_take(compiled: CompiledNetwork) -> None:
 
 
 def test_every_weight_and_setting_has_a_package_of_its_own(folder: Path, tmp_path: Path) -> None:
-    other = saved(tmp_path / "own", classes=9)
+    other = saved(tmp_path / "own", small_config(nrtr=False, classes=9))
     assert package_path(other) != package_path(folder)
     # Not saved again: safetensors writes its metadata in whatever order.
     assert package_path(Path(shutil.copytree(folder, tmp_path / "same"))) == package_path(folder)
@@ -244,7 +238,7 @@ def test_compiling_what_is_no_model(tmp_path: Path) -> None:
 def test_without_a_compiler_it_runs_all_the_same(tmp_path: Path) -> None:
     import torch._inductor.config as compiler
 
-    folder = saved(tmp_path / "own", classes=10)
+    folder = saved(tmp_path / "own", small_config(nrtr=False, classes=10))
     with compiler.patch({"cpp.cxx": (None, "/nowhere/g++")}):
         with pytest.raises(CompilerError, match=r"install g\+\+ or clang\+\+"):
             compile_model(folder)
@@ -285,7 +279,7 @@ def test_it_has_nothing_to_save(compiled: CompiledNetwork) -> None:
 def test_in_a_cache_that_cannot_be_written_it_runs_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = saved(tmp_path / "own", classes=11)
+    folder = saved(tmp_path / "own", small_config(nrtr=False, classes=11))
     (tmp_path / "file").touch()
     monkeypatch.setenv("PADDLE2TORCH_HOME", str(tmp_path / "file" / "home"))
     with pytest.warns(UserWarning, match="cannot be kept: .*PADDLE2TORCH_HOME.* runs without being compiled"):
@@ -294,7 +288,7 @@ def test_in_a_cache_that_cannot_be_written_it_runs_all_the_same(
 
 
 def test_what_cannot_be_compiled_says_so(tmp_path: Path) -> None:
-    folder = saved(tmp_path / "own")
+    folder = saved(tmp_path / "own", SMALL)
     with pytest.raises(ConfigError, match="leave compiled out"):
         load_pretrained(folder, compiled=True, dtype=torch.float16)
     with pytest.raises(ConfigError, match="leave compiled out"):

@@ -20,7 +20,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from material import ROOT, SHARED
-from small_models import lstm_config
+from small_models import lstm_config, saved
 from tiny_training import TinyBatches, tiny_config, tiny_settings
 
 from paddle2torch import convert, export
@@ -354,7 +354,7 @@ def test_bad_use(small: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_command(small: Network, tmp_path: Path) -> None:
-    save_model(tmp_path / "small", small.config, small.state_dict())
+    saved(tmp_path / "small", small)
     target = tmp_path / "back.pdparams"
     command = ["export", str(tmp_path / "small"), "--to", "paddle", "-o", str(target)]
     done = CliRunner().invoke(main, [*command, "--json"])

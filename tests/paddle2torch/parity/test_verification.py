@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
-from small_models import fill, lstm_config
+from small_models import fill, lstm_config, saved
 from structure import image
 from torch import nn
 
@@ -39,7 +39,6 @@ from paddle2torch.parity.results import (
     compare,
 )
 from paddle2torch.parity.verification import record_golden, verify, verify_export, verify_golden
-from paddle2torch.zoo.folder import save_model
 
 
 def convert(path: Path, name: str) -> Network:
@@ -213,7 +212,7 @@ def test_a_golden_belongs_to_weights(ch_model: Network) -> None:
 def test_a_golden_is_recorded_as_the_shipped_one_was(
     ch_model: Network, ch_export: Path, cached_paddle: None, tmp_path: Path
 ) -> None:
-    save_model(tmp_path / "model", ch_model.config, ch_model.state_dict())
+    saved(tmp_path / "model", ch_model)
     golden = record_golden(tmp_path / "model", ch_export, samples=32)
     save_golden(golden, tmp_path / "golden.safetensors")
     again = load_golden(tmp_path / "golden.safetensors")
@@ -307,7 +306,7 @@ def test_a_golden_that_the_network_cannot_run(small: Network) -> None:
 
 
 def test_a_model_of_ones_own_needs_a_reference(small: Network, tmp_path: Path) -> None:
-    save_model(tmp_path / "m", small.config, small.state_dict())
+    saved(tmp_path / "m", small)
     with pytest.raises(VerificationError, match="--reference"):
         verify(tmp_path / "m")
 
@@ -448,7 +447,7 @@ def test_a_golden_that_proves_nothing_does_not_hold(small: Network) -> None:
 
 
 def test_a_reference_that_the_model_brings_is_said(small: Network, tmp_path: Path) -> None:
-    save_model(tmp_path / "model", small.config, small.state_dict())
+    saved(tmp_path / "model", small)
     for place in (tmp_path / "model" / "golden.safetensors", tmp_path / "golden.safetensors"):
         save_golden(small_golden(small), place)
         result = verify(tmp_path / "model", reference=place)

@@ -17,6 +17,7 @@ import onnx_writer
 from click.testing import CliRunner
 from onnx import numpy_helper
 from onnx_writer import CONFIGS, STYLES, Style, network, proto, save, write
+from small_models import saved
 
 from paddle2torch.cli import main
 from paddle2torch.model_zoo.errors import VerificationError
@@ -25,7 +26,6 @@ from paddle2torch.parity.reference import run_onnx
 from paddle2torch.parity.report import as_data
 from paddle2torch.parity.results import ONNX_ACCUMULATED_TOLERANCE, Difference, LayerResult, Verification
 from paddle2torch.parity.verification import verify
-from paddle2torch.zoo.folder import save_model
 
 
 @pytest.fixture(autouse=True)
@@ -40,9 +40,7 @@ def no_paddle(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def converted(folder: Path, task: str) -> Path:
     """The small network for a task, as it is when it has been converted."""
-    model = fuse(network(task))
-    save_model(folder / task, model.config, model.state_dict())
-    return folder / task
+    return saved(folder / task, fuse(network(task)))
 
 
 def beside(folder: Path, task: str, style: Style) -> Verification:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from material import ROOT
+from small_models import saved
 from tiny_training import tiny_config, tiny_det_config, tiny_settings
 
 from paddle2torch.model_zoo.charsets import load_charset
@@ -34,7 +35,6 @@ from paddle2torch.training.settings import (
     read_settings,
     write_settings,
 )
-from paddle2torch.zoo.folder import save_model
 
 
 @pytest.fixture
@@ -344,9 +344,7 @@ def test_a_file_that_is_no_yml(tmp_path: Path) -> None:
 
 
 def test_init_follows_the_converted_model(tmp_path: Path) -> None:
-    from paddle2torch.model_zoo.network import build_model
-
-    save_model(tmp_path / "model", tiny_config(), build_model(tiny_config()).state_dict())
+    saved(tmp_path / "model", tiny_config())
     assert init(str(tmp_path / "model"), tmp_path / "run") == ()
     settings, config = read_settings(tmp_path / "run" / "config.json")
     assert config == tiny_config()

@@ -12,18 +12,15 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from small_models import small_config
+from small_models import saved, small_config
 
 from paddle2torch.model_zoo.errors import FileFormatError, Paddle2TorchError
-from paddle2torch.model_zoo.network import build_model
-from paddle2torch.zoo.folder import CONFIG_NAME, INT8_NAME, WEIGHTS_NAME, load_model, load_quantized, save_model
+from paddle2torch.zoo.folder import CONFIG_NAME, INT8_NAME, WEIGHTS_NAME, load_model, load_quantized
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    config = small_config("fused")
-    save_model(tmp_path / "m", config, build_model(config).state_dict())
-    return tmp_path / "m"
+    return saved(tmp_path / "m", small_config("fused"))
 
 
 def sparse(path: Path, tensors: dict[str, Any]) -> None:

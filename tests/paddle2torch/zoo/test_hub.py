@@ -24,7 +24,7 @@ import yaml
 from click.testing import CliRunner
 from huggingface_hub import constants
 from loopback import Handler, Server
-from small_models import small_config
+from small_models import saved, small_config
 
 from paddle2torch import load_pretrained
 from paddle2torch.cli import main
@@ -267,8 +267,7 @@ def small() -> Network:
 @pytest.fixture
 def folder(small: Network, tmp_path: Path) -> Path:
     """The classifier as a converted model."""
-    save_model(tmp_path / "small", small.config, small.state_dict())
-    return tmp_path / "small"
+    return saved(tmp_path / "small", small)
 
 
 def same(one: Network, other: Network) -> bool:
