@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, cast, overload
 
 import torch
 
+from paddle2torch.device import choose_device
 from paddle2torch.model_zoo.config import ModelConfig
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.forms.folding import fold
@@ -71,7 +72,7 @@ def load_pretrained(
             (`paddle2torch.quantize`); it gives other results, a little.
         compiled: the form for running, compiled ahead of time for this CPU (`paddle2torch.compiled`). The first use on
             a machine takes up to a minute; where there is no C++ compiler a warning says so, and it is not compiled.
-        device: where its tensors go; a quantized or compiled one stays on the CPU.
+        device: where its tensors go, "auto" for a GPU where there is one; a quantized or compiled one stays on the CPU.
         dtype: of its floating-point tensors; a quantized one has float32. What a compiled one computes in: float32, or
             bfloat16 where the processor has it; it takes and gives float32 all the same.
 
@@ -91,7 +92,7 @@ def load_pretrained(
     if is_program(folder):
         return cast(Network, _load_program(folder, fused, quantized, compiled, device, dtype))
     for form, wanted, dtypes in (("quantized", quantized, "float32"), ("compiled", compiled, "float32 or bfloat16")):
-        if wanted and (torch.device(device).type != "cpu" or str(dtype).removeprefix("torch.") not in dtypes.split()):
+        if wanted and (choose_device(device).type != "cpu" or str(dtype).removeprefix("torch.") not in dtypes.split()):
             raise ConfigError(f"a {form} model is {dtypes} on the CPU, not {dtype} on {device}: leave {form} out")
     if compiled:
         # Not before it is needed: it imports the exporter.
@@ -107,7 +108,7 @@ def load_pretrained(
     network = load_model(folder)
     if fused or compiled:
         network = fold(network)
-    return network.to(device=device, dtype=dtype)
+    return network.to(device=choose_device(device), dtype=dtype)
 
 
 def _load_program(
@@ -116,4 +117,4 @@ def _load_program(
     for form, wanted in (("fused", fused), ("quantized", quantized), ("compiled", compiled)):
         if wanted:
             raise ConfigError(f"{folder} holds a program, which has no {form} form: leave {form} out")
-    return load_program(folder, dtype).to(device=device)
+    return load_program(folder, dtype).to(device=choose_device(device))

@@ -28,6 +28,7 @@ ORDER = (
     "progress",
     "atomic",
     "malloc",
+    "device",
     "forks",
     "assets",
     "_version",

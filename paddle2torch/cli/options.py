@@ -17,6 +17,10 @@ MAX_PICTURE = click.option(
 QUANTIZED = click.option("--quantized", is_flag=True, help="In int8; see `paddle2torch quantize`.")
 BFLOAT16 = click.option("--bfloat16", is_flag=True, help="In bfloat16, where the processor has it: less exact.")
 
+DEVICE = click.option(
+    "--device", default="cpu", show_default=True, help="Where to run, as PyTorch names it; auto: a GPU if there is one."
+)
+
 
 def bytes_of(megabytes: int | None) -> int | None:
     """What `--max-picture-mb` means."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import click
 
-from paddle2torch.cli.options import AS_JSON, BFLOAT16, MAX_PICTURE, PATH, QUANTIZED, bytes_of, dtype_of
+from paddle2torch.cli.options import AS_JSON, BFLOAT16, DEVICE, MAX_PICTURE, PATH, QUANTIZED, bytes_of, dtype_of
 from paddle2torch.cli.output import Terminal, echo, name_failures, page_progress, print_json, print_table
 from paddle2torch.progress import spinner
 
@@ -95,7 +95,7 @@ def compile_command(models: tuple[str, ...], quantized: bool, bfloat16: bool, as
 @QUANTIZED
 @BFLOAT16
 @MAX_PICTURE
-@click.option("--device", default="cpu", show_default=True, help="Where to run, as PyTorch names it.")
+@DEVICE
 @AS_JSON
 def read(
     model: str,
@@ -155,13 +155,16 @@ def _names(name: str, of_paddleocr3: str) -> tuple[str, ...]:
 @click.option("--no-cls", is_flag=True, help="Do not turn lines that stand on their heads.")
 @click.option(
     "--format",
-    type=click.Choice(["text", "json", "jsonl", "tsv", "hocr", "alto"]),
-    default="text",
-    show_default=True,
-    help="Of the results.",
+    type=click.Choice(["text", "markdown", "json", "jsonl", "tsv", "hocr", "alto", "pdf"]),
+    help="Of the results. Default: what the name of --output ends in, or text.",
 )
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
-@click.option("-o", "--output", type=PATH, help="A folder (a document per source) or a .jsonl file (a line per page).")
+@click.option(
+    "-o",
+    "--output",
+    type=PATH,
+    help="A folder (a document per source), a .jsonl file (a line per page), or one document.",
+)
 @click.option("--resume", is_flag=True, help="Go on where a run was cut off: leave out what --output has.")
 @click.option("--visualize", type=PATH, help="A folder for pictures: boxes and texts side by side.")
 @click.option("--compiled", is_flag=True, help="Run networks compiled for this CPU; see `paddle2torch compile`.")
@@ -199,7 +202,7 @@ def _names(name: str, of_paddleocr3: str) -> tuple[str, ...]:
 @click.option("--dpi", type=click.FloatRange(min=1), help="Of pages of PDFs; by default 144, and 72 for large ones.")
 @MAX_PICTURE
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Pages read at once.")
-@click.option("--device", default="cpu", show_default=True, help="Where to run, as PyTorch names it.")
+@DEVICE
 def ocr(
     inputs: tuple[str, ...],
     lang: str,
@@ -208,7 +211,7 @@ def ocr(
     rec: str | None,
     cls: str | None,
     no_cls: bool,
-    format: str,
+    format: str | None,
     as_json: bool,
     output: Path | None,
     resume: bool,

@@ -11,7 +11,15 @@ import cv2
 
 from paddle2torch.atomic import land_file
 from paddle2torch.model_zoo.errors import ConfigError
-from paddle2torch.ocr.formats import append_pages, document_paths, finished_pages, write_documents, write_stream
+from paddle2torch.ocr.formats import (
+    append_pages,
+    document_paths,
+    finished_pages,
+    named_format,
+    write_document,
+    write_documents,
+    write_stream,
+)
 from paddle2torch.ocr.pages import Failure, find_sources, read_pages
 from paddle2torch.ocr.pipeline import MUCH_SMALLER, OCR
 from paddle2torch.ocr.results import PageText
@@ -19,6 +27,8 @@ from paddle2torch.ocr.visualize import visualize
 from paddle2torch.tasks.failures import what_went_wrong
 
 Result = PageText | Failure
+Done = Callable[[str, int], bool]
+"""Whether a page of a source, by its number, is done."""
 
 
 def run_job(
@@ -26,7 +36,7 @@ def run_job(
     inputs: Iterable[str | Path],
     *,
     stream: TextIO,
-    format: str = "text",
+    format: str | None = None,
     output: Path | None = None,
     resume: bool = False,
     pictures: Path | None = None,
@@ -41,9 +51,10 @@ def run_job(
         ocr: the pipeline.
         inputs: files, folders, globs, PDFs, `-` for standard input.
         stream: where results go without `output`.
-        format: one of `formats.FORMATS`.
-        output: a file that ends in `.jsonl`, to which a line per page is appended, or a folder, where each
-            source gets a document of its own, whole or not at all.
+        format: one of `formats.FORMATS`; without it what the name of `output` ends in, or text.
+        output: a file that ends in `.jsonl`, to which a line per page is appended; a file that ends as another
+            format does, for one document of all pages; or a folder, where each source gets a document of its own.
+            Documents are written whole or not at all.
         resume: leave out what `output` has already, from a run that was cut off.
         max_bytes: memory for decoding one picture, see `load_image`.
         dpi: of the rendered pages of PDFs, see `pages.read_pages`.
@@ -69,18 +80,27 @@ def run_job(
             # Only now is it written.
             finished(result)
 
+    def results(todo: Iterable[str], done: Done = lambda source, number: False) -> Iterator[Result]:
+        return watched(ocr.read_pages(read_pages(todo, done, dpi=dpi, max_bytes=max_bytes)))
+
+    one_file = output is not None and named_format(output) is not None
+    format = _settle_format(output if one_file else None, format)
     if output is None:
         if resume:
             raise ConfigError("--resume goes on with what a run has written: it needs --output")
         started(len(sources))
-        write_stream(watched(ocr.read_pages(read_pages(sources, dpi=dpi, max_bytes=max_bytes))), format, stream)
-    elif output.suffix == ".jsonl":
+        write_stream(results(sources), format, stream)
+    elif one_file and format == "jsonl":
         if output.exists() and not resume:
             raise ConfigError(f"{output} exists: go on with it (--resume) or choose another name")
-        done = finished_pages(output)
+        written = finished_pages(output)
         started(len(sources))
-        pages = read_pages(sources, lambda source, number: (source, number) in done, dpi=dpi, max_bytes=max_bytes)
-        append_pages(watched(ocr.read_pages(pages)), output)
+        append_pages(results(sources, lambda source, number: (source, number) in written), output)
+    elif one_file:
+        if output.exists():
+            raise ConfigError(f"{output} exists: choose another name, or a folder, with which --resume goes on")
+        started(len(sources))
+        write_document(results(sources), output, format)
     else:
         paths = document_paths(sources, output, format)
         there = [source for source in sources if paths[source].exists()]
@@ -90,10 +110,18 @@ def run_job(
             )
         todo = [source for source in sources if source not in there]
         started(len(todo))
-        write_documents(watched(ocr.read_pages(read_pages(todo, dpi=dpi, max_bytes=max_bytes))), paths, format)
+        failures += write_documents(results(todo), paths, format)
     if smaller:
         _name_smaller(smaller)
     return failures
+
+
+def _settle_format(file: Path | None, format: str | None) -> str:
+    """The format that is asked for, or that the name of the one file ends in."""
+    named = None if file is None else named_format(file)
+    if named is not None and format not in (None, named):
+        raise ConfigError(f"{file} ends as {named} does, and --format says {format}: leave one of them out")
+    return named or format or "text"
 
 
 def _name_smaller(pages: list[tuple[float, str]]) -> None:

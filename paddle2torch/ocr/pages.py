@@ -192,6 +192,20 @@ def _read(
         yield Page(source, 1, 1, load_image(data, max_bytes=max_bytes))
 
 
+def is_document(path: str) -> bool:
+    """Whether a file is a PDF, or a TIFF of several pages. What cannot be read is neither."""
+    try:
+        start = _start(Path(path))
+        if b"%PDF-" in start:
+            return True
+        if not start.startswith(_TIFF):
+            return False
+        with TiffImagePlugin.TiffImageFile(Path(path)) as image:
+            return image.n_frames > 1
+    except (ImageError, *BROKEN):
+        return False
+
+
 def _start(path: Path) -> bytes:
     if path.is_dir():
         raise ImageError(f"{path} holds no images or PDFs; for those in its folders name '{path}/**/*.png' or the like")

@@ -1,4 +1,7 @@
-"""Pages of PDFs as pixels, rendered in a process of its own with limits, which lives from one page to the next."""
+"""PDFs, in a process of its own with limits, which lives from one page to the next.
+
+Pages are rendered as pixels; pictures become pages, and text is put on pages invisibly.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,6 +19,7 @@ import numpy as np
 
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.ocr import _pdf_process
+from paddle2torch.tasks.geometry import Points
 from paddle2torch.tasks.images import BUDGET, BUDGET_PER_BYTE, BGRImage, ImageError
 
 SCALE = 2.0
@@ -27,6 +33,8 @@ MAX_SIDE = 2**15
 
 MAX_DPI = 2400
 POINTS = 72  # to the inch
+MOST_POINTS = 14_400
+"""Of a page's side: programs show no larger ones."""
 
 SECONDS = 1.5
 SECONDS_PER_BYTE = 2e-6
@@ -36,6 +44,32 @@ SECONDS_AT_MOST = 60.0
 _WAITED = 10  # seconds of the clock for one of the processor, where others keep the processor busy
 _PAGES = 1000
 _BYTES_PER_PAGE = 16
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture that becomes a page. size: width and height as it is seen, in pixels.
+
+    content: uint8 (height, width, 3), BGR; or the bytes of a JPEG, which is kept, with its EXIF orientation, 1 to 8.
+    """
+
+    size: tuple[int, int]
+    dpi: float
+    content: BGRImage | bytes
+    orientation: int = 1
+
+
+@dataclass
+class PlacedText:
+    """A word or space in a parallelogram on a page: where it begins and ends below, and its upper corner above `start`.
+
+    text: as it is seen, in the direction from `start` to `end`. Points are (x, y) in pixels, y down.
+    """
+
+    text: str
+    start: Points
+    end: Points
+    above: Points
 
 
 class TooMuchError(ImageError):
@@ -83,16 +117,59 @@ class PdfProcess:
         image: BGRImage = self._ask(request, name, _pixels)
         return image
 
+    def create(self) -> None:
+        """Begin a document without pages."""
+        self._source, self._size = b"", 0
+        self._ask({"create": True}, "a new PDF", _nothing)
+
+    def add_page(self, picture: Picture) -> None:
+        """Add a page of the picture's size, at most 200 inches a side, which shows it."""
+        width, height = (POINTS * side / picture.dpi for side in picture.size)
+        smaller = min(1.0, MOST_POINTS / max(width, height))
+        request: dict[str, Any] = {"page": [width * smaller, height * smaller]}
+        if isinstance(picture.content, bytes):
+            data = picture.content
+            request |= {"orientation": picture.orientation}
+        else:
+            pixels = picture.content
+            if np.array_equal(pixels[..., 0], pixels[..., 1]) and np.array_equal(pixels[..., 1], pixels[..., 2]):
+                pixels = pixels[..., :1]  # grey: a third of the size
+            data = np.ascontiguousarray(pixels).tobytes()
+            request |= {"pixels": pixels.shape}
+        # All pages stay in memory until the document is written.
+        self._size += len(data)
+        self._ask({**request, "length": len(data)}, "a page of the new PDF", _nothing, data)
+
+    def add_text(self, index: int | None, size: tuple[int, int], text: Sequence[PlacedText]) -> None:
+        """Put text on page `index`, from 0, or on the last one.
+
+        size: width and height, in pixels, of the picture in which the text has its points.
+        """
+        pieces = [
+            (piece.text, *(round(float(x), 2) for point in (piece.start, piece.end, piece.above) for x in point))
+            for piece in text
+        ]
+        data = json.dumps(pieces).encode()
+        self._ask({"text": index, "size": size, "length": len(data)}, "a page of text", _nothing, data)
+
+    def save(self, name: str) -> bytes:
+        """The document with all that was added."""
+        data: bytes = self._ask({"save": True}, name, _content, seconds=SECONDS_AT_MOST)
+        return data
+
     def _open(self, name: str) -> int:
         def count(answer: dict[str, int], stream: IO[bytes]) -> int:
             return answer["count"]
 
         if isinstance(self._source, bytes):
-            return int(self._ask({"length": len(self._source)}, name, count, self._source))
-        return int(self._ask({"path": os.path.abspath(self._source)}, name, count))
+            return int(self._ask({"open": None, "length": len(self._source)}, name, count, self._source))
+        return int(self._ask({"open": os.path.abspath(self._source)}, name, count))
 
-    def _ask(self, request: dict[str, Any], name: str, take: Any, data: bytes = b"") -> Any:
-        seconds = min(SECONDS + SECONDS_PER_BYTE * self._size, SECONDS_AT_MOST)
+    def _ask(
+        self, request: dict[str, Any], name: str, take: Any, data: bytes = b"", seconds: float | None = None
+    ) -> Any:
+        if seconds is None:
+            seconds = min(SECONDS + SECONDS_PER_BYTE * self._size, SECONDS_AT_MOST)
         limits = {"seconds": seconds, "memory": max(BUDGET, BUDGET_PER_BYTE * self._size)}
         process = self._process = self._process or _start()
         assert process.stdin is not None
@@ -164,6 +241,17 @@ def _pixels(answer: dict[str, int], stream: IO[bytes]) -> BGRImage:
             raise EOFError
         done += count
     return image
+
+
+def _nothing(answer: dict[str, int], stream: IO[bytes]) -> None:
+    """For requests that are only done."""
+
+
+def _content(answer: dict[str, int], stream: IO[bytes]) -> bytes:
+    data = stream.read(answer["length"])
+    if len(data) < answer["length"]:
+        raise EOFError
+    return data
 
 
 def _stored(path: Path) -> int:

@@ -6,6 +6,7 @@ models of v5 or v6 read; with its weights it gives its boxes, texts and scores.
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,18 +14,20 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar, overload
 
 import numpy as np
 import torch
 from torch import nn
 
 from paddle2torch.api import load_pretrained
+from paddle2torch.device import choose_device
 from paddle2torch.model_zoo.cards import find_card
 from paddle2torch.model_zoo.config import DBPostprocess, DetPreprocess, ModelConfig, RecPreprocess
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.strict_json import unknown_key
-from paddle2torch.ocr.pages import Failure, Page, failure_of, find_sources, read_pages
+from paddle2torch.ocr.document import Document
+from paddle2torch.ocr.pages import Failure, Page, failure_of, find_sources, is_document, read_pages
 from paddle2torch.ocr.results import PageText, TextLine, TextWord
 from paddle2torch.tasks.detection import Box, Detector
 from paddle2torch.tasks.geometry import Crop, Points, crop_polygon, crop_quad, order_clockwise, turn_points
@@ -95,7 +98,8 @@ class OCR:
     det, rec, cls: other models, by name, by folder, or as loaded (fused, in eval mode); with `cls=None` no line is
     turned that stands on its head. Models of v5 and v6 are run with the steps and settings of PaddleOCR 3, which
     override the settings of a detector that is named; all others with those of PaddleOCR 2. device: where the models
-    are moved; without it a loaded model stays where it is, and others are run on the CPU.
+    are moved, "auto" for a GPU where there is one; without it a loaded model stays where it is, and others are run on
+    the CPU.
 
     compiled: run what is named by name or folder compiled for this CPU, see `load_pretrained`.
 
@@ -161,7 +165,8 @@ class OCR:
         }
         if workers < 1:
             raise ConfigError(f"workers is at least 1, not {workers}")
-        form: dict[str, Any] = {"device": device, "compiled": compiled}
+        place = None if device is None else choose_device(device)
+        form: dict[str, Any] = {"device": place, "compiled": compiled}
         heavy = {**form, "quantized": quantized, "dtype": dtype}
         chosen = pipeline_of(lang, version)
         if chosen.note is not None and (det is None or rec is None):
@@ -186,20 +191,32 @@ class OCR:
         self.drop_score: float = self.steps.drop_score if settings["drop_score"] is None else settings["drop_score"]
         self.workers = workers
 
-    def __call__(self, image: ImageSource) -> list[TextLine]:
-        """The lines of one page, in PaddleOCR's order: by y, and by x within a row.
+    @overload
+    def __call__(self, image: str | Path) -> PageText | Any: ...
+    @overload
+    def __call__(self, image: ImageSource) -> PageText: ...
+    def __call__(self, image: ImageSource) -> PageText | Document:
+        """What is read of one page: its lines in PaddleOCR's order, by y, and by x within a row.
 
-        image: a path, the bytes of a file, a numpy array (BGR) or a PIL image. Raises `ImageError`. For PDFs, and for
-        more than one page, see `read`.
+        image: a path, the bytes of a file, a numpy array (BGR) or a PIL image. The path of a PDF, or of a TIFF of
+        several pages, gives a `Document`, whose pages are read as they are asked for. Raises `ImageError`. For many
+        files see `read`.
         """
-        page = self._recognize([self._prepare(Page("", 1, 1, load_image(image)))])[0]
+        source = os.fspath(image) if isinstance(image, (str, os.PathLike)) else ""
+        if source and is_document(source):
+            return self.document(source)
+        page = self._recognize([self._prepare(Page(source, 1, 1, load_image(image)))])[0]
         if page.shrunk >= MUCH_SMALLER:
             warnings.warn(
                 f"the page was made {page.shrunk:.1f} times smaller for the detector: small text may be missing; "
                 f"det_limit_side_len sets another limit",
                 stacklevel=2,
             )
-        return list(page.lines)
+        return page
+
+    def document(self, path: str | Path, *, dpi: float | None = None) -> Document:
+        """The pages of a file, read as they are asked for. dpi: of the rendered pages of PDFs, see `read_pages`."""
+        return Document(self.read_pages, os.fspath(path), dpi)
 
     def read(self, inputs: Iterable[str | Path], *, dpi: float | None = None) -> Iterator[PageText | Failure]:
         """Read files, folders, globs, PDFs and `-` (standard input): a result per page, in order, as they are read.

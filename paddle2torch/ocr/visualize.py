@@ -11,6 +11,7 @@ import os
 import random
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -18,9 +19,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from paddle2torch.model_zoo.errors import ConfigError
-from paddle2torch.ocr.results import PageText, TextLine
 from paddle2torch.tasks.geometry import min_area_quad
 from paddle2torch.tasks.images import BGRImage
+
+if TYPE_CHECKING:
+    from paddle2torch.ocr.results import PageText, TextLine
 
 VERTICAL = 2
 """The text of a box more than twice as high as wide, and higher than 30 pixels, is drawn from top to bottom."""

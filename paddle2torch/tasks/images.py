@@ -118,6 +118,10 @@ BROKEN = (
 )
 
 
+DPI = (30, 4800)
+"""Pixels to the inch that a picture's header may be believed."""
+
+
 class ImageError(Paddle2TorchError):
     """An image is missing, empty, broken, too large, or of a kind that is not read."""
 
@@ -163,6 +167,36 @@ def load_image(source: ImageSource, *, max_bytes: int | None = None, reduce: boo
         except Paddle2TorchError as error:
             raise ImageError(str(error)) from None
     raise ImageError(f"an image is a path, bytes, a numpy array or a PIL image, not {type(source).__name__}")
+
+
+@dataclass(frozen=True)
+class PictureFile:
+    """What the header of a picture says: Pillow's name of the kind and the mode, width and height as stored, in pixels.
+
+    orientation: as EXIF counts, 1 to 8. dpi: pixels to the inch, None where the file does not say so.
+    """
+
+    kind: str
+    mode: str
+    size: tuple[int, int]
+    orientation: int
+    dpi: float | None
+
+
+def describe_picture(path: str | os.PathLike[str]) -> PictureFile | None:
+    """The header of a picture; None for a file of another kind, or a broken one."""
+    try:
+        with open_regular(path) as file:
+            image = _open(file, file.read(_HEAD))
+            if image is None:
+                return None
+            with image:
+                said = image.info.get("dpi")
+                dots = float(said[0]) if isinstance(said, tuple) and len(said) == 2 else 0.0
+                dpi = dots if DPI[0] <= dots <= DPI[1] else None
+                return PictureFile(image.format or "", image.mode, image.size, _orientation(image), dpi)
+    except (*BROKEN, Paddle2TorchError):
+        return None
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,16 @@ def logical_order(characters: Sequence[str]) -> list[tuple[int, str]]:
     return min((_order(characters, seen, classes) for seen in (characters, mirrored)), key=_unmatched)
 
 
+def is_right_to_left(text: str) -> bool:
+    """Whether a line has a letter of a right-to-left script."""
+    return any(unicodedata.bidirectional(character) in _RIGHT for character in text)
+
+
+def as_displayed(text: str) -> str:
+    """A word of a right-to-left line as it is seen from the left; other words stay as they are."""
+    return str(get_display(text, base_dir="R")) if is_right_to_left(text) else text
+
+
 def _order(characters: Sequence[str], seen: Sequence[str], classes: Sequence[str]) -> list[tuple[int, str]]:
     """The order where the brackets between right-to-left letters are those of `seen`."""
     # Read from the right, all is in order but the runs from the left, which the algorithm turns round.

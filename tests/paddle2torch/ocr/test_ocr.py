@@ -591,7 +591,7 @@ def test_pages_that_paddleocr_reads_are_seen_as_paddleocr_sees_them() -> None:
     with pytest.warns(UserWarning, match=r"made 2\.0 times smaller for the detector: small text may be missing"):
         assert [line.text for line in ocr(page)] == ["ABC"]
     with pytest.warns(UserWarning, match="2\\.0 times"):
-        assert ocr(blank(1920, 1440)) == []
+        assert list(ocr(blank(1920, 1440))) == []
     assert sizes == [(960, 704)] * 2
     # With a limit of the caller's, too, and then nothing is looked at twice.
     put(page, bar("ABC"), 100, 1000)

@@ -1,0 +1,1 @@
+"""One module for each kind of document that results are written as."""
