@@ -7,12 +7,15 @@
 
 namespace paddle2torch {
 
-// Self-attention over the steps of sequences: `qkv` (sequences, steps, 3, heads, width) to (sequences, steps, heads, width).
+// Self-attention over the steps of sequences: `qkv` (sequences, steps, 3, heads, width) to (sequences, steps, heads,
+// width).
 template <class Stored>
-void attend(const Stored* qkv, int64_t sequences, int64_t steps, int64_t heads, int64_t width, float scale, Stored* to) {
+void attend(const Stored* qkv, int64_t sequences, int64_t steps, int64_t heads, int64_t width, float scale,
+            Stored* to) {
   const int64_t row = heads * width, padded = rounded_up(steps, LANES), wide = rounded_up(width, LANES);
   const int64_t floats = width * padded + steps * wide + 2 * padded + 2 * wide;
-  for_tiles(sequences, heads, 1, sequences * heads * steps * steps * width < 50000, [&](int64_t n, int64_t head, int64_t) {
+  for_tiles(sequences, heads, 1, sequences * heads * steps * steps * width < 50000,
+            [&](int64_t n, int64_t head, int64_t) {
     auto* keys = reinterpret_cast<float*>(scratch(floats * sizeof(float)));  // (width, steps)
     float* values = keys + width * padded;                                   // (steps, width)
     float* weights = values + steps * wide;

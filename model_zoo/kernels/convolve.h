@@ -9,7 +9,8 @@
 
 namespace paddle2torch {
 
-// `count` channels to a row, multiplied by `gate` where there is one. At the end a whole vector is done once more.
+// Copies `count` channels to a row, multiplied by `gate` where there is one. The last vector ends at the last channel,
+// so that some channels are copied twice.
 template <int N, class To, class From>
 inline void copy_vectors(To* to, const From* from, int64_t count, const float* gate, const float* steps, float offset) {
   for (int64_t c = 0; c < count; c += N) {
@@ -21,7 +22,8 @@ inline void copy_vectors(To* to, const From* from, int64_t count, const float* g
 }
 
 template <class To, class From>
-inline void copy_channels(To* to, const From* from, int64_t count, const float* gate, const float* steps, float offset) {
+inline void copy_channels(To* to, const From* from, int64_t count, const float* gate, const float* steps,
+                          float offset) {
   if (count >= LANES) return copy_vectors<LANES>(to, from, count, gate, steps, offset);
   if (count >= HALF) return copy_vectors<HALF>(to, from, count, gate, steps, offset);
   if constexpr (std::is_same_v<To, From>) {
@@ -40,12 +42,13 @@ inline void copy_channels(To* to, const From* from, int64_t count, const float* 
   std::memcpy(to, kept, count * sizeof(To));
 }
 
-// The places of two vectors that the results of a shuffle come from: WHICH of two ways to lay them side by side.
+// The indices of a shuffle that puts values of two vectors beside each other; WHICH: the first or second half of them.
 template <int N, int EACH, int WHICH>
 inline Ints<N> side_by_side() {
   Ints<N> places;
   for (int i = 0; i < N; ++i) {
-    const int part = WHICH * N / 2 / EACH + i / (2 * EACH);  // of EACH values, first of the one vector, then of the other
+    // Of EACH values, first of the one vector, then of the other.
+    const int part = WHICH * N / 2 / EACH + i / (2 * EACH);
     places[i] = part * EACH + i % EACH + (i / EACH % 2) * N;
   }
   return places;
@@ -60,7 +63,8 @@ inline void copy_planes(To* to, const float* from, int64_t plane, int64_t count,
   int64_t x = 0;
   for (; x + N <= count; x += N) {
     const Floats<N> one = load<N>(from + x), two = load<N>(from + x + plane), three = load<N>(from + x + 2 * plane);
-    const Floats<N> first[] = {__builtin_shuffle(one, two, side_by_side<N, 1, 0>()), __builtin_shuffle(one, two, side_by_side<N, 1, 1>())};
+    const Floats<N> first[] = {__builtin_shuffle(one, two, side_by_side<N, 1, 0>()),
+                               __builtin_shuffle(one, two, side_by_side<N, 1, 1>())};
     const Floats<N> last[] = {__builtin_shuffle(three, Floats<N>{}, side_by_side<N, 1, 0>()),
                               __builtin_shuffle(three, Floats<N>{}, side_by_side<N, 1, 1>())};
     for (int half = 0; half < 2; ++half) {
@@ -122,7 +126,7 @@ void find_coarse(const Problem& p, int64_t image, int64_t at, int64_t width, con
   }
 }
 
-// What a thread needs to make rows of a convolution and to multiply them: `rows` at a time, or a line of so many.
+// Memory of one thread to make rows of a convolution and to multiply them, `rows` at a time or a line of as many.
 template <class P>
 struct Workplace {
   using Value = typename P::Value;
@@ -137,7 +141,7 @@ struct Workplace {
   Workplace(const Problem& p, int64_t rows) {
     const Geometry& g = p.geometry;
     const int64_t columns = (rows + FEW - 1) * g.stride_width + g.kernel_width;
-    // No power of two, or all rows would want the same places of the cache.
+    // Not a power of two: all rows would share the same sets of the cache.
     row = rounded_up(p.channels, 16) + 64 / static_cast<int64_t>(sizeof(Value));
     line = rounded_up(columns * p.channels, 64);
     made_bytes = rounded_up((p.copies_lines() ? g.kernel_height * line : (rows + FEW) * row) * sizeof(Value), 64);
@@ -152,8 +156,8 @@ struct Workplace {
   }
 };
 
-// Rows that were made, or are going to be, one after another. Where they fill no whole groups they end in zeros: those
-// meet weights of zero, but what lies there might be no number.
+// Rows in the thread's memory, one after another. Where they do not fill whole groups they end in zeros: the weights
+// there are zero, but what was in memory might be NaN.
 template <class P>
 Rows<P> made_rows(const Problem& p, int64_t count, Workplace<P>& at) {
   const int64_t groups = (p.channels + P::GROUP - 1) / P::GROUP;
@@ -162,9 +166,11 @@ Rows<P> made_rows(const Problem& p, int64_t count, Workplace<P>& at) {
   return {at.made, at.row, 1, 0, groups};
 }
 
-// Pixels that lie one after another: as they are, or copied with a gate, in int8, or where a kernel takes more than there are.
+// Consecutive pixels: read where they are, or copied (with a gate, to int8, or where a kernel reads more rows than
+// there are).
 template <class P>
-Rows<P> rows_of_pixels(const Problem& p, const float* gate, const typename P::Stored* from, int64_t count, Workplace<P>& at) {
+Rows<P> rows_of_pixels(const Problem& p, const float* gate, const typename P::Stored* from, int64_t count,
+                       Workplace<P>& at) {
   if constexpr (std::is_same_v<typename P::Value, typename P::Stored>)
     if (!gate && p.channels % P::GROUP == 0 && count >= FEW) return {from, p.channels, 1, 0, p.channels / P::GROUP};
   for (int64_t i = 0; i < count; ++i)
@@ -195,7 +201,8 @@ void multiply_all(const Problem& p, int64_t image, int64_t first, Rows<P> rows, 
   for (int64_t panel = 0, output = 0; panel < panels.count; ++panel) {
     const int halves = panels.halves_of(panel);
     const Kernel<P> kernel = kernel_for<P>(halves);
-    Output<P> out{p.weight_scale + output, p.bias + output, p.tail, nullptr, p.outputs, p.outputs - output, at.coarse, p.sources};
+    Output<P> out{p.weight_scale + output, p.bias + output, p.tail,   nullptr, p.outputs,
+                  p.outputs - output,      at.coarse,       p.sources};
     rows.first = from;
     if (count < FEW) {
       out.to = at.spare;
@@ -228,8 +235,8 @@ void convolve(const Problem& p) {
   const bool lines = p.copies_lines();
   const auto depthwise = depthwise_line_for<Stored, typename P::Value>(p);
 
-  // What is multiplied at a time: results of an image, or of one of its lines. Its values stay in the cache, and there
-  // is enough for the threads to share.
+  // Results that are multiplied at a time, of an image or of one of its lines: few enough that their rows stay in the
+  // cache, and enough tiles for all threads.
   const int64_t indices = lines ? p.images * height : p.images, results = lines ? width : height * width;
   const int64_t values = lines ? g.kernel_height * g.stride_width * channels : channels;
   const int64_t wanted = std::min<int64_t>(24576 / values, indices * results / 16);

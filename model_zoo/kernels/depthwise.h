@@ -5,11 +5,11 @@
 
 namespace paddle2torch {
 
-// Results of a depthwise convolution that lie beside each other and see no padding to their sides.
+// Neighbouring results of a depthwise convolution that are computed together, where none reads padding at a side.
 constexpr int BESIDE = 8;
 
-// The lines of a map that a depthwise convolution sees at once, or a part of each: `width` pixels, of which the first is
-// `begin` in its line of the map. Where the map ends there is none.
+// The lines of a map that a depthwise convolution sees at once, or a part of each: `width` pixels, of which the first
+// is `begin` in its line of the map. Beyond the map's edge a line is null.
 template <class From>
 struct Lines {
   const From* of[5];
@@ -27,10 +27,11 @@ Lines<From> lines_under(const Problem& p, int64_t y, int64_t begin, int64_t widt
 }
 
 #if defined(PADDLE2TORCH_BFLOAT16)
-// The same BESIDE results and 32 channels of them in bfloat16: the instruction adds the products of two lines at a time.
-// `left` is where the first result's kernel begins in the lines.
+// The same BESIDE results and 32 channels of them in bfloat16: the instruction adds the products of two lines at a
+// time. `left` is where the first result's kernel begins in the lines.
 template <int KERNEL, int STRIDE>
-inline void depthwise_pairs(const Problem& p, const Lines<BFloat16>& lines, int64_t left, int64_t c, BFloat16* to, int64_t row) {
+inline void depthwise_pairs(const Problem& p, const Lines<BFloat16>& lines, int64_t left, int64_t c, BFloat16* to,
+                            int64_t row) {
   constexpr int COLUMNS = (BESIDE - 1) * STRIDE + KERNEL;
   const int64_t channels = p.channels;
   // Interleaved 4 values at a time, two lines give these channels of 32, and the others.
@@ -59,7 +60,8 @@ inline void depthwise_pairs(const Problem& p, const Lines<BFloat16>& lines, int6
     for (int column = 0; column < COLUMNS; ++column) {
       const __m512i above = _mm512_loadu_si512(one + column * channels);
       const __m512i below = both ? _mm512_loadu_si512(two + column * channels) : zero;
-      const __m512bh values[] = {(__m512bh)_mm512_unpacklo_epi16(above, below), (__m512bh)_mm512_unpackhi_epi16(above, below)};
+      const __m512bh values[] = {(__m512bh)_mm512_unpacklo_epi16(above, below),
+                                 (__m512bh)_mm512_unpackhi_epi16(above, below)};
 #pragma GCC unroll 8
       for (int kx = 0; kx < KERNEL; ++kx) {
         if ((column - kx) % STRIDE != 0 || column < kx || (column - kx) / STRIDE >= BESIDE) continue;
@@ -71,8 +73,8 @@ inline void depthwise_pairs(const Problem& p, const Lines<BFloat16>& lines, int6
   }
   finish<BESIDE, 16>(reinterpret_cast<Floats<16>*>(sums[0]), p.depth_tail);
   finish<BESIDE, 16>(reinterpret_cast<Floats<16>*>(sums[1]), p.depth_tail);
-  // Where each channel is among the rounded: those of the first 16 lanes, then the others.
-  alignas(64) static constexpr uint16_t order[32] = {0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23,
+  // The index of each channel among the rounded values: those of the first 16 lanes, then the others.
+  alignas(64) static constexpr uint16_t order[32] = {0, 1, 2,  3,  16, 17, 18, 19, 4,  5,  6,  7,  20, 21, 22, 23,
                                                      8, 9, 10, 11, 24, 25, 26, 27, 12, 13, 14, 15, 28, 29, 30, 31};
 #pragma GCC unroll 8
   for (int j = 0; j < BESIDE; ++j) {
@@ -91,7 +93,7 @@ void depthwise_line(const Problem& p, const Lines<From>& lines, int64_t x0, int6
   const int64_t room = lines.width + before - KERNEL;
   const int64_t inside1 = std::clamp(room < 0 ? 0 : room / STRIDE + 1, inside0, x1);
   const auto* depth_weight = static_cast<const From*>(p.depth_weight);
-  // Channels run fastest, as they lie in memory: what has to be fetched comes in one stream.
+  // Channels are the inner loop, as they are in memory: the prefetcher sees one stream.
   const auto one = [&](int64_t x) {
     const int64_t left = x * STRIDE - before;
     const int64_t kx0 = std::max<int64_t>(0, -left), kx1 = std::min<int64_t>(KERNEL, lines.width - left);
@@ -114,8 +116,7 @@ void depthwise_line(const Problem& p, const Lines<From>& lines, int64_t x0, int6
     int64_t c = 0;
 #if defined(PADDLE2TORCH_BFLOAT16)
     if constexpr (std::is_same_v<From, BFloat16> && std::is_same_v<To, BFloat16>)
-      for (; c + 32 <= channels; c += 32)
-        depthwise_pairs<KERNEL, STRIDE>(p, lines, left, c, to + (x - x0) * row, row);
+      for (; c + 32 <= channels; c += 32) depthwise_pairs<KERNEL, STRIDE>(p, lines, left, c, to + (x - x0) * row, row);
 #endif
     for (; c < channels; c += N) {
       c = std::min(c, channels - N);
@@ -170,7 +171,8 @@ template <class Stored>
 void depthwise(const Problem& p) {
   const int64_t height = p.geometry.height(p.height), width = p.geometry.width(p.width);
   const auto line = depthwise_line_for<Stored, Stored>(p);
-  for_tiles(p.images, height, 1, p.images * height * width * p.channels < 10000, [&](int64_t image, int64_t y, int64_t) {
+  for_tiles(p.images, height, 1, p.images * height * width * p.channels < 10000,
+            [&](int64_t image, int64_t y, int64_t) {
     auto* to = static_cast<Stored*>(p.out) + (image * height + y) * width * p.channels;
     line(p, lines_of_map<Stored>(p, image, y), 0, width, to, p.channels);
   });

@@ -1,4 +1,4 @@
-// What else is done to maps: means of their channels, and channels spread to pixels.
+// Other operations on maps: means of their channels, and channels spread to pixels.
 #pragma once
 
 #include <memory>
@@ -12,9 +12,10 @@ template <class Stored>
 void mean(const Problem& p, float* to) {
   const int64_t pixels = p.height * p.width, channels = p.channels, padded = rounded_up(channels, LANES);
   const int64_t part = std::max<int64_t>(64, 16384 / channels), parts = (pixels + part - 1) / part;
-  // Of each part by itself, so that the result does not depend on the number of threads.
+  // Each part has a sum of its own, so that the result does not depend on the number of threads.
   std::unique_ptr<float[]> sums(new float[p.images * parts * padded]());
-  for_tiles(p.images, pixels, part, p.images * pixels * channels < 20000, [&](int64_t image, int64_t first, int64_t last) {
+  for_tiles(p.images, pixels, part, p.images * pixels * channels < 20000,
+            [&](int64_t image, int64_t first, int64_t last) {
     const auto* x = static_cast<const Stored*>(p.x) + (image * pixels + first) * channels;
     float* sum = sums.get() + (image * parts + first / part) * padded;
     for (int64_t at = first; at < last; ++at, x += channels) {

@@ -1,4 +1,5 @@
-// The kernels as PyTorch operators, through PyTorch's stable interface: `model_zoo.native` has the modules that call them.
+// The kernels as PyTorch operators, through PyTorch's stable interface: `model_zoo/forms/native.py` has the modules
+// that call them.
 
 #include <cstdio>
 #include <exception>
@@ -29,7 +30,7 @@ T* data(const Tensor& tensor) {
   return static_cast<T*>(tensor.data_ptr());
 }
 
-// (N, C, H, W) with the channels last and nothing between: what the kernels take for granted.
+// The kernels assume (N, C, H, W) with the channels last and no gaps.
 void check_map(const Tensor& x) {
   STD_TORCH_CHECK(x.dim() == 4 && x.is_cpu(), "a map is (N, C, H, W) on the CPU");
   int64_t expected = 1;
@@ -48,7 +49,8 @@ const float* floats(const std::optional<Tensor>& tensor, int64_t count) {
 
 Problem problem(const Tensor& x, const Sizes& geometry, bool planes = false) {
   if (planes) {
-    STD_TORCH_CHECK(x.scalar_type() == ScalarType::Float && x.is_contiguous() && x.is_cpu(), "an image is float32 (N, 3, H, W)");
+    STD_TORCH_CHECK(x.scalar_type() == ScalarType::Float && x.is_contiguous() && x.is_cpu(),
+                    "an image is float32 (N, 3, H, W)");
   } else {
     check_map(x);
   }
@@ -68,7 +70,8 @@ Tail tail(const Numbers& numbers) {
 }
 
 // `stored` is the type of maps, which the weights have as well.
-void set_depthwise(Problem& p, const std::optional<Tensor>& weight, const std::optional<Tensor>& bias, ScalarType stored) {
+void set_depthwise(Problem& p, const std::optional<Tensor>& weight, const std::optional<Tensor>& bias,
+                   ScalarType stored) {
   const Geometry& g = p.geometry;
   p.depth_bias = floats(bias, p.channels);
   if (!weight.has_value()) return;
@@ -84,16 +87,17 @@ void set_depthwise(Problem& p, const std::optional<Tensor>& weight, const std::o
 Tensor output_for(Problem& p, ScalarType type) {
   const std::vector<int64_t> sizes{p.images, p.outputs, p.geometry.height(p.height), p.geometry.width(p.width)};
   STD_TORCH_CHECK(sizes[2] > 0 && sizes[3] > 0, "the map is smaller than the kernel");
-  Tensor out = torch::stable::empty(sizes, type, std::nullopt, std::nullopt, std::nullopt,
-                                    MemoryFormat::ChannelsLast);
+  Tensor out = torch::stable::empty(sizes, type, std::nullopt, std::nullopt, std::nullopt, MemoryFormat::ChannelsLast);
   p.out = out.data_ptr();
   return out;
 }
 
 template <class P>
-constexpr ScalarType scalar_type_of = P::GROUP == 1 ? ScalarType::Float : P::GROUP == 2 ? ScalarType::BFloat16 : ScalarType::Char;
+constexpr ScalarType scalar_type_of = P::GROUP == 1   ? ScalarType::Float
+                                      : P::GROUP == 2 ? ScalarType::BFloat16
+                                                      : ScalarType::Char;
 
-// A convolution's weights: packed, or of each image its own (images, outputs, depth), in float32, which are packed now.
+// A convolution's weights: packed already, or float32 (images, outputs, depth), of each image its own, packed here.
 template <class P>
 std::unique_ptr<typename P::Weight[]> set_weights(Problem& p, const Tensor& weight) {
   const Geometry& g = p.geometry;
@@ -102,16 +106,17 @@ std::unique_ptr<typename P::Weight[]> set_weights(Problem& p, const Tensor& weig
   const int64_t size = Panels(p.outputs).size(groups_of<P>(p), P::GROUP);
   std::unique_ptr<typename P::Weight[]> packed;
   if (weight.dim() == 3) {
-    STD_TORCH_CHECK(weight.size(0) == p.images && weight.size(1) == p.outputs && weight.size(2) == depth, "weights do not fit");
+    STD_TORCH_CHECK(weight.size(0) == p.images && weight.size(1) == p.outputs && weight.size(2) == depth,
+                    "weights do not fit");
     if constexpr (P::GROUP < 4) {
       packed.reset(new typename P::Weight[p.images * size]);
       for (int64_t image = 0; image < p.images; ++image)
-        pack(floats(weight, 0) + image * p.outputs * depth, p.outputs, depth, depth, P::GROUP, packed.get() + image * size,
-             [](float value) {
-               typename P::Weight some[HALF];
-               store<HALF>(some, Floats<HALF>{} + value);
-               return some[0];
-             });
+        pack(floats(weight, 0) + image * p.outputs * depth, p.outputs, depth, depth, P::GROUP,
+             packed.get() + image * size, [](float value) {
+          typename P::Weight some[HALF];
+          store<HALF>(some, Floats<HALF>{} + value);
+          return some[0];
+        });
       p.weight = packed.get();
       p.weight_image = size;
     } else {
@@ -126,7 +131,7 @@ std::unique_ptr<typename P::Weight[]> set_weights(Problem& p, const Tensor& weig
   return packed;
 }
 
-// Values that `layout` and `tails` have of each convolution after the first: LAYOUT and TAILS of
+// Values in `layout` and `tails` of each convolution after the first: LAYOUT and TAILS of
 // `model_zoo/forms/operators.py`.
 constexpr size_t LAYOUT = 8, TAILS = 7;
 
@@ -167,7 +172,8 @@ std::vector<Problem> with_following(const Problem& first, ScalarType stored, con
 }
 
 template <class P>
-Tensor run(Problem& p, const Tensor& weight, ScalarType stored, const std::vector<Tensor>& then, const Sizes& layout, const Numbers& tails) {
+Tensor run(Problem& p, const Tensor& weight, ScalarType stored, const std::vector<Tensor>& then, const Sizes& layout,
+           const Numbers& tails) {
   const auto packed = set_weights<P>(p, weight);
   std::vector<Problem> problems = with_following<P>(p, stored, then, layout, tails);
   Tensor out = output_for(problems.back(), stored);
@@ -193,7 +199,8 @@ Tensor convolve_(const Tensor& x, const Tensor& weight, const Tensor& bias, cons
                  const Numbers& tails) {
   const bool planes = x.dim() == 4 && x.size(1) == 3 && !depth_weight.has_value();
   Problem p = problem(x, geometry, planes);
-  STD_TORCH_CHECK(!planes || (!gate.has_value() && !p.geometry.pointwise()), "an image has no gate, and a kernel to go over it");
+  STD_TORCH_CHECK(!planes || (!gate.has_value() && !p.geometry.pointwise()),
+                  "an image has no gate, and a kernel to go over it");
   p.outputs = outputs;
   const int64_t padded = Panels(outputs).outputs_padded();
   p.bias = floats(bias, padded);
@@ -202,7 +209,8 @@ Tensor convolve_(const Tensor& x, const Tensor& weight, const Tensor& bias, cons
   p.gate = floats(gate, p.images * p.channels);
   p.steps = floats(steps, p.channels);
   p.offset = static_cast<float>(offset);
-  const bool bfloat16 = weight.scalar_type() == ScalarType::BFloat16 || (!planes && x.scalar_type() == ScalarType::BFloat16);
+  const bool bfloat16 =
+      weight.scalar_type() == ScalarType::BFloat16 || (!planes && x.scalar_type() == ScalarType::BFloat16);
   const ScalarType stored = bfloat16 ? ScalarType::BFloat16 : ScalarType::Float;
   set_depthwise(p, depth_weight, depth_bias, stored);
   STD_TORCH_CHECK(planes || x.scalar_type() == stored, "the map is not of the weights' type");
@@ -224,9 +232,11 @@ Tensor convolve_(const Tensor& x, const Tensor& weight, const Tensor& bias, cons
   p.sources = static_cast<int>(sources.size());
 
   const ScalarType kind = weight.dim() == 3 ? stored : weight.scalar_type();
-  if (stored == ScalarType::Float && kind == ScalarType::Float) return run<Float32>(p, weight, stored, then, layout, tails);
+  if (stored == ScalarType::Float && kind == ScalarType::Float)
+    return run<Float32>(p, weight, stored, then, layout, tails);
 #if defined(PADDLE2TORCH_BFLOAT16)
-  if (stored == ScalarType::BFloat16 && kind == ScalarType::BFloat16) return run<BFloat16s>(p, weight, stored, then, layout, tails);
+  if (stored == ScalarType::BFloat16 && kind == ScalarType::BFloat16)
+    return run<BFloat16s>(p, weight, stored, then, layout, tails);
 #endif
 #if defined(PADDLE2TORCH_INT8)
   if (stored == ScalarType::Float && kind == ScalarType::Char) return run<Int8>(p, weight, stored, then, layout, tails);
@@ -234,7 +244,8 @@ Tensor convolve_(const Tensor& x, const Tensor& weight, const Tensor& bias, cons
   STD_TORCH_CHECK(false, "this processor has no kernel for these types");
 }
 
-Tensor depthwise_(const Tensor& x, const Tensor& weight, const Tensor& bias, const Sizes& geometry, const Numbers& tail_) {
+Tensor depthwise_(const Tensor& x, const Tensor& weight, const Tensor& bias, const Sizes& geometry,
+                  const Numbers& tail_) {
   Problem p = problem(x, geometry);
   p.outputs = p.channels;
   set_depthwise(p, weight, bias, x.scalar_type());
@@ -314,7 +325,7 @@ Tensor pack_(const Tensor& weight) {
   }
 }
 
-// What there are kernels for: float32, and bfloat16 and int8 where the processor multiplies them.
+// The types that this processor has kernels for: float32, and bfloat16 and int8 where it multiplies them.
 Sizes features_() {
   Sizes found{LANES, 0, 0};
 #if defined(PADDLE2TORCH_BFLOAT16)

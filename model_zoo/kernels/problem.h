@@ -1,4 +1,4 @@
-// What a convolution is given, and how its work is divided.
+// The arguments of a convolution, and how its work is divided.
 #pragma once
 
 #include <memory>
@@ -8,8 +8,8 @@
 namespace paddle2torch {
 
 // A coarse map that adds to a result `factor` times as fine. `from`: (N, H + 1, W + 1, kinds * kinds * outputs), where
-// kinds is 2 for a factor of 2, else 3: what the first, the inner and the last of `factor` results in a row get, for each
-// cell of a map (N, H, W); the last ones stand one cell further on. See `model_zoo.native`.
+// kinds is 2 for a factor of 2, else 3: what the first, the inner and the last of `factor` results in a row get, for
+// each cell of a map (N, H, W); the last ones are one cell further on. See `model_zoo/forms/native.py`.
 struct Coarse {
   const void* from;
   int64_t factor, height, width;  // of the cells
@@ -25,19 +25,19 @@ struct Geometry {
   }
 };
 
-// What the channels of an image are padded to, so that they fill a group of every kind.
+// Channels of an image after padding: a whole group of every type.
 constexpr int64_t IMAGE_CHANNELS = 4;
 
 struct Problem {
   const void* x;
   bool planes;  // x is an image as it comes, float32 (N, 3, H, W); `channels` counts IMAGE_CHANNELS then
   int64_t images, height, width, channels;
-  Geometry geometry;          // of the depthwise convolution where there is one
-  const void* depth_weight;   // (kernel height, kernel width, channels), of the maps' type; or null
+  Geometry geometry;         // of the depthwise convolution where there is one
+  const void* depth_weight;  // (kernel height, kernel width, channels), of the maps' type; or null
   const float* depth_bias;
   Tail depth_tail;
-  const float* gate;  // (images, channels), or null: what the rows' channels are multiplied by
-  const void* weight;  // packed
+  const float* gate;     // (images, channels), or null: what the rows' channels are multiplied by
+  const void* weight;    // packed
   int64_t weight_image;  // values from one image's weights to the next one's; 0: the same for all
   const float* weight_scale;
   const float* bias;  // padded to whole vectors
@@ -55,7 +55,7 @@ struct Problem {
   bool copies_lines() const { return !depth_weight && !geometry.pointwise(); }
 };
 
-// Groups in a whole row of what is multiplied.
+// Groups in a whole row of the left-hand side.
 template <class P>
 int64_t groups_of(const Problem& p) {
   const Geometry& g = p.geometry;
@@ -79,7 +79,7 @@ inline void keep(To* to, Floats<N> x, const float* steps, float offset) {
 template <class Each>
 void for_tiles(int64_t indices, int64_t results, int64_t tile, bool alone, Each each) {
   const int64_t tiles = (results + tile - 1) / tile;
-  // Guided: neighbours run on one thread, and where the machine holds one up, the others take its share.
+  // Guided: neighbouring tiles run on one thread, and the other threads take over where one is held up.
 #pragma omp parallel for schedule(guided) if (!alone)
   for (int64_t t = 0; t < indices * tiles; ++t)
     each(t / tiles, t % tiles * tile, std::min(results, (t % tiles + 1) * tile));

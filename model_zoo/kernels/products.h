@@ -1,4 +1,4 @@
-// A matrix product of a few rows, with what is done to its result: the inner loop of every convolution.
+// A matrix product of a few rows, with its bias, activation and rounding: the inner loop of every convolution.
 //
 // The right-hand side, the weights, is laid out in panels as wide as the registers hold (`pack`). In float32, bfloat16
 // and int8 four bytes of a row (1, 2 or 4 values: a group) meet 4 bytes of each output, so that one loop serves all.
@@ -12,9 +12,9 @@
 namespace paddle2torch {
 
 struct Float32 {
-  using Value = float;    // of a row
+  using Value = float;  // of a row
   using Weight = float;
-  using Stored = float;   // of maps between convolutions
+  using Stored = float;  // of maps between convolutions
   static constexpr int GROUP = 1;
   template <int N>
   using Sums = Floats<N>;
@@ -28,7 +28,7 @@ struct Float32 {
 #if defined(__AVX512F__)
 inline __m512i four_bytes_everywhere(const void* bytes) {
   typedef float Any __attribute__((may_alias, aligned(1)));
-  // As a float, or the compiler takes the way through a general register.
+  // As a float: otherwise the compiler goes through a general register.
   return _mm512_castps_si512(_mm512_set1_ps(*static_cast<const Any*>(bytes)));
 }
 #endif
@@ -94,7 +94,7 @@ struct Panels {
 
   int64_t outputs_padded() const { return vectors * LANES; }
 
-  // Values that the packed weights have.
+  // Number of values of the packed weights.
   int64_t size(int64_t groups, int group) const {
     int64_t width = 0;
     for (int64_t panel = 0; panel < count; ++panel) width += halves_of(panel) * HALF;
@@ -119,7 +119,8 @@ void pack(const From* weight, int64_t outputs, int64_t inputs, int64_t row, int 
   }
 }
 
-// What becomes of sums on their way out. `coarse` has, for each row, `sources` pointers to values that are added first.
+// What is done to sums before they are stored. `coarse` has, for each row, `sources` pointers to values that are added
+// first.
 template <class P>
 struct Output {
   using Stored = typename P::Stored;
@@ -156,8 +157,8 @@ __attribute__((always_inline)) inline void put(const Sums (&sums)[ROWS], const O
   }
 }
 
-// The left-hand side. Each row begins `row` values after the one before, and is `runs` runs of `groups` groups, each run
-// `run` values after the one before: the lines under a kernel.
+// The left-hand side. Each row begins `row` values after the one before, and is `runs` runs of `groups` groups, each
+// run `run` values after the one before: the lines under a kernel.
 template <class P>
 struct Rows {
   const typename P::Value* first;
@@ -169,7 +170,7 @@ template <class P, int ROWS, int WHOLE, bool AND_HALF>
 void multiply(const Rows<P>& rows, const typename P::Weight* weights, const Output<P>& out) {
   constexpr int WIDTH = WHOLE * LANES + AND_HALF * HALF, GROUP = P::GROUP;
   constexpr bool FLOAT = std::is_same_v<P, Float32> || GROUP == 2;
-  // Every loop over them is unrolled, so that they are registers and no array.
+  // Every loop over these is unrolled, so that the compiler keeps them in registers.
   typename P::template Sums<LANES> whole[WHOLE][ROWS];
   typename P::template Sums<HALF> half[ROWS];
 #pragma GCC unroll 16
@@ -195,7 +196,8 @@ void multiply(const Rows<P>& rows, const typename P::Weight* weights, const Outp
 #pragma GCC unroll 16
       for (int i = 0; i < ROWS; ++i) {
 #pragma GCC unroll 4
-        for (int j = 0; j < WHOLE; ++j) P::template add<LANES>(whole[j][i], values + i * row, weights + j * LANES * GROUP);
+        for (int j = 0; j < WHOLE; ++j)
+          P::template add<LANES>(whole[j][i], values + i * row, weights + j * LANES * GROUP);
         if constexpr (AND_HALF) P::template add<HALF>(half[i], values + i * row, weights + WHOLE * LANES * GROUP);
       }
     }
@@ -213,11 +215,11 @@ struct Kernel {
 };
 
 // Rows of a tile are a multiple of every kernel's, as far as there are enough. The rest is done FEW at a time: enough
-// sums for a multiplier that takes a few cycles.
+// independent sums to hide the latency of a multiplication.
 constexpr int64_t ROWS_TOGETHER = 24;
 constexpr int FEW = REGISTERS == 32 ? 4 : 2;
 
-// The kernels for a panel of so many half vectors: as many rows as leave registers for the weights and one value.
+// The kernel for a panel of this many half vectors: as many rows as leave registers for the weights and one value.
 template <class P>
 Kernel<P> kernel_for(int halves) {
   constexpr int MANY = REGISTERS == 32 ? 12 : 6, SOME = REGISTERS == 32 ? 8 : 4;

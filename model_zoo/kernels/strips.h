@@ -7,12 +7,13 @@
 
 namespace paddle2torch {
 
-// Of what is divided into strips: about so many in all, of at least so many columns, with so much of all maps;
-// and of two maps that follow on one another.
+// A map is divided into about STRIPS strips of at least STRIP_AT_LEAST columns, so that the lines that are kept of all
+// maps of a strip have at most STRIP_BYTES. Nothing is divided where no convolution's input and output together have
+// more than SMALL_BYTES.
 constexpr int64_t STRIPS = 4, STRIP_AT_LEAST = 32, STRIP_BYTES = 400000, SMALL_BYTES = 6000000;
 
-// Convolutions one after another, strip by strip: of each map between two of them only the lines are kept that the
-// next one sees, so that they never leave the cache. All after the first are pointwise or separable.
+// Convolutions one after another, strip by strip: of each map between two of them only those lines are kept that the
+// next convolution reads, so that they never leave the cache. All after the first are pointwise or separable.
 template <class P>
 struct Strip {
   using Value = typename P::Value;
@@ -22,9 +23,9 @@ struct Strip {
     const Problem* problem;
     Workplace<P> at;
     DepthwiseLine<Stored, Value> depthwise;
-    int64_t lines, pitch;     // that are kept of its results, and values from one to the next
-    int64_t first, last;      // columns of its results
-    int64_t done;             // lines of them
+    int64_t lines, pitch;  // that are kept of its results, and values from one to the next
+    int64_t first, last;   // columns of its results
+    int64_t done;          // lines of them
     Stored* kept;
 
     int64_t bytes() const { return lines * pitch * sizeof(Stored); }
@@ -43,13 +44,14 @@ struct Strip {
       stages[i].at = Workplace<P>(p, widest);
       if (i > 0) {
         stages[i - 1].lines = p.depth_weight ? p.geometry.kernel_height : 1;
-        stages[i - 1].pitch = rounded_up(before * p.channels, 32) + 32;  // no power of two, and whole lines of the cache
+        stages[i - 1].pitch =
+            rounded_up(before * p.channels, 32) + 32;  // no power of two, and whole lines of the cache
       }
       widest = before;
     }
   }
 
-  // All that the strip needs but what it shares with others.
+  // Bytes of the lines that are kept.
   int64_t kept_bytes() const {
     int64_t bytes = 0;
     for (const Stage& stage : stages) bytes += stage.bytes();
@@ -106,21 +108,23 @@ struct Strip {
     if (p.copies_lines()) {
       rows = rows_of_lines(p, image, y, stage.first, stage.last, stage.at);
     } else if (p.depth_weight) {
-      const auto lines = i == 0 ? lines_of_map<Stored>(p, image, y)
-                                : lines_under<Stored>(p, y, stages[i - 1].first, stages[i - 1].last - stages[i - 1].first,
-                                                      [&](int64_t number) { return line(i - 1, number); });
+      const auto lines = i == 0
+                             ? lines_of_map<Stored>(p, image, y)
+                             : lines_under<Stored>(p, y, stages[i - 1].first, stages[i - 1].last - stages[i - 1].first,
+                                                   [&](int64_t number) { return line(i - 1, number); });
       stage.depthwise(p, lines, stage.first, stage.last, stage.at.made, stage.at.row);
       rows = made_rows(p, count, stage.at);
     } else {
-      const auto* x = i > 0 ? line(i - 1, y)
-                            : static_cast<const Stored*>(p.x) + ((image * p.height + y) * p.width + stage.first) * p.channels;
+      const auto* x =
+          i > 0 ? line(i - 1, y)
+                : static_cast<const Stored*>(p.x) + ((image * p.height + y) * p.width + stage.first) * p.channels;
       rows = rows_of_pixels(p, p.gate_of(image), x, count, stage.at);
     }
     multiply_all(p, image, y * g.width(p.width) + stage.first, rows, count, stage.at, line(i, y));
   }
 };
 
-// Whether the maps stay in the cache as they are, so that nothing need be made twice at the edges of strips.
+// Whether whole maps fit into the cache: then nothing has to be computed twice at the edges of strips.
 template <class P>
 bool is_small(const std::vector<Problem>& problems) {
   int64_t most = 0, before = 0;
@@ -135,9 +139,11 @@ template <class P>
 void convolve_all(const std::vector<Problem>& problems) {
   const Problem& end = problems.back();
   const int64_t images = end.images, width = end.geometry.width(end.width);
-  // Strips for the threads to share, as long as what two neighbours both make is little, and as small as the cache.
+  // Enough strips for all threads, wide enough that neighbours compute little twice, small enough for the cache.
   int64_t strips = std::clamp<int64_t>((STRIPS + images - 1) / images, 1, std::max<int64_t>(1, width / STRIP_AT_LEAST));
-  while (strips < width / STRIP_AT_LEAST && Strip<P>(problems, (width + strips - 1) / strips).kept_bytes() > STRIP_BYTES) ++strips;
+  while (strips < width / STRIP_AT_LEAST &&
+         Strip<P>(problems, (width + strips - 1) / strips).kept_bytes() > STRIP_BYTES)
+    ++strips;
   const int64_t columns = std::min(width, rounded_up((width + strips - 1) / strips, 4));
   const Strip<P> plan(problems, columns);
   for_tiles(images, width, columns, false, [&](int64_t image, int64_t first, int64_t last) {

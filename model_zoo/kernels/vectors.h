@@ -1,5 +1,5 @@
 // Vectors of the width that the processor has, in the compiler's own vector types: one source for AVX-512, AVX2, NEON.
-// Intrinsics stand only where the compiler does not find the instruction by itself.
+// Intrinsics are used only where the compiler does not find the instruction by itself.
 #pragma once
 
 #include <cstdint>
@@ -24,7 +24,7 @@ constexpr int HALF = LANES / 2;
 
 template <class T, int N>
 struct VectorOf {
-  // Aligned as its elements are: rows of channels begin anywhere.
+  // Aligned like its elements: rows of channels begin anywhere.
   typedef T Type __attribute__((vector_size(sizeof(T) * N), aligned(alignof(T)), may_alias));
 };
 template <class T, int N>
@@ -94,7 +94,7 @@ inline void store_first(T* to, Floats<N> x, int64_t count) {
   std::memcpy(to, all, count * sizeof(T));
 }
 
-// What is NaN stays NaN, here and in `at_most`.
+// NaN stays NaN, here and in `at_most`.
 template <int N>
 inline Floats<N> at_least(Floats<N> x, float limit) {
 #if defined(__AVX512F__)
@@ -127,7 +127,8 @@ template <int N>
 inline Floats<N> exponential(Floats<N> given) {
   const Floats<N> x = between<N>(given, -87.0f, 88.0f);
   const Floats<N> scaled = x * 1.44269504f;
-  const Ints<N> whole = __builtin_convertvector(scaled + (scaled < 0 ? Floats<N>{} - 0.5f : Floats<N>{} + 0.5f), Ints<N>);
+  const Ints<N> whole =
+      __builtin_convertvector(scaled + (scaled < 0 ? Floats<N>{} - 0.5f : Floats<N>{} + 0.5f), Ints<N>);
   const Floats<N> times = __builtin_convertvector(whole, Floats<N>);
   const Floats<N> rest = x - times * 0.693359375f + times * 2.12194440e-4f;
   Floats<N> sum = rest * 1.9875691500e-4f + 1.3981999507e-3f;
@@ -150,8 +151,13 @@ struct Tail {
 
   Tail() : Tail(Activation::none, 1.0f, 0.0f) {}
   Tail(Activation activation, float scale, float shift)
-      : activation(activation), scale(scale), shift(shift), slope(scale / 6.0f), middle(scale / 2.0f),
-        low(scale < 0.0f ? scale : 0.0f), high(scale < 0.0f ? 0.0f : scale) {}
+      : activation(activation),
+        scale(scale),
+        shift(shift),
+        slope(scale / 6.0f),
+        middle(scale / 2.0f),
+        low(scale < 0.0f ? scale : 0.0f),
+        high(scale < 0.0f ? 0.0f : scale) {}
 };
 
 template <int COUNT, int N>
