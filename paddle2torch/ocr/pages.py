@@ -21,7 +21,8 @@ from PIL import TiffImagePlugin
 
 from paddle2torch.ocr.pdf import PdfProcess, TooMuchError
 from paddle2torch.tasks.failures import what_went_wrong
-from paddle2torch.tasks.images import BROKEN, BGRImage, ImageError, load_image
+from paddle2torch.tasks.images import BGRImage, ImageError, load_image
+from paddle2torch.tasks.picture_headers import BROKEN
 
 STDIN = "-"
 

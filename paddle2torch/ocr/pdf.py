@@ -20,7 +20,8 @@ import numpy as np
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.ocr import _pdf_process
 from paddle2torch.tasks.geometry import Points
-from paddle2torch.tasks.images import BUDGET, BUDGET_PER_BYTE, BGRImage, ImageError
+from paddle2torch.tasks.images import BGRImage, ImageError
+from paddle2torch.tasks.picture_budget import BUDGET, BUDGET_PER_BYTE
 
 SCALE = 2.0
 LARGE = 2000

@@ -18,7 +18,8 @@ from paddle2torch.model_zoo.files import open_regular, read_bounded
 from paddle2torch.ocr.pages import STDIN, Failure
 from paddle2torch.ocr.pdf import PdfProcess, Picture, PlacedText
 from paddle2torch.tasks.geometry import TALL, Points, min_area_quad
-from paddle2torch.tasks.images import FILE_AT_MOST, describe_picture
+from paddle2torch.tasks.images import FILE_AT_MOST
+from paddle2torch.tasks.picture_headers import describe_picture
 from paddle2torch.tasks.right_to_left import as_displayed, is_right_to_left
 
 if TYPE_CHECKING:

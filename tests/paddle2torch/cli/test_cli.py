@@ -89,8 +89,8 @@ def test_an_image_among_others_that_cannot_be_read_stops_nothing(converted: Path
 
 
 def test_an_option_allows_a_picture_more(converted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("paddle2torch.tasks.images.WORK_AT_MOST", 1000)
-    monkeypatch.setattr("paddle2torch.tasks.images.WORK_PER_BYTE", 0)
+    monkeypatch.setattr("paddle2torch.tasks.picture_budget.WORK_AT_MOST", 1000)
+    monkeypatch.setattr("paddle2torch.tasks.picture_budget.WORK_PER_BYTE", 0)
     image = bundled_images("rec")[0]
     refused = run("read", converted, image)
     assert refused.exit_code == 1

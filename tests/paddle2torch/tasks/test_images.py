@@ -16,8 +16,10 @@ import pytest
 from material import SHARED
 from PIL import Image, TiffImagePlugin
 
-from paddle2torch.tasks import images, png_rows
+from paddle2torch.tasks import images, picture_budget, pixels, png_rows
 from paddle2torch.tasks.images import ImageError, load_image
+from paddle2torch.tasks.jpeg_markers import read_markers
+from paddle2torch.tasks.picture_headers import open_picture
 from paddle2torch.tasks.tiff_pieces import can_be_cut
 
 IMAGES = SHARED / "images"
@@ -436,9 +438,9 @@ def png_with_filters(pixels: np.ndarray, colour: int, depth: int, filters: list[
 @pytest.fixture
 def in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if every picture needed more than there is, to be decoded whole."""
-    monkeypatch.setattr(images, "_needed", lambda image, factor: 1e12)
+    monkeypatch.setattr(images, "bytes_needed", lambda image, factor: 1e12)
     monkeypatch.setattr(png_rows, "STRIP_BYTES", 4096)
-    monkeypatch.setattr(images, "_STRIP", 1024)
+    monkeypatch.setattr(pixels, "STRIP_PIXELS", 1024)
 
 
 @pytest.mark.parametrize(("colour", "depth"), [(c, d) for c, ds in png_rows._DEPTHS.items() for d in ds])
@@ -539,8 +541,8 @@ def test_what_unpacks_to_more_than_its_file_may_is_refused_by_its_header(
     with pytest.raises(ImageError, match=r"MB of work to unpack, .* is given 200; --max-picture-mb"):
         load_image(header(side + 1))
     assert time.process_time() - started < 0.5
-    limits = images._Limits(None, True).of(1000)
-    image = images._open(io.BytesIO(header(side)), header(side))
+    limits = picture_budget.Limits(None, True).of(1000)
+    image = open_picture(io.BytesIO(header(side)), header(side))
     assert image is not None
     limits.check_work("the image", image)
 
@@ -566,12 +568,12 @@ def test_a_gif_is_refused_before_it_is_decoded() -> None:
 
 
 def test_whoever_allows_a_picture_more_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "WORK_AT_MOST", 1000)
-    monkeypatch.setattr(images, "WORK_PER_BYTE", 0)
+    monkeypatch.setattr(picture_budget, "WORK_AT_MOST", 1000)
+    monkeypatch.setattr(picture_budget, "WORK_PER_BYTE", 0)
     data = encode(PIL_RGB, "PNG")
     with pytest.raises(ImageError, match="max_bytes of load_image, reads it all the same"):
         load_image(data)
-    assert load_image(data, max_bytes=images.BUDGET).shape == (40, 120, 3)
+    assert load_image(data, max_bytes=picture_budget.BUDGET).shape == (40, 120, 3)
 
 
 def test_a_file_of_holes_is_refused_by_its_first_bytes(tmp_path: Path) -> None:
@@ -599,7 +601,7 @@ def test_a_jpeg_of_endless_scans_is_refused() -> None:
     start = data.rindex(b"\xff\xda")
     many = data[:-2] + data[start:-2] * 2 + data[-2:]
     assert load_image(many).shape == (40, 120, 3)
-    found = images._look_through_jpeg(data)
+    found = read_markers(data)
     assert found.whole
     assert 5 < found.scans < 15
     assert found.coefficients == pytest.approx(3)

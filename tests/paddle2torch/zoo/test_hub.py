@@ -234,6 +234,7 @@ def sibling(name: str, data: bytes) -> dict[str, Any]:
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubServer]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr("time.sleep", lambda seconds: None)  # the library's, between attempts
+    huggingface_hub.close_session()  # one that another test opened may go through that test's proxy
     with HubServer() as server:
         # The library reads its environment once, when it is imported.
         monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)
