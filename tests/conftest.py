@@ -19,7 +19,7 @@ from paddle2torch.model_zoo.network import Network, build_model
 torch.set_num_threads(1)  # the test files run side by side, and threads that wait for a core cost more than they bring
 
 
-# Files most of whose tests take more than about a second.
+# Files most of whose tests take more than about half a second. A slow test of another file is marked by itself.
 SLOW_FILES = frozenset(
     f"test_{name}.py"
     for name in (

@@ -86,6 +86,7 @@ def shapes_of(model: Network) -> Shapes:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", distinct())
 def test_every_official_network_is_told_by_its_tensors(name: str) -> None:
     card = distinct()[name]

@@ -98,6 +98,7 @@ def test_empty_lines_of_a_set_that_does_not_fit_are_named() -> None:
         settle_charset(Charset(("a", "", "b", ""), None, "f"), 12, "m")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("space", [True, False])
 @pytest.mark.parametrize("way", ["inference.yml", "charset", "both"])
 def test_an_export_says_by_its_classes_whether_a_space_follows(
@@ -111,6 +112,7 @@ def test_an_export_says_by_its_classes_whether_a_space_follows(
     assert converted.config.charset == ((*characters, " ") if space else tuple(characters))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("characters", "message"),
     [
@@ -192,6 +194,7 @@ def test_the_direction_is_decided_for_every_way_in(tmp_path: Path, way: str) -> 
     assert note in converted.config.origin.notes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("characters", "direction", "right", "said"),
     [

@@ -301,6 +301,7 @@ def test_the_official_export_aligns_whole(ch_export: Path) -> None:
     assert set(converted.state) == set(build_model(converted.config).state_dict())
 
 
+@pytest.mark.slow
 def test_an_export_of_ones_own_finds_its_network(ch_export: Path) -> None:
     characters = Charset(load_charset("ppocr_keys_v1.txt"), True, "keys")
     converted = convert_files(ch_export, Template("own", "test", charset=characters), name="own")
@@ -308,6 +309,7 @@ def test_an_export_of_ones_own_finds_its_network(ch_export: Path) -> None:
     assert converted.config.head.options["ctc"]["dims"] == 120
 
 
+@pytest.mark.slow
 def test_a_program_of_no_known_network_names_the_nearest_alone(tmp_path: Path) -> None:
     stored = GOLDENS / "family" / "ch_RepSVTR_rec.fused.program.json.gz"
     program = json.loads(gzip.decompress(stored.read_bytes()))["program"]
@@ -375,6 +377,7 @@ def test_an_export_with_another_attribute_is_refused(shared: Path, tmp_path: Pat
         convert_export(folder, from_card(load_card("en_PP-OCRv4_rec")), name="en")
 
 
+@pytest.mark.slow
 def test_three_conversions_of_one_model_agree(shared: Path) -> None:
     card, models = from_card(load_card("en_PP-OCRv4_rec")), shared / "models"
     x = torch.from_numpy(np.load(shared / "reference" / "en_PP-OCRv4_rec.eval.npz")["x"])

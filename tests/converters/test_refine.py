@@ -42,6 +42,7 @@ NETWORKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_sizes_of_ones_own_are_read_from_the_program(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str

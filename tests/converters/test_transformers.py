@@ -44,6 +44,7 @@ def test_a_recogniser_comes_back_in_training_form(tmp_path: Path) -> None:
     assert all(torch.equal(before[key], tensor) for key, tensor in after.items())
 
 
+@pytest.mark.slow
 def test_a_detector_comes_back_in_fused_form(tmp_path: Path) -> None:
     conversion = convert("own", weights=written(tmp_path / "in", "det"), output=tmp_path / "out")
     assert conversion.config.form == "fused"
@@ -89,6 +90,7 @@ def test_tensors_that_do_not_fit_are_named(tmp_path: Path, spoil: str) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_characters_of_the_folder_go_before_those_of_a_card(tmp_path: Path) -> None:
     folder = written(tmp_path / "in", "rec")
     settings = processor_config(replace(CONFIGS["rec"], charset=tuple("tuvwxyz")))
@@ -96,6 +98,7 @@ def test_characters_of_the_folder_go_before_those_of_a_card(tmp_path: Path) -> N
     assert convert("own", weights=folder, output=tmp_path / "out").config.charset == tuple("tuvwxyz")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["PP-OCRv5_mobile_det", "PP-OCRv5_mobile_rec", "PP-OCRv5_server_det", "PP-OCRv5_server_rec"]
 )

@@ -99,6 +99,7 @@ def test_distillation_is_not_trained_here(distillation: Path) -> None:
         translate(distillation / "config.yml", pretrained=None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["_layers.", "module.", "model."])
 def test_one_prefix_of_all_names_comes_off(tmp_path: Path, small: Network, prefix: str) -> None:
     tensors = {prefix + key: array for key, array in tensors_of(small).items()}

@@ -53,6 +53,7 @@ def network(mynet: None) -> Network:
     return model
 
 
+@pytest.mark.slow
 def test_a_network_of_ones_own_is_one_file(network: Network, tmp_path: Path) -> None:
     tensors = to_paddle(layout_table(network), network.state_dict())
     checkpoint = write_pdparams(tmp_path / "mine.pdparams", tensors)

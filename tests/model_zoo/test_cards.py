@@ -195,6 +195,7 @@ def test_the_digests_of_the_wheel(name: str) -> None:
     assert dict(wheel.sha256) == {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_parameters_are_counted(name: str) -> None:
     """The card's network is built in both forms and its trainable values are counted; null is what cannot be."""

@@ -65,6 +65,7 @@ def test_bombs_end_soon_with_a_message(tmp_path: Path, content: bytes, message: 
     assert len(str(caught.value)) < 600
 
 
+@pytest.mark.slow
 def test_the_largest_file_that_is_read_is_cheap(tmp_path: Path) -> None:
     path = tmp_path / "a.yml"
     for content in (

@@ -24,6 +24,7 @@ def letters(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_model_of_ones_own(small: Network, small_checkpoint: Path, letters: Path, tmp_path: Path) -> None:
     conversion = convert("own", weights=small_checkpoint, charset=letters, output=tmp_path / "out")
     assert conversion.folder == tmp_path / "out"
@@ -51,6 +52,7 @@ def test_a_fused_conversion_holds_what_reading_needs(
     assert set(model.state_dict()) == set(fuse(small).state_dict())
 
 
+@pytest.mark.slow
 def test_without_a_folder_the_local_zoo_has_it(small_checkpoint: Path, letters: Path, home: Path) -> None:
     folder = convert("own", weights=small_checkpoint, charset=letters).folder
     assert folder == home / "zoo" / "own"
@@ -139,6 +141,7 @@ def test_everything_public_is_there() -> None:
         _ = paddle2torch.nothing_of_ours
 
 
+@pytest.mark.slow
 def test_settings_say_what_the_files_were(ch_export: Path, tmp_path: Path) -> None:
     convert("ch_PP-OCRv4_rec", weights=ch_export, output=tmp_path / "m")
     data = json.loads((tmp_path / "m" / CONFIG_NAME).read_text(encoding="utf-8"))

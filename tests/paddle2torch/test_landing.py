@@ -65,6 +65,7 @@ def complete_generation(folder: Path) -> str:
     return generation
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="starts its writers by fork")
 @pytest.mark.parametrize("mode", ["exchange", "no-exchange"])
 def test_a_folder_survives_fifty_kills_of_its_writer(tmp_path: Path, mode: str) -> None:

@@ -51,6 +51,7 @@ def spoilt(
 # What is read.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["rec", "det", "cls", "sequence"])
 @pytest.mark.parametrize("style", STYLES)
 def test_a_network_comes_back_from_every_style(tmp_path: Path, task: str, style: str) -> None:
@@ -113,6 +114,7 @@ def test_a_convolution_over_a_sequence_comes_back(tmp_path: Path) -> None:
     assert all(torch.equal(state[key], tensor) for key, tensor in expected.items())
 
 
+@pytest.mark.slow
 def test_characters_are_those_of_the_file(tmp_path: Path) -> None:
     characters = CONFIGS["rec"].charset
     assert characters is not None
@@ -122,6 +124,7 @@ def test_characters_are_those_of_the_file(tmp_path: Path) -> None:
     assert convert("own", weights=with_space, output=tmp_path / "b").config.charset == (*characters[:-1], " ")
 
 
+@pytest.mark.slow
 def test_characters_that_are_given_go_before_those_of_the_file(tmp_path: Path) -> None:
     path = write(tmp_path / "own.onnx", "rec", character="1\n2\n3\n4\n5\n6\n7")
     (tmp_path / "set.txt").write_text("t\nu\nv\nw\nx\ny\nz\n")
@@ -132,6 +135,7 @@ def test_characters_that_are_given_go_before_those_of_the_file(tmp_path: Path) -
     assert list(config.origin.files) == ["own.onnx"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("characters", "message"), [(None, "nothing says for which characters"), ("a\nb", "2 characters")]
 )
@@ -303,6 +307,7 @@ def bounded(path: Path, limit: int, message: str) -> None:
     assert time.process_time() - start < 10
 
 
+@pytest.mark.slow
 def test_a_graph_of_a_million_nodes_is_refused_soon(tmp_path: Path) -> None:
     node = b"\x0a\x0c" + b"\x0a\x01x\x12\x01y\x22\x04Relu"
     graph = node * 1_000_000
@@ -312,6 +317,7 @@ def test_a_graph_of_a_million_nodes_is_refused_soon(tmp_path: Path) -> None:
     bounded(path, 48 << 20, "more than 20,000 nodes")
 
 
+@pytest.mark.slow
 def test_a_file_of_empty_fields_is_refused_soon(tmp_path: Path) -> None:
     path = tmp_path / "a.onnx"
     path.write_bytes(b"\x08\x08" * 400_000)
@@ -342,6 +348,7 @@ def _length(content: bytes) -> bytes:
     return bytes([*encoded, number])
 
 
+@pytest.mark.slow
 def test_damaged_files_end_in_one_error_or_in_a_model(tmp_path: Path) -> None:
     mutations = Mutations(17)
     for _ in range(MUTATIONS):

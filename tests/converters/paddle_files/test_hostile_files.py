@@ -320,6 +320,7 @@ def read_or_refuse(reader: Callable[[Path], Any], path: Path) -> bool:
     return True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_bit_flips(tmp_path: Path, formats: Formats, name: str) -> None:
     content, reader = formats[name]
@@ -364,6 +365,7 @@ def test_truncated_at_every_byte(tmp_path: Path, formats: Formats, name: str) ->
             reader(path)
 
 
+@pytest.mark.slow
 def test_truncated_at_every_kilobyte(tmp_path: Path, paddle_files: Any) -> None:
     generator = np.random.default_rng(0)
     tensors = {f"w{index}": generator.normal(size=(40, 60)).astype("float32") for index in range(20)}
@@ -380,6 +382,7 @@ def test_truncated_at_every_kilobyte(tmp_path: Path, paddle_files: Any) -> None:
                 reader(path)
 
 
+@pytest.mark.slow
 def test_real_files_truncated_and_flipped(tmp_path: Path, shared: Path) -> None:
     """Samples: the files are large, and each truncation or flip is read from the start."""
     random_bits = random.Random(0)

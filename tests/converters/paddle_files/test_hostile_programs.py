@@ -72,6 +72,7 @@ def damaged(document: Any, seed: int) -> Any:
     return document
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["control_nested", "networks_tokens", "indexing_set_value"])
 def test_damaged_programs_raise_our_own_errors_only(name: str, tmp_path: Path) -> None:
     source = program_cases.GOLDENS / name

@@ -125,6 +125,7 @@ def test_weights_that_are_no_floating_point_numbers(tmp_path: Path, small: Any, 
         convert_checkpoint(path, template, name="x")
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_more_tensors_than_any(tmp_path: Path) -> None:
     tensors = {f"backbone.blocks2.0.dw_conv.conv_kxk.{i}.w": np.zeros(1, np.float32) for i in range(20_001)}
     path = write_pdparams(tmp_path / "x.pdparams", tensors)
@@ -176,6 +177,7 @@ def test_programs_of_nothing_but_fields_end_soon(tmp_path: Path, name: str, monk
         read_pdmodel(path)
 
 
+@pytest.mark.slow
 def test_the_most_fields_that_are_read_take_a_second(tmp_path: Path) -> None:
     path = tmp_path / "x.pdmodel"
     path.write_bytes(b"\x0a\x00" * (8 << 20))
@@ -185,6 +187,7 @@ def test_the_most_fields_that_are_read_take_a_second(tmp_path: Path) -> None:
     assert time.process_time() - start < 2
 
 
+@pytest.mark.slow
 def test_blocks_and_fields_of_programs_of_any_network_are_counted(tmp_path: Path, paddle_files: Any) -> None:
     path = tmp_path / "inference.pdmodel"
     path.write_bytes(b"\x0a\x00" * (1 << 20))

@@ -140,6 +140,7 @@ for index, prefix in enumerate(prefixes):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("paddle")
 def test_real_parameters_equal_paddles(shared: Path, tmp_path: Path) -> None:
     """Every export with parameters; legacy and PIR in a Paddle process each, a flag at import decides the format."""

@@ -201,6 +201,7 @@ def test_real_programs_count(shared: Path) -> None:
     assert len(real_programs(shared)) == 20
 
 
+@pytest.mark.slow
 def test_real_programs(shared: Path) -> None:
     """All twelve: every operation accounted for, every stored parameter read by one, names as the manifest has them."""
     for path in real_programs(shared):

@@ -49,6 +49,7 @@ def error(found: Tensor, expected: Tensor) -> float:
     return float((found.double() - expected.double()).abs().max() / expected.double().abs().max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_no_result_changes(name: str) -> None:
     x = image(*NETWORKS[name])

@@ -261,6 +261,7 @@ def test_standard_input(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert [(page.source, page.number) for page in only(results)] == [("-", i + 1) for i in range(len(images))]
 
 
+@pytest.mark.slow
 def test_one_page_at_a_time_is_in_memory(tmp_path: Path) -> None:
     pdf = write_pdf(tmp_path / "a.pdf", *[(100, 100)] * 20)
     images = [write_png(tmp_path / f"{i}.png") for i in range(20)]
@@ -313,6 +314,7 @@ def large_pdf() -> bytes:
     return pdf_of(stream(data, b"/Filter/FlateDecode"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [endless_pdf, large_pdf])
 def test_a_page_that_takes_too_much_ends_alone(make: Callable[[], bytes], tmp_path: Path) -> None:
     (tmp_path / "a.pdf").write_bytes(make())
@@ -326,6 +328,7 @@ def test_a_page_that_takes_too_much_ends_alone(make: Callable[[], bytes], tmp_pa
     assert [page.image.shape[0] for page in only(read)] == [100, 120]
 
 
+@pytest.mark.slow
 def test_after_some_endless_pages_the_others_are_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pdf, "SECONDS", 0.1)
     data = endless_pdf().replace(b"/Kids[3 0 R]/Count 1", b"/Kids[%s]/Count 40" % (b"3 0 R " * 40))

@@ -404,6 +404,7 @@ document.getElementById("seen").textContent = JSON.stringify(seen);
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
 def test_in_a_browser_at_phone_width(tmp_path: Path) -> None:
     layers = (*BAD, layer("head." + "a_name_without_any_place_to_break" * 4, None, None))

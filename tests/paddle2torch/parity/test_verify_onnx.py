@@ -47,6 +47,7 @@ def beside(folder: Path, task: str, style: Style) -> Verification:
     return verify(converted(folder, task), reference=write(folder / f"{task}.onnx", task, style))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["rec", "det", "cls", "sequence"])
 def test_a_network_equals_its_file_in_every_layer(tmp_path: Path, task: str) -> None:
     result = beside(tmp_path, task, STYLES["paddle2onnx, version 11"])
@@ -62,6 +63,7 @@ def test_a_network_equals_its_file_in_every_layer(tmp_path: Path, task: str) -> 
     assert as_data(result)["engine"] == "ONNX Runtime"
 
 
+@pytest.mark.slow
 def test_a_layer_that_differs_is_named(tmp_path: Path) -> None:
     model = proto("rec")
     name = "p_network_head_ctc_encoder_encoder_conv2_norm_bias"
@@ -79,6 +81,7 @@ def test_constants_in_a_file_of_their_own_are_run_too(tmp_path: Path) -> None:
     assert verify(converted(tmp_path, "cls"), reference=path).holds
 
 
+@pytest.mark.slow
 def test_the_command_line_says_what_it_was_held_against(tmp_path: Path) -> None:
     reference = write(tmp_path / "a.onnx", "rec", Style(opset=17))
     page = tmp_path / "report.html"
@@ -91,6 +94,7 @@ def test_the_command_line_says_what_it_was_held_against(tmp_path: Path) -> None:
     assert "is equal to ONNX Runtime's" in page.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_what_onnx_runtime_refuses_is_one_error(tmp_path: Path) -> None:
     path = write(tmp_path / "a.onnx", "rec")
     with pytest.raises(VerificationError, match=r"a\.onnx: ONNX Runtime [\d.]+ refuses it: .*bogus"):

@@ -497,6 +497,7 @@ def test_what_opencv_reads_into_an_array_is_turned_too(orientation: int, tmp_pat
         np.testing.assert_array_equal(load_image(path, max_bytes=limit), load_image(path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "TIFF"])
 def test_what_needs_more_than_it_is_given_is_read_smaller_and_that_is_said(kind: str, tmp_path: Path) -> None:
     image = Image.new("L", (8000, 6000), 255)
@@ -558,6 +559,7 @@ def test_other_formats_have_the_same_bound(mode: str, side: int) -> None:
         load_image(bytes(data))
 
 
+@pytest.mark.slow
 def test_a_gif_is_refused_before_it_is_decoded() -> None:
     buffer = io.BytesIO()
     Image.new("P", (15_000, 14_000)).save(buffer, "GIF")

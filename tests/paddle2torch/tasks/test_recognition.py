@@ -492,6 +492,7 @@ def test_settings_that_cannot_be() -> None:
 # The official networks
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the shared models and PaddleOCR's results for them are not here")
 @pytest.mark.parametrize(
     ("name", "weights"),
@@ -514,6 +515,7 @@ def test_real_lines_read_as_paddleocr_reads_them(name: str, weights: str) -> Non
         assert line.score == pytest.approx(official["score"], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_stream_reads_as_one_call_does_and_holds_a_window(monkeypatch: pytest.MonkeyPatch, small: Network) -> None:
     monkeypatch.setattr("paddle2torch.tasks.recognition.WINDOW", 2)
     recognizer = Recognizer(small, small.config, batch_size=2)

@@ -66,6 +66,7 @@ class Training:
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ema", [False, True])
 def test_training_goes_on_where_it_was(tmp_path: Path, ema: bool) -> None:
     """The next step after loading, random numbers included, is that of the training that was saved."""

@@ -248,6 +248,7 @@ def test_a_source_that_the_card_dropped_is_not_taken_from_the_cache(server: Serv
     assert "not a source of this model any more" in got.tried[0]
 
 
+@pytest.mark.slow
 def test_a_killed_download_goes_on(server: Server, home: Path) -> None:
     # Several chunks, so that half of it is more than what is still in flight.
     content = pickle.dumps(CHANCE.randbytes(1_000_000), protocol=2)
@@ -266,6 +267,7 @@ def test_a_killed_download_goes_on(server: Server, home: Path) -> None:
     assert contents(home) == ["downloads/tiny_rec/training/source.json", "downloads/tiny_rec/training/tiny.pdparams"]
 
 
+@pytest.mark.slow
 def test_two_processes_fetch_once(server: Server) -> None:
     model = card((server.url("tiny.pdparams", CHECKPOINT),))
     server.hold = threading.Event()
@@ -278,6 +280,7 @@ def test_two_processes_fetch_once(server: Server) -> None:
     assert [json.loads(out) for out, _ in outputs] == [{"tiny.pdparams": sha256(CHECKPOINT)}] * 2
 
 
+@pytest.mark.slow
 def test_the_hub(server: Server, home: Path) -> None:
     hub = HubSource(repo="PaddlePaddle/tiny_rec", files=tuple(EXPORT))
     model = card(inference=(hub,))

@@ -29,6 +29,7 @@ def folder(small: Network, tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
+@pytest.mark.slow
 def test_what_is_written_is_what_is_read(small: Network, folder: Path) -> None:
     again = load_model(folder)
     assert sorted(path.name for path in folder.iterdir()) == [WEIGHTS_NAME, CONFIG_NAME]
@@ -147,6 +148,7 @@ assert os.listdir(folder.parent) == [folder.name], os.listdir(folder.parent)
 """
 
 
+@pytest.mark.slow
 def test_a_killed_writer_leaves_a_whole_model(folder: Path) -> None:
     """50 kills at random moments; what is there after each loads, and is one of the two models."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
