@@ -147,8 +147,8 @@ def _quantize(
     if not chosen:
         raise ConfigError(f"{folded.config.name} has no convolution that int8 would make faster")
     tensors: dict[str, Tensor] = {}
-    for paths in _rounds(folded, chosen):
-        for path, rows in _measured(folded, paths, used).items():
+    for paths in _group_paths(folded, chosen):
+        for path, rows in _sample_inputs(folded, paths, used).items():
             tensors |= {f"{path}.{name}": value for name, value in quantized_convolution(folded, path, rows).items()}
     agreement = compare(folded, quantize_network(folded, tensors), held)
     file = save_quantized(folder, network, tensors)
@@ -193,7 +193,7 @@ def quantized_convolution(network: Network, path: str, rows: Tensor) -> dict[str
     scale, zero_point = _input_scale(rows, area)
     each = scale.repeat_interleave(area)
     integers = _nearest_input(rows, each, zero_point).double()
-    rounded, weight_scale = _rounded(weight * each, integers)
+    rounded, weight_scale = _round_weights(weight * each, integers)
     assert conv.bias is not None
     # What rounding adds to the output on average is taken off.
     error = (rows.double() @ weight.T - integers @ (rounded * weight_scale[:, None]).T).mean(0)
@@ -225,7 +225,7 @@ def _input_scale(rows: Tensor, area: int) -> tuple[Tensor, int]:
     return balance * step, zero_point
 
 
-def _rounded(weight: Tensor, integers: Tensor) -> tuple[Tensor, Tensor]:
+def _round_weights(weight: Tensor, integers: Tensor) -> tuple[Tensor, Tensor]:
     """Integers and scales (O,) for weights float64 (O, K) of inputs (n, K): the outputs on those are kept (GPTQ)."""
     count = weight.shape[1]
     products = integers.T @ integers / len(integers)
@@ -286,7 +286,7 @@ def _shares(network: Network, image: BGRImage) -> dict[str, float]:
     return {path: value / total for path, value in counts.items()}
 
 
-def _rounds(network: Network, paths: Sequence[str]) -> Iterator[list[str]]:
+def _group_paths(network: Network, paths: Sequence[str]) -> Iterator[list[str]]:
     """The paths in groups whose samples fit into memory together."""
     group: list[str] = []
     values = 0
@@ -300,7 +300,7 @@ def _rounds(network: Network, paths: Sequence[str]) -> Iterator[list[str]]:
     yield group
 
 
-def _measured(network: Network, paths: Sequence[str], images: Sequence[BGRImage]) -> dict[str, Tensor]:
+def _sample_inputs(network: Network, paths: Sequence[str], images: Sequence[BGRImage]) -> dict[str, Tensor]:
     """What convolutions see under their kernel, at `ROWS` places of all images, in no order: float32 (n, I * h * w)."""
     rows: dict[str, list[Tensor]] = {path: [] for path in paths}
     # Of its own for each, so that what is sampled does not depend on what is measured in the same round.
@@ -314,10 +314,10 @@ def _measured(network: Network, paths: Sequence[str], images: Sequence[BGRImage]
     with watching(network, sample):
         for image in images:
             run(network, image)
-    return {path: _shuffled(torch.cat(found), places[path]) for path, found in rows.items()}
+    return {path: _shuffle(torch.cat(found), places[path]) for path, found in rows.items()}
 
 
-def _shuffled(rows: Tensor, by: np.random.Generator) -> Tensor:
+def _shuffle(rows: Tensor, by: np.random.Generator) -> Tensor:
     return rows[torch.from_numpy(by.permutation(len(rows)))]
 
 

@@ -35,9 +35,7 @@ class PackedConv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x: float32 (N, in_channels, H, W) on the CPU; returns (N, out_channels, H', W')."""
         conv = self.conv
-        return conv.tail.shifted(
-            pointwise(x, laid_out(conv, self.size), conv.bias, conv.geometry, conv.tail.activation)
-        )
+        return conv.tail.shifted(pointwise(x, lay_out(conv, self.size), conv.bias, conv.geometry, conv.tail.activation))
 
 
 class PackedQuantizedConv2d(nn.Module):
@@ -79,12 +77,12 @@ def pack(network: Network, inputs: Sequence[Tensor]) -> Network:
             replace_module(packed, path, PackedQuantizedConv2d(module))
         elif isinstance(module, FoldedConv2d):
             found = sorted(sizes.get(path, ()))
-            if len({layout_of(laid_out(module, size)) for size in found}) == 1:
+            if len({layout_of(lay_out(module, size)) for size in found}) == 1:
                 replace_module(packed, path, PackedConv2d(module, found[0]))
     return packed
 
 
-def laid_out(conv: FoldedConv2d, size: Sequence[int]) -> Tensor:
+def lay_out(conv: FoldedConv2d, size: Sequence[int]) -> Tensor:
     """The weights as oneDNN wants them for an input of this size; only its own operators can read the result."""
     weight: Tensor = torch.ops.mkldnn._reorder_convolution_weight(conv.weight, *conv.geometry, list(size))
     return weight

@@ -170,7 +170,7 @@ def run_engines(
         raise BenchError(f"{engines[0].name} is not installed: {', '.join(missing[engines[0].name])} not found")
     paths = tuple(str(image) for image in images)
     with ExitStack() as stack:
-        running = [stack.enter_context(_started(engine, paths, threads)) for engine in taking_part]
+        running = [stack.enter_context(_start(engine, paths, threads)) for engine in taking_part]
         loaded = [process.answer() for process in running]
         versions["opencv"] = loaded[0]["opencv"]
         for process in running:
@@ -233,7 +233,7 @@ class _Process:
 
 
 @contextmanager
-def _started(engine: Engine, images: Sequence[str], threads: int) -> Iterator[_Process]:
+def _start(engine: Engine, images: Sequence[str], threads: int) -> Iterator[_Process]:
     variables = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     environment = {**os.environ, **dict.fromkeys(variables, str(threads))}
     with (

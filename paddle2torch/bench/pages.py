@@ -105,7 +105,7 @@ def bench_pages(
     check_threads(threads)
     with tempfile.TemporaryDirectory() as folder:
         models = {
-            task: name if export is None else _converted(name, export, Path(folder) / task)
+            task: name if export is None else _convert(name, export, Path(folder) / task)
             for task, name, export in (("det", DETECTOR, det), ("cls", CLASSIFIER, cls), ("rec", RECOGNIZER, rec))
         }
         exports = {task: str(path) for task, path in (("Det", det), ("Cls", cls), ("Rec", rec)) if path is not None}
@@ -231,7 +231,7 @@ def _rapidocr(package: str, settings: Mapping[str, Any], models: Mapping[str, st
     return read
 
 
-def _converted(name: str, export: Path, folder: Path) -> str:
+def _convert(name: str, export: Path, folder: Path) -> str:
     from paddle2torch.zoo.conversion import convert
 
     return str(convert(name, weights=export, output=folder, fused=True, progress=False).folder)

@@ -65,7 +65,7 @@ def bench_train(
     does not depend on it. Raises `ConfigError` where `checkout` is not a PaddleOCR checkout with this model.
     """
     with tempfile.TemporaryDirectory() as folder:
-        model = None if weights is None else _converted(weights, Path(folder) / "model")
+        model = None if weights is None else _convert(weights, Path(folder) / "model")
         return run_steps(engines(checkout, model, weights), batch=batch, repeat=repeat, threads=threads)
 
 
@@ -150,7 +150,7 @@ def load_ours(threads: int, *, model: str | None) -> Reader:
     return step
 
 
-def _converted(weights: Path, folder: Path) -> str:
+def _convert(weights: Path, folder: Path) -> str:
     from paddle2torch.zoo.conversion import convert
 
     return str(convert(MODEL, weights=weights, output=folder, progress=False).folder)

@@ -114,7 +114,7 @@ def export(
         near = difflib.get_close_matches(to, FORMATS, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ConfigError(f"{to!r} is not a format to export to: {', '.join(FORMATS)}{hint}")
-    network = _loaded(model)
+    network = _load(model)
     formats = PROGRAM_FORMATS if isinstance(network, Program) else FORMATS
     if to not in formats:
         raise ConfigError(f"a program cannot be exported to {to!r}, only to {', '.join(formats)}")
@@ -137,7 +137,7 @@ def export(
     return write(network, path, force=force, **options)
 
 
-def _loaded(model: str | Path | Network | Program) -> Network | Program:
+def _load(model: str | Path | Network | Program) -> Network | Program:
     if isinstance(model, Network | Program):
         return model
     folder = obtain_converted(model)

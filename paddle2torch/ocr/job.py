@@ -67,7 +67,7 @@ def run_job(
     failures: list[Failure] = []
     smaller: list[tuple[float, str]] = []
 
-    def watched(results: Iterable[Result]) -> Iterator[Result]:
+    def note_results(results: Iterable[Result]) -> Iterator[Result]:
         for result in results:
             if isinstance(result, Failure):
                 failures.append(result)
@@ -81,7 +81,7 @@ def run_job(
             finished(result)
 
     def results(todo: Iterable[str], done: Done = lambda source, number: False) -> Iterator[Result]:
-        return watched(ocr.read_pages(read_pages(todo, done, dpi=dpi, max_bytes=max_bytes)))
+        return note_results(ocr.read_pages(read_pages(todo, done, dpi=dpi, max_bytes=max_bytes)))
 
     one_file = output is not None and named_format(output) is not None
     format = _settle_format(output if one_file else None, format)

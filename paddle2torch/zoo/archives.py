@@ -136,7 +136,7 @@ def _tar_entries(file: IO[bytes], magic: bytes, archive: Path) -> Iterator[tuple
     # As a stream ("r|"): nothing that a header says can make it seek backwards and read in circles.
     with tarfile.open(fileobj=bounded, mode="r|") as tar:
         for info in tar:
-            name = _checked_name(info.name, archive)
+            name = _check_name(info.name, archive)
             if info.isdir():
                 continue
             if not info.isreg() or info.issparse():
@@ -158,7 +158,7 @@ def _tar_entries(file: IO[bytes], magic: bytes, archive: Path) -> Iterator[tuple
 def _zip_entries(file: IO[bytes], archive: Path) -> Iterator[tuple[Member, IO[bytes]]]:
     with zipfile.ZipFile(file) as wheel:
         for info in wheel.infolist():
-            name = _checked_name(info.filename, archive)
+            name = _check_name(info.filename, archive)
             if info.is_dir():
                 continue
             kind = stat.S_IFMT(info.external_attr >> 16)
@@ -170,7 +170,7 @@ def _zip_entries(file: IO[bytes], archive: Path) -> Iterator[tuple[Member, IO[by
                 yield Member(name, info.file_size), content
 
 
-def _checked_name(name: str, archive: Path) -> str:
+def _check_name(name: str, archive: Path) -> str:
     # Windows' rules include the others': a leading slash is a root, and backslashes separate too.
     path = PureWindowsPath(name)
     if path.anchor or ".." in path.parts:

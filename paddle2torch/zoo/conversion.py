@@ -27,7 +27,7 @@ from paddle2torch.model_zoo.names import check_name, file_in
 from paddle2torch.model_zoo.network import build_model, fuse
 from paddle2torch.model_zoo.programs.config import ProgramConfig
 from paddle2torch.zoo.folder import save_model
-from paddle2torch.zoo.programs import save_program, signed
+from paddle2torch.zoo.programs import save_program, with_digests
 from paddle2torch.zoo.sources import Obtained, obtain, obtain_local
 
 
@@ -134,8 +134,8 @@ def convert(
         return _convert_program(name, path, obtained.origin, place, (*_source_notes(obtained, fused), note))
     notes = (*_source_notes(obtained, fused), *converted.notes)
     if fused:
-        converted = _fused(converted)
-    settings = _signed(converted.config, obtained)
+        converted = _fuse(converted)
+    settings = _with_digests(converted.config, obtained)
     if local:
         make_private(zoo_dir())
     save_model(folder, settings, converted.state, overwrite=place.overwrite, private=local)
@@ -165,7 +165,7 @@ def _convert_program(name: str, path: Path, source: str, place: _Place, notes: t
     if path.suffix == ".pdparams":
         raise ConfigError(f"{path} is a training checkpoint, not a program: give the export that was made of it")
     converted = convert_program(path, name=name, source=source)
-    config = signed(converted)
+    config = with_digests(converted)
     converted.network.meta["config"] = config
     if place.private:
         make_private(zoo_dir())
@@ -249,7 +249,7 @@ def _source_notes(obtained: Obtained, fused: bool) -> tuple[str, ...]:
     return (*notes, *(f"did not answer: {reason}" for reason in obtained.tried))
 
 
-def _fused(converted: Converted) -> Converted:
+def _fuse(converted: Converted) -> Converted:
     """The fused form; what only training needs is gone from it."""
     if converted.config.form == "fused":
         return converted
@@ -260,7 +260,7 @@ def _fused(converted: Converted) -> Converted:
     return replace(converted, config=network.config, state=network.state_dict())
 
 
-def _signed(config: ModelConfig, obtained: Obtained) -> ModelConfig:
+def _with_digests(config: ModelConfig, obtained: Obtained) -> ModelConfig:
     """The settings with what a reader of them wants to know about the files behind the weights."""
     assert config.origin is not None
     files = {name: digest for name, digest in obtained.sha256.items() if not name.endswith((".yml", ".yaml", ".info"))}

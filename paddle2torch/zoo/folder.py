@@ -78,13 +78,13 @@ def write_state(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, 
 
 def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """All tensors of a safetensors file, and its metadata. Raises `FileFormatError` for one that is not sound."""
-    with _opened(path) as file:
+    with _open_tensors(path) as file:
         names = file.keys()
         return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _open_tensors(path: Path) -> Iterator[Any]:
     """The safetensors file at `path`; raises `FileFormatError` where it is none, `Paddle2TorchError` where it is not a
     file that can be opened.
     """
@@ -154,7 +154,7 @@ def load_quantized(folder: Path) -> Network:
     """
     path = quantized_file(folder)
     network = load_model(folder)
-    with _opened(path) as file:
+    with _open_tensors(path) as file:
         # Before the tensors are read, which may be many.
         if (file.metadata() or {}).get("weights") != digest_of(network):
             raise FileFormatError(f"{path} was made of other weights than those beside it: quantize the model again")
@@ -204,7 +204,7 @@ def load_model(folder: Path) -> Network:
     expected = model.state_dict()
     if not path.exists():
         raise FileFormatError(f"{folder} has no {WEIGHTS_NAME}")
-    with _opened(path) as file:
+    with _open_tensors(path) as file:
         _check_state(file, expected, path)
         state = {key: file.get_tensor(key) for key in expected}
     model.load_state_dict(state, assign=True)

@@ -191,7 +191,7 @@ def _download(repo: str, info: Any, target: Path) -> None:
     with land_folder(target, size=size, private=True) as staging:
         for name in (CONFIG_NAME, WEIGHTS_NAME):
             _bring(repo, name, info.sha, staging, listed[name].size)
-            digests[name] = _checked(repo, staging / name, listed[name])
+            digests[name] = _check_digest(repo, staging / name, listed[name])
             # A commit does not change: what the Hub lists for it later must be what it listed first.
             check_seen(f"{repo} at {info.sha}, {name}", digests[name])
         shutil.rmtree(staging / ".cache", ignore_errors=True)  # the library's notes about the download
@@ -210,7 +210,7 @@ def _bring(repo: str, name: str, commit: str, folder: Path, size: int) -> None:
         hub_access.fetch_file(repo, name, commit, seconds=seconds, most=most, folder=folder)
 
 
-def _checked(repo: str, path: Path, listed: Any) -> str:
+def _check_digest(repo: str, path: Path, listed: Any) -> str:
     """The sha256 of what came, if it is what the Hub lists: by sha256, or for a small file by git's own digest."""
     sha256 = sha256_of(path)
     if listed.lfs is not None:

@@ -37,7 +37,7 @@ from paddle2torch.model_zoo.programs.table import torch_dtype
 from paddle2torch.zoo.folder import WEIGHTS_NAME, read_state, write_state
 
 
-def signed(converted: ConvertedProgram) -> ProgramConfig:
+def with_digests(converted: ConvertedProgram) -> ProgramConfig:
     """The settings with the hashes of the files that the program came from, and our version."""
     files = [path for path in (converted.file, converted.parameters) if path is not None]
     origin = converted.config.origin

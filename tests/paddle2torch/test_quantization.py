@@ -135,7 +135,7 @@ def test_rounding_keeps_the_outputs(seed: int) -> None:
     """Beside each weight rounded to the nearest, at the same scale."""
     inputs = (correlated(2000, 72, 24, seed) * 20).round().clamp(-128, 127)
     weight = torch.randn(16, 72, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-    rounded, scale = quantization._rounded(weight, inputs)
+    rounded, scale = quantization._round_weights(weight, inputs)
     assert torch.equal(rounded, rounded.round())
     assert rounded.abs().max() <= WEIGHT_LIMIT
     nearest = (weight / scale[:, None]).round().clamp(-WEIGHT_LIMIT, WEIGHT_LIMIT)
@@ -248,13 +248,13 @@ def test_several_rounds_give_the_same(folder: Path, monkeypatch: pytest.MonkeyPa
     expected, _ = stored(folder)
     monkeypatch.setattr(quantization, "SAMPLES_AT_MOST", quantization.ROWS * 400)
     rounds = []
-    measured = quantization._measured
+    measured = quantization._sample_inputs
 
     def watched(network: Network, paths: list[str], images: list[np.ndarray]) -> dict[str, Tensor]:
         rounds.append(paths)
         return measured(network, paths, images)
 
-    monkeypatch.setattr(quantization, "_measured", watched)
+    monkeypatch.setattr(quantization, "_sample_inputs", watched)
     result = quantize(folder, LINES)
     assert len(rounds) > 2
     assert max(map(len, rounds)) > 1
