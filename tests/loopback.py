@@ -5,15 +5,28 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import threading
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TypeVar
 
 from paddle2torch.model_zoo.cards import UrlSource
+
+AnyServer = TypeVar("AnyServer", bound=ThreadingHTTPServer)
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+@contextlib.contextmanager
+def running(server: AnyServer) -> Iterator[AnyServer]:
+    """The server, answering in a thread while the block runs."""
+    with server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield server
+        server.shutdown()
 
 
 class Server(ThreadingHTTPServer):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import click
 
@@ -123,22 +124,7 @@ def bench_network_command(
         print_json([result.to_json() for result in results])
         return
     for result in results:
-        rows = []
-        for run in result.result.runs:
-            rows.append(
-                (
-                    run.passes.name,
-                    f"{1000 * run.passes.median:.1f}",
-                    f"{1000 * min(run.passes.seconds):.1f}",
-                    f"{1000 * max(run.passes.seconds):.1f}",
-                    _ratio(*result.result.ratios(run)),
-                    f"{run.passes.median / result.floor:.2f}",
-                    f"{run.passes.peak_memory / 2**20:.0f}",
-                    f"{100 * result.agreement(run):.1f}",
-                )
-            )
-        header = ("engine", "median ms", "min", "max", "ours times as fast", "by floor", "peak MiB", "% as ours")
-        print_table(header, rows)
+        _print_network(result)
         echo(
             f"{result.model}, {'x'.join(map(str, result.shape))}: {result.multiply_adds / 1e9:.2f} G multiply-adds, "
             f"floor {1000 * result.floor:.1f} ms at {max(result.peaks) / 1e9:.0f} G/s "
@@ -169,31 +155,16 @@ def bench_pages_command(images: tuple[Path, ...], as_json: bool, **options: Any)
     if as_json:
         print_json(result.to_json())
         return
-    rows = []
-    for run in result.result.runs:
-        rows.append(
-            (
-                run.passes.name,
-                f"{result.pages_per_second(run):.2f}",
-                f"{run.passes.median:.2f}",
-                f"{run.passes.spread:.2f}",
-                f"{statistics.median(run.cpu_seconds):.2f}",
-                _ratio(*result.result.ratios(run)),
-                f"{run.passes.peak_memory / 2**20:.0f} ({run.loaded_memory / 2**20:.0f})",
-                f"{result.texts_in_common(run)} of {sum(map(len, run.texts))}",
-            )
-        )
-    header = (
-        "engine",
-        "pages/s",
-        "median s",
-        "spread s",
-        "CPU s",
-        "ours times as fast",
-        "peak MiB (loaded)",
-        "lines as ours",
+    _print_engines(
+        result.result,
+        {
+            "pages/s": lambda run: f"{result.pages_per_second(run):.2f}",
+            **_SECONDS,
+            **_ratios(result.result),
+            "peak MiB (loaded)": lambda run: f"{run.passes.peak_memory / 2**20:.0f} ({run.loaded_memory / 2**20:.0f})",
+            "lines as ours": lambda run: f"{result.texts_in_common(run)} of {sum(map(len, run.texts))}",
+        },
     )
-    print_table(header, rows)
     echo(f"{len(result.pages)} pages, {result.result.threads} threads, {_machine(result.result)}")
     _print_left_out(result.result)
 
@@ -217,23 +188,54 @@ def bench_train_command(paddleocr: Path, as_json: bool, **options: Any) -> None:
     if as_json:
         print_json(result.to_json())
         return
-    rows = []
-    for run in result.result.runs:
-        rows.append(
-            (
-                run.passes.name,
-                f"{result.images_per_second(run):.2f}",
-                f"{run.passes.median:.2f}",
-                f"{run.passes.spread:.2f}",
-                f"{statistics.median(run.cpu_seconds):.2f}",
-                _ratio(*result.result.ratios(run)),
-                f"{run.passes.peak_memory / 2**20:.0f}",
-                f"{result.loss(run):.3f}",
-            )
-        )
-    print_table(("engine", "images/s", "median s", "spread s", "CPU s", "ours times as fast", "peak MiB", "loss"), rows)
+    _print_engines(
+        result.result,
+        {
+            "images/s": lambda run: f"{result.images_per_second(run):.2f}",
+            **_SECONDS,
+            **_ratios(result.result),
+            **_PEAK,
+            "loss": lambda run: f"{result.loss(run):.3f}",
+        },
+    )
     echo(f"batch of {result.batch}, {result.result.threads} threads, {_machine(result.result)}")
     _print_left_out(result.result)
+
+
+Columns: TypeAlias = Mapping[str, Callable[[Any], str]]
+"""What a table of engines shows of each run, by the column's name."""
+
+_SECONDS: Columns = {
+    "median s": lambda run: f"{run.passes.median:.2f}",
+    "spread s": lambda run: f"{run.passes.spread:.2f}",
+    "CPU s": lambda run: f"{statistics.median(run.cpu_seconds):.2f}",
+}
+_PEAK: Columns = {"peak MiB": lambda run: f"{run.passes.peak_memory / 2**20:.0f}"}
+
+
+def _ratios(result: Any) -> Columns:
+    return {"ours times as fast": lambda run: _ratio(*result.ratios(run))}
+
+
+def _print_engines(result: Any, columns: Columns) -> None:
+    """The table of a benchmark of engines, a row for each."""
+    rows = [(run.passes.name, *(show(run) for show in columns.values())) for run in result.runs]
+    print_table(("engine", *columns), rows)
+
+
+def _print_network(result: Any) -> None:
+    _print_engines(
+        result.result,
+        {
+            "median ms": lambda run: f"{1000 * run.passes.median:.1f}",
+            "min": lambda run: f"{1000 * min(run.passes.seconds):.1f}",
+            "max": lambda run: f"{1000 * max(run.passes.seconds):.1f}",
+            **_ratios(result.result),
+            "by floor": lambda run: f"{run.passes.median / result.floor:.2f}",
+            **_PEAK,
+            "% as ours": lambda run: f"{100 * result.agreement(run):.1f}",
+        },
+    )
 
 
 def _ratio(median: float, least: float, most: float) -> str:

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 
 import pytest
 import requests
+from loopback import running
 
 from paddle2torch.model_zoo.errors import Paddle2TorchError, SourceError
 from paddle2torch.zoo import downloads, retry
@@ -70,10 +71,8 @@ class Handler(BaseHTTPRequestHandler):
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setattr(retry, "FIRST_DELAY", 0.01)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with Server() as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    with running(Server()) as server:
         yield server
-        server.shutdown()
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ import torch
 import yaml
 from click.testing import CliRunner
 from huggingface_hub import constants
-from loopback import Handler, Server
+from loopback import Handler, Server, running
 from small_models import saved, small_config
 
 from paddle2torch import load_pretrained
@@ -235,7 +235,7 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubServe
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr("time.sleep", lambda seconds: None)  # the library's, between attempts
     huggingface_hub.close_session()  # one that another test opened may go through that test's proxy
-    with HubServer() as server:
+    with running(HubServer()) as server:
         # The library reads its environment once, when it is imported.
         monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)
         template = server.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
@@ -244,9 +244,7 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubServe
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf"))
         monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
         monkeypatch.setenv("HF_TOKEN", TOKEN)
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield server
-        server.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -501,6 +499,7 @@ def test_a_revision_is_of_the_hub(folder: Path) -> None:
         load_pretrained(folder, revision="main")
 
 
+@pytest.mark.slow
 def test_by_the_environment_in_processes_of_their_own(server: HubServer, folder: Path, home: Path) -> None:
     """As a user runs it, twice at once: HF_ENDPOINT names the Hub, nothing is patched."""
     push(folder, "me/small")

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loopback import COMMIT, Server, sha256
+from loopback import COMMIT, Server, running, sha256
 
 from paddle2torch.cache import cache_dir, zoo_dir
 from paddle2torch.model_zoo.cards import Card, HubSource, Source, Sources, WheelSource, load_card
@@ -55,10 +55,8 @@ def tar_of(folder: str, files: dict[str, bytes]) -> bytes:
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setattr(retry, "FIRST_DELAY", 0.01)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with Server() as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    with running(Server()) as server:
         yield server
-        server.shutdown()
 
 
 @pytest.fixture(autouse=True)
