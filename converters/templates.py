@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import string
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
@@ -120,6 +121,10 @@ DEFAULTS: Mapping[Task, tuple[Any, Any]] = {
 }
 
 
+NO_DICTIONARY = tuple(string.digits + string.ascii_lowercase)
+"""What PaddleOCR's recognisers read where their yml names no dictionary; labels are made small letters."""
+
+
 def task_of(architecture: Architecture) -> Task:
     """What a network is for: its head's task."""
     task = parts("head")[architecture.head.name].task
@@ -210,6 +215,8 @@ def _from_training_yml(
     if task == "rec" and isinstance(dictionary, str):
         characters = () if charset_given else _dictionary(dictionary, path)
         charset = Charset(characters, bool(settings.get("use_space_char", False)), show_path(dictionary))
+    elif task == "rec" and not charset_given:
+        charset = Charset(NO_DICTIONARY, False, "PaddleOCR's set where a yml names none")
     labels = settings.get("label_list")
     return Template(
         _name(settings, path),

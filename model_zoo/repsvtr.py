@@ -146,6 +146,12 @@ class RepViTBlock(nn.Module):
             )
         )
 
+    def init_weights(self) -> None:
+        """Start with nothing added to the mixed pixels: the last normalisation is 0."""
+        last = self.channel_mixer.m.get_submodule("2")
+        if isinstance(last, Conv2dBN):
+            nn.init.zeros_(last.bn.weight)
+
     def forward(self, x: Tensor) -> Tensor:
         """x: float (N, in_channels, H, W); returns (N, out_channels, H', W')."""
         return self.channel_mixer(self.token_mixer(x))

@@ -88,6 +88,10 @@ class SARHead(nn.Module):
         self.encoder = SAREncoder(in_channels, enc_dim=enc_dim, dropout=enc_drop_rnn)
         self.decoder = ParallelSARDecoder(in_channels, symbols=symbols, enc_dim=enc_dim, d_k=d_k, dropout=pred_dropout)
 
+    def init_weights(self) -> None:
+        """Embed as Paddle's layer does by itself."""
+        nn.init.xavier_uniform_(self.decoder.embedding.weight)
+
     def forward(self, x: Tensor, labels: Tensor, valid_ratio: Tensor) -> Tensor:
         """x: float (N, in_channels, H, W), labels: int64 (N, L), start symbol first, padded with `symbols - 1`.
 

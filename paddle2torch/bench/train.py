@@ -105,7 +105,7 @@ def batch_of(images: Sequence[BGRImage]) -> dict[str, NDArray[Any]]:
     return {
         "image": np.ascontiguousarray(np.stack(images).transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1),
         "label_ctc": np.stack([row.ctc for row in rows]),
-        "label_gtc": np.stack([row.gtc for row in rows if row.gtc is not None]),
+        "label_gtc": np.stack([row.guide for row in rows if row.guide is not None]),
         "length": np.array([row.length for row in rows]),
         "valid_ratio": np.ones(len(rows), np.float32),
     }

@@ -25,8 +25,12 @@ from paddle2torch.zoo.folder import WEIGHTS_NAME, metadata, read_state, write_st
 
 STATE_NAME = "training_state.safetensors"
 
-MOMENTS = ("step", "exp_avg", "exp_avg_sq")
-"""What Adam keeps for each parameter."""
+MOMENTS: Mapping[type[torch.optim.Optimizer], tuple[str, ...]] = {
+    torch.optim.Adam: ("step", "exp_avg", "exp_avg_sq"),
+    torch.optim.AdamW: ("step", "exp_avg", "exp_avg_sq"),
+    torch.optim.SGD: ("momentum_buffer",),
+}
+"""What an optimiser keeps for each parameter."""
 
 
 @dataclass(frozen=True)
@@ -134,22 +138,24 @@ def load_checkpoint(
     if average is not None:
         _fill(average.tensors, {key: tensor for key, tensor in weights.items() if key in average.tensors}, path)
     saved = _part(tensors, "optimizer/")
+    kept = MOMENTS[type(optimizer)]
     for name, parameter in network.named_parameters():
-        moments = {moment: saved.pop(f"{name}/{moment}") for moment in MOMENTS if f"{name}/{moment}" in saved}
-        if len(moments) == len(MOMENTS) and parameter.requires_grad:
+        moments = {moment: saved.pop(f"{name}/{moment}") for moment in kept if f"{name}/{moment}" in saved}
+        if len(moments) == len(kept) and parameter.requires_grad:
             # Filled, not taken over: moments lie in memory as their parameter does, whose layout rounding may follow.
             optimizer.state[parameter] = {
-                "step": torch.zeros((), device=parameter.device),
-                "exp_avg": torch.zeros_like(parameter, memory_format=torch.preserve_format),
-                "exp_avg_sq": torch.zeros_like(parameter, memory_format=torch.preserve_format),
+                moment: torch.zeros((), device=parameter.device)
+                if moment == "step"
+                else torch.zeros_like(parameter, memory_format=torch.preserve_format)
+                for moment in kept
             }
             _fill(optimizer.state[parameter], moments, path)
         elif moments:
             saved[name] = parameter
     if saved:
         raise FileFormatError(
-            f"{path} has moments for parameters that are not trained: {', '.join(sorted(saved)[:4])}. Resume with the "
-            f"same model_config.json"
+            f"{path} has moments for parameters that are not trained, or of another optimizer: "
+            f"{', '.join(sorted(saved)[:4])}. Resume with the same settings"
         )
     set_random_state(_part(tensors, f"random/{rank}/"), device)
     return progress

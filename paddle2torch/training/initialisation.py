@@ -19,15 +19,20 @@ from paddle2torch.model_zoo.layers import BatchNorm2d, DrawsItsWeights
 from paddle2torch.model_zoo.network import Network
 from paddle2torch.model_zoo.rec_heads import NRTR_EXTRA_SYMBOLS
 
-# Rows of classes: the tensor, and the row of the first character of the set in it.
-CLASS_ROWS: Mapping[str, int] = {
+# Rows of classes: the tensor, the row of the first character of the set in it, and how many rows there are behind the
+# characters.
+CLASS_ROWS: Mapping[str, tuple[int, int]] = {
     **{
-        f"{head}.{kind}": 1
+        f"{head}.{kind}": (1, 0)
         for head in ("head.ctc_head.fc", "head.ctc_head.fc2", "head.fc", "head.fc2")
         for kind in ("weight", "bias")
     },
-    "head.gtc_head.embedding.embedding.weight": NRTR_EXTRA_SYMBOLS,
-    "head.gtc_head.tgt_word_prj.weight": NRTR_EXTRA_SYMBOLS,
+    "head.gtc_head.embedding.embedding.weight": (NRTR_EXTRA_SYMBOLS, 1),
+    "head.gtc_head.tgt_word_prj.weight": (NRTR_EXTRA_SYMBOLS, 1),
+    # Unknown, start and end in one, and padding, which is never predicted.
+    "head.sar_head.decoder.embedding.weight": (0, 3),
+    "head.sar_head.decoder.prediction.weight": (0, 2),
+    "head.sar_head.decoder.prediction.bias": (0, 2),
 }
 
 # What a pretrained model may lack: an exported program has no heads that only training needs.
@@ -115,7 +120,7 @@ def adopt(network: Network, source: Network) -> Adopted:
         if key not in given:
             (new if key.startswith(TRAINING_HEADS) else wrong).append(key)
         elif key in CLASS_ROWS and rows is not None and tensor[0].shape == given[key][0].shape:
-            _copy_rows(tensor, given[key], rows, CLASS_ROWS[key])
+            _copy_rows(tensor, given[key], rows, *CLASS_ROWS[key])
         elif tensor.shape == given[key].shape:
             tensor.copy_(given[key])
         else:
@@ -156,11 +161,11 @@ def _places(charset: Sequence[str]) -> defaultdict[str, list[int]]:
     return places
 
 
-def _copy_rows(tensor: Tensor, given: Tensor, rows: Sequence[tuple[int, int]], first: int) -> None:
-    """Rows of characters by character; those before them, and what NRTR has after them, by place."""
+def _copy_rows(tensor: Tensor, given: Tensor, rows: Sequence[tuple[int, int]], first: int, behind: int) -> None:
+    """Rows of characters by character; the `first` before them and those `behind` them by place."""
     tensor[:first] = given[:first]
     if rows:
         targets, origins = (torch.tensor(column) + first for column in zip(*rows, strict=True))
         tensor[targets] = given[origins]
-    if first == NRTR_EXTRA_SYMBOLS:
-        tensor[-1] = given[-1]
+    if behind:
+        tensor[-behind:] = given[-behind:]

@@ -1,8 +1,8 @@
-"""PaddleOCR's training losses: MultiLoss (CTC and NRTR) for recognisers, DBLoss for detectors.
+"""PaddleOCR's training losses: MultiLoss (CTC and NRTR or SAR) for recognisers, DBLoss for detectors.
 
-Source: PaddleOCR `ppocr/losses/` (Apache-2.0), `rec_ctc_loss.py`, `rec_nrtr_loss.py`, `rec_multi_loss.py`,
-`det_basic_loss.py`, `det_db_loss.py`. Every loss is a ratio of sums over the batch; the sums go through `total`, so
-that processes which share a batch agree on its loss.
+Source: PaddleOCR `ppocr/losses/` (Apache-2.0), `rec_ctc_loss.py`, `rec_nrtr_loss.py`, `rec_sar_loss.py`,
+`rec_multi_loss.py`, `det_basic_loss.py`, `det_db_loss.py`. Every loss is a ratio of sums over the batch; the sums go
+through `total`, so that processes which share a batch agree on its loss.
 """
 
 from __future__ import annotations
@@ -59,17 +59,32 @@ def nrtr_loss(logits: Tensor, labels: Tensor, *, smoothing: bool = True) -> Tens
     return total((losses * counted).sum()) / total(counted.sum())
 
 
-def multi_loss(outputs: Batch, batch: Batch, settings: RecLossSettings) -> Losses:
-    """`loss` and its parts `CTCLoss` and `NRTRLoss`, each times its weight.
+def sar_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of the next symbol, the mean over all positions whose target is not padding.
 
-    outputs: `ctc` and, where the model has that head, `gtc`, as `MultiHead` gives them. batch: `label_ctc`,
-    `label_gtc`, `length`.
+    logits: float (N, L, symbols), at position i of the symbol at i + 1. labels: int64 (N, L), start symbol first,
+    padded with the number of symbols, which is never predicted.
+    """
+    log_probabilities = logits[:, :-1].float().log_softmax(-1)
+    targets = labels[:, 1:]
+    counted = targets != logits.shape[-1]
+    losses = -log_probabilities.gather(-1, (targets * counted).unsqueeze(-1)).squeeze(-1)
+    return total((losses * counted).sum()) / total(counted.to(losses.dtype).sum())
+
+
+def multi_loss(outputs: Batch, batch: Batch, settings: RecLossSettings) -> Losses:
+    """`loss` and its parts `CTCLoss` and `NRTRLoss` or `SARLoss`, each times its weight.
+
+    outputs: `ctc` and, where the model has that head, `gtc` or `sar`, as `MultiHead` gives them. batch: `label_ctc`,
+    `label_gtc` or `label_sar`, `length`.
     """
     ctc = ctc_loss(outputs["ctc"], batch["label_ctc"], batch["length"], focal=settings.use_focal_loss)
     parts = {"CTCLoss": settings.weight_1 * ctc}
     if "gtc" in outputs:
         nrtr = nrtr_loss(outputs["gtc"], batch["label_gtc"], smoothing=settings.smoothing)
         parts["NRTRLoss"] = settings.weight_2 * nrtr
+    if "sar" in outputs:
+        parts["SARLoss"] = settings.weight_2 * sar_loss(outputs["sar"], batch["label_sar"])
     return {"loss": sum(parts.values(), torch.zeros(())), **parts}
 
 

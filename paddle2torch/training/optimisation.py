@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import fnmatch
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -23,13 +23,22 @@ from paddle2torch.training.settings import OptimizerSettings, ScheduleSettings
 LR_FACTOR = "lr_factor"
 """Key of a parameter group: its factor on the learning rate of the schedule."""
 
+# Of OneCycle, as PaddleOCR has them: the share of steps that the rate rises, what it is divided by at the start, and
+# by how much more at the end.
+ONE_CYCLE_RISE, ONE_CYCLE_START, ONE_CYCLE_END = 0.3, 25.0, 1e4
+
+
+COUPLED = "l2"
+"""Key of AdamW's parameter groups: the coupled L2 that comes before its own decay."""
+
 
 @dataclass(frozen=True)
 class Treatment:
-    """How a parameter is trained: a factor on the learning rate, and its L2."""
+    """How a parameter is trained: a factor on the learning rate, its coupled L2, and AdamW's decay."""
 
     lr_factor: float
     l2: float
+    decay: float = 0.0
 
 
 def freeze(network: nn.Module, patterns: Sequence[str]) -> tuple[str, ...]:
@@ -83,7 +92,22 @@ def treatments(network: nn.Module, settings: OptimizerSettings) -> dict[str, Tre
         if decay is not None:
             own.update({id(p): Treatment(1.0, decay) for p in module.parameters()})
     default = Treatment(1.0, settings.l2)
-    return {name: own.get(id(parameter), default) for name, parameter in network.named_parameters()}
+    treated = {name: own.get(id(parameter), default) for name, parameter in network.named_parameters()}
+    if settings.name == "AdamW":
+        treated = {
+            name: replace(treated[name], decay=settings.weight_decay)
+            if _decays(name, parameter, settings)
+            else treated[name]
+            for name, parameter in network.named_parameters()
+        }
+    return treated
+
+
+def _decays(name: str, parameter: Tensor, settings: OptimizerSettings) -> bool:
+    """Whether AdamW shrinks a parameter. Our names are Paddle's, so the words find the same ones."""
+    if settings.one_dim_param_no_weight_decay and parameter.dim() == 1:
+        return False
+    return not any(word in name for word in settings.no_weight_decay_name)
 
 
 def _setting(settings: OptimizerSettings, module: nn.Module, name: str) -> float | None:
@@ -93,23 +117,62 @@ def _setting(settings: OptimizerSettings, module: nn.Module, name: str) -> float
     return value
 
 
-def build_optimizer(network: nn.Module, settings: OptimizerSettings) -> torch.optim.Adam:
-    """Adam over the parameters that take a gradient, one group per treatment. Rates are set by `set_rate`."""
+def build_optimizer(network: nn.Module, settings: OptimizerSettings) -> torch.optim.Optimizer:
+    """The optimiser of the parameters that take a gradient, one group per treatment. Rates are set by `set_rate`."""
     groups: dict[Treatment, list[nn.Parameter]] = {}
     by_name = dict(network.named_parameters())
     for name, treatment in treatments(network, settings).items():
         if by_name[name].requires_grad:
             groups.setdefault(treatment, []).append(by_name[name])
-    return torch.optim.Adam(
-        [
-            {"params": parameters, "weight_decay": treatment.l2, LR_FACTOR: treatment.lr_factor}
-            for treatment, parameters in groups.items()
-        ],
-        lr=settings.lr,
-        betas=(settings.beta1, settings.beta2),
-        eps=settings.epsilon,
-        fused=True,
-    )
+    adam: dict[str, Any] = {"lr": settings.lr, "betas": (settings.beta1, settings.beta2), "eps": settings.epsilon}
+    if settings.name == "AdamW":
+        return _adamw(groups, adam)
+    shares = [
+        {"params": parameters, "weight_decay": treatment.l2, LR_FACTOR: treatment.lr_factor}
+        for treatment, parameters in groups.items()
+    ]
+    if settings.name == "Momentum":
+        return torch.optim.SGD(shares, lr=settings.lr, momentum=settings.momentum, fused=True)
+    return torch.optim.Adam(shares, **adam, fused=True)
+
+
+def _adamw(groups: Mapping[Treatment, Sequence[nn.Parameter]], adam: Mapping[str, Any]) -> torch.optim.Optimizer:
+    """AdamW; parameters that have an L2 of their own get that besides its decay, as in Paddle."""
+    shares = [
+        {
+            "params": parameters,
+            "weight_decay": treatment.decay,
+            COUPLED: treatment.l2,
+            LR_FACTOR: treatment.lr_factor,
+        }
+        for treatment, parameters in groups.items()
+    ]
+    coupled = any(treatment.l2 for treatment in groups)
+    # With scaled gradients the fused form takes the scale off inside the step, after the L2 was added.
+    optimizer = torch.optim.AdamW(shares, **adam, fused=not coupled)
+    if coupled:
+        optimizer.register_step_pre_hook(_add_l2)
+    return optimizer
+
+
+@torch.no_grad()
+def _add_l2(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    """Add each group's coupled L2 to its gradients."""
+    for group in optimizer.param_groups:
+        there = [parameter for parameter in group["params"] if parameter.grad is not None]
+        if group[COUPLED] and there:
+            torch._foreach_add_([parameter.grad for parameter in there], there, alpha=group[COUPLED])
+
+
+@torch.no_grad()
+def clip_gradients(parameters: Iterable[nn.Parameter], most: float) -> None:
+    """Scale all gradients down together where their norm is above `most`, as Paddle's `ClipGradByGlobalNorm` does.
+
+    PyTorch's own adds 1e-6 to the norm.
+    """
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients)
+    torch._foreach_mul_(gradients, most / norm.clamp(min=most))
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
@@ -133,16 +196,30 @@ class Schedule:
 
     def rate(self, step: int) -> float:
         """The learning rate of step `step`."""
-        warm_up = round(self.settings.warmup_epoch * self.steps_per_epoch)
-        if step < warm_up:
-            peak = self.settings.values[0] if self.settings.name == "Piecewise" else self.lr
-            return peak * step / warm_up
-        return self._after_warm_up(step - warm_up)
+        settings = self.settings
+        if step < self._warm_up:
+            peak = settings.values[0] if settings.name == "Piecewise" else self.lr
+            return (peak - settings.start_lr) * step / self._warm_up + settings.start_lr
+        return self._after_warm_up(step - self._warm_up)
+
+    @property
+    def _warm_up(self) -> int:
+        steps = self.settings.warmup_steps
+        return round(self.settings.warmup_epoch * self.steps_per_epoch) if steps is None else steps
 
     def _after_warm_up(self, step: int) -> float:
         settings, steps = self.settings, self.steps_per_epoch * self.epochs
         if settings.name == "Cosine":
-            return self.lr * (1 + math.cos(math.pi * step / steps)) / 2
+            return self._cosine(step, steps)
+        if settings.name == "CyclicalCosine":
+            assert settings.cycle is not None
+            # Half an epoch of one step is none: there is no shorter cycle than a step.
+            cycle = max(1, round(settings.cycle * self.steps_per_epoch))
+            return self._cosine(step % cycle, cycle)
+        if settings.name == "TwoStepCosine":
+            return self._two_step_cosine(step, steps)
+        if settings.name == "OneCycle":
+            return self._one_cycle(step, steps)
         if settings.name == "Linear":
             left = 1 - min(step, steps) / steps
             return (self.lr - settings.end_lr) * left**settings.power + settings.end_lr
@@ -150,6 +227,37 @@ class Schedule:
             passed = sum(step >= epoch * self.steps_per_epoch for epoch in settings.decay_epochs)
             return settings.values[passed]
         return self.lr
+
+    def _cosine(self, step: int, steps: int) -> float:
+        end = self.settings.end_lr
+        return (self.lr - end) * (1 + math.cos(math.pi * step / steps)) / 2 + end
+
+    def _two_step_cosine(self, step: int, steps: int) -> float:
+        """As Paddle steps it: by itself each rate is made from the one before, and stays at the end of the first fall,
+        which is 0; after a warm-up each is computed anew, and the second fall begins where it stands by then.
+        """
+        first = self.settings.first_epochs * self.steps_per_epoch
+        if step <= first:
+            return self._cosine(step, first)
+        return self._cosine(step, steps) if self._warm_up else self.settings.end_lr
+
+    def _one_cycle(self, step: int, steps: int) -> float:
+        """Phases end at steps that need not be whole numbers."""
+        lowest = self.lr / ONE_CYCLE_START
+        ends = [ONE_CYCLE_RISE * steps - 1]
+        rates = [lowest, self.lr]
+        if self.settings.three_phase:
+            ends.append(2 * ONE_CYCLE_RISE * steps - 2)
+            rates.append(lowest)
+        ends.append(steps - 1)
+        rates.append(lowest / ONE_CYCLE_END)
+        phase = next((number for number, end in enumerate(ends) if step <= end), len(ends) - 1)
+        begin = ends[phase - 1] if phase else 0
+        share = (step - begin) / (ends[phase] - begin)
+        start, end = rates[phase], rates[phase + 1]
+        if self.settings.anneal_strategy == "linear":
+            return (end - start) * share + start
+        return end + (start - end) / 2 * (math.cos(math.pi * share) + 1)
 
 
 class MovingAverage:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import Any, TypeVar, cast
@@ -70,6 +70,9 @@ REASONS: Mapping[str, str] = {
 }
 UNKNOWN = "not known here"
 
+MOST_DECAYS = 10_000
+"""Times that a rate is multiplied."""
+
 
 @dataclass(frozen=True)
 class Translation:
@@ -100,23 +103,30 @@ def translate(path: Path, *, pretrained: str | None) -> Translation:
     template = from_yml(path)
     if template.task not in ("rec", "det"):
         raise ConfigError(f"{path}: models of task {template.task!r} cannot be trained here, only rec and det")
-    reader = _Reader(data, str(path))
+    reader = Reader(data, str(path))
     reader.at("Architecture.model_type", str)
     length = reader.at("Global.max_text_length", int, 25)
+    # Without a dictionary PaddleOCR reads digits and small letters, and makes the labels so.
+    lower = template.task == "rec" and reader.raw("Global.character_dict_path") is None
+    reader.read.discard("Global.character_dict_path")
+    training = _training(reader)
+    lr, schedule = read_schedule(reader, training.epochs)
     settings = Settings(
         pretrained=pretrained,
-        data=DataSettings(_split(reader, "Train"), _split(reader, "Eval"), length),
+        data=DataSettings(
+            _split(reader, "Train", length, lower=lower), _split(reader, "Eval", length, lower=lower), length
+        ),
         loss=_rec_loss(reader) if template.task == "rec" else _db_loss(reader),
-        optimizer=_optimizer(reader, template.task),
-        training=_training(reader),
-        schedule=_schedule(reader),
+        optimizer=read_optimizer(reader, template.task, lr),
+        training=training,
+        schedule=schedule,
         evaluation=_evaluation(reader),
         output=OutputSettings(_output_folder(reader), reader.at("Global.print_batch_step", int, 10)),
     )
     return Translation(settings, template, reader.left_out())
 
 
-def _output_folder(reader: _Reader) -> str:
+def _output_folder(reader: Reader) -> str:
     """Where training writes. A yml that came with a model is not to say that of any place of this machine."""
     path = "Global.save_model_dir"
     folder = reader.at(path, str, OutputSettings.dir)
@@ -127,8 +137,8 @@ def _output_folder(reader: _Reader) -> str:
     return OutputSettings.dir
 
 
-class _Reader:
-    """The yml by dotted paths; knows which of them were read."""
+class Reader:
+    """A yml by dotted paths; knows which of them were read."""
 
     def __init__(self, data: dict[str, Any], where: str) -> None:
         self.data = data
@@ -212,9 +222,19 @@ def _reason(path: str) -> str:
     return UNKNOWN
 
 
-def _split(reader: _Reader, name: str) -> SplitSettings:
+# PaddleX's names of PaddleOCR's datasets, and one that takes of each label file its share, as they all do here.
+_DATASETS: Mapping[str, str] = {
+    "TextDetDataset": "SimpleDataSet",
+    "TextRecDataset": "SimpleDataSet",
+    "MSTextRecDataset": "MultiScaleDataSet",
+    "RatioDataSet": "SimpleDataSet",
+}
+
+
+def _split(reader: Reader, name: str, length: int, *, lower: bool) -> SplitSettings:
     path = f"{name}.dataset"
     kind = reader.at(f"{path}.name", str, "SimpleDataSet")
+    kind = _DATASETS.get(kind, kind)
     # Batches of lines of similar width are not made here.
     reader.only(f"{path}.ds_width", False)
     files = reader.raw(f"{path}.label_file_list") or []
@@ -226,7 +246,7 @@ def _split(reader: _Reader, name: str) -> SplitSettings:
         "ratio_list": shares if isinstance(shares, list) else [shares if shares is not None else 1.0],
         "delimiter": reader.at(f"{path}.delimiter", str, "\t"),
         "ext_op_transform_idx": reader.at(f"{path}.ext_op_transform_idx", int, 1 if kind == "LMDBDataSet" else 2),
-        "transforms": _named_labels(reader.sections(f"{path}.transforms")),
+        "transforms": _transforms(reader, f"{path}.transforms", length, lower=lower),
     }
     dataset = from_json(DatasetSettings, data, f"{reader.where}: {path}")
     loader = LoaderSettings(
@@ -236,6 +256,36 @@ def _split(reader: _Reader, name: str) -> SplitSettings:
         reader.at(f"{name}.loader.num_workers", int, 4),
     )
     return SplitSettings(dataset, loader, _sampler(reader, name))
+
+
+def _transforms(reader: Reader, path: str, length: int, *, lower: bool) -> list[dict[str, Any]]:
+    """The transforms by our names and in our order; with `lower`, labels are encoded in small letters.
+
+    PaddleOCR gives every transform the values of `Global`, over its own: the longest text is `length` for all.
+    """
+    found = []
+    for transform in _named_labels(reader.sections(path)):
+        for name, options in transform.items():
+            if name == "SVTRRecResizeImg":
+                # The same, with one option more.
+                name, options = "RecResizeImg", dict(options or {})
+                if options.pop("padding", True) is not True:
+                    raise ConfigError(
+                        f"{reader.where}: {path}: SVTRRecResizeImg with padding False stretches lines to the whole "
+                        f"width, which the reading of lines does not do here"
+                    )
+            if name == "RecConAug":
+                options = {**(options or {}), "max_text_length": length}
+            if name in ("CTCLabelEncode", "MultiLabelEncode"):
+                options = {key: value for key, value in (options or {}).items() if key != "max_text_length"}
+                options |= {"lower": True} if lower else {}
+            found.append({name: options})
+    names = [next(iter(transform), "") for transform in found]
+    border, shrink = (names.index(name) if name in names else -1 for name in ("MakeBorderMap", "MakeShrinkMap"))
+    if -1 < shrink < border:
+        # Each makes maps of its own from the same polygons: their order does not matter.
+        found[border], found[shrink] = found[shrink], found[border]
+    return found
 
 
 def _named_labels(transforms: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -252,7 +302,7 @@ def _named_labels(transforms: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return named
 
 
-def _sampler(reader: _Reader, name: str) -> MultiScaleSampler | None:
+def _sampler(reader: Reader, name: str) -> MultiScaleSampler | None:
     path = f"{name}.sampler"
     if reader.raw(path) is None:
         return None
@@ -268,7 +318,7 @@ def _sampler(reader: _Reader, name: str) -> MultiScaleSampler | None:
     return from_json(MultiScaleSampler, data, f"{reader.where}: {path}")
 
 
-def _rec_loss(reader: _Reader) -> RecLossSettings:
+def _rec_loss(reader: Reader) -> RecLossSettings:
     reader.only("Loss.name", "MultiLoss", "CTCLoss")
     if reader.raw("Loss.name") == "CTCLoss":
         return RecLossSettings(1.0, 0.0, reader.at("Loss.use_focal_loss", bool, False))
@@ -276,21 +326,24 @@ def _rec_loss(reader: _Reader) -> RecLossSettings:
     for entry in reader.sections("Loss.loss_config_list"):
         for name, options in entry.items():
             parts[name] = options or {}
-    for name, known in (("CTCLoss", {"use_focal_loss"}), ("NRTRLoss", {"smoothing"})):
+    for name, known in (("CTCLoss", {"use_focal_loss"}), ("NRTRLoss", {"smoothing"}), ("SARLoss", set())):
         for key in parts.get(name, {}):
             if key not in known:
                 raise unknown_key(key, known, f"{reader.where}: Loss.loss_config_list {name}")
-    if strange := sorted(show_text(str(name)) for name in set(parts) - {"CTCLoss", "NRTRLoss"}):
-        raise ConfigError(f"{reader.where}: Loss: {', '.join(strange)} cannot be trained here, only CTCLoss, NRTRLoss")
+    known = {"CTCLoss", "NRTRLoss", "SARLoss"}
+    if strange := sorted(show_text(str(name)) for name in set(parts) - known):
+        raise ConfigError(
+            f"{reader.where}: Loss: {', '.join(strange)} cannot be trained here, only {', '.join(sorted(known))}"
+        )
     return RecLossSettings(
         reader.at("Loss.weight_1", float, 1.0),
-        reader.at("Loss.weight_2", float, 1.0) if "NRTRLoss" in parts else 0.0,
+        reader.at("Loss.weight_2", float, 1.0) if {"NRTRLoss", "SARLoss"} & set(parts) else 0.0,
         bool(parts.get("CTCLoss", {}).get("use_focal_loss", False)),
         bool(parts.get("NRTRLoss", {}).get("smoothing", True)),
     )
 
 
-def _db_loss(reader: _Reader) -> DBLossSettings:
+def _db_loss(reader: Reader) -> DBLossSettings:
     reader.only("Loss.name", "DBLoss")
     defaults = DBLossSettings()
     data = {
@@ -307,38 +360,60 @@ def _db_loss(reader: _Reader) -> DBLossSettings:
     return from_json(DBLossSettings, data, f"{reader.where}: Loss")
 
 
-def _optimizer(reader: _Reader, task: str) -> OptimizerSettings:
-    reader.only("Optimizer.name", "Adam")
-    reader.only("Optimizer.regularizer.name", "L2", "L2Decay")
-    l2 = reader.at("Optimizer.regularizer.factor", float, 0.0)
-    # PaddleOCR takes this one where there is no regularizer.
-    l2 = l2 or reader.at("Optimizer.weight_decay", float, 0.0)
-    reader.only("Architecture.Backbone.lr_mult_list", [1.0] * 6)
-    lr = reader.raw("Optimizer.lr.values") if reader.raw("Optimizer.lr.name") == "Piecewise" else None
+# The rate of layers, of which a yml may give a list; the detector's ResNet and MobileNet know the key.
+_FACTORS_OF_STAGES = "Architecture.Backbone.lr_mult_list"
+
+
+def read_optimizer(reader: Reader, task: str, lr: float) -> OptimizerSettings:
+    """The optimiser of a yml, with its rate; raises `ConfigError` for one that moves parameters otherwise than here."""
+    reader.only("Optimizer.name", "Adam", "AdamW", "Momentum")
+    name = reader.at("Optimizer.name", str)
+    reader.only(_FACTORS_OF_STAGES, [1.0] * 6)
     clip = reader.raw("Optimizer.clip_norm_global")
     if reader.raw("Optimizer.clip_norm") is not None:
         raise ConfigError(
             f"{reader.where}: Optimizer.clip_norm bounds each parameter's gradient; here the whole gradient can be "
             f"bounded: write clip_norm_global"
         )
-    return OptimizerSettings(
-        lr=_first(reader, "Optimizer.lr.values") if lr else reader.at("Optimizer.lr.learning_rate", float),
-        beta1=reader.at("Optimizer.beta1", float, 0.9),
-        beta2=reader.at("Optimizer.beta2", float, 0.999),
-        epsilon=reader.at("Optimizer.epsilon", float, 1e-8),
-        l2=l2,
-        fc_decay=_fc_decay(reader) if task == "rec" else None,
-        lab_lr=reader.at("Architecture.Backbone.lab_lr", float, 0.1),
-        clip_norm_global=None if clip is None else reader.at("Optimizer.clip_norm_global", float),
-    )
+    data: dict[str, Any] = {
+        "name": name,
+        "lr": lr,
+        "fc_decay": _fc_decay(reader) if task == "rec" else None,
+        "lab_lr": reader.at("Architecture.Backbone.lab_lr", float, 0.1),
+        "clip_norm_global": None if clip is None else reader.at("Optimizer.clip_norm_global", float),
+    }
+    if name == "Momentum":
+        data["momentum"] = reader.at("Optimizer.momentum", float)
+    else:
+        data |= {
+            "beta1": reader.at("Optimizer.beta1", float, 0.9),
+            "beta2": reader.at("Optimizer.beta2", float, 0.999),
+            "epsilon": reader.at("Optimizer.epsilon", float, 1e-8),
+        }
+    data |= _adamw(reader) if name == "AdamW" else {"l2": _l2(reader)}
+    return from_json(OptimizerSettings, data, f"{reader.where}: Optimizer")
 
 
-def _first(reader: _Reader, path: str) -> float:
-    values = reader.raw(path)
-    return reader.real(path, values[0] if isinstance(values, list) else values)
+def _adamw(reader: Reader) -> dict[str, Any]:
+    if reader.raw("Optimizer.regularizer") is not None:
+        raise ConfigError(
+            f"{reader.where}: Optimizer.regularizer does not go with AdamW, in PaddleOCR neither: write weight_decay"
+        )
+    return {
+        "weight_decay": reader.at("Optimizer.weight_decay", float, 0.01),
+        "no_weight_decay_name": reader.at("Optimizer.no_weight_decay_name", str, "").split(),
+        "one_dim_param_no_weight_decay": reader.at("Optimizer.one_dim_param_no_weight_decay", bool, False),
+    }
 
 
-def _fc_decay(reader: _Reader) -> float:
+def _l2(reader: Reader) -> float:
+    reader.only("Optimizer.regularizer.name", "L2", "L2Decay")
+    l2 = reader.at("Optimizer.regularizer.factor", float, 0.0)
+    # PaddleOCR takes this one where there is no regularizer.
+    return l2 or reader.at("Optimizer.weight_decay", float, 0.0)
+
+
+def _fc_decay(reader: Reader) -> float:
     """The L2 of the CTC head's last layer; PaddleOCR's CTCHead has one of its own where the yml says nothing."""
     # from_yml has read the section: a head is one, and so is each entry of a list of heads.
     head = reader.data["Architecture"]["Head"]
@@ -349,22 +424,112 @@ def _fc_decay(reader: _Reader) -> float:
     return 4e-4
 
 
-def _schedule(reader: _Reader) -> ScheduleSettings:
+def read_schedule(reader: Reader, epochs: int) -> tuple[float, ScheduleSettings]:
+    """The rate and the schedule of a yml for a training of `epochs`. Some of PaddleOCR's schedules are others here:
+    LinearWarmupCosine a Cosine with its own warm-up and end, DecayLearningRate a Linear, Step and MultiStepDecay a
+    Piecewise.
+    """
     path = "Optimizer.lr"
-    data: dict[str, Any] = {
-        "name": reader.at(f"{path}.name", str, "Const"),
-        "warmup_epoch": reader.at(f"{path}.warmup_epoch", float, 0.0),
+    name = reader.at(f"{path}.name", str, "Const")
+    if name not in _SCHEDULES:
+        said = ", ".join(_SCHEDULES)
+        raise ConfigError(f"{reader.where}: {path}.name: {show(name)} is not one of {said}")
+    data = _SCHEDULES[name](reader, path, epochs)
+    lr = data.pop("lr")
+    if "warmup_steps" not in data:
+        data["warmup_epoch"] = 0.0 if name == "DecayLearningRate" else reader.at(f"{path}.warmup_epoch", float, 0.0)
+    return lr, from_json(ScheduleSettings, data, f"{reader.where}: {path}")
+
+
+def _plain(name: str) -> Callable[[Reader, str, int], dict[str, Any]]:
+    def read(reader: Reader, path: str, epochs: int) -> dict[str, Any]:
+        return {"name": name, "lr": reader.at(f"{path}.learning_rate", float)}
+
+    return read
+
+
+def _linear(reader: Reader, path: str, epochs: int) -> dict[str, Any]:
+    return {
+        "name": "Linear",
+        "lr": reader.at(f"{path}.learning_rate", float),
+        "end_lr": reader.at(f"{path}.end_lr", float, 0.0),
+        "power": reader.at(f"{path}.power", float, 1.0),
     }
-    if data["name"] == "Linear":
-        data["end_lr"] = reader.at(f"{path}.end_lr", float, 0.0)
-        data["power"] = reader.at(f"{path}.power", float, 1.0)
-    if data["name"] == "Piecewise":
-        data["decay_epochs"] = reader.raw(f"{path}.decay_epochs")
-        data["values"] = reader.raw(f"{path}.values")
-    return from_json(ScheduleSettings, data, f"{reader.where}: {path}")
 
 
-def _training(reader: _Reader) -> TrainingSettings:
+def _decay_learning_rate(reader: Reader, path: str, epochs: int) -> dict[str, Any]:
+    # PaddleOCR reads `end_lr` and takes 0 all the same.
+    reader.only(f"{path}.end_lr", 0)
+    power = reader.at(f"{path}.factor", float, 0.9)
+    return {"name": "Linear", "lr": reader.at(f"{path}.learning_rate", float), "power": power}
+
+
+def _linear_warmup_cosine(reader: Reader, path: str, epochs: int) -> dict[str, Any]:
+    return {
+        "name": "Cosine",
+        "lr": reader.at(f"{path}.learning_rate", float),
+        "warmup_steps": reader.at(f"{path}.warmup_steps", int, 5000),
+        "start_lr": reader.at(f"{path}.start_lr", float, 1e-5),
+        "end_lr": reader.at(f"{path}.min_lr", float, 1e-8),
+    }
+
+
+def _cyclical_cosine(reader: Reader, path: str, epochs: int) -> dict[str, Any]:
+    lr = reader.at(f"{path}.learning_rate", float)
+    return {"name": "CyclicalCosine", "lr": lr, "cycle": reader.at(f"{path}.cycle", float)}
+
+
+def _one_cycle(reader: Reader, path: str, epochs: int) -> dict[str, Any]:
+    return {
+        "name": "OneCycle",
+        "lr": reader.at(f"{path}.max_lr", float),
+        "anneal_strategy": reader.at(f"{path}.anneal_strategy", str, "cos"),
+        "three_phase": reader.at(f"{path}.three_phase", bool, False),
+    }
+
+
+def _piecewise(reader: Reader, path: str, epochs: int) -> dict[str, Any]:
+    values = reader.raw(f"{path}.values")
+    if not isinstance(values, list) or not values:
+        raise ConfigError(f"{reader.where}: {path}.values should be a list of rates, found {show(values)}")
+    rates = [reader.real(f"{path}.values", value) for value in values]
+    return {"name": "Piecewise", "lr": rates[0], "values": rates, "decay_epochs": reader.raw(f"{path}.decay_epochs")}
+
+
+def _step(reader: Reader, path: str, epochs: int) -> dict[str, Any]:
+    size = reader.at(f"{path}.step_size", int)
+    if size < 1:
+        raise ConfigError(f"{reader.where}: {path}.step_size is {size}: at least one epoch is meant")
+    return _steps_down(reader, path, list(range(size, epochs, size)))
+
+
+def _multi_step(reader: Reader, path: str, epochs: int) -> dict[str, Any]:
+    return _steps_down(reader, path, reader.raw(f"{path}.milestones"))
+
+
+def _steps_down(reader: Reader, path: str, epochs: Any) -> dict[str, Any]:
+    """A rate that is multiplied by `gamma` after each of some epochs."""
+    lr, gamma = reader.at(f"{path}.learning_rate", float), reader.at(f"{path}.gamma", float)
+    if not isinstance(epochs, list) or len(epochs) > MOST_DECAYS:
+        raise ConfigError(f"{reader.where}: {path}: at most {MOST_DECAYS:,} changes of the rate are taken")
+    values = [lr * gamma**number for number in range(len(epochs) + 1)]
+    return {"name": "Piecewise", "lr": lr, "values": values, "decay_epochs": epochs}
+
+
+_SCHEDULES: Mapping[str, Callable[[Reader, str, int], dict[str, Any]]] = {
+    **{name: _plain(name) for name in ("Cosine", "Const", "TwoStepCosine")},
+    "Linear": _linear,
+    "Piecewise": _piecewise,
+    "LinearWarmupCosine": _linear_warmup_cosine,
+    "CyclicalCosine": _cyclical_cosine,
+    "OneCycle": _one_cycle,
+    "DecayLearningRate": _decay_learning_rate,
+    "Step": _step,
+    "MultiStepDecay": _multi_step,
+}
+
+
+def _training(reader: Reader) -> TrainingSettings:
     amp = reader.at("Global.use_amp", bool, False)
     kind = reader.at("Global.amp_dtype", str, "float16")
     reader.raw("Global.amp_level")
@@ -381,7 +546,7 @@ def _training(reader: _Reader) -> TrainingSettings:
     )
 
 
-def _evaluation(reader: _Reader) -> EvaluationSettings:
+def _evaluation(reader: Reader) -> EvaluationSettings:
     steps = reader.raw("Global.eval_batch_step")
     if reader.raw("Global.eval_batch_epoch") is not None:
         raise ConfigError(

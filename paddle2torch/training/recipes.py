@@ -1,8 +1,9 @@
 """The official training recipes, as settings ready to edit: `paddle2torch init`.
 
-Values are those of PaddleOCR's `configs/rec/PP-OCRv4/en_PP-OCRv4_rec.yml`, `ch_PP-OCRv4_rec.yml`,
-`configs/det/ch_PP-OCRv4/ch_PP-OCRv4_det_student.yml` and of PP-OCRv6's release (Apache-2.0). They are for training from
-the start on several GPUs; for fine-tuning on one, smaller batches and rates are a good beginning.
+Values are those of PaddleOCR's `configs/rec/PP-OCRv4/en_PP-OCRv4_rec.yml`, `ch_PP-OCRv4_rec.yml`, those of
+`configs/rec/SVTRv2/`, `configs/det/ch_PP-OCRv4/ch_PP-OCRv4_det_student.yml` and of PP-OCRv6's release
+(Apache-2.0). They are for training from the start on several GPUs; for fine-tuning on one, smaller batches and rates
+are a good beginning.
 """
 
 from __future__ import annotations
@@ -41,17 +42,25 @@ from paddle2torch.zoo.resolve import obtain_converted, resolve
 
 @dataclass(frozen=True)
 class RecRecipe:
-    """Where the official recogniser recipes differ; `batch` is the batch size at 320x32."""
+    """Where the official recogniser recipes differ; `batch` is the batch size at 320x32.
+
+    With a `weight_decay` AdamW trains, without decay for normalisations and vectors. `joins` lines: RecConAug.
+    """
 
     epochs: int
     lr: float
     batch: int
     ignore_space: bool
+    weight_decay: float | None = None
+    joins: bool = True
+    every_steps: int = 2000
 
 
 REC_RECIPES: Mapping[str, RecRecipe] = {
     "en_PP-OCRv4_rec": RecRecipe(epochs=50, lr=5e-4, batch=96, ignore_space=False),
     "ch_PP-OCRv4_rec": RecRecipe(epochs=200, lr=1e-3, batch=192, ignore_space=True),
+    "ch_RepSVTR_rec": RecRecipe(200, 1e-3, 192, True, weight_decay=0.025, joins=False, every_steps=1000),
+    "ch_SVTRv2_rec": RecRecipe(200, 1e-3, 192, True, weight_decay=0.05, joins=False, every_steps=1000),
     "PP-OCRv6_medium_rec": RecRecipe(epochs=100, lr=5e-4, batch=64, ignore_space=True),
     "PP-OCRv6_small_rec": RecRecipe(epochs=100, lr=5e-4, batch=128, ignore_space=True),
     "PP-OCRv6_tiny_rec": RecRecipe(epochs=100, lr=1e-3, batch=128, ignore_space=True),
@@ -110,11 +119,17 @@ def init(name: str, folder: Path, *, yml: Path | None = None) -> tuple[str, ...]
     if yml is None:
         settings = official_settings(config, pretrained=name)
     else:
+        from paddle2torch.training.data.loaders import check_transforms
         from paddle2torch.training.paddleocr_yml import translate
 
         translation = translate(yml, pretrained=name)
         settings = translation.settings
         config = merged(translation.template, config)
+        try:
+            for training, split in ((True, settings.data.train), (False, settings.data.eval)):
+                check_transforms(split, config, training=training, max_text_length=settings.data.max_text_length)
+        except ConfigError as error:
+            raise ConfigError(f"{yml}: {error}") from None
         notes += translation.lines()
     write_settings(settings, config, folder)
     return tuple(notes)
@@ -155,21 +170,26 @@ def _rec_settings(config: ModelConfig, recipe: RecRecipe, pretrained: str | None
     assert isinstance(config.preprocess, RecPreprocess)
     channels, height, width = config.preprocess.image_shape
     nrtr = config.head.options.get("nrtr") or {}
-    length = int(nrtr.get("max_text_length", 25))
+    sar = config.head.options.get("sar") or {}
+    length = int((nrtr or sar).get("max_text_length", 25))
     decode = Transform("DecodeImage", {"img_mode": config.preprocess.channel_order, "channel_first": False})
     join = Transform(
         "RecConAug",
         {"prob": 0.5, "ext_data_num": 2, "image_shape": [height, width, channels], "max_text_length": length},
     )
-    encode = Transform("MultiLabelEncode", {"gtc_encode": "NRTRLabelEncode"}) if nrtr else Transform("CTCLabelEncode")
-    keys = ["image", "label_ctc", *(["label_gtc"] if nrtr else []), "length", "valid_ratio"]
+    encode, guide = Transform("CTCLabelEncode"), []
+    if nrtr:
+        encode, guide = Transform("MultiLabelEncode", {"gtc_encode": "NRTRLabelEncode"}), ["label_gtc"]
+    elif sar:
+        encode, guide = Transform("MultiLabelEncode"), ["label_sar"]
+    keys = ["image", "label_ctc", *guide, "length", "valid_ratio"]
     keep = Transform("KeepKeys", {"keep_keys": keys})
     train = SplitSettings(
         DatasetSettings(
             DATA_DIR,
             (f"{DATA_DIR}/train_list.txt",),
             name="MultiScaleDataSet",
-            transforms=(decode, join, Transform("RecAug"), encode, keep),
+            transforms=(decode, *([join] if recipe.joins else []), Transform("RecAug"), encode, keep),
         ),
         LoaderSettings(recipe.batch, shuffle=True, drop_last=True, num_workers=8),
         MultiScaleSampler(((width, height - 16), (width, height), (width, height + 16)), recipe.batch),
@@ -183,11 +203,24 @@ def _rec_settings(config: ModelConfig, recipe: RecRecipe, pretrained: str | None
         pretrained=pretrained,
         data=DataSettings(train, evaluation, length),
         loss=RecLossSettings(),
-        optimizer=OptimizerSettings(recipe.lr, l2=3e-5, fc_decay=1e-5),
+        optimizer=_rec_optimizer(recipe),
         training=TrainingSettings(recipe.epochs),
         schedule=ScheduleSettings(warmup_epoch=5),
-        evaluation=EvaluationSettings(2000, ignore_space=recipe.ignore_space),
+        evaluation=EvaluationSettings(recipe.every_steps, ignore_space=recipe.ignore_space),
         output=OutputSettings(print_steps=10),
+    )
+
+
+def _rec_optimizer(recipe: RecRecipe) -> OptimizerSettings:
+    if recipe.weight_decay is None:
+        return OptimizerSettings(recipe.lr, l2=3e-5, fc_decay=1e-5)
+    return OptimizerSettings(
+        recipe.lr,
+        "AdamW",
+        weight_decay=recipe.weight_decay,
+        no_weight_decay_name=("norm",),
+        one_dim_param_no_weight_decay=True,
+        fc_decay=1e-5,
     )
 
 

@@ -167,7 +167,7 @@ class DataSettings:
 
 @dataclass(frozen=True)
 class RecLossSettings:
-    """PaddleOCR's MultiLoss: `weight_1` times CTC plus `weight_2` times NRTR.
+    """PaddleOCR's MultiLoss: `weight_1` times CTC plus `weight_2` times NRTR or SAR, whichever head there is.
 
     `use_focal_loss` weighs each sample's CTC loss L by (1 - exp(-L))^2. `smoothing`: NRTR's label smoothing of 0.1.
     """
@@ -214,27 +214,41 @@ class DBLossSettings:
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """Adam with coupled L2: `l2` times the parameter is added to its gradient, as Paddle's regularizer does.
+    """What moves the parameters, as Paddle's optimiser of that `name` does.
 
-    `fc_decay` is the L2 of the CTC head's last layer (null: as all others), `lab_lr` the factor on the rate of the
-    learnable affine blocks. `clip_norm_global` bounds the norm of the whole gradient; null leaves it.
+    Adam and Momentum have coupled L2: `l2` times the parameter is added to its gradient, as Paddle's regularizer does.
+    AdamW shrinks parameters by `weight_decay` times the rate instead, but for those whose name holds a word of
+    `no_weight_decay_name` and, with `one_dim_param_no_weight_decay`, those of one dimension; `l2` has no say there.
+    `fc_decay` is the coupled L2 of the CTC head's last layer (null: as all others), in AdamW besides its decay, as in
+    Paddle. `lab_lr` is the factor on the rate of the learnable affine blocks. `clip_norm_global` bounds the norm of the
+    whole gradient; null leaves it. `beta1`, `beta2` and `epsilon` are Adam's and AdamW's, `momentum` is Momentum's.
     """
 
     lr: float
-    name: Literal["Adam"] = "Adam"
+    name: Literal["Adam", "AdamW", "Momentum"] = "Adam"
     beta1: float = 0.9
     beta2: float = 0.999
     epsilon: float = 1e-8
+    momentum: float = 0.9
     l2: float = 0.0
+    weight_decay: float = 0.01
+    no_weight_decay_name: tuple[str, ...] = ()
+    one_dim_param_no_weight_decay: bool = False
     fc_decay: float | None = None
     lab_lr: float = 0.1
     clip_norm_global: float | None = None
 
     def __post_init__(self) -> None:
         factors = (0, MOST_FACTOR)
-        within(self, lr=factors, epsilon=factors, l2=factors, fc_decay=factors, lab_lr=factors)
+        within(self, lr=factors, epsilon=factors, l2=factors, weight_decay=factors, fc_decay=factors, lab_lr=factors)
         if not (self.lr > 0 and 0 <= self.beta1 < 1 and 0 <= self.beta2 < 1 and self.epsilon > 0):
             raise ConfigError("optimizer: lr and epsilon must be above 0, beta1 and beta2 in [0, 1)")
+        if not 0 < self.momentum < 1:
+            raise ConfigError(f"optimizer: momentum must be between 0 and 1, found {self.momentum}")
+        if self.name == "AdamW" and self.l2:
+            raise ConfigError("optimizer: AdamW has weight_decay in place of l2: set l2 to 0")
+        if not all(self.no_weight_decay_name):
+            raise ConfigError("optimizer: an empty word in no_weight_decay_name is in every parameter's name")
         if self.clip_norm_global is not None and not 0 < self.clip_norm_global <= MOST_FACTOR:
             raise ConfigError(f"optimizer: clip_norm_global must be above 0, at most {MOST_FACTOR:g}, or null")
 
@@ -243,26 +257,42 @@ class OptimizerSettings:
 class ScheduleSettings:
     """The learning rate over time, set anew at every step of the optimiser.
 
-    All rise linearly from 0 over `warmup_epoch` epochs. Cosine then falls to 0 over the epochs of the training,
-    Linear (with `power`) to `end_lr`, Const stays, Piecewise takes `values` between the epochs `decay_epochs`.
+    All rise linearly from `start_lr` over `warmup_epoch` epochs, or over `warmup_steps` steps where that is given.
+    Cosine then falls to `end_lr` over the epochs of the training, Linear (with `power`) to `end_lr`, Const stays,
+    Piecewise takes `values` between the epochs `decay_epochs`. CyclicalCosine falls to 0 every `cycle` epochs and
+    begins anew; TwoStepCosine falls over `first_epochs` epochs, and from then on over the whole training. OneCycle
+    rises to the rate, its highest, and falls to almost nothing, along cosines or lines (`anneal_strategy`), with
+    `three_phase` in a rise, an equal fall and a last one.
     """
 
-    name: Literal["Cosine", "Linear", "Const", "Piecewise"] = "Cosine"
+    name: Literal["Cosine", "Linear", "Const", "Piecewise", "CyclicalCosine", "TwoStepCosine", "OneCycle"] = "Cosine"
     warmup_epoch: float = 0.0
+    warmup_steps: int | None = None
+    start_lr: float = 0.0
     end_lr: float = 0.0
     power: float = 1.0
     decay_epochs: tuple[int, ...] = ()
     values: tuple[float, ...] = ()
+    cycle: float | None = None
+    first_epochs: int = 200
+    anneal_strategy: Literal["cos", "linear"] = "cos"
+    three_phase: bool = False
 
     def __post_init__(self) -> None:
         within(
             self,
             warmup_epoch=(0, MOST_COUNT),
+            warmup_steps=(0, MOST_COUNT),
+            start_lr=(0, MOST_FACTOR),
             end_lr=(0, MOST_FACTOR),
             power=(0, MOST_POWER),
             decay_epochs=(0, MOST_COUNT),
             values=(0, MOST_FACTOR),
+            cycle=(0, MOST_COUNT),
+            first_epochs=(1, MOST_COUNT),
         )
+        if self.name == "CyclicalCosine" and not self.cycle:
+            raise ConfigError("schedule: CyclicalCosine needs the epochs of a cycle")
         if self.name == "Piecewise" and len(self.values) != len(self.decay_epochs) + 1:
             raise ConfigError(
                 f"schedule: Piecewise takes one value more than decay_epochs, found {len(self.values)} and "
@@ -415,23 +445,19 @@ def check_fit(settings: Settings, model: ModelConfig) -> None:
             f"{model.name} is in fused form, which has lost its branches: train from its training checkpoint"
         )
     if isinstance(settings.loss, RecLossSettings):
-        if model.head.options.get("sar") is not None:
-            raise ConfigError(
-                f"{model.name}: its SAR head cannot be trained here: set head.sar in model_config.json to null"
-            )
         _check_guide(settings.loss, model)
 
 
 def _check_guide(loss: RecLossSettings, model: ModelConfig) -> None:
-    """CTC leaves a guided backbone without a gradient; then NRTR must be there to train it."""
+    """CTC leaves a guided backbone without a gradient; then NRTR or SAR must be there to train it."""
     guided = bool(model.head.options.get("ctc", {}).get("use_guide", False))
-    nrtr = model.head.options.get("nrtr") is not None and loss.weight_2 > 0
-    if guided and not nrtr and not model.freeze_backbone:
-        missing = "switched off (loss.weight_2)" if loss.weight_2 <= 0 else "not there (head.nrtr)"
+    heads = [name for name in ("nrtr", "sar") if model.head.options.get(name) is not None]
+    if guided and not (heads and loss.weight_2 > 0) and not model.freeze_backbone:
+        missing = "switched off (loss.weight_2)" if loss.weight_2 <= 0 else "not there (head.nrtr or head.sar)"
         raise ConfigError(
             f"{model.name}: nothing would train the backbone. head.ctc.use_guide is true, so that CTC leaves it to the "
-            f"NRTR head, and that is {missing}. In model_config.json set head.ctc.use_guide to false to train it with "
-            f"CTC, or freeze_backbone to true to leave it as it is"
+            f"NRTR or SAR head, and that is {missing}. In model_config.json set head.ctc.use_guide to false to train "
+            f"it with CTC, or freeze_backbone to true to leave it as it is"
         )
 
 

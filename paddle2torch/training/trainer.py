@@ -52,6 +52,7 @@ from paddle2torch.training.optimisation import (
     MovingAverage,
     Schedule,
     build_optimizer,
+    clip_gradients,
     freeze,
     leave_out_unused,
     set_rate,
@@ -317,7 +318,8 @@ def step(run: Run, window: Window, *, check_gradients: bool = False) -> None:
     if check_gradients:
         _refuse_untrained(run.network)
     if settings.optimizer.clip_norm_global is not None:
-        accelerator.clip_grad_norm_(run.network.parameters(), settings.optimizer.clip_norm_global)
+        accelerator.unscale_gradients(run.optimizer)
+        clip_gradients(run.network.parameters(), settings.optimizer.clip_norm_global)
     run.optimizer.step()
     run.optimizer.zero_grad()
     if run.average is not None:

@@ -515,15 +515,25 @@ class ToCHWImage:
 class DetResizeForTest:
     """Resize a page as for inference, and say of what size it was: `shape` is (height, width, ratio_h, ratio_w).
 
-    A page with less than 64 pixels in height and width together is padded with black to at least 32x32 first, and that
-    is the size.
+    `image_shape` (height, width) is the size of every page, with `keep_ratio` its height alone; `limit_side_len` bounds
+    a side, 736 the shorter one where nothing is said; `resize_long` is the longer side, both then rounded up to
+    multiples of 128. A page with less than 64 pixels in height and width together is padded with black to at least
+    32x32 first, and that is the size.
     """
 
-    limit_side_len: int = 736
+    limit_side_len: int | None = None
     limit_type: Literal["max", "min"] = "min"
+    resize_long: int | None = None
+    image_shape: tuple[int, int] | None = None
+    keep_ratio: bool = False
 
     def __post_init__(self) -> None:
-        within(self, limit_side_len=(1, MOST_SIDE))
+        sides = (1, MOST_SIDE)
+        within(self, limit_side_len=sides, resize_long=sides, image_shape=(1, MAX_SIDE))
+        if sum(size is not None for size in (self.limit_side_len, self.resize_long, self.image_shape)) > 1:
+            raise ConfigError("DetResizeForTest: take one of limit_side_len, resize_long and image_shape")
+        if self.keep_ratio and self.image_shape is None:
+            raise ConfigError("DetResizeForTest: keep_ratio is for image_shape")
 
     def __call__(self, page: Page, request: PageRequest) -> Page:
         image = np.asarray(page.image)
@@ -531,7 +541,18 @@ class DetResizeForTest:
             below, right = (max(0, 32 - side) for side in image.shape[:2])
             image = np.asarray(cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_CONSTANT))
         height, width = image.shape[:2]
-        config = DetPreprocess(limit_side_len=self.limit_side_len, limit_type=self.limit_type)
-        to_height, to_width = input_size(height, width, config)
+        to_height, to_width = self._size(height, width)
         shape = np.array([height, width, to_height / height, to_width / width], dtype=np.float32)
         return replace(page, image=cv2.resize(image, (to_width, to_height)), shape=shape)
+
+    def _size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width that a page of this size gets."""
+        if self.image_shape is None:
+            settings = DetPreprocess(limit_side_len=self.limit_side_len or 736, limit_type=self.limit_type)
+            if self.resize_long is not None:
+                settings = DetPreprocess(limit_side_len=self.resize_long, limit_type="resize_long")
+            return input_size(height, width, settings)
+        to_height, to_width = self.image_shape
+        if self.keep_ratio:
+            to_width = min(math.ceil(width * to_height / height / 32) * 32, MAX_SIDE)
+        return to_height, to_width

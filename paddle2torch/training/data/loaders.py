@@ -18,7 +18,7 @@ import contextlib
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, TypeVar
 
@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from paddle2torch.model_zoo.config import DetPreprocess, ModelConfig, RecPreprocess
+from paddle2torch.model_zoo.config import MOST_PIXELS, DetPreprocess, ModelConfig, RecPreprocess
 from paddle2torch.model_zoo.errors import ConfigError, FileFormatError
 from paddle2torch.model_zoo.strict_json import from_json, to_json, unknown_key
 from paddle2torch.tasks.failures import what_went_wrong
@@ -49,8 +49,8 @@ from paddle2torch.training.data.det_transforms import (
     ToCHWImage,
 )
 from paddle2torch.training.data.drops import USED, DataError, DropReport, Event, Reason, Rejected
-from paddle2torch.training.data.encode import LabelEncoder
-from paddle2torch.training.data.labels import LabelFiles, Samples, parse_boxes
+from paddle2torch.training.data.encode import Guide, LabelEncoder
+from paddle2torch.training.data.labels import Group, LabelFiles, Samples, parse_boxes
 from paddle2torch.training.data.lmdb import LmdbFolders
 from paddle2torch.training.data.rec_transforms import (
     CTCLabelEncode,
@@ -94,6 +94,13 @@ joined every line to be too long.
 T = TypeVar("T")
 
 
+_GUIDE_KEYS: Mapping[Guide | None, str] = {"NRTR": "label_gtc", "SAR": "label_sar"}
+_MAKES = {
+    "label_gtc": "MultiLabelEncode with gtc_encode NRTRLabelEncode",
+    "label_sar": "MultiLabelEncode without gtc_encode",
+}
+
+
 @dataclass(frozen=True)
 class Loaded:
     """One sample's values, None where it cannot be used and none takes its place, and what happened on the way."""
@@ -134,6 +141,10 @@ class _Samples(Dataset[Loaded], abc.ABC):
                     values["index"] = np.array(index, dtype=np.int64)
                 return Loaded(values, tuple(events))
         raise DataError(f"none of the {len(self):,} samples can be used; the last one: {events[-1].message}")
+
+    def label(self, index: int) -> str:
+        """What is evaluated of a sample's label."""
+        return self.samples.label(index)
 
     def check(self) -> None:
         """Look for one sample that can be used; raises `DataError` with the report where there is none."""
@@ -194,7 +205,7 @@ class Lines(_Samples):
     """Line images and their texts, for recognisers.
 
     `transforms` follow the decoding; other lines pass the first `for_others` of them. `size` is (width, height) where a
-    request has none.
+    request has none; with `whole`, longer lines keep their aspect ratio.
     """
 
     def __init__(
@@ -206,6 +217,7 @@ class Lines(_Samples):
         keys: Sequence[str],
         *,
         size: tuple[int, int] | None,
+        whole: bool = False,
         for_others: int = 0,
         seed: int = 0,
         each_once: bool = False,
@@ -216,6 +228,7 @@ class Lines(_Samples):
         self.preprocess = preprocess
         self.keys = keys
         self.size = size
+        self.whole = whole
         self.encoder = encoder
         for index in range(len(samples)):
             text = samples.label(index)
@@ -231,6 +244,10 @@ class Lines(_Samples):
                 self.report.outside.update(outside)
                 self._note(index, Reason.LACKING, f"{text!r} has {', '.join(map(repr, dict.fromkeys(outside)))}")
 
+    def label(self, index: int) -> str:
+        """The text, in small letters where the encoder makes them so."""
+        return self.encoder.text(self.samples.label(index))
+
     def _problem(self, image: BGRImage) -> str | None:
         if image.shape[0] * image.shape[1] > LINE_PIXELS:
             return f"is not a line: at most {LINE_PIXELS:,} are read"
@@ -240,6 +257,9 @@ class Lines(_Samples):
         size = request.size or self.size
         assert size is not None
         image = self._read(index, rng)
+        if self.whole:
+            wide = int(size[1] * image.shape[1] / image.shape[0])
+            size = (min(max(size[0], wide), MOST_PIXELS // size[1]), size[1])
         wide = math.ceil(size[1] * (image.shape[1] / image.shape[0]))
         if wide > SQUEEZED * size[0]:
             message = (
@@ -268,8 +288,8 @@ class Lines(_Samples):
             "length": np.array(label.length, dtype=np.int64),
             "valid_ratio": np.array(valid_ratio, dtype=np.float32),
         }
-        if label.gtc is not None:
-            values["label_gtc"] = label.gtc
+        if label.guide is not None:
+            values[_GUIDE_KEYS[self.encoder.guide]] = label.guide
         return {key: values[key] for key in self.keys}
 
     @staticmethod
@@ -385,7 +405,7 @@ class Loader:
 
     def label(self, index: int) -> str:
         """The text, or the JSON of the boxes, of a sample."""
-        return self._dataset.samples.label(index)
+        return self._dataset.label(index)
 
     def __iter__(self) -> Iterator[Batch]:
         with _one_opencv_thread():
@@ -458,7 +478,7 @@ def build_loader(
     """The batches of a split for one of `world_size` processes, as dicts of tensors.
 
     Recognisers: `image` float32 (N, 3, H, W), `label_ctc` and `label_gtc` int64 (N, max_text_length), `length` int64
-    (N,), `valid_ratio` float32 (N,); without `label_gtc` where the labels are encoded for CTC alone. Detectors in
+    (N,), `valid_ratio` float32 (N,); `label_sar` in place of `label_gtc` for SAR, neither for CTC alone. Detectors in
     training: `image` float32 (N, 3, H, W), and float32 (N, H, W) `threshold_map`, `threshold_mask`, `shrink_map`,
     `shrink_mask`. In evaluation, one page at a time: `image`, `polys` float32 (1, P, K, 2), `ignore_tags` bool (1, P),
     and `shape` float32 (1, 4): height and width of the page, and by how much both were scaled.
@@ -516,6 +536,32 @@ def build_loader(
     return Loader(dataset, plan, workers=split.loader.num_workers, pin_memory=pin_memory)
 
 
+class _NoSamples:
+    """Data that is not there yet."""
+
+    groups: Sequence[Group] = ()
+
+    def __len__(self) -> int:
+        return 0
+
+    def label(self, index: int) -> str:
+        raise IndexError(index)
+
+    def where(self, index: int) -> str:
+        raise IndexError(index)
+
+    def image(self, index: int, rng: np.random.Generator) -> BGRImage:
+        raise IndexError(index)
+
+
+def check_transforms(split: SplitSettings, model: ModelConfig, *, training: bool, max_text_length: int = 25) -> None:
+    """Raise `ConfigError` where `build_loader` would for the transforms of a split, whose data need not be there."""
+    if model.task == "rec":
+        _lines(split, model, _NoSamples(), max_text_length, 0, False)
+    else:
+        _pages(split, model, _NoSamples(), 0, training, False)
+
+
 def _samples(settings: DatasetSettings) -> Samples:
     if settings.name == "LMDBDataSet":
         if any(ratio != 1 for ratio in settings.ratio_list):
@@ -563,7 +609,7 @@ DET_STEPS = _by_name(
 )
 
 # PaddleOCR's names of what a batch has. CTCLabelEncode's row is called `label` there, and `label_ctc` here too.
-_REC_KEYS = ("image", "label_ctc", "label_gtc", "label", "length", "valid_ratio")
+_REC_KEYS = ("image", "label_ctc", "label_gtc", "label_sar", "label", "length", "valid_ratio")
 _DET_KEYS = (
     "image",
     "threshold_map",
@@ -628,7 +674,8 @@ def _lines(
     encoders = [name for name in ("MultiLabelEncode", "CTCLabelEncode") if name in steps]
     if len(encoders) != 1:
         raise ConfigError("transforms: one of MultiLabelEncode and CTCLabelEncode encodes the labels")
-    encoder = LabelEncoder(model.charset, max_text_length, nrtr=encoders == ["MultiLabelEncode"])
+    encode = steps[encoders[0]]
+    encoder = LabelEncoder(model.charset, max_text_length, guide=encode.guide, lower=encode.lower)
     resize: RecResizeImg | None = steps.get("RecResizeImg")
     multi_scale = split.dataset.name == "MultiScaleDataSet"
     if multi_scale != (split.sampler is not None) or multi_scale == (resize is not None):
@@ -637,9 +684,12 @@ def _lines(
             f"another dataset has a RecResizeImg and no sampler; found {split.dataset.name} "
             f"{'with' if split.sampler else 'without'} a sampler and {'with' if resize else 'without'} RecResizeImg"
         )
+    if resize is not None and resize.eval_mode and split.loader.batch_size_per_card != 1:
+        raise ConfigError("RecResizeImg: eval_mode gives each line its own width: set batch_size_per_card to 1")
     keys = steps["KeepKeys"].keep_keys
-    if "label_gtc" in keys and not encoder.nrtr:
-        raise ConfigError("KeepKeys: CTCLabelEncode makes no label_gtc, only MultiLabelEncode does")
+    for key in {"label_gtc", "label_sar"} & set(keys):
+        if key != _GUIDE_KEYS.get(encoder.guide):
+            raise ConfigError(f"KeepKeys: {encoders[0]} makes no {key}: {_MAKES[key]} does")
     return Lines(
         samples,
         [
@@ -651,6 +701,7 @@ def _lines(
         model.preprocess,
         tuple(dict.fromkeys("label_ctc" if key == "label" else key for key in keys)),
         size=(resize.image_shape[2], resize.image_shape[1]) if resize else None,
+        whole=resize is not None and resize.eval_mode,
         for_others=_for_others(split.dataset, steps, "RecConAug", 1),
         seed=seed,
         each_once=each_once,

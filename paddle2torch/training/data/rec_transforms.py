@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -19,7 +20,7 @@ from paddle2torch.model_zoo.show import show
 from paddle2torch.model_zoo.strict_json import within
 from paddle2torch.tasks.images import BGRImage
 from paddle2torch.tasks.recognition import resize_norm, resized_width
-from paddle2torch.training.data.encode import EncodedLabel, LabelEncoder
+from paddle2torch.training.data.encode import EncodedLabel, Guide, LabelEncoder
 from paddle2torch.training.settings import MOST_TEXT
 
 GRID = 100
@@ -355,9 +356,13 @@ def resize_line(image: BGRImage, size: tuple[int, int], preprocess: RecPreproces
 
 @dataclass(frozen=True)
 class RecResizeImg:
-    """Options of RecResizeImg: `image_shape` is (channels, height, width)."""
+    """Options of RecResizeImg: `image_shape` is (channels, height, width).
+
+    With `eval_mode` a line that is longer than that keeps its aspect ratio, for evaluation one by one.
+    """
 
     image_shape: tuple[int, int, int]
+    eval_mode: bool = False
 
     def __post_init__(self) -> None:
         _check_size(self.image_shape[1:])
@@ -365,15 +370,23 @@ class RecResizeImg:
 
 @dataclass(frozen=True)
 class MultiLabelEncode:
-    """Options of MultiLabelEncode: the second head that labels are encoded for besides CTC."""
+    """Options of MultiLabelEncode: the head that labels are encoded for besides CTC, and whether in small letters.
 
-    gtc_encode: str = "NRTRLabelEncode"
+    As in PaddleOCR, SAR is the one that is not named.
+    """
 
-    def __post_init__(self) -> None:
-        if self.gtc_encode != "NRTRLabelEncode":
-            raise ConfigError(f"MultiLabelEncode: gtc_encode {self.gtc_encode!r} is not known, only 'NRTRLabelEncode'")
+    gtc_encode: Literal["NRTRLabelEncode"] | None = None
+    lower: bool = False
+
+    @property
+    def guide(self) -> Guide:
+        """The head."""
+        return "SAR" if self.gtc_encode is None else "NRTR"
 
 
 @dataclass(frozen=True)
 class CTCLabelEncode:
-    """CTCLabelEncode has no options."""
+    """Options of CTCLabelEncode: whether labels are read in small letters."""
+
+    lower: bool = False
+    guide = None

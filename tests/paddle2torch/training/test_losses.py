@@ -19,6 +19,7 @@ from paddle2torch.training.losses import (
     losses_of,
     multi_loss,
     nrtr_loss,
+    sar_loss,
 )
 from paddle2torch.training.settings import DBLossSettings, RecLossSettings
 
@@ -61,6 +62,27 @@ def test_ctc_is_paddles_mean_over_samples(logits: Tensor) -> None:
     # PyTorch's "mean" divides by the lengths first.
     own = F.ctc_loss(logits.log_softmax(-1).transpose(0, 1), LABELS, torch.full((3,), 5), LENGTHS)
     assert own.item() != pytest.approx(loss.item(), rel=0.1)
+
+
+# PaddleOCR's SARLoss under paddlepaddle 3.3.1 in float64, and some of its gradient.
+SAR_LABELS = torch.tensor([[8, 1, 2, 8, 9, 9], [8, 3, 0, 5, 4, 8]])
+PADDLE_SAR = 3.017790528417689
+PADDLE_SAR_GRADIENT = (0.07606524092913926, 0.10081558962585445, 0.0, 0.0030840411240754474, 0.0)
+
+
+def test_sar_is_paddles_mean_over_symbols() -> None:
+    rng = np.random.Generator(np.random.PCG64(3))
+    logits = torch.from_numpy(rng.normal(size=(2, 6, 9))).requires_grad_()
+    loss = sar_loss(logits, SAR_LABELS)
+    loss.backward()
+    assert loss.item() == pytest.approx(PADDLE_SAR, rel=1e-6)
+    assert logits.grad is not None
+    assert logits.grad.flatten()[[0, 9, 40, 60, 101]].tolist() == pytest.approx(PADDLE_SAR_GRADIENT, rel=1e-5)
+    batch = {"label_ctc": LABELS[:2], "length": LENGTHS[:2], "label_sar": SAR_LABELS}
+    outputs = {"ctc": torch.zeros(2, 5, 4), "sar": logits.detach()}
+    parts = multi_loss(outputs, batch, RecLossSettings(weight_2=0.5))
+    assert list(parts) == ["loss", "CTCLoss", "SARLoss"]
+    assert parts["SARLoss"].item() == pytest.approx(0.5 * PADDLE_SAR, rel=1e-6)
 
 
 def test_a_label_that_does_not_fit_costs_nothing(logits: Tensor) -> None:

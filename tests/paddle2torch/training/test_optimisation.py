@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from goldens.make_optimisation import OPTIMISERS, PARAMETERS, SCHEDULES, STEPS, gradient, values
+from material import TESTS
 from tiny_training import tiny_config, tiny_det_config
 from torch import nn
 
@@ -17,12 +22,14 @@ from paddle2torch.training.optimisation import (
     MovingAverage,
     Schedule,
     build_optimizer,
+    clip_gradients,
     freeze,
     leave_out_unused,
     set_rate,
     set_training,
     treatments,
 )
+from paddle2torch.training.paddleocr_yml import Reader, read_optimizer, read_schedule
 from paddle2torch.training.settings import OptimizerSettings, ScheduleSettings
 
 # What paddle.optimizer.lr of paddlepaddle 3.3.1 gives step by step.
@@ -55,6 +62,71 @@ def test_other_schedules_are_paddles() -> None:
     schedule = Schedule(1.0, settings, steps_per_epoch=2, epochs=5)
     assert [schedule.rate(step) for step in range(10)] == pytest.approx(PADDLE_PIECEWISE)
     assert Schedule(0.5, ScheduleSettings("Const"), steps_per_epoch=2, epochs=2).rate(3) == 0.5
+
+
+@pytest.fixture(scope="module")
+def official() -> dict[str, Any]:
+    """What PaddleOCR's optimisers and schedules do under Paddle."""
+    with np.load(TESTS / "goldens" / "optimisation.npz") as file:
+        return dict(file)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_every_schedule_of_a_yml_is_stepped_as_paddle_steps_it(official: dict[str, Any], name: str) -> None:
+    options, epochs, steps = SCHEDULES[name]
+    reader = Reader({"Optimizer": {"name": "Adam", "lr": options}}, name)
+    lr, settings = read_schedule(reader, epochs)
+    schedule = Schedule(lr, settings, steps, epochs)
+    rates = [schedule.rate(step) for step in range(epochs * steps)]
+    assert len(rates) == 280 or epochs == 300
+    # Paddle makes some of them from the rate before; near 0 that adds up.
+    np.testing.assert_allclose(rates, official[f"rate/{name}"], rtol=1e-9, atol=1e-17)
+
+
+class Own(nn.Module):
+    """Sets an L2 for its parameters, as the last layer of CTC does."""
+
+    DECAY_SETTING = "fc_decay"
+
+
+class Affine(nn.Module):
+    """Has a factor on the rate."""
+
+    RATE_SETTING = "lab_lr"
+
+
+def small_network() -> nn.Module:
+    """The network of the goldens, float64."""
+    network, parts = nn.Module(), {"own": Own(), "lab": Affine()}
+    for name in PARAMETERS:
+        *path, last = name.split(".")
+        parent = network
+        for part in path:
+            parent = parts.setdefault(part, nn.Module())
+            network.add_module(part, parent)
+        parent.register_parameter(last, nn.Parameter(torch.from_numpy(values(name))))
+    return network
+
+
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_every_optimiser_moves_parameters_as_paddle_moves_them(official: dict[str, Any], name: str) -> None:
+    """Words and dimensions without decay, a layer's own L2, factors on the rate, clipping: float64, five steps."""
+    reader = Reader({"Optimizer": dict(OPTIMISERS[name]), "Architecture": {"Head": {}}}, name)
+    settings = read_optimizer(reader, "det", 0.01)
+    settings = replace(settings, fc_decay=0.125)
+    network = small_network()
+    optimizer = build_optimizer(network, settings)
+    schedule = Schedule(0.01, ScheduleSettings(), STEPS, 2)
+    for step in range(STEPS):
+        set_rate(optimizer, schedule.rate(step))
+        for key, parameter in network.named_parameters():
+            parameter.grad = torch.from_numpy(gradient(key, step))
+        if settings.clip_norm_global is not None:
+            clip_gradients(network.parameters(), settings.clip_norm_global)
+        optimizer.step()
+        for key, parameter in network.named_parameters():
+            expected = official[f"{name}/{key}"][step]
+            np.testing.assert_allclose(parameter.detach(), expected, rtol=0, atol=1e-12, err_msg=f"{key}, {step}")
 
 
 def test_layers_say_how_they_are_trained() -> None:
@@ -180,6 +252,18 @@ def test_the_average_of_a_constant_is_a_little_too_large_as_paddles() -> None:
     assert [round(read[count - 1], 4) for count in (1, 2, 5, 20, 2000)] == [1.0, 1.0154, 1.0053, 1.0006, 1.0001]
 
 
+def test_repsvtr_starts_with_nothing_added() -> None:
+    network = build_model(tiny_config(backbone=Component("RepSVTR")))
+    initialise(network)
+    last = {
+        name: float(tensor.abs().max())
+        for name, tensor in network.state_dict().items()
+        if ".channel_mixer." in name and name.endswith(".bn.weight")
+    }
+    assert {value for name, value in last.items() if ".m.2." in name} == {0.0}
+    assert {value for name, value in last.items() if ".m.0." in name} == {1.0}
+
+
 @pytest.fixture
 def pretrained() -> Network:
     torch.manual_seed(1)
@@ -220,6 +304,22 @@ def test_a_new_set_keeps_the_rows_of_shared_characters(pretrained: Network) -> N
         if extra:
             assert torch.equal(new[key][-1], old[key][-1])
     assert torch.equal(new["backbone.conv1.conv.weight"], old["backbone.conv1.conv.weight"])
+
+
+def test_a_sar_head_keeps_the_rows_of_shared_characters() -> None:
+    """Its characters count from 0; unknown, ends and padding stand behind them."""
+    sar = {"nrtr": None, "sar": {"enc_dim": 8, "d_k": 4}}
+    old = build_model(tiny_config(charset=("a", "b", "c"), head=sar))
+    initialise(old)
+    new = build_model(tiny_config(charset=("c", "x", "a"), head=sar))
+    adopt(new, old)
+    before, after = old.state_dict(), new.state_dict()
+    for key, extra in (("embedding.weight", 3), ("prediction.weight", 2), ("prediction.bias", 2)):
+        name = f"head.sar_head.decoder.{key}"
+        assert torch.equal(after[name][[0, 2]], before[name][[2, 0]]), name
+        assert torch.equal(after[name][-extra:], before[name][-extra:]), name
+        assert not torch.equal(after[name][1], before[name][1]), name
+    assert not old.head.sar_head.decoder.embedding.weight.std() > 0.5  # Paddle's Xavier, not NRTR's
 
 
 def test_a_smaller_set_says_what_is_left_out(pretrained: Network) -> None:

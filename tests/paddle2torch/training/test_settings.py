@@ -15,8 +15,9 @@ from tiny_training import tiny_config, tiny_det_config, tiny_settings
 
 from paddle2torch.model_zoo.charsets import load_charset
 from paddle2torch.model_zoo.errors import ConfigError, FileFormatError
-from paddle2torch.model_zoo.strict_json import from_json
+from paddle2torch.model_zoo.strict_json import from_json, to_json
 from paddle2torch.training.checkpoints import changed_settings
+from paddle2torch.training.data.loaders import check_transforms
 from paddle2torch.training.paddleocr_yml import UNKNOWN, translate
 from paddle2torch.training.recipes import init, official_settings
 from paddle2torch.training.settings import (
@@ -106,7 +107,6 @@ def test_assignments_change_both_files(folder: Path) -> None:
         ("model_config.freeze_backbon=true", "did you mean 'freeze_backbone'"),
         ("model_config.head.classes=9", "the head has 9"),
         ("model_config.head.nrtr=null", "nothing would train the backbone"),
-        ("model_config.head.sar={}", "its SAR head cannot be trained here"),
         ("loss.weight_2=0", r"switched off \(loss\.weight_2\)"),
         ("model_config.form=fused", "fused form, which has lost its branches"),
     ],
@@ -263,6 +263,65 @@ def test_a_yml_with_the_ctc_loss_alone_is_taken(tmp_path: Path, official_rec: di
     check_fit(translation.settings, replace(translation.template, name="own").config())
 
 
+SAR = [{"CTCHead": {"Neck": {"name": "svtr", "use_guide": True}}}, {"SARHead": {"enc_dim": 512, "max_text_length": 25}}]
+
+
+def with_transforms(yml: dict[str, Any], **changes: Any) -> None:
+    """Change transforms of both splits of a yml, by their names: the new transform, or None to leave it out."""
+    for split in ("Train", "Eval"):
+        steps = [changes.get(next(iter(step)), step) for step in yml[split]["dataset"]["transforms"]]
+        yml[split]["dataset"]["transforms"] = [step for step in steps if step is not None]
+
+
+def test_a_yml_of_v3_trains_its_sar_head(tmp_path: Path, official_rec: dict[str, Any]) -> None:
+    official_rec["Loss"]["loss_config_list"] = [{"CTCLoss": None}, {"SARLoss": None}]
+    official_rec["Architecture"]["Backbone"] = {
+        "name": "MobileNetV1Enhance",
+        **{"scale": 0.5, "last_conv_stride": [1, 2], "last_pool_type": "avg", "last_pool_kernel_size": [2, 2]},
+    }
+    official_rec["Architecture"]["Head"]["head_list"] = SAR
+    keep = {"KeepKeys": {"keep_keys": ["image", "label_ctc", "label_sar", "length", "valid_ratio"]}}
+    with_transforms(official_rec, MultiLabelEncode={"MultiLabelEncode": None}, KeepKeys=keep)
+    path = write_yml(tmp_path, official_rec)
+    translation = translate(path, pretrained=None)
+    assert translation.settings.loss == RecLossSettings(weight_2=1.0)
+    config = replace(translation.template, name="own").config()
+    assert config.head.options["sar"] == {"enc_dim": 512, "max_text_length": 25}
+    check_fit(translation.settings, config)
+    for split in (translation.settings.data.train, translation.settings.data.eval):
+        check_transforms(split, config, training=split.sampler is not None)
+    # As the recipe without a yml.
+    official = official_settings(config, pretrained=None).data.eval.dataset.transforms
+    assert [to_json(step) for step in official] == [
+        to_json(step) for step in translation.settings.data.eval.dataset.transforms
+    ]
+
+
+def test_a_yml_without_a_dictionary_reads_digits_and_small_letters(
+    tmp_path: Path, official_rec: dict[str, Any]
+) -> None:
+    official_rec["Global"] |= {"character_dict_path": None, "max_text_length": 40}
+    official_rec["Train"]["dataset"]["name"] = "MSTextRecDataset"
+    official_rec["Eval"]["dataset"]["name"] = "RatioDataSet"
+    official_rec["Eval"]["dataset"]["ratio_list"] = [0.5]
+    encode = {"MultiLabelEncode": {"gtc_encode": "NRTRLabelEncode", "max_text_length": 1000}}
+    resize = {"SVTRRecResizeImg": {"image_shape": [3, 48, 320], "padding": True}}
+    with_transforms(official_rec, MultiLabelEncode=encode, RecResizeImg=resize)
+    translation = translate(write_yml(tmp_path, official_rec), pretrained=None)
+    config = replace(translation.template, name="own").config()
+    assert "".join(config.charset or ()) == "0123456789abcdefghijklmnopqrstuvwxyz"
+    train, evaluation = translation.settings.data.train.dataset, translation.settings.data.eval.dataset
+    assert (train.name, evaluation.name, evaluation.ratio_list) == ("MultiScaleDataSet", "SimpleDataSet", (0.5,))
+    steps = {step.name: step.options for step in (*train.transforms, *evaluation.transforms)}
+    assert steps["MultiLabelEncode"] == {"gtc_encode": "NRTRLabelEncode", "lower": True}
+    # What Global says goes over what a transform says of itself, in PaddleOCR.
+    assert steps["RecConAug"]["max_text_length"] == 40
+    assert steps["RecResizeImg"] == {"image_shape": [3, 48, 320]}
+    resize["SVTRRecResizeImg"]["padding"] = False
+    with pytest.raises(ConfigError, match="SVTRRecResizeImg with padding False stretches lines"):
+        translate(write_yml(tmp_path, official_rec), pretrained=None)
+
+
 def test_every_key_is_used_or_named(tmp_path: Path, official_rec: dict[str, Any]) -> None:
     translation = translate(write_yml(tmp_path, official_rec), pretrained=None)
     assert translation.left_out["Global.profile"] == UNKNOWN
@@ -294,15 +353,20 @@ def test_the_shared_official_ymls_translate(shared: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("Optimizer.name", "AdamW", "Optimizer.name is 'AdamW'; here it can only be 'Adam'"),
+        ("Optimizer.name", "Adadelta", "Optimizer.name is 'Adadelta'; here it can only be 'Adam' or 'AdamW' or"),
+        ("Optimizer.name", "AdamW", "regularizer does not go with AdamW, in PaddleOCR neither: write weight_decay"),
+        ("Optimizer.name", "Momentum", "Optimizer.momentum is missing"),
         ("Optimizer.regularizer.name", "L1", "here it can only be 'L2' or 'L2Decay'"),
-        ("Optimizer.lr.name", "TwoStepCosine", "'TwoStepCosine' is not one of 'Cosine'"),
+        ("Optimizer.lr.name", "Noam", "'Noam' is not one of Cosine, Const, TwoStepCosine"),
+        ("Optimizer.lr.name", "OneCycle", "Optimizer.lr.max_lr is missing"),
+        ("Optimizer.lr.name", "Step", "Optimizer.lr.step_size is missing"),
+        ("Optimizer.lr.name", "Piecewise", "Optimizer.lr.values should be a list of rates, found None"),
         ("Optimizer.lr.learning_rate", "fast", "should be of type float, found 'fast'"),
         ("Optimizer.clip_norm", 5.0, "write clip_norm_global"),
         ("Global.epoch_num", None, "Global.epoch_num is missing"),
         ("Global.eval_batch_epoch", 1, "counted in steps"),
         ("Loss.name", "CombinedLoss", "Loss.name is 'CombinedLoss'"),
-        ("Loss.loss_config_list", [{"CTCLoss": None}, {"SARLoss": None}], "SARLoss cannot be trained here"),
+        ("Loss.loss_config_list", [{"CTCLoss": None}, {"ACELoss": None}], "ACELoss cannot be trained here, only CTCL"),
         ("Loss.loss_config_list", [{"CTCLoss": {"use_focal": True}}], "did you mean 'use_focal_loss'"),
         ("Train.sampler.name", "RatioSampler", "here it can only be 'MultiScaleSampler'"),
         ("Train.dataset.ds_width", True, "ds_width is True; here it can only be False"),
@@ -351,6 +415,26 @@ def test_init_follows_the_converted_model(tmp_path: Path) -> None:
     assert settings.pretrained == str(tmp_path / "model")
     assert settings.data.train.sampler == MultiScaleSampler(((64, 32), (64, 48), (64, 64)), 96)
     assert settings.data.max_text_length == 12
+
+
+@pytest.mark.parametrize(("name", "decay"), [("ch_SVTRv2_rec", 0.05), ("ch_RepSVTR_rec", 0.025)])
+def test_init_writes_the_adamw_recipes(tmp_path: Path, name: str, decay: float) -> None:
+    """Of PaddleOCR's configs/rec/SVTRv2."""
+    init(name, tmp_path)
+    settings, _ = read_settings(tmp_path / "config.json")
+    assert settings.optimizer == OptimizerSettings(
+        1e-3,
+        "AdamW",
+        weight_decay=decay,
+        no_weight_decay_name=("norm",),
+        one_dim_param_no_weight_decay=True,
+        fc_decay=1e-5,
+    )
+    assert [step.name for step in settings.data.train.dataset.transforms][:3] == [
+        "DecodeImage",
+        "RecAug",
+        "MultiLabelEncode",
+    ]
 
 
 @pytest.mark.parametrize("name", ["en_PP-OCRv4_rec", "ch_PP-OCRv4_rec", "ch_PP-OCRv4_det"])

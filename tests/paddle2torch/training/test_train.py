@@ -140,8 +140,13 @@ def interrupted_after(count: int) -> Any:
 
 @pytest.mark.parametrize(
     "sections",
-    [{}, {"training": {"epochs": 2, "ema_decay": 0.9, "accumulation": 2}, "optimizer": {"clip_norm_global": 1.0}}],
-    ids=["plain", "average, accumulation and clipping"],
+    [
+        {},
+        {"training": {"epochs": 2, "ema_decay": 0.9, "accumulation": 2}, "optimizer": {"clip_norm_global": 1.0}},
+        {"optimizer": {"name": "AdamW", "l2": 0.0, "weight_decay": 0.05}, "schedule": {"name": "OneCycle"}},
+        {"optimizer": {"name": "Momentum", "lr": 1e-4}},
+    ],
+    ids=["plain", "average, accumulation and clipping", "AdamW", "Momentum"],
 )
 def test_resuming_is_bit_for_bit(tmp_path: Path, sections: dict[str, dict[str, Any]]) -> None:
     """Dropout is on; the checkpoint is older than the interruption; the files have each step once."""

@@ -319,6 +319,15 @@ def test_sizes_for_evaluation() -> None:
     assert made.image.shape == (736, 2208, 3)
     assert made.shape is not None
     assert made.shape.tolist() == pytest.approx([100, 300, 7.36, 7.36])
+    # As PaddleOCR's types 1 and 2: one size, one height, and the longer side up to multiples of 128.
+    assert DetResizeForTest(image_shape=(64, 96))(page(size=(100, 300)), request()).image.shape == (64, 96, 3)
+    kept = DetResizeForTest(image_shape=(64, 96), keep_ratio=True)(page(size=(100, 310)), request())
+    assert kept.image.shape == (64, 224, 3)
+    assert kept.shape is not None
+    assert kept.shape[2:].tolist() == pytest.approx([0.64, 224 / 310])
+    assert DetResizeForTest(resize_long=600)(page(size=(100, 300)), request()).image.shape == (256, 640, 3)
+    with pytest.raises(ConfigError, match="take one of limit_side_len, resize_long and image_shape"):
+        DetResizeForTest(resize_long=600, image_shape=(64, 96))
     tiny = DetResizeForTest(960, "max")(page(size=(10, 40)), request())
     assert tiny.image.shape == (32, 32, 3)
     assert tiny.shape is not None

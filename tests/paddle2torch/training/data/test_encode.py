@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from paddle2torch.training.data.drops import Reason, Rejected
-from paddle2torch.training.data.encode import LabelEncoder
+from paddle2torch.training.data.encode import Guide, LabelEncoder
 
 # As in en_dict.txt with use_space_char: the space stands there twice.
 CHARSET = ("a", "b", " ", "1", " ")
@@ -15,10 +15,25 @@ CHARSET = ("a", "b", " ", "1", " ")
 def test_rows() -> None:
     label = LabelEncoder(CHARSET, 8)("b 1b")
     assert label.ctc.tolist() == [2, 5, 4, 2, 0, 0, 0, 0]
-    assert label.gtc is not None
-    assert label.gtc.tolist() == [2, 5, 8, 7, 5, 3, 0, 0]
+    assert label.guide is not None
+    assert label.guide.tolist() == [2, 5, 8, 7, 5, 3, 0, 0]
     assert label.length == 4
-    assert label.ctc.dtype == label.gtc.dtype == np.int64
+    assert label.ctc.dtype == label.guide.dtype == np.int64
+
+
+def test_rows_of_sar() -> None:
+    """As PaddleOCR's SARLabelEncode: characters from 0, then unknown (5), start and end (6), padding (7)."""
+    label = LabelEncoder(CHARSET, 8, guide="SAR")("b 1b")
+    assert label.ctc.tolist() == [2, 5, 4, 2, 0, 0, 0, 0]
+    assert label.guide is not None
+    assert label.guide.tolist() == [6, 1, 4, 3, 1, 6, 7, 7]
+
+
+def test_small_letters() -> None:
+    encoder = LabelEncoder(CHARSET, 8, lower=True)
+    assert encoder("aBA").ctc.tolist() == LabelEncoder(CHARSET, 8)("aba").ctc.tolist()
+    assert encoder.outside("ABC") == ["c"]
+    assert encoder.text("AB") == "ab"
 
 
 def test_the_official_english_set(shared: object) -> None:
@@ -34,14 +49,14 @@ def test_characters_outside_are_left_out() -> None:
     assert encoder.outside("aéb€") == ["é", "€"]
 
 
-@pytest.mark.parametrize(("nrtr", "limit"), [(True, 23), (False, 25)])
-def test_the_limit(nrtr: bool, limit: int) -> None:
-    encoder = LabelEncoder(CHARSET, nrtr=nrtr)
+@pytest.mark.parametrize(("guide", "limit"), [("NRTR", 23), ("SAR", 23), (None, 25)])
+def test_the_limit(guide: Guide | None, limit: int) -> None:
+    encoder = LabelEncoder(CHARSET, guide=guide)
     assert encoder.limit == limit
     longest = encoder("a" * limit)
     assert longest.length == limit
     assert len(longest.ctc) == 25
-    assert (longest.gtc is None) != nrtr
+    assert (longest.guide is None) == (guide is None)
     with pytest.raises(Rejected) as error:
         encoder("a" * (limit + 1))
     assert error.value.reason is Reason.TOO_LONG
