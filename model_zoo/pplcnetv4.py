@@ -183,6 +183,8 @@ class RepDWConv(Reparameterised):
 class LCNetV4Block(nn.Module):
     """Mixes pixels, then channels; a block that changes neither size nor channels adds the second to its input."""
 
+    CHAINS: ClassVar[Chains] = (("channel_mixer.expand", "channel_mixer.act"),)
+
     def __init__(self, in_channels: int, out_channels: int, *, stride: Size, se: bool, fused: bool) -> None:
         super().__init__()
         self.has_residual = stride == 1 and in_channels == out_channels
@@ -217,6 +219,8 @@ class PPLCNetV4(nn.Module):
         model_size: "tiny", "small" or "medium".
         fused: one convolution for each re-parameterised layer.
     """
+
+    CHAINS: ClassVar[Chains] = (("conv1.0.conv", "conv1.0.bn", "conv1.1"),)  # of a plain stem
 
     def __init__(
         self, *, in_channels: int = 3, det: bool = False, model_size: ModelSize = "small", fused: bool = False

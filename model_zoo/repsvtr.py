@@ -8,12 +8,12 @@ Source: PaddleOCR `ppocr/modeling/backbones/rec_repvit.py` (Apache-2.0); RepViT,
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from paddle2torch.model_zoo.layers import BatchNorm2d, Reparameterised, Size, fold_batch_norm
+from paddle2torch.model_zoo.layers import BatchNorm2d, Chains, Reparameterised, Size, fold_batch_norm
 from paddle2torch.model_zoo.pplcnetv3 import make_divisible
 from paddle2torch.model_zoo.registry import Part, Shapes, register
 
@@ -126,6 +126,8 @@ class Residual(nn.Module):
 class RepViTBlock(nn.Module):
     """Mixes pixels by a depthwise convolution, then channels by two pointwise ones."""
 
+    CHAINS: ClassVar[Chains] = (("channel_mixer.m.0", "channel_mixer.m.1"),)
+
     def __init__(self, in_channels: int, out_channels: int, *, se: bool, stride: Size, fused: bool) -> None:
         super().__init__()
         attention = SEModule(in_channels) if se else nn.Identity()
@@ -167,6 +169,8 @@ class RepSVTR(nn.Module):
             re-parameterise this network.
         fused: one convolution for each sum of branches and each normalised convolution.
     """
+
+    CHAINS: ClassVar[Chains] = (("features.0.0", "features.0.1"),)
 
     def __init__(
         self, *, in_channels: int = 3, det: bool = False, keep_branches: bool = False, fused: bool = False

@@ -6,14 +6,14 @@ Source: PaddleOCR `ppocr/modeling/backbones/rec_svtrv2.py` (Apache-2.0); SVTRv2,
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from paddle2torch.model_zoo.errors import ConfigError
-from paddle2torch.model_zoo.layers import BatchNorm2d, Mlp
+from paddle2torch.model_zoo.layers import BatchNorm2d, Chains, Mlp
 from paddle2torch.model_zoo.registry import Part, Shapes, register
 from paddle2torch.model_zoo.svtr import Attention
 
@@ -29,6 +29,8 @@ MLP_RATIO = 4
 
 class ConvNormGELU(nn.Module):
     """A 3x3 convolution with bias and stride 2, batch normalisation, GELU."""
+
+    CHAINS: ClassVar[Chains] = (("conv", "norm", "act"),)
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()

@@ -21,7 +21,11 @@ FUNCTIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "hardswish": F.hardswish,
     "swish": F.silu,
     "sigmoid": torch.sigmoid,
+    "gelu": F.gelu,
 }
+
+GELU_BY_ERF = "none"
+"""The exact GELU among those that oneDNN has."""
 
 
 class Folded(nn.Identity):
@@ -56,9 +60,16 @@ class Tail:
         return torch.add(torch.scalar_tensor(shift, dtype=x.dtype), x, alpha=scale, out=x)
 
 
+def algorithm_of(activation: str) -> str:
+    """What oneDNN's operators want to know of an activation beside its name."""
+    return GELU_BY_ERF if activation == "gelu" else ""
+
+
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, activation: str) -> Tensor:
     """oneDNN's convolution with an activation, which PyTorch's own compiler takes; `weight` may be laid out for it."""
-    result: Tensor = torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *geometry, activation, [], "")
+    result: Tensor = torch.ops.mkldnn._convolution_pointwise(
+        x, weight, bias, *geometry, activation, [], algorithm_of(activation)
+    )
     return result
 
 
@@ -101,7 +112,7 @@ class FoldedConvTranspose2d(nn.ConvTranspose2d):
         geometry = (self.padding, self.output_padding, self.stride, self.dilation, self.groups)
         return self.tail.shifted(
             torch.ops.mkldnn._convolution_transpose_pointwise(
-                x, self.weight, self.bias, *geometry, self.tail.activation, [], ""
+                x, self.weight, self.bias, *geometry, self.tail.activation, [], algorithm_of(self.tail.activation)
             )
         )
 

@@ -30,7 +30,7 @@ from paddle2torch.model_zoo.network import Network, replace_module
 from paddle2torch.model_zoo.rec_heads import MultiHead
 from paddle2torch.model_zoo.svtr import Attention
 
-ACTIVATIONS = ("none", "relu", "hardswish", "swish", "sigmoid")
+ACTIVATIONS = ("none", "relu", "hardswish", "swish", "sigmoid", "gelu")
 """In the order in which the kernels number them."""
 
 VECTOR = 16

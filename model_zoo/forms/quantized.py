@@ -28,8 +28,11 @@ LEVELS = 255
 WEIGHT_LIMIT = 63
 """The largest weight; the smallest is its negative."""
 
-ACTIVATIONS = frozenset({"none", "relu", "hardswish", "swish"})
+DONE_BY_ONEDNN = frozenset({"none", "relu", "hardswish", "swish"})
 """What oneDNN's int8 convolution can do to its output."""
+
+ACTIVATIONS = DONE_BY_ONEDNN | {"gelu"}
+"""What a convolution in int8 can do to its output; our own kernels do all of them."""
 
 
 class QuantizedConv2d(nn.Module):
@@ -102,12 +105,13 @@ class QuantizedConv2d(nn.Module):
     def multiplied(self, q: Tensor, weight: Tensor) -> Tensor:
         """oneDNN's convolution with the activation, without the affine; `weight` is prepacked."""
         padding, stride, dilation, groups = self.geometry
+        activation = self.tail.activation
         result: Tensor = torch.ops.onednn.qconv_pointwise(
             *(q, 1.0, self.zero_point, weight, self.weight_scale, self._weight_zeros, self.bias),
             *(stride, padding, dilation, groups),
-            *(1.0, 0, torch.float32, self.tail.activation, [], ""),
+            *(1.0, 0, torch.float32, activation if activation in DONE_BY_ONEDNN else "none", [], ""),
         )
-        return result
+        return result if activation in DONE_BY_ONEDNN else FUNCTIONS[activation](result)
 
     def _plainly(self, x: Tensor) -> Tensor:
         """The same integers, multiplied as float32, which holds any but the largest of their sums exactly."""
@@ -164,5 +168,5 @@ def quantize_network(network: Network, tensors: Mapping[str, Tensor]) -> Network
 
 
 def can_be_quantized(conv: FoldedConv2d) -> bool:
-    """Whether int8 can stand for it: every output a sum over all input channels, and an activation that oneDNN has."""
+    """Whether int8 can stand for it: every output a sum over all input channels, and an activation that int8 has."""
     return conv.groups == 1 and conv.tail.activation in ACTIVATIONS

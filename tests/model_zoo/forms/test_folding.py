@@ -18,11 +18,13 @@ from paddle2torch.model_zoo.forms.folded import (
     FoldedConvTranspose2d,
     PixelShuffleConv,
     PushedAffine,
+    Tail,
 )
-from paddle2torch.model_zoo.forms.folding import fold
+from paddle2torch.model_zoo.forms.folding import _fold_chain, fold
 from paddle2torch.model_zoo.lkpan import IntraCLBlock
 from paddle2torch.model_zoo.network import Network, fuse
 from paddle2torch.model_zoo.pplcnetv3 import LearnableAffineBlock
+from paddle2torch.model_zoo.pplcnetv4 import LCNetV4Block
 
 # One of each backbone, neck and head, and odd sizes where the network takes them.
 NETWORKS = {
@@ -35,6 +37,8 @@ NETWORKS = {
     "en_PP-OCRv3_rec": (2, 3, 48, 75),
     "PP-OCRv5_server_det": (1, 3, 64, 96),
     "PP-LCNet_x0_25_textline_ori": (2, 3, 80, 160),
+    "PP-OCRv6_tiny_det": (1, 3, 64, 96),
+    "PP-OCRv6_small_rec": (2, 3, 48, 75),
 }
 
 
@@ -70,10 +74,45 @@ def test_no_result_changes(name: str) -> None:
 def test_every_chain_is_folded(name: str) -> None:
     folded = fold(network(name))
     kinds = {type(module) for module in folded.modules()}
-    assert not kinds & {nn.Conv2d, nn.ConvTranspose2d, LearnableAffineBlock}
+    assert not kinds & {nn.Conv2d, nn.ConvTranspose2d, LearnableAffineBlock, nn.GELU}
     # IntraCL normalises a sum: no convolution is before it.
     left = {path for path, module in folded.named_modules() if isinstance(module, nn.BatchNorm2d)}
     assert all(isinstance(folded.get_submodule(path.rpartition(".")[0]), IntraCLBlock) for path in left)
+
+
+def test_gelu_is_folded_where_the_stem_is_plain() -> None:
+    """There the convolution, its normalisation and GELU are of different modules."""
+    folded = fold(network("PP-OCRv6_tiny_rec"))
+    assert not any(isinstance(module, nn.GELU) for module in folded.modules())
+    stem = folded.get_submodule("backbone.conv1.0.conv")
+    assert isinstance(stem, FoldedConv2d)
+    assert stem.tail == Tail("gelu")
+
+
+def test_only_the_exact_gelu_is_folded() -> None:
+    block = LCNetV4Block(8, 8, stride=1, se=False, fused=True)
+    block.channel_mixer.add_module("act", nn.GELU(approximate="tanh"))
+    _fold_chain(block, block.CHAINS[0])
+    conv = block.get_submodule("channel_mixer.expand")
+    assert isinstance(conv, FoldedConv2d)
+    assert conv.tail == Tail()
+
+
+def test_values_too_small_for_floats_usual_form_are_zeros() -> None:
+    """A processor takes a hundred times as long for them, and they change no sum."""
+    model = copy.deepcopy(fuse(network("PP-OCRv6_tiny_det")))
+    conv = model.get_submodule("backbone.blocks_s4.1.channel_mixer.compress")
+    assert isinstance(conv, nn.Conv2d)
+    with torch.no_grad():
+        conv.weight[:, 5:40] *= 1e-38
+    tiny = torch.finfo(torch.float32).tiny
+    assert ((conv.weight != 0) & (conv.weight.abs() < tiny)).any()
+    folded = fold(model)
+    for tensor in folded.state_dict().values():
+        assert not ((tensor != 0) & (tensor.abs() < tiny)).any()
+    x = image(*NETWORKS["PP-OCRv6_tiny_det"])
+    with torch.inference_mode():
+        assert error(run(folded, x), run(model, x)) < 1e-4
 
 
 def test_the_v4_recogniser_keeps_one_affine_per_block() -> None:

@@ -81,6 +81,7 @@ def said(conv: FoldedConv2d, tensors: dict[str, Tensor], q: Tensor) -> Tensor:
         "relu": y.clamp_min(0),
         "hardswish": y * (y + 3).clamp(0, 6) / 6,
         "swish": y / (1 + (-y).exp()),
+        "gelu": y * (1 + (y / 2**0.5).erf()) / 2,
     }[conv.tail.activation]
     scale, shift = conv.tail.affine or (1.0, 0.0)
     return y * scale + shift
