@@ -157,6 +157,36 @@ def find_language(name: str) -> str:
     raise ConfigError(f"no language is called {name!r}; {hint}")
 
 
+# Languages of BCP 47 and ISO 639 that PaddleOCR calls otherwise. Its "ka" and "mah" are other languages there.
+_TAGS: Mapping[str, str] = {
+    **{"zh": "ch", "ja": "japan", "ko": "korean", "kn": "ka", "sr": "rs_cyrillic", "mag": "mah", "av": "ava"},
+    **{"ce": "che", "nb": "no", "nn": "no", "fil": "tl"},
+}
+_OTHERS = frozenset({"ka", "mah"})
+
+
+def language_of_tag(tag: str) -> str:
+    """PaddleOCR's name of a language from a tag of BCP 47 ("de", "zh-Hant"), or Tesseract's name ("deu", "chi_tra").
+
+    Raises `ConfigError` for a language that PaddleOCR does not read. Needs langcodes.
+    """
+    import langcodes
+
+    try:
+        found = langcodes.Language.get(tag.replace("chi_sim", "zh-Hans").replace("chi_tra", "zh-Hant"))
+    except ValueError as error:
+        raise ConfigError(f"{tag!r} is not a language tag: {error}") from None
+    language = str(found.language)
+    if language == "zh" and (found.script == "Hant" or found.territory in ("TW", "HK", "MO")):
+        return "chinese_cht"
+    if language == "sr" and found.script == "Latn":
+        return "rs_latin"
+    name = _TAGS.get(language, language)
+    if language in _OTHERS or name not in LANGUAGES:
+        raise ConfigError(f"PaddleOCR has no model that reads {tag!r}")
+    return name
+
+
 def _names() -> dict[str, str]:
     """Every name in lower case. Where one is a script as well as a language ("latin"), PaddleOCR means the script."""
     english = {text.lower(): code for code, text in LANGUAGES.items()}

@@ -13,6 +13,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 ORDER = (
+    "plugins",
     "cli",
     "bench",
     "training",

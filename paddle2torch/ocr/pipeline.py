@@ -277,8 +277,23 @@ class OCR:
             (way,) = self.orientation([page.image])
             return self._find(page, page.image, int(way.label) // 90)
         prepared = self._find(page, page.image, 0)
-        turns = _turns_told_by(prepared.crops) if self.turn_pages else 0
+        turns = _turns_told_by(prepared.crops) if self.turn_pages else None
         return self._find(page, page.image, turns) if turns else prepared
+
+    def find(self, image: ImageSource) -> list[Points]:
+        """The boxes of the lines of a page, in PaddleOCR's order; nothing is read."""
+        return [box.points for box in self.detector.find(load_image(image)).boxes]
+
+    def quarter_turns(self, image: ImageSource) -> int | None:
+        """How often a page has to be turned counter-clockwise by 90 degrees to stand upright; nothing is read.
+
+        None where it does not tell: without a model for the orientation of pages, and with fewer than two lines or no
+        way that more than half of them stand.
+        """
+        pixels = load_image(image)
+        if self.orientation is not None:
+            return int(self.orientation([pixels])[0].label) // 90
+        return _turns_told_by(self._find(Page("", 1, 1, pixels), pixels, 0).crops)
 
     def _find(self, page: Page, image: BGRImage, quarter_turns: int) -> _Prepared:
         if quarter_turns:
@@ -320,15 +335,17 @@ class _Prepared:
     quarter_turns: int
 
 
-def _turns_told_by(crops: Sequence[Crop]) -> int:
+def _turns_told_by(crops: Sequence[Crop]) -> int | None:
     """How often a page has to be turned counter-clockwise by 90 degrees, as more than half of its lines tell.
+
+    None where there are fewer than two, or no such half.
 
     A tall crop was turned once to be read, and one that stands on its head twice more.
     """
     if len(crops) < 2:
-        return 0
+        return None
     turns, count = Counter(crop.quarter_turns for crop in crops).most_common(1)[0]
-    return turns if 2 * count > len(crops) else 0
+    return turns if 2 * count > len(crops) else None
 
 
 def _on_page(line: TextLine, page: _Prepared) -> TextLine:

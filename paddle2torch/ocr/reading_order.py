@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from paddle2torch.tasks.geometry import TALL, Points, min_area_quad
 
@@ -62,14 +63,30 @@ def reading_blocks(boxes: Sequence[Points]) -> list[list[list[int]]]:
     return [[[line.index for line in row] for row in block] for block in blocks]
 
 
+def skew(boxes: Sequence[Points]) -> float:
+    """The angle at which most text of a page runs, in radians: above 0 where it goes down to the right."""
+    quads = [box if len(box) == 4 else min_area_quad(box)[0] for box in boxes]
+    return _skew(quads, _sides(quads)) if quads else 0.0
+
+
+def _sides(quads: Sequence[Points]) -> NDArray[np.float64]:
+    """(N, 2): the lengths of the upper and the left side of each quad."""
+    return np.array([[np.linalg.norm(quad[1] - quad[0]), np.linalg.norm(quad[3] - quad[0])] for quad in quads])
+
+
+def _skew(quads: Sequence[Points], sides: NDArray[np.float64]) -> float:
+    along = np.array([quad[1] - quad[0] for quad in quads])
+    level = sides[:, 1] < sides[:, 0] * TALL
+    return _weighted_median(np.arctan2(along[level, 1], along[level, 0]), sides[level, 0]) if level.any() else 0.0
+
+
 def _level(boxes: Sequence[Points]) -> list[_Line]:
     quads = [box if len(box) == 4 else min_area_quad(box)[0] for box in boxes]
     if not quads:
         return []
-    sides = np.array([[np.linalg.norm(quad[1] - quad[0]), np.linalg.norm(quad[3] - quad[0])] for quad in quads])
-    along = np.array([quad[1] - quad[0] for quad in quads])
+    sides = _sides(quads)
     level = sides[:, 1] < sides[:, 0] * TALL
-    angle = _weighted_median(np.arctan2(along[level, 1], along[level, 0]), sides[level, 0]) if level.any() else 0.0
+    angle = _skew(quads, sides)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     lines = []
     for index, quad in enumerate(quads):

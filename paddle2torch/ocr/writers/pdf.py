@@ -93,7 +93,7 @@ def _place_line(line: TextLine, quarter_turns: int) -> list[PlacedText]:
     """quarter_turns: of the page, until it stands upright."""
     words = [(word.text, word.box) for word in line.words] or [(line.text, _quad(line.box))]
     backwards = is_right_to_left(line.text)
-    turns = _turns(_quad(line.box), [box for _, box in words], quarter_turns, backwards)
+    turns = turns_of(line, quarter_turns)
     spaces = _spaces(line.text, [text for text, _ in words])
     pieces: list[PlacedText] = []
     for (text, box), space in zip(words, spaces, strict=True):
@@ -114,19 +114,22 @@ def _quad(box: Points) -> Points:
     return box if len(box) == 4 else min_area_quad(box)[0]
 
 
-def _turns(line: Points, words: list[Points], quarter_turns: int, backwards: bool) -> int:
-    """How often the line has to be turned counter-clockwise by 90 degrees to be read.
+def turns_of(line: TextLine, quarter_turns: int = 0) -> int:
+    """How often a line has to be turned counter-clockwise by 90 degrees to be read.
 
-    The page's turns and the shape of the box say so, but for what stands on its head; that is told by the order of the
-    words.
+    quarter_turns: of its page. They and the shape of the box say so, but for what stands on its head; that is told by
+    the order of the words.
     """
-    width, height = np.linalg.norm(line[1] - line[0]), np.linalg.norm(line[3] - line[0])
+    quad = _quad(line.box)
+    words = [word.box for word in line.words] or [quad]
+    width, height = np.linalg.norm(quad[1] - quad[0]), np.linalg.norm(quad[3] - quad[0])
     if quarter_turns % 2:
         width, height = height, width
     turns = (quarter_turns + (1 if height >= TALL * width else 0)) % 4
-    text = np.roll(line, -turns, axis=0)
+    text = np.roll(quad, -turns, axis=0)
     along = (words[-1].mean(axis=0) - words[0].mean(axis=0)) @ (text[1] - text[0])
-    return (turns + 2) % 4 if (along > 0 if backwards else along < 0) else turns
+    upside_down = along > 0 if is_right_to_left(line.text) else along < 0
+    return (turns + 2) % 4 if upside_down else turns
 
 
 def _spaces(text: str, words: list[str]) -> list[bool]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import importlib.util
 import io
 import json
 import subprocess
@@ -28,7 +29,7 @@ from paddle2torch.model_zoo import cards
 from paddle2torch.model_zoo.cards import list_cards, load_card
 from paddle2torch.model_zoo.config import Component, CTCDecode, ModelConfig, RecPreprocess
 from paddle2torch.model_zoo.errors import ConfigError
-from paddle2torch.model_zoo.languages import ALIASES, LANGUAGES, SCRIPTS, find_language
+from paddle2torch.model_zoo.languages import ALIASES, LANGUAGES, SCRIPTS, find_language, language_of_tag
 from paddle2torch.model_zoo.network import build_model
 from paddle2torch.ocr import pipeline as ocr_module
 from paddle2torch.zoo.info import cost_of, describe
@@ -124,6 +125,26 @@ def test_no_language_is_left_out() -> None:
 )
 def test_names_of_a_language(name: str, code: str) -> None:
     assert find_language(name) == code
+
+
+@pytest.mark.skipif(importlib.util.find_spec("langcodes") is None, reason="needs langcodes")
+@pytest.mark.parametrize(
+    ("tag", "code"),
+    [
+        *(("eng", "en"), ("deu", "de"), ("ger", "de"), ("pt-BR", "pt"), ("chi_sim", "ch"), ("chi_tra", "chinese_cht")),
+        *(("zh", "ch"), ("zh-Hant", "chinese_cht"), ("zh-TW", "chinese_cht"), ("jpn", "japan"), ("ko-KR", "korean")),
+        *(("kan", "ka"), ("sr", "rs_cyrillic"), ("sr-Latn", "rs_latin"), ("nb", "no"), ("mag", "mah"), ("fil", "tl")),
+    ],
+)
+def test_tags_of_other_programs_name_a_language(tag: str, code: str) -> None:
+    assert language_of_tag(tag) == code
+
+
+@pytest.mark.skipif(importlib.util.find_spec("langcodes") is None, reason="needs langcodes")
+@pytest.mark.parametrize("tag", ["kat", "ka", "mah", "my", "x!"])
+def test_tags_of_languages_that_are_not_read_are_refused(tag: str) -> None:
+    with pytest.raises(ConfigError, match=tag):
+        language_of_tag(tag)
 
 
 def test_an_unknown_language_gets_the_nearest() -> None:

@@ -1,0 +1,1 @@
+"""Engines for programs that have a place for one: OCRmyPDF and docling."""
