@@ -81,7 +81,8 @@ def test_engines_take_turns_after_each_has_warmed_up(pages: list[Path], tmp_path
     assert second.texts == (("world", "8x4"), ("world", "9x4"))
     assert len(second.passes.seconds) == 3
     assert min(second.passes.seconds) >= 0.1
-    assert max(second.cpu_seconds) < 0.1, "sleeping takes no processor time"
+    for cpu, wall in zip(second.cpu_seconds, second.passes.seconds, strict=True):
+        assert cpu < wall / 2, "sleeping takes no processor time"
     assert second.loaded_memory - first.loaded_memory > 48 << 20
     assert second.passes.peak_memory >= second.loaded_memory
     assert (result.threads, result.missing, result.left_out) == (1, {}, {})
