@@ -1,22 +1,38 @@
 """Which parameter of an exported program is which tensor of the fused network.
 
 An export has lost the structured names. But it runs the same layers in the same order: each layer of the program, in
-order of execution, must be the next layer of the network, of the same kind, shapes and attributes. What has no
-counterpart is an error that names the place.
+order of execution, must be the next layer of the network, of the same kind, shapes and attributes, and read what that
+layer reads. An ONNX file may have another order, which `dataflow.py` undoes. What has no counterpart is an error that
+names the place.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from paddle2torch.converters.kinds import ACTIVATED_NORMS, PASSED, kind_of
+from paddle2torch.converters.dataflow import (
+    FOLDABLE,
+    IMAGE,
+    Flow,
+    Layer,
+    Layers,
+    Recorder,
+    TooLongError,
+    Values,
+    arrange,
+    flow_of,
+    mark,
+)
+from paddle2torch.converters.kinds import PASSED, activation_of_norm, kind_of
 from paddle2torch.converters.layout import Row, layout_of, layout_table
 from paddle2torch.converters.paddle_files.program import Program
 from paddle2torch.converters.steps import Step, steps_of
@@ -52,26 +68,35 @@ class Alignment:
     made: Mapping[str, np.ndarray]
 
 
-Layers: TypeAlias = tuple[tuple[str, str, nn.Module], ...]
-"""(path, kind, module) in order of execution."""
-
-
 def layers_of(model: Network) -> Layers:
-    """(path, kind, module) of every layer and activation of `model`, in order of execution.
+    """Every layer and activation of `model` in order of execution, with the layers that it reads.
 
     The model is run once, on zeros of the smallest size that it takes; what its tensors hold does not matter.
     """
-    order: list[tuple[str, str, nn.Module]] = []
+    order: list[Layer] = []
+    reads: dict[str, Flow] = {}
     handles = []
+    recorder = Recorder()
+
+    def before(module: nn.Module, inputs: Any, *, path: str) -> None:
+        reads[path] = flow_of(inputs)
+        recorder.depth += 1
+
+    def after(module: nn.Module, inputs: Any, output: Any, *, path: str, kind: str) -> None:
+        recorder.depth -= 1
+        mark(output, frozenset({(len(order), ())}))
+        order.append(Layer(path, kind, module, reads[path]))
+
     for path, module in model.named_modules():
         kind = kind_of(module)
         if kind is not None:
-            handles.append(
-                module.register_forward_hook(lambda m, i, o, path=path, kind=kind: order.append((path, kind, m)))
-            )
+            handles.append(module.register_forward_pre_hook(partial(before, path=path)))
+            handles.append(module.register_forward_hook(partial(after, path=path, kind=kind)))
+    image = torch.zeros(1, *example_shape(model.config))
+    mark(image, frozenset({(IMAGE, ())}))
     try:
-        with torch.inference_mode():
-            model(torch.zeros(1, *example_shape(model.config)))
+        with torch.inference_mode(), recorder:
+            model(image)
     except RuntimeError as error:
         raise ConversionError(
             f"{model.config.name}: a network of these settings cannot be run: {show_text(str(error), 200)}"
@@ -79,7 +104,7 @@ def layers_of(model: Network) -> Layers:
     finally:
         for handle in handles:
             handle.remove()
-    return tuple(order)
+    return Layers(tuple(order), recorder.activations)
 
 
 def example_shape(config: ModelConfig) -> tuple[int, int, int]:
@@ -95,11 +120,11 @@ def example_shape(config: ModelConfig) -> tuple[int, int, int]:
 class AlignmentError(ConversionError):
     """A program is not the network it was compared with: the layers `matched` are its first, of `layers` in all."""
 
-    def __init__(self, message: str, matched: Sequence[Aligned], layers: int) -> None:
+    def __init__(self, message: str, matched: Sequence[str], layers: int) -> None:
         super().__init__(message)
         self.share = len(matched) / layers
         # Whether it parts from the network behind the backbone.
-        self.has_backbone = any(not layer.path.startswith("backbone.") for layer in matched)
+        self.has_backbone = any(not path.startswith("backbone.") for path in matched)
 
 
 def align(program: Program, config: ModelConfig, source: str) -> Alignment:
@@ -107,34 +132,56 @@ def align(program: Program, config: ModelConfig, source: str) -> Alignment:
 
     Raises `AlignmentError`, led by `source`, at the first layer that differs in kind, shape or attribute.
     """
-    model, network = _fused(program, config, source)
-    match = _Match(program, model, source)
-    try:
-        rows = match.run(network, steps_of(program))
-    except ConversionError as error:
-        raise AlignmentError(str(error), match.layers, len(network)) from None
-    return Alignment(tuple(match.layers), rows, match.made)
+    match = _matched(program, config, source)
+    return Alignment(tuple(match.layers), tuple(match.rows), match.made)
 
 
 def fused_shapes(program: Program, config: ModelConfig, source: str) -> dict[str, tuple[int, ...]]:
     """Sizes of `program`'s tensors in Paddle's layout, by the names they have in the fused network of `config`.
 
-    The network and the program need to have the same layers in the same order, of whatever sizes. Raises as `align`.
+    The network and the program need to have the same layers, of whatever sizes. Raises as `align`.
     """
-    model, network = _fused(program, config, source)
-    match = _Match(program, model, source, sizes=False)
-    try:
-        rows = match.run(network, steps_of(program))
-    except ConversionError as error:
-        raise AlignmentError(str(error), match.layers, len(network)) from None
-    paddle_rows = {row.torch_key: row for row in layout_table(model)}
+    match = _matched(program, config, source, sizes=False)
+    paddle_rows = {row.torch_key: row for row in layout_table(match.model)}
     shapes: dict[str, tuple[int, ...]] = {}
-    for row in rows:
+    for row in match.rows:
         found = program.values[row.paddle_key].shape if row.paddle_key in program.values else None
         if found is not None:
             known = paddle_rows[row.torch_key]
             shapes[known.paddle_key] = found if row.op == known.op else found[::-1]
     return shapes
+
+
+def _matched(program: Program, config: ModelConfig, source: str, *, sizes: bool = True) -> _Match:
+    """The network of `config` and `program`, matched in the program's order or else in the order that its values have.
+
+    Paddle writes its programs in order. Of other exporters' files an optimiser may have changed it.
+    """
+    model, network = _fused(program, config, source)
+    steps = steps_of(program)
+    match = _Match(program, model, source, sizes=sizes)
+    try:
+        match.run(network, steps)
+        return match
+    except ConversionError as error:
+        found = len(match.layers) if program.format != "onnx" else arrange(program, steps, network.layers, match.rank)
+        if isinstance(found, int):
+            message = str(error)
+            if found > len(match.layers):
+                layer = network.layers[found]
+                message = (
+                    f"{source}: layer {found + 1} of the network, {layer.path} ({layer.kind}): of its sizes and "
+                    f"attributes no layer of the program reads what {_say_flow(layer.reads, network.layers)} give"
+                )
+            matched = network.layers[: max(found, len(match.layers))]
+            raise AlignmentError(message, [layer.path for layer in matched], len(network.layers)) from None
+    match = _Match(program, model, source, sizes=sizes)
+    try:
+        match.run(network, found)
+    except ConversionError as error:
+        paths = [layer.path for layer in match.layers]
+        raise AlignmentError(str(error), paths, len(network.layers)) from None
+    return match
 
 
 def _fused(program: Program, config: ModelConfig, source: str) -> tuple[Network, Layers]:
@@ -151,7 +198,7 @@ def _fused(program: Program, config: ModelConfig, source: str) -> tuple[Network,
 
 
 class _Match:
-    """Step by step through a network and a program; `layers` grows by each layer that matches."""
+    """Step by step through a network and a program; `layers` and `rows` grow by each layer that matches."""
 
     def __init__(self, program: Program, model: Network, source: str, *, sizes: bool = True) -> None:
         self.program = program
@@ -159,16 +206,20 @@ class _Match:
         self.source = source
         self.sizes = sizes
         self.layers: list[Aligned] = []
+        self.rows: list[Row] = []
         self.made: dict[str, np.ndarray] = {}
 
-    def run(self, network: Sequence[tuple[str, str, nn.Module]], steps: Sequence[Step]) -> tuple[Row, ...]:
-        """The rows of all tensors."""
-        rows: list[Row] = []
+    def run(self, network: Layers, steps: Sequence[Step]) -> None:
+        """Match layer by layer: `layers`, `rows` of all tensors and `made` are what comes of it.
+
+        Raises `ConversionError` at the first layer that differs.
+        """
         passed: list[Step] = []
         position = 0
         folded: Step | None = None
-        for (path, kind, module), following in zip(network, (*network[1:], None), strict=True):
-            where = f"{self.source}: layer {len(self.layers) + 1} of the network, {path} ({kind})"
+        for layer, following in zip(network.layers, (*network.layers[1:], None), strict=True):
+            kind = layer.kind
+            where = self._where(layer)
             if folded is not None:
                 step, folded = folded, None
             else:
@@ -183,33 +234,86 @@ class _Match:
                 step = steps[position]
                 position += 1
                 if kind == "affine" and step.kind == "factor":
-                    step = self._affine(path, step)
+                    step = self._affine(layer.path, step)
                 if step.kind != kind:
                     raise ConversionError(f"{where}, stands where the program has {_say(step, self.program)}")
-                has_norm = position < len(steps) and steps[position].kind == "batch_norm"
-                if following is not None and following[1] == "batch_norm" and not has_norm:
-                    step, folded = self._unfold(module, step, following)
-            activation = next((kind for type_, kind in ACTIVATED_NORMS if isinstance(module, type_)), None)
+            if following is not None and following.kind in FOLDABLE:
+                found = steps[position].kind if position < len(steps) else ""
+                if found != following.kind and (following.kind, found) != ("affine", "factor"):
+                    step, folded = self._unfold(layer.module, step, following)
+            activation = activation_of_norm(layer.module)
             if activation is not None:
                 # What the module returns is what the second operation writes.
-                found = steps[position] if position < len(steps) else None
-                if found is None or (found.kind, found.reads) != (activation, step.writes):
+                then = steps[position] if position < len(steps) else None
+                if then is None or (then.kind, then.reads) != (activation, step.writes):
                     raise ConversionError(f"{where}, has a {activation} that the program has not")
                 position += 1
-                step = replace(step, writes=found.writes)
-            rows.extend(self._rows(path, module, step, where))
+                step = replace(step, writes=then.writes)
+            self.rows.extend(self._rows(layer.path, layer.module, step, where))
             if self.sizes:
-                _check_attributes(module, step, where)
-            self.layers.append(Aligned(path, step))
+                _check_attributes(layer.module, step, where)
+            self.layers.append(Aligned(layer.path, step))
         left = [step for step in steps[position:] if step.kind not in PASSED]
         if left:
             raise ConversionError(f"{self.source}: the network ends before the program's {_say(left[0], self.program)}")
-        expected, filled = set(self.model.state_dict()), {row.torch_key for row in rows}
+        expected, filled = set(self.model.state_dict()), {row.torch_key for row in self.rows}
         if expected != filled:
             missing = ", ".join(sorted(expected - filled)[:8])
             raise ConversionError(f"{self.source}: no layer of the program fills {missing}")
-        self._check_factors([*passed, *steps[position:]])
-        return tuple(rows)
+        passed += steps[position:]
+        self._check_functions(passed, network.functions)
+        self._check_factors(passed)
+        self._check_flow(network.layers)
+
+    def rank(self, layer: Layer, step: Step) -> int | None:
+        """How well a step fits a layer by itself: 0 where it is of the same sizes, None where it cannot be this layer.
+
+        Without `sizes` others will do as well.
+        """
+        if step.kind != layer.kind:
+            return 0  # a multiplication by a number, for an affine
+        found = [self.program.values[name].shape for name in step.parameters.values()]
+        own = [tuple(tensor.shape) for tensor in layer.module.state_dict().values()]
+        if not found or not own:
+            return 0 if _fits(layer.module, step) else None
+        largest, expected = max(found, key=len), max(own, key=len)
+        if len(largest) != len(expected):
+            return None
+        if sorted(largest) == sorted(expected) and _fits(layer.module, step):
+            return 0
+        return None if self.sizes else 1 if largest[2:] == expected[2:] else 2
+
+    def _where(self, layer: Layer) -> str:
+        return f"{self.source}: layer {len(self.layers) + 1} of the network, {layer.path} ({layer.kind})"
+
+    def _check_flow(self, network: Sequence[Layer]) -> None:
+        """Each layer reads in the program what it reads in the network: equal layers may stand in another order."""
+        values = Values(self.program)
+        ends = {aligned.step.writes: place for place, aligned in enumerate(self.layers) if aligned.step.writes}
+        for place, (layer, aligned) in enumerate(zip(network, self.layers, strict=True)):
+            step = aligned.step
+            if step.reads in ("", step.writes):
+                continue  # it was folded into the layer before it
+            try:
+                found = values.flow(step.reads, ends)
+            except TooLongError:
+                raise ConversionError(
+                    f"{self.source}: there is more between the program's layers than in any network of text"
+                ) from None
+            if found != layer.reads:
+                raise ConversionError(
+                    f"{self.source}: layer {place + 1} of the network, {layer.path} ({layer.kind}), reads what "
+                    f"{_say_flow(layer.reads, network)} give; in the program what {_say_flow(found, network)} give"
+                )
+
+    def _check_functions(self, passed: Sequence[Step], functions: Mapping[str, int]) -> None:
+        """Activations outside of layers must be those that the network computes in functions."""
+        found = Counter(step.kind for step in passed if step.kind != "factor")
+        if found != functions:
+            surplus, missing = found - Counter(functions), Counter(functions) - found
+            said = [f"{count} {kind} more" for kind, count in surplus.items()]
+            said += [f"{count} {kind} fewer" for kind, count in missing.items()]
+            raise ConversionError(f"{self.source}: the program has {', '.join(said)} than the network")
 
     def _check_factors(self, passed: Sequence[Step]) -> None:
         """What the program multiplies by, outside its layers, must be what the network multiplies by."""
@@ -224,29 +328,21 @@ class _Match:
                 f"{self.source}: the program multiplies its values by {_some(found)}, the network by {_some(own)}"
             )
 
-    def _unfold(self, module: nn.Module, step: Step, following: tuple[str, str, nn.Module]) -> tuple[Step, Step | None]:
-        """A layer whose normalisation was folded into it, as that layer and a normalisation that adds its bias at most.
+    def _unfold(self, module: nn.Module, step: Step, following: Layer) -> tuple[Step, Step | None]:
+        """A layer into which a normalisation or an affine was folded, as that layer and one that adds its bias at most.
 
         Other exporters than Paddle's do that. What the layer alone would have given is not in the program.
         """
-        path, _, norm = following
         if "bias" not in step.parameters:
             return step, None
-        assert isinstance(norm, nn.modules.batchnorm._BatchNorm)
-        features = norm.num_features
-        made = {
-            "weight": np.ones(features, np.float32),
-            "bias": np.zeros(features, np.float32),
-            "running_mean": np.zeros(features, np.float32),
-            "running_var": np.full(features, 1 - norm.eps, np.float32),
-        }
-        names = {name: f"{path}.{name}@made" for name in made}
+        made = _that_changes_nothing(following.module)
+        names = {name: f"{following.path}.{name}@made" for name in made}
         layer = step
         if getattr(module, "bias", None) is None:
             names["bias"] = step.parameters["bias"]
             layer = replace(step, parameters={"weight": step.parameters["weight"]}, writes="")
         self.made.update({names[name]: array for name, array in made.items() if names[name].endswith("@made")})
-        return layer, Step("batch_norm", names, layer.writes, step.writes)
+        return layer, Step(following.kind, names, layer.writes, step.writes)
 
     def _affine(self, path: str, step: Step) -> Step:
         """A multiplication by a number as the affine whose bias is 0."""
@@ -281,11 +377,33 @@ class _Match:
         return rows
 
 
+def _that_changes_nothing(module: nn.Module) -> dict[str, np.ndarray]:
+    """The parameters with which a normalisation or an affine gives what it reads."""
+    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        features = module.num_features
+        return {
+            "weight": np.ones(features, np.float32),
+            "bias": np.zeros(features, np.float32),
+            "running_mean": np.zeros(features, np.float32),
+            "running_var": np.full(features, 1 - module.eps, np.float32),
+        }
+    return {"scale": np.ones(1, np.float32), "bias": np.zeros(1, np.float32)}
+
+
 def _say(step: Step, program: Program) -> str:
     shapes = ", ".join(
         f"{name} {list(program.values[name].shape)}" for name in step.parameters.values() if name in program.values
     )
     return f"{step.kind} ({shapes or 'no parameters'})"
+
+
+def _say_flow(flow: Flow | None, network: Sequence[Layer]) -> str:
+    if not flow:
+        return "nothing"
+    # Those that are put beside each other in their order.
+    ordered = sorted(flow, key=lambda found: (found[1], found[0]))
+    names = ["the image" if place == IMAGE else network[place].path for place, _ in ordered]
+    return ", ".join(dict.fromkeys(names[:8])) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
 def _check_attributes(module: nn.Module, step: Step, where: str) -> None:
@@ -310,6 +428,15 @@ def _check_attributes(module: nn.Module, step: Step, where: str) -> None:
     for name, value in expected.items():
         if name in step.attributes and not _same(step.attributes[name], value):
             raise ConversionError(f"{where}: {name} is {value}, in the program {step.attributes[name]}")
+
+
+def _fits(module: nn.Module, step: Step) -> bool:
+    """Whether the attributes of `step` are those of `module`."""
+    try:
+        _check_attributes(module, step, "")
+    except ConversionError:
+        return False
+    return True
 
 
 def _some(numbers: Sequence[float]) -> str:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
 from torch import nn
 
 from paddle2torch.model_zoo.layers import BatchNormHardswish, BatchNormReLU, Hardsigmoid
@@ -26,6 +31,15 @@ ACTIVATION_KINDS: tuple[tuple[type[nn.Module], str], ...] = (
     (nn.Sigmoid, "sigmoid"),
     (nn.GELU, "gelu"),
 )
+# The same by the function that a network may call instead.
+ACTIVATION_FUNCTIONS: Mapping[Any, str] = {
+    **dict.fromkeys((F.relu, torch.relu, torch.Tensor.relu), "relu"),
+    **dict.fromkeys((torch.sigmoid, torch.Tensor.sigmoid, F.sigmoid), "sigmoid"),
+    F.hardswish: "hardswish",
+    F.hardsigmoid: "hardsigmoid",
+    F.silu: "swish",
+    F.gelu: "gelu",
+}
 ACTIVATIONS = frozenset(kind for _, kind in ACTIVATION_KINDS)
 # What a network may compute inside a function, without a module.
 PASSED = ACTIVATIONS | {"factor"}
@@ -42,3 +56,8 @@ def layer_kind(module: nn.Module) -> str | None:
 def kind_of(module: nn.Module) -> str | None:
     """The kind of a layer with parameters or of an activation."""
     return layer_kind(module) or next((kind for type_, kind in ACTIVATION_KINDS if isinstance(module, type_)), None)
+
+
+def activation_of_norm(module: nn.Module) -> str | None:
+    """The kind of the activation that a normalisation carries out as well."""
+    return next((kind for type_, kind in ACTIVATED_NORMS if isinstance(module, type_)), None)

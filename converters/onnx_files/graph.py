@@ -14,6 +14,7 @@ from typing import NoReturn
 
 import numpy as np
 
+from paddle2torch.converters.onnx_files.fused import expand
 from paddle2torch.converters.onnx_files.model import Node, OnnxModel, Tensor
 from paddle2torch.converters.paddle_files.pdparams import Array
 from paddle2torch.model_zoo.errors import FileFormatError
@@ -50,7 +51,9 @@ PLAIN: Mapping[str, str] = {
     "Upsample": "interpolate",
 }
 _LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "BatchNormalization", "LayerNormalization"})
-_ACTIVATIONS = frozenset({"HardSigmoid", "HardSwish", "Gelu"})
+# Of ONNX Runtime, though without its domain.
+RUNTIME = frozenset({"SimplifiedLayerNormalization"})
+ACTIVATIONS = frozenset({"HardSigmoid", "HardSwish", "Gelu"})
 _QUANTIZED = frozenset(
     {
         "ConvInteger",
@@ -62,11 +65,12 @@ _QUANTIZED = frozenset(
         "QuantizeLinear",
     }
 )
-_KNOWN = frozenset({*PLAIN, *_LAYERS, *_ACTIVATIONS, *_ALIASES, "Constant"})
+_KNOWN = frozenset({*PLAIN, *_LAYERS, *ACTIVATIONS, *_ALIASES, *RUNTIME, "Constant"})
 # How many inputs an operation cannot do without; one where nothing is said.
 _LEAST_INPUTS: Mapping[str, int] = {
     **dict.fromkeys(("Add", "Conv", "ConvTranspose", "Div", "Gemm", "LayerNormalization", "MatMul", "Mul"), 2),
-    **dict.fromkeys(("Pow", "Sub"), 2),
+    **dict.fromkeys(("BiasGelu", "FusedConv", "FusedMatMul", "Pow", "SimplifiedLayerNormalization", "Sub"), 2),
+    "SkipLayerNormalization": 3,
     "BatchNormalization": 5,
     "Constant": 0,
 }
@@ -99,6 +103,7 @@ class Graph:
         self.model = model
         self.where = show_path(model.path)
         self.constants = {name: Constant(tensor, name) for name, tensor in model.constants.items()}
+        self.made_by: dict[str, str] = {}  # the kind of the node that makes a value
         self.opaque: dict[str, Node] = {}  # computed of constants, in a way that is not followed
         self.alias: dict[str, str] = {}
         self.nodes: list[Node] = []
@@ -109,7 +114,8 @@ class Graph:
         self.copied = 0
         known = {*model.inputs, *self.constants, ""}
         for node in model.nodes:
-            self._enter(node, known)
+            for part in self._expanded(node):
+                self._enter(part, known)
         for node in self.nodes:
             for name in node.inputs:
                 self.readers[name].append(node)
@@ -128,6 +134,26 @@ class Graph:
         """The value that `name` is, or passes on."""
         return self.alias.get(name, name)
 
+    def _expanded(self, node: Node) -> tuple[Node, ...]:
+        """`node`, or the nodes that ONNX Runtime's optimiser made it of."""
+        least = _LEAST_INPUTS.get(node.kind, 1)
+        if node.domain and (not node.outputs or not node.outputs[0] or len(node.inputs) < least):
+            self.fail(f"lacks its output, or one of its {least} inputs; the file is corrupt", node)
+        nodes = expand(node, self.made_by)
+        if nodes is None:
+            self.fail(
+                f"is an operation of {show(node.domain)}, not of ONNX itself: the file was optimised for one runtime; "
+                f"give the file as it was exported",
+                node,
+            )
+        return nodes
+
+    def one(self, name: str) -> str:
+        """The name of a constant 1, made for the constant `name`."""
+        made = f"{name}@one"
+        self.constants[made] = Constant(Tensor("float32", (1,), np.ones(1, np.float32)), made)
+        return made
+
     def _enter(self, node: Node, known: set[str]) -> None:
         """Take a node in: constants are folded, what passes a value on becomes a second name of it."""
         self._refuse(node)
@@ -140,6 +166,7 @@ class Graph:
             if name and name in known:
                 self.fail(f"makes {show(name)}, which is there already; the file is corrupt", node)
             known.add(name)
+            self.made_by[name] = node.kind
         if not node.outputs or not node.outputs[0]:
             self.fail("has no output; the file is corrupt", node)
         least = _LEAST_INPUTS.get(node.kind, 1)
@@ -168,12 +195,6 @@ class Graph:
         if node.kind in _QUANTIZED:
             self.fail(
                 "the model is quantized, its weights are integers: give the float model that it was made from", node
-            )
-        if node.domain:
-            self.fail(
-                f"is an operation of {show(node.domain)}, not of ONNX itself: the file was optimised for one runtime; "
-                f"give the file as it was exported",
-                node,
             )
         if node.kind in _LOOPS:
             self.fail("has operations inside; graphs with loops or conditions are not read", node)
@@ -205,7 +226,8 @@ class Graph:
                 self._copy(array.size if dtype == "float16" else 0, node)
                 array, dtype = array.astype(np.float32, copy=False), "float32"
             elif node.kind == "Transpose":
-                array = array.transpose(node.attributes.get("perm") or None)
+                perm = (*range(array.ndim - 2), -1, -2) if node.attributes.get("last") else node.attributes.get("perm")
+                array = array.transpose(perm or None)
             elif node.kind in ("Reshape", "Squeeze", "Unsqueeze"):
                 shape = self._folded_shape(node, array)
                 if shape is None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from paddle2torch.converters.onnx_files.graph import PLAIN, REALS, SMALL, WIDTHS, Constant, Graph
+from paddle2torch.converters.onnx_files.graph import ACTIVATIONS, PLAIN, REALS, RUNTIME, SMALL, WIDTHS, Constant, Graph
 from paddle2torch.converters.onnx_files.model import Node, OnnxModel, Tensor
 from paddle2torch.converters.onnx_files.patterns import Made, Patterns
 from paddle2torch.converters.paddle_files.pdparams import Array
@@ -54,11 +54,13 @@ class _Lowering:
         self.operations: list[Operation] = []
         self.parameters: dict[str, Constant] = {}
         self.values: dict[str, Value] = {}
+        self.lines: set[str] = set()  # images one pixel high that were made of sequences
 
     def run(self) -> Lowered:
         for node in self.graph.nodes:
-            if node.index not in self.patterns.absorbed:
+            if node.output not in self.patterns.absorbed:
                 self._emit(node)
+                self._follow_line(node)
         self._check_coverage()
         program = Program(
             format="onnx",
@@ -73,7 +75,7 @@ class _Lowering:
         return Lowered(program, tensors, tuple(sorted(types)))
 
     def _emit(self, node: Node) -> None:
-        made = self.patterns.made.get(node.index)
+        made = self.patterns.made.get(node.output)
         if made is not None:
             self._emit_made(node, made)
         elif node.kind in ("Conv", "ConvTranspose"):
@@ -81,7 +83,7 @@ class _Lowering:
         elif node.kind == "Gemm":
             self._emit_gemm(node)
         elif node.kind == "MatMul" and node.inputs[-1] in self.graph.constants:
-            self._add(node, "matmul", (node.inputs[0], self._parameter(node.inputs[1], node)), {"transpose_y": False})
+            self._add(node, "matmul", self._weight(node), {"transpose_y": False})
         elif node.kind == "BatchNormalization":
             self._emit_batch_norm(node)
         elif node.kind == "LayerNormalization":
@@ -100,6 +102,14 @@ class _Lowering:
         else:
             self._emit_plain(node)
 
+    def _follow_line(self, node: Node) -> None:
+        """Note what is still an image one pixel high; an optimiser lets several layers work on it."""
+        made = self.patterns.made.get(node.output)
+        reads = made.reads if made is not None else node.inputs[0]
+        keeps = made is not None or node.kind in ("Conv", "BatchNormalization", *ACTIVATIONS)
+        if node.kind == "Unsqueeze" or (keeps and reads in self.lines):
+            self.lines.add(node.output)
+
     def _add(
         self, node: Node, kind: str, inputs: Sequence[str], attributes: Mapping[str, Any], output: str | None = None
     ) -> None:
@@ -110,19 +120,29 @@ class _Lowering:
         self.operations.append(Operation(kind, tuple(inputs), outputs, attributes, node.index))
 
     def _emit_made(self, node: Node, made: Made) -> None:
+        if made.turned:
+            self._add(node, "transpose", (made.turned,), {"perm": (0, 2, 1)}, made.reads)
         if made.kind == "affine":
             assert made.scale is not None
             assert made.bias is not None
-            scaled = f"{node.outputs[0]}@scaled"
+            scaled = f"{node.output}@scaled"
             self._add(node, "multiply", (made.reads, self._parameter(made.scale, node)), {}, scaled)
             self._add(node, "add", (scaled, self._parameter(made.bias, node)), {})
             return
         parameters = [self._parameter(name, node) if name else "" for name in (made.scale, made.bias)]
         while parameters and not parameters[-1]:
             parameters.pop()
-        self._add(node, made.kind, (made.reads, *parameters), made.attributes)
+        # Of what is twice as large as in a network there is no value; who reads it has half the weights.
+        output = f"{node.output}@half" if node.output in self.patterns.doubled else None
+        self._add(node, made.kind, (made.reads, *parameters), made.attributes, output)
 
-    def _parameter(self, name: str, node: Node, shape: tuple[int, ...] | None = None) -> str:
+    def _weight(self, node: Node, shape: tuple[int, ...] | None = None) -> tuple[str, str]:
+        """What a layer reads and its weight, as they are where no factor of 2 was moved between the two."""
+        twice = node.inputs[0] in self.patterns.doubled
+        reads = f"{node.inputs[0]}@half" if twice else node.inputs[0]
+        return reads, self._parameter(node.inputs[1], node, shape, twice=twice)
+
+    def _parameter(self, name: str, node: Node, shape: tuple[int, ...] | None = None, *, twice: bool = False) -> str:
         """The constant `name` as a parameter, in the shape that its layer needs: the name it has in the program."""
         constant = self.graph.constants.get(name)
         if constant is None:
@@ -136,8 +156,10 @@ class _Lowering:
             )
         if shape is not None and shape != tensor.shape:
             tensor = Tensor(tensor.dtype, shape, tensor.array.reshape(shape))
+        if twice:
+            tensor = Tensor("float32", tensor.shape, 2 * _single(tensor))
         # By the name in the file, which may say what it is; one that is used in two shapes is two parameters.
-        chosen = constant.root
+        chosen = f"{constant.root}@twice" if twice else constant.root
         while chosen in self.parameters and self.parameters[chosen].tensor.shape != tensor.shape:
             chosen = f"{chosen}@{'x'.join(map(str, tensor.shape))}"
         self.parameters[chosen] = Constant(tensor, constant.root)
@@ -149,9 +171,8 @@ class _Lowering:
         shape = constant.tensor.shape if constant is not None else ()
         spatial = len(shape) - 2
         # Of a sequence, which is an image one pixel high here: the parameter is without that dimension.
-        maker = self.graph.maker.get(node.inputs[0])
-        raised = maker is not None and maker.kind == "Unsqueeze" and spatial == 2 and shape[2] == 1
-        weight = self._parameter(node.inputs[1], node, (*shape[:2], shape[3]) if raised else None)
+        raised = node.inputs[0] in self.lines and spatial == 2 and shape[2] == 1
+        reads, weight = self._weight(node, (*shape[:2], shape[3]) if raised else None)
         if spatial < 1:
             self.graph.fail(f"has a kernel of shape {list(shape)}; the file is corrupt", node)
         attributes = self._geometry(node, spatial)
@@ -161,10 +182,10 @@ class _Lowering:
         kind = "conv2d_transpose" if transposed else "conv2d"
         if len(node.inputs) > 2 and node.inputs[2]:
             bare = f"{node.outputs[0]}@without_bias"
-            self._add(node, kind, (node.inputs[0], weight), attributes, bare)
+            self._add(node, kind, (reads, weight), attributes, bare)
             self._add(node, "add", (bare, self._parameter(node.inputs[2], node)), {})
         else:
-            self._add(node, kind, (node.inputs[0], weight), attributes)
+            self._add(node, kind, (reads, weight), attributes)
 
     def _geometry(self, node: Node, spatial: int) -> dict[str, Any]:
         """Strides, dilations, groups and paddings, as Paddle's programs have them."""
@@ -234,6 +255,8 @@ class _Lowering:
         return None
 
     def _emit_plain(self, node: Node) -> None:
+        if node.kind in RUNTIME:
+            self.graph.fail("normalises without a mean, which no PP-OCR network does", node)
         inputs = []
         for name in node.inputs:
             constant = self.graph.constants.get(name)
@@ -256,13 +279,13 @@ class _Lowering:
         for made in patterns.made.values():
             placed.update(name for name in (made.scale, made.bias) if name)
         read: set[str] = set()
-        described = {node.index for node in graph.opaque.values()}
+        described = {node.output for node in graph.opaque.values()}
         for node in (*graph.nodes, *graph.opaque.values()):
             found = [(name, graph.constants[name]) for name in node.inputs if name in graph.constants]
             read.update(constant.root for _, constant in found)
             # Of those that describe shapes, limits and factors of sizes have their place.
-            recognised = node.index in patterns.absorbed or node.index in patterns.made
-            if recognised or node.kind in ("Resize", "Upsample", "Clip") or node.index in described:
+            recognised = node.output in patterns.absorbed or node.output in patterns.made
+            if recognised or node.kind in ("Resize", "Upsample", "Clip") or node.output in described:
                 continue
             for name, constant in found:
                 if constant.tensor.dtype in REALS and constant.root not in placed:

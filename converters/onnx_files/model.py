@@ -79,6 +79,11 @@ class Node:
     attributes: Mapping[str, Any]
     index: int
 
+    @property
+    def output(self) -> str:
+        """The first value that it makes, which no other node makes."""
+        return self.outputs[0]
+
 
 @dataclass(frozen=True)
 class OnnxModel:

@@ -20,6 +20,7 @@ class Made:
     attributes: Mapping[str, Any]
     scale: str | None = None
     bias: str | None = None
+    turned: str = ""  # the sequence of which `reads` has the last two dimensions changed over
 
 
 Found = tuple[Node, Made, list[Node]]
@@ -27,17 +28,22 @@ Found = tuple[Node, Made, list[Node]]
 
 
 class Patterns:
-    """`made` has what nodes are together, by the index of the last; `absorbed` the indices of the others."""
+    """`made` has what nodes are together, by the output of the last; `absorbed` the outputs of the others.
+
+    `doubled` are values that are twice what the network has there: an optimiser put a factor of a half into the layers
+    that read them.
+    """
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self.made: dict[int, Made] = {}
-        self.absorbed: set[int] = set()
+        self.made: dict[str, Made] = {}
+        self.absorbed: set[str] = set()
+        self.doubled: set[str] = set()
         self._recognise()
 
     def _recognise(self) -> None:
         for node in self.graph.nodes:
-            if node.index in self.absorbed or node.index in self.made:
+            if node.output in self.absorbed or node.output in self.made:
                 continue
             found = (
                 self._norm(node) or self._gelu(node) or self._gated(node) or self._hardsigmoid(node)
@@ -45,51 +51,83 @@ class Patterns:
             )  # fmt: skip
             if found is not None:
                 last, made, parts = found
-                self.made[last.index] = made
-                self.absorbed.update(part.index for part in parts if part is not last)
+                self.made[last.output] = made
+                self.absorbed.update(part.output for part in parts if part is not last)
 
     def _norm(self, node: Node) -> Found | None:
         """(x - mean) / sqrt(mean of its square + epsilon), over the last dimension, then scale and bias."""
+        found = self._divided_by_root(node) or self._scaled_by_root(node)
+        centred = self._centred(node.inputs[0]) if found is not None else None
+        if found is None or centred is None:
+            return None
+        epsilon, scale, parts = found
+        x, turned, before = centred
+        last, bias = node, None
+        parts = [*before, *parts, node]
+        following = self.graph.only_reader(last.output)
+        if scale is None and following is not None and following.kind == "Mul":
+            scale = self._vector(following)
+            if scale is not None:
+                last = following
+                parts.append(following)
+                following = self.graph.only_reader(last.output)
+        if following is not None and following.kind == "Add" and (given := self._vector(following)) is not None:
+            bias, last = given, following
+            parts.append(following)
+        reads, before_turn = (f"{x}@turned", x) if turned else (x, "")
+        return last, Made("layer_norm", reads, {"epsilon": epsilon}, scale, bias, before_turn), parts
+
+    def _divided_by_root(self, node: Node) -> tuple[float, str | None, list[Node]] | None:
+        """(epsilon, None, nodes) where `node` divides by sqrt(mean of the square + epsilon)."""
         if node.kind != "Div" or len(node.inputs) != 2:
             return None
-        centred, root = self.graph.maker.get(node.inputs[0]), self.graph.sole(node.inputs[1])
-        if centred is None or centred.kind != "Sub" or root is None or root.kind != "Sqrt":
-            return None
-        summed = self.graph.sole(root.inputs[0])
+        of, root = node.inputs[0], self.graph.sole(node.inputs[1])
+        summed = self.graph.sole(root.inputs[0]) if root is not None and root.kind == "Sqrt" else None
         variance = self.graph.pair(summed, "Add")
         averaged = self.graph.sole(variance[0]) if variance is not None else None
-        if summed is None or variance is None or averaged is None or not self._over_last(averaged):
+        if root is None or summed is None or variance is None or averaged is None or not self._over_last(averaged):
             return None
         square = self.graph.sole(averaged.inputs[0])
-        of = node.inputs[0]
         if square is None or not (
             (square.kind == "Pow" and square.inputs[:1] == (of,) and self.graph.is_number(square.inputs[1], 2))
             or (square.kind == "Mul" and square.inputs == (of, of))
         ):
             return None
-        x, mean = centred.inputs[0], self.graph.sole(centred.inputs[1]) if len(centred.inputs) == 2 else None
-        if mean is None or not self._over_last(mean) or mean.inputs[0] != x:
+        return variance[1], None, [square, averaged, summed, root]
+
+    def _scaled_by_root(self, node: Node) -> tuple[float, str | None, list[Node]] | None:
+        """(epsilon, scale, no other nodes) of ONNX Runtime's normalisation without a mean."""
+        if node.kind != "SimplifiedLayerNormalization" or node.attributes.get("axis", -1) not in (-1, 2):
             return None
-        parts, last, scale, bias = [centred, mean, square, averaged, summed, root, node], node, None, None
-        following = self.graph.only_reader(last.outputs[0])
-        if following is not None and following.kind == "Mul" and (given := self._vector(following)) is not None:
-            scale, last = given, following
-            parts.append(following)
-            following = self.graph.only_reader(last.outputs[0])
-        if following is not None and following.kind == "Add" and (given := self._vector(following)) is not None:
-            bias, last = given, following
-            parts.append(following)
-        return last, Made("layer_norm", x, {"epsilon": variance[1]}, scale, bias), parts
+        return float(node.attributes.get("epsilon", 1e-5)), node.inputs[1], []
+
+    def _centred(self, name: str) -> tuple[str, bool, list[Node]] | None:
+        """(x, whether it is turned, nodes) where `name` is x without its mean over what is then the last dimension."""
+        node, parts, turned = self.graph.maker.get(name), [], False
+        if node is not None and node.kind == "Transpose" and node.attributes.get("perm") == (0, 2, 1):
+            parts, turned = [node], True
+            node = self.graph.sole(node.inputs[0])
+        if node is None or node.kind != "Sub" or len(node.inputs) != 2:
+            return None
+        mean = self.graph.sole(node.inputs[1])
+        over = ((1,), (-2,)) if turned else ((-1,), (2,))
+        if mean is None or not self._over(mean, over) or mean.inputs[0] != node.inputs[0]:
+            return None
+        return node.inputs[0], turned, [mean, node, *parts]
 
     def _over_last(self, node: Node) -> bool:
         """Whether `node` is the mean over the last dimension, which stays."""
+        # A sequence has three dimensions everywhere here.
+        return self._over(node, ((-1,), (2,)))
+
+    def _over(self, node: Node, dimensions: tuple[tuple[int, ...], ...]) -> bool:
+        """Whether `node` is the mean over one of `dimensions`, which stay."""
         if node.kind != "ReduceMean" or not node.inputs or node.attributes.get("keepdims", 1) != 1:
             return False
         axes = node.attributes.get("axes")
         if axes is None and len(node.inputs) > 1 and node.inputs[1] in self.graph.constants:
             axes = tuple(self.graph.constants[node.inputs[1]].tensor.array.reshape(-1)[:2].tolist())
-        # A sequence has three dimensions everywhere here.
-        return axes in ((-1,), (2,))
+        return axes in dimensions
 
     def _vector(self, node: Node) -> str | None:
         """The constant of one dimension that `node` adds or multiplies with."""
@@ -113,7 +151,11 @@ class Patterns:
             last = self.graph.only_reader(product.outputs[0])
             if last is not None and (self.graph.pair_of(last, "Mul", 0.5) or self.graph.pair_of(last, "Div", 2)):
                 return last, Made("gelu", x, {}), [inner, node, added, product, last]
-            return None
+            readers = self.graph.readers[product.output]
+            if product.output in self.graph.served or any(reader.kind not in ("Conv", "MatMul") for reader in readers):
+                return None
+            self.doubled.add(product.output)
+            return product, Made("gelu", x, {}), [inner, node, added, product]
         half = self.graph.sole(other)
         if half is not None and x in (self.graph.pair_of(half, "Mul", 0.5), self.graph.pair_of(half, "Div", 2)):
             return product, Made("gelu", x, {}), [inner, node, added, half, product]
@@ -192,7 +234,7 @@ class Patterns:
         """x * scale + bias with two numbers: a learnable affine, or a factor that was not learned."""
         product = self.graph.pair(node, "Mul")
         if product is None:
-            return None
+            return self._shifted(node)
         last = self.graph.only_reader(node.outputs[0])
         summed = self.graph.pair(last, "Add")
         if last is None or summed is None or self._is_ramp(last):
@@ -202,6 +244,21 @@ class Patterns:
             return last, Made("factor", product[0], {"scale": product[1]}), [node, last]
         scale, bias = (next(name for name in part.inputs if name in self.graph.constants) for part in (node, last))
         return last, Made("affine", product[0], {}, scale, bias), [node, last]
+
+    def _shifted(self, node: Node) -> Found | None:
+        """An affine whose scale an optimiser multiplied into the convolution before it: its bias is left."""
+        summed = self.graph.pair(node, "Add")
+        maker = self.graph.maker.get(summed[0]) if summed is not None else None
+        if summed is None or summed[1] == 0 or maker is None or maker.kind != "Conv":
+            return None
+        clip = self.graph.clip(self.graph.only_reader(node.output))
+        if clip is not None and clip[1] == 0:
+            return None  # the inside of a Hardswish
+        weight = self.graph.constants.get(maker.inputs[1])
+        if weight is None or not weight.tensor.shape or weight.tensor.shape[0] == 1:
+            return None  # the bias of a convolution with one channel
+        bias = next(name for name in node.inputs if name in self.graph.constants)
+        return node, Made("affine", summed[0], {}, self.graph.one(bias), bias), [node]
 
     def _is_ramp(self, added: Node) -> bool:
         """Whether the sum is the inside of a Hardsigmoid."""

@@ -334,18 +334,20 @@ def _run_onnx(
         raise VerificationError(f"{reference}: has {len(program.feeds)} inputs and {len(program.fetches)} outputs")
     names, x = _as_declared(names, x, model.shapes[program.feeds[0]])
     steps = [layer.step for layer in alignment.layers]
-    needed = {name for step in steps for name in (step.reads, step.writes)} - {"", *program.feeds, *program.fetches}
+    # Of what an optimiser fused the file has no values in between.
+    made = {name for node in model.nodes for name in node.outputs}
+    needed = {name for step in steps for name in (step.reads, step.writes)} & made - {*program.feeds, *program.fetches}
     run = run_onnx(reference, x, sorted(needed), model.outputs, threads=threads)
     values = {**run.values, program.feeds[0]: x, program.fetches[0]: run.outputs[0]}
-    folded = sum(not step.writes for step in steps)
-    gap = f"{folded} layers alone (the file has their normalisations folded in; the two together are)"
+    folded = sum(step.writes not in values for step in steps)
+    gap = f"{folded} layers alone (the file has them in one with those behind them; the two together are)"
     return (
         names,
         x,
         run,
         LayerValues(
-            reads={layer.path: values[layer.step.reads] for layer in alignment.layers if layer.step.reads},
-            writes={layer.path: values[layer.step.writes] for layer in alignment.layers if layer.step.writes},
+            reads={layer.path: values[layer.step.reads] for layer in alignment.layers if layer.step.reads in values},
+            writes={layer.path: values[layer.step.writes] for layer in alignment.layers if layer.step.writes in values},
             output=run.outputs[0],
             not_covered=(gap,) if folded else (),
         ),
