@@ -17,8 +17,8 @@ Direction = Literal["ltr", "rtl"]
 class Charset:
     """Characters before it is settled whether a space follows.
 
-    `use_space_char` is what settings say, None where nobody says; the head's class count overrules settings, but not
-    the user, who was `asked`.
+    `use_space_char` is what settings say, or None; the head's class count overrules settings, but not the user, who was
+    `asked`.
     """
 
     characters: tuple[str, ...]

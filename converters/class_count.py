@@ -1,6 +1,6 @@
 """An exported program made to fit another number of classes: another character set, other labels.
 
-The number stands nowhere as such: it is the size of the last linear layer, and of every value between that layer and
+The number is not written as such: it is the size of the last linear layer, and of every value between that layer and
 the program's output. Those shapes are rewritten in the program's file, and nothing else.
 """
 

@@ -1,6 +1,6 @@
 """Character sets: one character a line, as PaddleOCR publishes them and as users bring them.
 
-The bundled ones lie in `charsets/` beside this module, byte for byte PaddleOCR's (see the LICENSE there).
+The bundled ones are in `charsets/` beside this module, byte for byte PaddleOCR's (see the LICENSE there).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MOST_BYTES = 4 << 20
 
 
 def read_charset(path: Path) -> tuple[str, ...]:
-    """The characters of a file, one a line, in the order of the classes they stand for.
+    """The characters of a file, one a line, in the order of their classes.
 
     Only the line's end is removed, and a byte order mark before the first (Windows' editors write one): the last line
     of `en_dict.txt` is a space, and stripping it moves every class after it by one. An empty line is kept, as
@@ -61,7 +61,7 @@ def read_charset(path: Path) -> tuple[str, ...]:
 
 
 def charset_path(name: str) -> Path:
-    """Where a bundled character set lies, by its file name (`en_dict.txt`, or `en_dict`); unknown: `ConfigError`."""
+    """The path of a bundled character set, by its file name (`en_dict.txt`, or `en_dict`); unknown: `ConfigError`."""
     bundled = {path.name: path for path in CHARSETS.glob("*.txt")}
     found = bundled.get(name) or bundled.get(f"{name}.txt")
     if found is None:
@@ -91,7 +91,7 @@ def right_to_left_letters(characters: Sequence[str]) -> tuple[int, int]:
 def is_right_to_left(characters: Sequence[str]) -> bool:
     """Whether a recogniser of this set reads a right-to-left script: one whole alphabet, or a tenth of all letters.
 
-    Single such letters stand in sets of symbols (`ppocrv4_doc_dict.txt` has 12), which PaddleOCR does not turn round.
+    Single such letters are in sets of symbols (`ppocrv4_doc_dict.txt` has 12), which PaddleOCR does not turn round.
     """
     right, letters = right_to_left_letters(characters)
     return right >= _ALPHABET or (right > 0 and right >= _SHARE * letters)

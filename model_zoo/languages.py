@@ -139,7 +139,7 @@ ALIASES: Mapping[str, str] = {
     "sr": "rs_cyrillic",
 }
 
-# PaddleOCR's names of scripts, and the language here that stands for each: one that no other recogniser reads.
+# PaddleOCR's names of scripts, and the language here for each: one that no other recogniser reads.
 SCRIPTS: Mapping[str, str] = {"latin": "fr", "arabic": "ar", "cyrillic": "bg", "devanagari": "hi"}
 
 

@@ -22,7 +22,7 @@ Branch = tuple[Tensor | None, BatchNorm2d]
 
 
 def has_moments(x: Tensor, norms: Sequence[BatchNorm2d]) -> bool:
-    """Whether `normalised_sum` may stand in for the branches: on a CPU, in training, in full precision.
+    """Whether `normalised_sum` may replace the branches: on a CPU, in training, in full precision.
 
     Normalisation that is frozen, or sees the batches of other processes too, needs the output of its own branch. So
     does bfloat16, in which a covariance would be too coarse.

@@ -1,7 +1,7 @@
 """PPHGNet_small, the backbone of the PP-OCRv4 server models.
 
 Source: PaddleOCR `ppocr/modeling/backbones/rec_hgnet.py` (Apache-2.0). Each block runs a chain of 3x3 convolutions
-and mixes what all of them give.
+and mixes the outputs of all of them.
 """
 
 from __future__ import annotations

@@ -272,21 +272,21 @@ class PPLCNetV3(nn.Module):
 def pool_line(x: Tensor, training: bool) -> Tensor:
     """The last pooling of the v4 and v5 recognisers: x float (N, C, H, W) to (N, C, 1, T).
 
-    Training pools to T = 40 for every input size, evaluation by 3x2: only a 48x320 image gives the same in both.
+    Training pools to T = 40 for every input size, evaluation by 3x2: only for a 48x320 image are both the same.
     """
     if training:
         return F.adaptive_avg_pool2d(x, (1, 40))
     height, width = x.shape[2:]
     if height > 5:
         raise ValueError("the image is too high for a line: this recogniser takes heights up to 80, it was made for 48")
-    # Where a map is smaller than the kernel Paddle still gives one cell, the mean of what there is.
+    # Where a map is smaller than the kernel Paddle still returns one cell, the mean of the pixels it covers.
     return F.avg_pool2d(x, (min(3, height), min(2, width)), stride=(3, 2))
 
 
 def pplcnetv3_scale(widths: Sequence[int], expected: Sequence[int], hint: float | None) -> float:
     """The scale at which channels `expected` (at scale 1) become `widths`; `hint` first, then the official ones.
 
-    Many scales give the same channels; any of them builds the same network. Raises ValueError where none does.
+    Many scales have the same channels; any of them builds the same network. Raises ValueError where none does.
     """
     official = (0.95, 0.75, 1.0)
     grid = tuple(round(0.05 * step, 2) for step in range(1, 81))

@@ -31,7 +31,7 @@ _LEVELS = 20
 
 
 def unknown_key(key: str, known: typing.Iterable[str], where: str) -> ConfigError:
-    """The error for a key that nobody reads, with the nearest key that somebody does."""
+    """The error for an unknown key, with the nearest known one."""
     known = sorted(known)
     near = difflib.get_close_matches(key[:MOST], known, n=1, cutoff=0.6)
     hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known) or 'none'}"
@@ -52,7 +52,7 @@ def read_json(path: str | os.PathLike[str], what: str = "settings file", at_most
 
 
 def decode_json(text: str) -> Any:
-    """The value of a JSON text; raises `ValueError` or `RecursionError` where it is none, or has a number beyond 64
+    """The value of a JSON text; raises `ValueError` or `RecursionError` where it is not JSON, or has a number beyond 64
     bits or double precision.
     """
     return json.loads(text, parse_int=_integer, parse_float=_real, parse_constant=_no_number)
@@ -198,7 +198,7 @@ def _convert_union(kinds: tuple[Any, ...], data: Any, where: str) -> Any:
                 for field in fields
                 if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
             }
-            # A key that is unknown or missing is a mistake; a default that is left out is none.
+            # A key that is unknown or missing is a mistake; a default that is left out is not.
             return len(data.keys() - names) + len(required - data.keys()), len(names - data.keys())
 
         return _convert(min(tagged, key=misfit), data, where)

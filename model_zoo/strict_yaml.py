@@ -1,7 +1,7 @@
 """YAML from outside, read within bounds: the one loader for every settings file.
 
 Before anything is built the file's events are counted, each alias as often as it would be written out: a few hundred
-bytes of aliases can stand for billions of values. The values are those of PyYAML's safe loader (YAML 1.1), with two
+bytes of aliases can mean billions of values. The values are those of PyYAML's safe loader (YAML 1.1), with two
 exceptions: `1:30` is text and no number to the base 60, `2001-01-01` is text and no date, and so are numbers of more
 digits than any setting has.
 """
@@ -96,13 +96,13 @@ def _reason(error: Exception) -> str:
 
 
 def _count(text: str, where: str) -> None:
-    """Raise `FileFormatError` where the document is too deep or stands for too many values."""
+    """Raise `FileFormatError` where the document is too deep or means too many values."""
     total = documents = 0
     open_since: list[tuple[str | None, int]] = []  # of each collection that is open: its anchor, the total before it
     values: dict[str, int] = {}  # of each anchor that is complete
     for event in yaml.parse(text, Loader=_Loader):
         if isinstance(event, yaml.AliasEvent):
-            total += values.get(str(event.anchor), MOST_VALUES)  # an alias of what it stands in never ends
+            total += values.get(str(event.anchor), MOST_VALUES)  # an alias of what contains it never ends
         elif isinstance(event, yaml.ScalarEvent):
             total += 1
             if event.anchor is not None:

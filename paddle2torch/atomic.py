@@ -27,7 +27,7 @@ except ImportError:  # Windows
 
 
 class WriteError(Paddle2TorchError):
-    """A place cannot be written: the disk is full, read-only, or somebody else's."""
+    """A place cannot be written: the disk is full, read-only, or belongs to another user."""
 
 
 # `.NAME.TOKEN.landing` is being written; `.NAME.TOKEN.former` was moved aside to make room (see `_replace_folder`).
@@ -66,7 +66,7 @@ def land_folder(
     When the block ends well, the folder becomes `path`; when it raises, `path` is as it was and nothing is left.
     With `overwrite` it takes the place of an older folder, at every instant one of them complete; without,
     an existing folder that is not empty raises `ConfigError`. An older folder that holds files which the new one
-    does not have is somebody's data, and never replaced. `size` as for `land_file`. `private`: nobody else may enter
+    does not have is a user's data, and never replaced. `size` as for `land_file`. `private`: no other user may enter
     it, whatever the umask.
     """
     target = _resolved(path)
@@ -151,7 +151,7 @@ def _lock(path: Path, *, wait: bool = False) -> _Lock | None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except OSError as error:
             os.close(descriptor)
-            # Some network file systems have no locks: only "somebody has it" is an answer.
+            # Some network file systems have no locks: only "it is locked" is an answer.
             return None if error.errno in (errno.EAGAIN, errno.EACCES) else _lock_by_age(path)
     except OSError:
         return None
@@ -159,7 +159,7 @@ def _lock(path: Path, *, wait: bool = False) -> _Lock | None:
 
 
 def _lock_by_age(path: Path) -> _Lock | None:
-    """Where there are no locks, only what nobody has touched for a day is taken for abandoned."""
+    """Where there are no locks, only what has not been touched for a day counts as abandoned."""
     return _Lock(-1) if time.time() - path.stat().st_mtime > _LEFTOVER_AGE else None
 
 
@@ -172,7 +172,7 @@ def _create(target: Path, *, folder: bool, private: bool) -> tuple[Path, _Lock |
         else:
             os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         lock = _lock(temporary, wait=True)
-        # A neighbour may have swept it in the moment before it was locked; from now on nobody does.
+        # A neighbour may have swept it in the moment before it was locked; from now on none can.
         if temporary.exists():
             return temporary, lock
         if lock is not None:

@@ -38,7 +38,7 @@ def native_home() -> Path:
 
 
 def make_private(folder: Path) -> None:
-    """Make a folder of the cache, and those above it that are not there, so that nobody else may enter them.
+    """Make a folder of the cache, and those above it that are not there, so that no other user may enter them.
 
     That is mode 0700, whatever the umask. A folder that is there keeps its mode: it may be shared on purpose.
     """

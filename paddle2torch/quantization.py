@@ -1,6 +1,6 @@
 """int8: `quantize` measures a converted model on images and writes what its convolutions need to run in 8 bits.
 
-The result lies beside the weights as `int8.safetensors`; `load_pretrained(..., quantized=True)` runs it. The
+The result is beside the weights as `int8.safetensors`; `load_pretrained(..., quantized=True)` runs it. The
 convolutions that make up the time are quantized (`model_zoo.forms.quantized`), all else stays in float32. Depthwise
 ones stay as well: they lose most by it and gain least.
 
@@ -56,7 +56,7 @@ SAMPLES_AT_MOST = 1 << 27
 """Values in memory at a time: what has more is measured in several rounds."""
 
 HELD_BACK = 5
-"""Every so many-th image is not measured on: the result is compared on it."""
+"""One image in this many is not measured on: the result is compared on it."""
 
 TOO_FEW = "at least two images are needed: one to measure on, one to compare the result on"
 
@@ -167,7 +167,7 @@ def run(network: Network, image: BGRImage) -> Any:
 
 
 def compare(network: Network, quantized: Network, images: Sequence[BGRImage]) -> Agreement:
-    """What both give for the same images."""
+    """How far both agree on the same images."""
     pairs = [(run(network, image), run(quantized, image)) for image in images]
     if isinstance(network.config.postprocess, DBPostprocess):
         thresh = network.config.postprocess.thresh
@@ -207,7 +207,7 @@ def quantized_convolution(network: Network, path: str, rows: Tensor) -> dict[str
 
 
 def _input_scale(rows: Tensor, area: int) -> tuple[Tensor, int]:
-    """Steps of the input channels, float32 (I,), and the integer that stands for zero."""
+    """Steps of the input channels, float32 (I,), and the integer that means zero."""
     largest = rows.view(len(rows), -1, area).abs().amax((0, 2))
     balance = largest.clamp_min(1e-3) ** BALANCE
     # The rows are in no order: the first are as good as any.
@@ -260,7 +260,7 @@ def _weight_scale(weight: Tensor, importance: Tensor) -> Tensor:
 
 
 def _nearest_input(values: Tensor, step: Tensor | float, zero_point: int) -> Tensor:
-    """The integers that stand for inputs, less the zero point."""
+    """The integers of quantized inputs, less the zero point."""
     return torch.floor(values / step + zero_point + 0.5).clamp(0, LEVELS) - zero_point
 
 

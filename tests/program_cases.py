@@ -23,7 +23,7 @@ def names(folder: Path) -> list[str]:
 def rows_as_set(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
     """The rows of `found` in the order of `expected`: each expected row takes the nearest that is left.
 
-    Suppression gives rows of equal score in another order.
+    Suppression returns rows of equal score in another order.
     """
     left = list(range(len(found)))
     order = []

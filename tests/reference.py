@@ -1,4 +1,4 @@
-"""The outputs of every layer of a network, under the names that recordings of Paddle give them."""
+"""The outputs of every layer of a network, under the names that they have in recordings of Paddle."""
 
 from __future__ import annotations
 

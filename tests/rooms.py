@@ -1,6 +1,6 @@
 """The structure of the package, read from its imports: `python tests/rooms.py [CHECKOUT]` prints it.
 
-A room is a folder, or a module that stands alone in `paddle2torch/`. Imports go down the list `ORDER` and never back.
+A room is a folder, or a single module in `paddle2torch/`. Imports go down the list `ORDER` and never back.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ ORDER = (
     "converters",
     "model_zoo",
 )
-"""Rooms from what users call to what everything stands on; the last two are layers of their own."""
+"""Rooms from what users call to what everything uses; the last two are layers of their own."""
 ABOVE_ALL = ("", "__main__")
 """The package itself, whose public names load their modules when they are used, and its command."""
 

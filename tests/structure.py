@@ -12,7 +12,7 @@ from paddle2torch.converters.layout import layout_table
 
 
 def patterns(model: nn.Module) -> dict[str, int]:
-    """How many tensors have each name. N stands for every number, BN for the four tensors of a batch normalisation."""
+    """How many tensors have each name. N means any number, BN the four tensors of a batch normalisation."""
     modules = dict(model.named_modules())
     found: Counter[str] = Counter()
     for row in layout_table(model):

@@ -21,7 +21,7 @@ from paddle2torch.model_zoo.strict_json import to_json
 PAGE = Path(__file__).parents[1] / "PARITY.md"
 BEGIN, END = "<!-- support table: python tests/support_table.py -->\n", "<!-- end of the support table -->\n"
 
-# Networks of which the tests have the official code's layers, in ../shared or in `goldens`. ("own_rec" is no card.)
+# Networks of which the tests have the official code's layers, in ../shared or in `goldens`. ("own_rec" is not a card.)
 ZOO = (
     "PP-OCRv5_mobile_det",
     "PP-OCRv5_mobile_rec",

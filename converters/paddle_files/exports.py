@@ -11,7 +11,7 @@ from paddle2torch.converters.paddle_files.program import Program
 from paddle2torch.model_zoo.errors import FileFormatError, Paddle2TorchError
 from paddle2torch.model_zoo.names import file_in
 
-# Where both formats lie side by side, the newer one counts: Paddle 3 can read no other from a folder.
+# Where both formats are side by side, the newer one counts: Paddle 3 can read no other from a folder.
 _PROGRAM_SUFFIXES = (".json", ".pdmodel")
 _PARAMETERS_SUFFIX = ".pdiparams"
 

@@ -5,14 +5,14 @@ Field numbers are those of Paddle's `paddle/fluid/framework/framework.proto` (as
 What is normalised, so that both formats read alike:
 
 - kinds and attributes take PIR's names (`hard_swish` is "hardswish", `trans_x` is "transpose_x");
-- inputs stand in the order of `INPUT_ORDER`; of other kinds the main input (`X`, `Input`) comes first. Outputs
+- inputs are in the order of `INPUT_ORDER`; of other kinds the main input (`X`, `Input`) comes first. Outputs
   likewise: the main one (`Out`, `Output`, `Y`) first, then the file's order;
 - `feed` and `fetch` become `Program.feeds` and `Program.fetches`;
 - attributes that only concern how Paddle runs or debugs an operation are left out.
 
 A bias of a convolution is an "add" of its own: with attribute `axis` 1 where the parameter itself is added (exports of
 Paddle 2.4), or after a "reshape" of the parameter (2.6). A `fill_constant` stays an operation of kind "full". Variables
-that are no dense tensors (holders of feeds, arrays of tensors) are names without a `Value`.
+that are not dense tensors (holders of feeds, arrays of tensors) are names without a `Value`.
 """
 
 from __future__ import annotations

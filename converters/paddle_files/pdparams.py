@@ -1,7 +1,7 @@
 """`.pdparams`: a training checkpoint, which is a pickle of numpy arrays, read without running it.
 
 `paddle.save` writes a dictionary: structured name (`backbone.conv1.conv.weight`) to array, and under
-`StructuredToParameterName@@` a table from structured to static names (`conv2d_0.w_0`). If anything else stands in the
+`StructuredToParameterName@@` a table from structured to static names (`conv2d_0.w_0`). If anything else is in the
 dictionary (an epoch, a nested dictionary) it writes no table, and each tensor as a tuple (static name, array).
 Protocols 2 and 3 cannot hold a tensor of 1 GiB: Paddle cuts it into flat slices `NAME@@.0`, `NAME@@.1`, … and
 describes them under `UnpackBigParamInfor@@`.
@@ -39,7 +39,7 @@ class Checkpoint:
     alignment nor C order is promised (a Fortran-ordered array stays one). `bfloat16` names those whose uint16 values
     are bfloat16 bits: numpy has no such type. `static_names` maps structured to static names, as far as the file
     says. `extras` is what else a training script put beside the tensors (an epoch, a score), as plain Python data.
-    `notes` say what stood around the tensors and was taken off.
+    `notes` say what was around the tensors and was taken off.
     """
 
     tensors: dict[str, Array]

@@ -1,6 +1,6 @@
 """Protocol buffers as far as Paddle's `framework.proto` needs them: the wire format, bounds-checked.
 
-Only what is on the wire; which field means what stands with the readers (`pdmodel.py`, `pdiparams.py`). Everywhere
+Only what is on the wire; what a field means is in the readers (`pdmodel.py`, `pdiparams.py`). Everywhere
 here `where` is the file and the part of it that an error names.
 """
 
@@ -53,7 +53,7 @@ def fields(data: memoryview, where: str) -> Iterator[tuple[int, Field]]:
 
 
 def edited(data: memoryview, edit: Callable[[int, Field], bytes | None], where: str) -> bytes:
-    """A message with some of its messages replaced: `edit` gives the new content of a field, None to leave it."""
+    """A message with some of its messages replaced: `edit` returns the new content of a field, None to leave it."""
     out = bytearray()
     for number, value, encoded in _fields(data, where):
         content = edit(number, value)

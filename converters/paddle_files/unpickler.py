@@ -163,7 +163,7 @@ class Unpickler:
         self._stack.append(value)
 
     def _pop(self) -> Any:
-        # Below the last mark lies what belongs to an enclosing value.
+        # Below the last mark is what belongs to an enclosing value.
         if len(self._stack) <= (self._marks[-1] if self._marks else 0):
             raise self._reader.error("the pickle takes a value that is not there; the file is corrupt")
         return self._stack.pop()

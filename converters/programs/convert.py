@@ -62,9 +62,8 @@ def read_weights(graph: Graph, path: Path | None) -> dict[str, Tensor]:
 def convert_program(path: Path, *, name: str, source: str = "") -> ConvertedProgram:
     """Convert an exported program of any network: its folder, or its program file.
 
-    Raises `FileFormatError` for a file that is none or corrupt, `ProgramError` that names every kind of operation
-    which is
-    not known.
+    Raises `FileFormatError` for a file that is not a program or is corrupt, `ProgramError` that names every kind of
+    operation which is not known.
     """
     file, parameters = find_program(path)
     graph = read_graph(file)

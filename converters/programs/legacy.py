@@ -4,9 +4,9 @@ A legacy program assigns to variables, also to those of blocks around; a `Graph`
 operations are read in order with a table of what each variable is now:
 
 - an operation that writes a variable gives it a new value ("x", then "x@1");
-- `while` hands in what its block assigns of the outside, and gives the values after the last turn;
+- `while` hands in what its block assigns of the outside, and returns the values after the last turn;
 - `conditional_block` becomes an "if" whose second branch leaves the variables as they were; where there was none
-  before, it gives nothing, and the `select_input` behind chooses the other one;
+  before, it returns nothing, and the `select_input` behind chooses the other one;
 - an array of tensors is made where it is first written to.
 
 `legacy_slots.SLOTS` says for each kind which slots are its operands. A slot that is filled and not on the list is
@@ -273,7 +273,7 @@ class _Reader(LegacyFile):
         return None
 
     def typed(self, attributes: dict[str, Any]) -> dict[str, Any]:
-        """Codes of types as their names; -1 is none."""
+        """Codes of types as their names; -1 means no type."""
         made = {}
         for name, value in attributes.items():
             if name in _TYPE_CODES and type(value) is int:

@@ -1,4 +1,4 @@
-"""A `.pdmodel` as it lies in the file: blocks of operations on variables, whose types it declares."""
+"""The structure of a `.pdmodel` file: blocks of operations on variables, whose types it declares."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class LegacyFile:
         dtype, shape = read_tensor_desc(tensor, f"{self.where}: variable {name!r}")
         if len(shape) > DIMENSIONS_AT_MOST or not all(size <= SIZE_AT_MOST for size in shape):
             self.fail(f"variable {name!r} has a shape that is out of bounds; the file is corrupt")
-        # Free sizes are -1; Paddle itself writes products of them (-4) for results that nobody reads.
+        # Free sizes are -1; Paddle itself writes products of them (-4) for results that no operation reads.
         self.types[name] = TensorType(tuple(max(size, -1) for size in shape), dtype)
         if persistable and index == 0:
             self.parameters.append(name)

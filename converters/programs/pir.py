@@ -150,7 +150,7 @@ class _GraphReader(PirFile):
         )
 
     def _size(self, value: object) -> int:
-        # Free sizes are -1; Paddle itself writes products of them (-4) for results that nobody reads.
+        # Free sizes are -1; Paddle itself writes products of them (-4) for results that no operation reads.
         return max(self._integer(value), -1)
 
     def _operand(self, item: object) -> Operand:

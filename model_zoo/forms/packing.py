@@ -94,7 +94,7 @@ def layout_of(weight: Tensor) -> bytes:
 
 
 def _let_it_be_compiled() -> None:
-    """Tell the exporter what laying out gives, which PyTorch 2.13 does not: a tensor of the weights' shape."""
+    """Tell the exporter what laying out returns, which PyTorch 2.13 does not: a tensor of the weights' shape."""
     for operator in LAY_OUT:
         if not torch._C._dispatch_has_kernel_for_dispatch_key(operator, "Meta"):
             torch.library.register_fake(operator, lambda weight, *_: torch.empty_like(weight))

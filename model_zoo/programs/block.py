@@ -153,7 +153,7 @@ class BlockBuilder:
         return node
 
     def device(self) -> Any:
-        """The device of the inputs, as the graph asks for it; None where there are none."""
+        """The device of the inputs, as the graph asks for it; None for a graph without inputs."""
         if self.device_node is None:
             if self.outer is not None:
                 source = self.outer.device_source()

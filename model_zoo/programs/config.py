@@ -1,4 +1,4 @@
-"""`model_config.json` of a program: what it takes and gives, and where it came from. The network is in `graph.json`."""
+"""`model_config.json` of a program: its inputs and outputs, and where it came from. The network is in `graph.json`."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ class ScaledDropout(nn.Module):
 
 
 class Embedding(nn.Embedding):
-    """`nn.Embedding`, but a row that stands for padding gives zeros whatever its weights are."""
+    """`nn.Embedding`, but the row for padding is zeros whatever its weights are."""
 
     def __init__(self, rows: int, columns: int, padding: int) -> None:
         super().__init__(rows, columns)
@@ -185,7 +185,7 @@ def _exported_loop(body: nn.Module, condition: Any, values: list[Any], outside: 
 
     def turn(condition: Tensor, *rest: Any) -> tuple[Any, ...]:
         following, *made = body(*rest, *outside)
-        # What the body gives unchanged must not be the same tensor.
+        # What the body returns unchanged must not be the same tensor.
         return (following.clone().reshape(condition.shape), *(item.clone() for item in made))
 
     result = torch.while_loop(again, turn, (condition, *(item.clone() for item in values)))

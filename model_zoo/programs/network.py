@@ -17,7 +17,7 @@ from paddle2torch.model_zoo.programs.values import Row
 class Program(fx.GraphModule):
     """Any exported Paddle program as a plain module over real layers, in the order of its operations.
 
-    It is called with its inputs by position, in the program's order, or by their names; it gives a tensor where the
+    It is called with its inputs by position, in the program's order, or by their names; it returns a tensor where the
     program has one output, else a tuple in the program's order. `print(model)` shows the layers, `model.code` the
     calls.
     """

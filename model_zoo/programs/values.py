@@ -34,7 +34,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Row:
-    """Where a parameter of the program went: a key of the state dict, and whether it lies there transposed."""
+    """Where a parameter of the program went: a key of the state dict, and whether it is transposed there."""
 
     key: str
     parameter: str

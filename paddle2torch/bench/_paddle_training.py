@@ -17,7 +17,8 @@ def load_training(threads: int, *, checkout: str, config: str, weights: str | No
     """The other engine of `bench_train`: a training step of PaddleOCR's own code, as its `tools/train.py` builds it.
 
     threads: those of the environment, which Paddle reads on import. checkout: a folder with PaddleOCR's `ppocr`.
-    config: its training yml. Returns what makes a step with the images and gives the loss, once for each image.
+    config: its training yml. Returns a function that makes a step with the images and returns the loss once for
+    each image.
     """
     sys.path.insert(0, checkout)
     paddle: Any = importlib.import_module("paddle")

@@ -42,7 +42,7 @@ Reader: TypeAlias = "Callable[[Sequence[BGRImage]], list[list[str]]]"
 
 @dataclass(frozen=True)
 class Engine:
-    """One way to do the work. loader: `module:function`, which gives a `Reader` when called with threads and `options`.
+    """One way to do the work. loader: `module:function`, which makes a `Reader` from threads and `options`.
 
     distributions: what must be installed for it. options: of any kind that JSON has. cannot: why it cannot take part,
     whatever is installed.
@@ -119,7 +119,7 @@ def check_threads(threads: int) -> None:
 
 def compile_forms(folder: Path, *, quantized: bool) -> str | None:
     """Compile our forms of a converted model, where that is not yet done: in its process an engine that cannot be
-    compiled would run without it. Gives the reason why there is none in bfloat16, where there is none.
+    compiled would run without it. Returns the reason where there is no form in bfloat16, else None.
     """
     import torch
 
@@ -136,7 +136,7 @@ def compile_forms(folder: Path, *, quantized: bool) -> str | None:
 
 
 def our_form(options: Mapping[str, Any]) -> dict[str, Any]:
-    """What `load_pretrained` is told, of options that JSON knows: `bfloat16` stands for the dtype."""
+    """Arguments of `load_pretrained` from options that are plain JSON: `bfloat16` is a flag for the dtype."""
     import torch
 
     form = dict(options)

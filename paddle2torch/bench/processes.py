@@ -114,7 +114,7 @@ class ProcessBench:
 
     @property
     def memory_above_import(self) -> int:
-        """Bytes that the command's peak lies above that of `import torch`."""
+        """Bytes by which the command's peak is above that of `import torch`."""
         return self.processes[-1].peak_memory - self.import_torch.peak_memory
 
     def ratios(self, process: Measurement) -> tuple[float, float, float]:
@@ -169,7 +169,7 @@ class VerificationBench(ProcessBench):
 
 @dataclass(frozen=True)
 class GrowthBench:
-    """Reading so many lines: a process for each of `lines`."""
+    """Reading different numbers of lines: a process for each of `lines`."""
 
     lines: tuple[int, ...]
     processes: tuple[Measurement, ...]
@@ -253,7 +253,7 @@ def run_paddle(reference: str, *shape: str) -> None:
 
 
 def bench_growth(model: str | Path, counts: Sequence[int]) -> GrowthBench:
-    """Run `paddle2torch read` on so many lines each: the bundled ones, again and again. A first run does not count."""
+    """Run `paddle2torch read` on each number of lines: the bundled ones, repeated. A first run does not count."""
     images = sorted(ASSETS.glob("line_*.png"))
     command = (*CLI, "read", str(model))
     _run((*command, str(images[0])))
@@ -340,7 +340,7 @@ def versions_of(*distributions: str) -> dict[str, str]:
 
 
 def version_of(distribution: str) -> str | None:
-    """The installed version; None where there is none."""
+    """The installed version; None where it is not installed."""
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:

@@ -1,6 +1,6 @@
 """The kernels in `model_zoo/kernels`: made for the CPU at hand by its C++ compiler, once, and loaded into PyTorch.
 
-Making them takes about fifteen seconds. The library lies in the cache under a name that holds what it depends on:
+Making them takes about fifteen seconds. The library is in the cache under a name that holds what it depends on:
 sources, flags, PyTorch's version, the processor. It is native code: only what was made here is ever loaded.
 """
 

@@ -198,7 +198,7 @@ def add_picture(document: Any, request: dict[str, Any], data: bytes) -> None:
 
 
 def load_font(document: Any, codes: dict[str, int]) -> Any:
-    """A font in which `codes` stand for characters; every letter is a box as wide as it is high.
+    """A font whose `codes` mean characters; every letter is a box as wide as it is high.
 
     Letters without an outline would do for what is not drawn, but PDFium passes over a text of one such letter.
     """
@@ -315,7 +315,7 @@ def answer(answers: BinaryIO, data: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    # The folder of this script is no place to import from.
+    # Nothing is to be imported from this script's folder.
     here = os.path.dirname(os.path.abspath(__file__))
     sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry or ".") != here]
     main()

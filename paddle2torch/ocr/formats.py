@@ -123,7 +123,7 @@ def finished_pages(path: Path) -> set[tuple[str, int]]:
     """The (source, page) that a JSON-lines file holds; none where there is no such file.
 
     A last line that was not written to its end is cut off the file, so that `append_pages` can go on. Raises
-    `FileFormatError` for any other line that is no page: the file is something else.
+    `FileFormatError` for any other line that is not a page: the file is something else.
     """
     if not path.exists():
         return set()

@@ -16,7 +16,7 @@ HELD_AT_MOST = 2**28
 def read_lines(
     recognizer: Recognizer, files: Iterable[str | Path], *, max_bytes: int | None = None
 ) -> Iterator[Line | Failure]:
-    """Read a line of each file, in order; what cannot be loaded or read gives a `Failure` and stops nothing.
+    """Read a line of each file, in order; what cannot be loaded or read yields a `Failure` and stops nothing.
 
     max_bytes: see `load_image`. With the recogniser's padding "line" a text does not depend on the other files.
     """

@@ -37,7 +37,7 @@ STDIN_AT_MOST = 2**30
 FOLDERS_AT_MOST = 100_000
 """Folders that one `**` looks into."""
 
-# `**` as a whole part of a path, several of them as one; what stands before and after keeps its separator.
+# `**` as a whole part of a path, several of them as one; the parts before and after keep their separators.
 _RECURSIVE = re.compile(r"(^|.*?[/\\])(?:\*\*(?:[/\\]+|$))+" if os.altsep else r"(^|.*?/)(?:\*\*(?:/+|$))+", re.DOTALL)
 
 _LEFT_AFTER = 3  # pages of a PDF that were ended at a limit, after which its others are left
@@ -68,10 +68,10 @@ class Failure:
 def find_sources(inputs: Iterable[str | Path]) -> list[str]:
     """The files behind what a user names: files, folders, globs (`**` for folders in folders), `-` for standard input.
 
-    A folder stands for the images and PDFs directly in it, sorted by name; hidden ones are left out. A
+    A folder means the images and PDFs directly in it, sorted by name; hidden ones are left out. A
     file named twice is read once. A folder that `**` meets again, behind links, is looked into once, and after
     `FOLDERS_AT_MOST` a warning says that the others are left. What does not exist or matches nothing stays as it is:
-    reading it gives the `Failure` that says so.
+    reading it yields the `Failure` that says so.
     """
     sources: list[str] = []
     for name in map(str, inputs):

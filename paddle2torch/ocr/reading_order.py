@@ -24,7 +24,7 @@ MAX_CROSSING = 0.2
 """At most this share of the lines may cross the gap between two columns: headings, and captions as wide as both."""
 
 ROW_OVERLAP = 0.5
-"""Lines stand in one row where their middles are less than this share of the lower one's height apart."""
+"""Lines are in one row where their middles are less than this share of the lower one's height apart."""
 
 PARAGRAPH_GAP = 0.8
 """A block ends where the gap to the next row is larger than this share of the rows' height."""
@@ -56,7 +56,7 @@ class _Line:
 def reading_blocks(boxes: Sequence[Points]) -> list[list[list[int]]]:
     """Blocks of rows of indices into `boxes`: columns one after the other, rows from top to bottom, left to right.
 
-    boxes: quads (4, 2) clockwise from the top left, or polygons (N, 2). A row holds the lines that stand beside each
+    boxes: quads (4, 2) clockwise from the top left, or polygons (N, 2). A row holds the lines that are beside each
     other; a block is a paragraph, a heading, or a table.
     """
     blocks = [block for region in _regions(_level(boxes)) for block in _blocks(_rows(region))]
@@ -102,7 +102,7 @@ def _weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
 
 
 def _regions(lines: list[_Line]) -> list[list[_Line]]:
-    """Columns, and what stands above, between and below them, in reading order."""
+    """Columns, and the lines above, between and below them, in reading order."""
     gap = _column_gap(lines)
     if gap is None:
         return [lines] if lines else []
@@ -151,7 +151,7 @@ def _is_column(lines: list[_Line]) -> bool:
 
 
 def _beside(left: list[_Line], right: list[_Line]) -> bool:
-    """Whether at least half of the shorter column stands beside the other one."""
+    """Whether at least half of the shorter column is beside the other one."""
     tops = [min(line.top for line in side) for side in (left, right)]
     bottoms = [max(line.bottom for line in side) for side in (left, right)]
     shorter = min(bottom - top for top, bottom in zip(tops, bottoms, strict=True))
@@ -173,7 +173,7 @@ def _rows(lines: list[_Line]) -> list[list[_Line]]:
 
 
 def _same_row(one: _Line, other: _Line) -> bool:
-    # A narrow letter may stand in a row, text that runs downwards may not.
+    # A narrow letter may be in a row, text that runs downwards may not.
     if max(one.height, other.height) > HEADING_RATIO * min(one.height, other.height) and (one.tall or other.tall):
         return False
     lower = min(one.bottom - one.top, other.bottom - other.top)

@@ -46,7 +46,7 @@ class TextWord:
 class TextLine:
     """A line of a page. box: float32 (4, 2), clockwise from the top left, or (N, 2) for a detector of polygons.
 
-    score: 0 to 1, the mean over the characters. words: what stands between spaces; ideographs one by one.
+    score: 0 to 1, the mean over the characters. words: the texts between spaces; ideographs one by one.
     """
 
     text: str
@@ -66,7 +66,7 @@ class PageText:
 
     lines: in PaddleOCR's order, by y and x. image: the page itself, uint8 (height, width, 3), BGR. shrunk: how many
     times smaller the detector saw it. quarter_turns: how often it had to be turned counter-clockwise by 90 degrees to
-    stand upright; all boxes are those of the page as it is.
+    are upright; all boxes are those of the page as it is.
     """
 
     source: str

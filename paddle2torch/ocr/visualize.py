@@ -1,6 +1,6 @@
 """A page with its boxes beside the same page with its texts, as PaddleOCR draws them.
 
-Each line has a colour: its box is filled with it on the left and outlined on the right, where the text stands at the
+Each line has a colour: its box is filled with it on the left and outlined on the right, where the text is at the
 place and in the direction of the line.
 """
 
@@ -46,7 +46,7 @@ def visualize(page: PageText, font: str | Path | None = None) -> BGRImage:
 
     font: a TrueType or OpenType file. Without one, a font of the system that has all characters of the page is looked
     for; where there is none, the font that OpenCV 5 brings (it has the Chinese ones) or the one that has the most.
-    Raises `ConfigError` where `font` is no font, or there is none at all.
+    Raises `ConfigError` where `font` is not a font, or no font is found.
     """
     characters = frozenset("".join(line.text for line in page.lines))
     path = find_font(characters) if font is None else Path(font)
@@ -153,7 +153,7 @@ def system_fonts() -> tuple[Path, ...]:
 def _has_glyph(path: Path, character: str) -> bool:
     try:
         font = _open_font(path, 16)
-        # What a font does not have is drawn as what stands for a character that nobody has.
+        # A character that a font lacks is drawn like one that no font has.
         return bytes(font.getmask(character)) != bytes(font.getmask("\uffff"))
     except (ConfigError, OSError):
         return False

@@ -41,7 +41,7 @@ def main(request_path: str) -> int:
 
 
 def with_outputs(model: bytes, names: list[str]) -> bytes:
-    """An encoded model that gives these values as well: messages that follow one another are one message."""
+    """An encoded model that returns these values as well: messages that follow one another are one message."""
     outputs = b"".join(encode_bytes(_OUTPUT, encode_bytes(_NAME, name.encode())) for name in names)
     return model + encode_bytes(_GRAPH, outputs)
 
@@ -51,7 +51,7 @@ def _execute(request: Mapping[str, Any]) -> dict[str, Any]:
 
     path = Path(request["model"])
     options = onnxruntime.SessionOptions()
-    # Each value is the one that its own operation gives: nothing is fused, nothing computed in place.
+    # Each value is the result of its own operation: nothing is fused, nothing computed in place.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = options.inter_op_num_threads = request["threads"]
     options.log_severity_level = 3

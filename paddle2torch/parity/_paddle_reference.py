@@ -47,7 +47,7 @@ class RequestError(Exception):
 class _Loaded:
     """A program that Paddle has loaded, with a copy added right after each wanted value.
 
-    `inputs` gives shape (-1 where free) and dtype by name; `taps` and `outputs` are what the executor can fetch.
+    `inputs` has shape (-1 where free) and dtype by name; `taps` and `outputs` are what the executor can fetch.
     """
 
     program: Any

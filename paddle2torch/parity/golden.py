@@ -83,7 +83,7 @@ class _Header:
 
 
 def load_golden(path: Path) -> Golden:
-    """Read a golden; raises `FileFormatError` for a file that is none."""
+    """Read a golden; raises `FileFormatError` for any other file."""
     path = Path(path)
     open_regular(path).close()
     if path.stat().st_size > MOST_BYTES:

@@ -38,7 +38,7 @@ CERTAIN = 15.0
 """OCRmyPDF's measure of confidence in a page's orientation: from 14 on it turns the page by default."""
 
 COLUMNS = frozenset({"ch", "chinese_cht", "japan", "korean"})
-"""Languages whose lines may run downwards on a page that stands upright."""
+"""Languages whose lines may run downwards on an upright page."""
 
 
 class Paddle2TorchOptions(BaseModel):

@@ -1,7 +1,7 @@
 """Finding lines of text: a page to the detector's input, its probability map to boxes.
 
 The steps and their roundings are PaddleOCR's (`ppocr/data/imaug/operators.py`, `ppocr/postprocess/db_postprocess.py`,
-`tools/infer/predict_det.py`), so that the same map gives the same boxes.
+`tools/infer/predict_det.py`), so that the same map has the same boxes.
 """
 
 from __future__ import annotations
@@ -254,7 +254,7 @@ def _to_page(points: Coordinates, shape: tuple[int, ...], covers: tuple[int, int
 
 
 class DetectionError(Paddle2TorchError):
-    """A model cannot be run as a detector, or what it gives cannot be read."""
+    """A model cannot be run as a detector, or its output cannot be read."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""Turning lines that stand on their heads: PaddleOCR's text direction classifier (`tools/infer/predict_cls.py`)."""
+"""Turning lines that are upside down: PaddleOCR's text direction classifier (`tools/infer/predict_cls.py`)."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ MAX_RATIO = 64
 
 
 class OrientationError(Paddle2TorchError):
-    """A model cannot be run as a direction classifier, or what it gives cannot be read."""
+    """A model cannot be run as a direction classifier, or its output cannot be read."""
 
 
 @dataclass(frozen=True)
 class Direction:
-    """How a line stands, in degrees as the model's labels say, and the probability of that.
+    """The direction of a line, in degrees as the model's labels say, and its probability.
 
     upside_down: 180 degrees, and sure enough of it to turn the line.
     """
@@ -76,7 +76,7 @@ def _cut(image: BGRImage, height: int, width: int) -> BGRImage:
 
 
 class Classifier:
-    """Tells lines that stand upright from those that stand on their heads.
+    """Tells upright lines from those that are upside down.
 
     `model` maps float32 (N, 3, H, W) to probabilities (N, classes) in eval form; it is run where its parameters are and
     in their dtype, on `device` if one is given (it is moved there). `batch_size` is the most lines that run at once.

@@ -113,7 +113,7 @@ def name_kind(start: bytes) -> str:
 def orientation_of(image: Image.Image) -> int:
     """How the picture is to be turned, as EXIF counts: 1 to 8, 1 for what is upright.
 
-    That of a PNG may stand behind its pixels, and is known only when they are loaded.
+    That of a PNG may come after its pixels, and is known only when they are loaded.
     """
     try:
         unread = image.format == "PNG" and isinstance(image, ImageFile.ImageFile) and image.tile

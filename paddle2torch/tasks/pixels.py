@@ -45,7 +45,7 @@ def from_array(array: npt.NDArray[np.generic]) -> BGRImage:
 
 
 def convert(image: Image.Image, name: str, factor: int, orientation: int) -> BGRImage:
-    """A PIL image in BGR on white, so many times smaller, a strip at a time."""
+    """A PIL image in BGR on white, `factor` times smaller, a strip at a time."""
     if 0 in image.size:
         raise ImageError(f"{name} has no pixels: {image.width} x {image.height}")
     # 16 bits: PNG and TIFF say so, PGM is widened to 32.

@@ -17,7 +17,7 @@ from bidi.mirror import MIRRORED
 _RIGHT = ("R", "AL")
 _BRACKETS = {"Ps": 1, "Pi": 1, "Pe": -1, "Pf": -1}  # general categories: opening and closing
 
-# What the algorithm takes out of a text; it stands with the character before it.
+# What the algorithm takes out of a text; it is kept with the character before it.
 _TAKEN_OUT = ("BN", "LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 _LIKE_THE_ONE_BEFORE = "\u0300"
 
@@ -71,7 +71,7 @@ def _order(characters: Sequence[str], seen: Sequence[str], classes: Sequence[str
 
 
 def _stand_ins(characters: Sequence[str], classes: Sequence[str]) -> list[str]:
-    """One code point for each character, with which the algorithm gives the order that is wanted."""
+    """One code point for each character, with which the algorithm returns the right order."""
     result = [character[0] for character in characters]
     like_letters = {place for place, name in enumerate(classes) if name == "L"}
     # A letter for each class, so that words and numbers can be looked for.

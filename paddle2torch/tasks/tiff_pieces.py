@@ -44,7 +44,7 @@ def can_be_cut(image: TiffImagePlugin.TiffImageFile, pixels: int) -> bool:
 def read_pieces(
     file: BinaryIO, image: TiffImagePlugin.TiffImageFile, pixels: int
 ) -> Iterator[TiffImagePlugin.TiffImageFile]:
-    """The page from the top in pieces of about so many pixels, each an opened TIFF of the page's width.
+    """The page from the top in pieces of about `pixels` pixels, each an opened TIFF of the page's width.
 
     It must be one that `can_be_cut`. Raises `ValueError` or `OSError` where the file ends early, or where strips
     overlap so much that they are more than the file.
@@ -110,7 +110,7 @@ def _tiff(tags: Any, layout: Layout, rows: int, data: list[bytes]) -> bytes:
         if tag in tags:
             value = tags[tag]
             entries[tag] = tags.tagtype[tag], list(value) if isinstance(value, (tuple, bytes)) else [value]
-    # The values that do not fit into their entries stand between the pixels and the directory.
+    # The values that do not fit into their entries are between the pixels and the directory.
     values, directory = b"", struct.pack(f"{order}H", len(entries))
     for tag, (kind, numbers) in sorted(entries.items()):
         packed = _packed(order, kind, numbers)

@@ -146,7 +146,7 @@ def _rows(config: ModelConfig, source: ModelConfig) -> list[tuple[int, int]] | N
     if config.charset is None or source.charset is None or config.charset == source.charset:
         return None
     places = _places(source.charset)
-    # A character that stands there twice is encoded as its last place: that row is the trained one.
+    # A character that is in the set twice is encoded as its last place: that row is the trained one.
     return sorted(
         (target, origin)
         for character, targets in _places(config.charset).items()

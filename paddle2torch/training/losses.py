@@ -75,7 +75,7 @@ def sar_loss(logits: Tensor, labels: Tensor) -> Tensor:
 def multi_loss(outputs: Batch, batch: Batch, settings: RecLossSettings) -> Losses:
     """`loss` and its parts `CTCLoss` and `NRTRLoss` or `SARLoss`, each times its weight.
 
-    outputs: `ctc` and, where the model has that head, `gtc` or `sar`, as `MultiHead` gives them. batch: `label_ctc`,
+    outputs: `ctc` and, where the model has that head, `gtc` or `sar`, as `MultiHead` returns them. batch: `label_ctc`,
     `label_gtc` or `label_sar`, `length`.
     """
     ctc = ctc_loss(outputs["ctc"], batch["label_ctc"], batch["length"], focal=settings.use_focal_loss)
@@ -151,7 +151,7 @@ def dice_focal_loss(prediction: Tensor, target: Tensor, mask: Tensor, settings: 
 def db_loss(outputs: Batch, batch: Batch, settings: DBLossSettings) -> Losses:
     """`loss` and its parts, each times its weight but for those of auxiliary branches, which PaddleOCR logs before it.
 
-    outputs: `maps` float (N, 3, H, W), shrink, threshold and binary map, as `DBHead` gives them, from `PFHeadLocal`
+    outputs: `maps` float (N, 3, H, W), shrink, threshold and binary map, as `DBHead` returns them, from `PFHeadLocal`
     `cbn_maps` float (N, 1, H, W), and of auxiliary branches `aux_maps_p4`, `aux_maps_p3`, `aux_maps_p2`, each as
     `maps`. batch: `threshold_map`, `threshold_mask`, `shrink_map`, `shrink_mask`, each float (N, H, W).
     """

@@ -23,7 +23,7 @@ EPS = 1e-5
 KEPT_BY_FILTER = frozenset(string.digits + string.ascii_letters)
 
 CLIPPER_UNITS = 1 << 16
-"""Clipper counts in integers: so many to a pixel."""
+"""Clipper counts in integers: this many to a pixel."""
 
 Polygon = NDArray[np.floating]
 
@@ -80,7 +80,7 @@ class RecMetric:
 class DetMetric:
     """Precision and recall of boxes that overlap a labelled polygon by an IoU above 0.5, over all pages together.
 
-    Polygons that cross or touch themselves, or have no area, are left out. A box that lies by more than half in a
+    Polygons that cross or touch themselves, or have no area, are left out. A box that is by more than half in a
     polygon to be ignored does not count.
     """
 
@@ -165,12 +165,12 @@ def simple(polygon: Polygon) -> bool:
 
 
 def _side(a: Polygon, b: Polygon, c: Polygon) -> NDArray[np.float64]:
-    """On which side of the line from a to b each c lies: 1, 0 or -1."""
+    """On which side of the line from a to b each c is: 1, 0 or -1."""
     u, v = b - a, c - a
     return np.sign(u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0])
 
 
 def _on(a: Polygon, b: Polygon, c: Polygon) -> NDArray[np.bool_]:
-    """Whether each c lies on the segment from a to b."""
+    """Whether each c is on the segment from a to b."""
     between = (np.minimum(a, b) <= c).all(1) & (c <= np.maximum(a, b)).all(1)
     return between & (_side(a, b, c) == 0)

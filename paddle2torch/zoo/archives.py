@@ -150,7 +150,7 @@ def _tar_entries(file: IO[bytes], magic: bytes, archive: Path) -> Iterator[tuple
             if content is not None:  # None is for what is not a regular file
                 yield Member(name, info.size), content
     if not plain:
-        # gzip's checksum stands at its very end, which the tar's end may come before.
+        # gzip's checksum is at its very end, which the tar's end may come before.
         while bounded.read(_CHUNK):
             pass
 
@@ -216,7 +216,7 @@ def _reading_errors(archive: Path) -> Iterator[None]:
         tarfile.TarError,
         zipfile.BadZipFile,
         zlib.error,
-        OSError,  # also what a seek to a place that a header made up gives
+        OSError,  # also raised by a seek to an offset that a header made up
         EOFError,
         ValueError,
         IndexError,  # a zip's name of no letter

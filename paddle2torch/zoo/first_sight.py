@@ -1,4 +1,4 @@
-"""What came from addresses for which nobody has published a digest, when this machine first fetched it.
+"""Digests of files for which none is published, as this machine first fetched them.
 
 As with the keys of SSH hosts: the first answer is taken and recorded in the cache, every later one is held to it. That
 does not say that the first was right, only that nothing has changed since.

@@ -78,7 +78,7 @@ def _limited(most: int, deadline: float) -> Iterator[None]:
 
 
 def _counted(stream: Any, most: int, deadline: float) -> Any:
-    """A stream of bytes that ends in an error beyond so many, or so late."""
+    """A stream of bytes that ends in an error after `most` bytes, or after the deadline."""
     # The library has changed the HTTP client below it more than once; all of them want a stream of their own kind.
     kind: Any = next(base for base in type(stream).__mro__ if base.__name__ == "SyncByteStream")
 

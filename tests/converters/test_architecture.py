@@ -102,7 +102,7 @@ def test_every_official_network_is_told_by_its_tensors(name: str) -> None:
     )
     assert found.backbone.options == expected.backbone.options
     assert shapes_of(network(card.task, found)) == shapes
-    # Without a hint, the official values stand for what leaves no trace: strides above all.
+    # Without a hint, the official values are taken for what leaves no trace: strides above all.
     alone, notes = infer(shapes, None, "a test")
     assert notes == ()
     assert alone.backbone == found.backbone

@@ -1,4 +1,4 @@
-"""Checkpoints of distillations and of other people's scripts: one network, whatever stands around its tensors."""
+"""Checkpoints of distillations and of other people's scripts: one network, whatever is around its tensors."""
 
 from __future__ import annotations
 

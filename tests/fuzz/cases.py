@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 SANDBOX = b"@SANDBOX@"
-"""In text files: stands for the absolute path of the worker's own folder, where the forbidden file is."""
+"""In text files: a placeholder for the absolute path of the worker's own folder, where the forbidden file is."""
 
 _TEXTS = (".yml", ".json", ".txt")
 

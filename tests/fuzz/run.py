@@ -221,7 +221,7 @@ def bench(**options: Any) -> Iterator[Bench]:
 
 
 def fuzz(bench: Bench, kind: str, seed: int, seconds: float, count: int = 1 << 62) -> Report:
-    """Try inputs of a kind for so long or so many times, whichever ends first."""
+    """Try inputs of a kind for a time or up to a number, whichever ends first."""
     report = Report(kind)
     end, number = time.monotonic() + seconds, 0
     while number < count and time.monotonic() < end:

@@ -144,7 +144,7 @@ def try_case(kind: Any, case: Any, sandbox: Path, guard: Guard) -> dict[str, Any
         guard.active = False
     seconds = time.process_time() - start
     peak = status("VmHWM") - before
-    # Where this process has no more room, the library's own message is no answer: another machine has more.
+    # Where this process has no more room, the library's own message is not an answer: another machine has more.
     chain, link = [], error
     while link is not None and len(chain) < 20:
         chain.append(link)
@@ -176,7 +176,7 @@ def try_case(kind: Any, case: Any, sandbox: Path, guard: Guard) -> dict[str, Any
 
 
 def _strangers(sandbox: Path) -> list[str]:
-    """What lies in the sandbox beside its folders: written by native code that no hook sees."""
+    """What is in the sandbox beside its folders: written by native code that no hook sees."""
     known = {"in", "out", "home", "tmp", "secret"}
     return [path.name for path in sandbox.iterdir() if path.name not in known][:3]
 

@@ -53,7 +53,7 @@ class Network:
 
 
 def a_users_own(architecture: dict[str, Any]) -> None:
-    """A recogniser that nobody published: another scale, neck and decoder, and 20 classes."""
+    """A recogniser that is not published: another scale, neck and decoder, and 20 classes."""
     ctc, nrtr = architecture["Head"]["head_list"]
     architecture["Backbone"]["scale"] = 0.5
     ctc["CTCHead"]["Neck"] |= {"dims": 64, "hidden_dims": 96, "kernel_size": [3, 3]}
@@ -157,7 +157,7 @@ def forward(network: Any, x: np.ndarray) -> Any:
 
 
 def record(network: Any, x: np.ndarray) -> tuple[dict[str, np.ndarray], Any]:
-    """What every sublayer that gives one tensor gives, in order of execution, and the network's result."""
+    """The output of every sublayer that returns one tensor, in order of execution, and the network's result."""
     import paddle
 
     layers: dict[str, np.ndarray] = {}

@@ -143,7 +143,7 @@ def test_layers_run_coarsest_first_as_in_an_export(detector: Network) -> None:
 @pytest.mark.parametrize("kind", ["plain", "gated", "shortcut"])
 @pytest.mark.parametrize("level", [0, 1, 2, 3])
 def test_pyramid_goes_from_coarse_to_fine(level: int, kind: str) -> None:
-    """A level reaches itself and the finer ones; in the result the coarsest stands first, enlarged to the finest."""
+    """A level reaches itself and the finer ones; in the result the coarsest comes first, enlarged to the finest."""
     channels = (4, 5, 6, 7)
     plain = DBFPN(channels, out_channels=16)
     neck = plain if kind == "plain" else RSEFPN(channels, out_channels=16, shortcut=kind == "shortcut")

@@ -126,7 +126,7 @@ def golden(name: str) -> Golden:
 def trained(name: str) -> Trained:
     with safe_open(GOLDENS / f"{name}.train.safetensors", framework="np") as file:
         header = json.loads(file.metadata()["golden"])
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, it is no mapping
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, it is not a mapping
     layers = tuple((path, tuple(shape), largest) for path, shape, largest in header["layers"])
     return Trained(header["weights"], layers, tensors)
 
@@ -179,7 +179,7 @@ def training_errors(model: Network, name: str) -> dict[str, float]:
 
     def keep(path: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            # A decoder layer gives its keys and values as well.
+            # A decoder layer returns its keys and values as well.
             outputs[f"{path}#2" if path in outputs else path] = output[0] if isinstance(output, tuple) else output
 
         return hook

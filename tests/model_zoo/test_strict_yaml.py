@@ -1,4 +1,4 @@
-"""YAML from outside: bounded in values, depth, time and memory, with the values that PyYAML gives."""
+"""YAML from outside: bounded in values, depth, time and memory, with the values that PyYAML returns."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SIZE = 8 << 20
 
 
 def bomb(levels: int, members: str) -> bytes:
-    """A list that stands for 10 to the power of `levels` values."""
+    """A list that means 10 to the power of `levels` values."""
     lines = ["a0: &a0 [" + ", ".join(["x"] * 10) + "]"]
     lines += [f"a{i}: &a{i} " + members.format(", ".join([f"*a{i - 1}"] * 10)) for i in range(1, levels)]
     return "\n".join(lines).encode()

@@ -283,7 +283,7 @@ def test_a_mounted_file_system_is_not_replaced(small_disk: Path) -> None:
 
 
 def test_a_disk_that_fills_up_under_safetensors(small_disk: Path) -> None:
-    """Its errors are not OSErrors: the system's number stands in their text only."""
+    """Its errors are not OSErrors: the system's number is in their text only."""
     numpy = pytest.importorskip("numpy")
     save_file = pytest.importorskip("safetensors.numpy").save_file
     with pytest.raises(Paddle2TorchError, match="is full"), land_file(small_disk / "model.safetensors") as temporary:

@@ -123,7 +123,7 @@ def correlated(count: int, values: int, rank: int, seed: int = 0) -> Tensor:
 
 
 def output_error(conv: FoldedConv2d, rows: Tensor) -> Tensor:
-    """(n, O): what the quantized convolution of one place gives for rows (n, I), less what it should give."""
+    """(n, O): the quantized convolution's outputs at one place for rows (n, I), less what they should be."""
     module = QuantizedConv2d(conv, quantized_convolution(in_network(conv), "conv", rows))
     x = rows.T[None, :, None].contiguous()
     with torch.inference_mode():

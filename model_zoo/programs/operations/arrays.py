@@ -85,7 +85,7 @@ def slice_array_dense(input: list[Tensor], starts: Any) -> Tensor:
 
 @operation("select_input", scalars=("mask",))
 def select_input(x: list[Any], mask: Any) -> Any:
-    """The one of several values that the mask names (older programs: what both branches of a condition give)."""
+    """The one of several values that the mask names (older programs: the results of both branches of a condition)."""
     place = int(mask)
     if not 0 <= place < len(x) or x[place] is None:
         raise ProgramError(f"a condition gives no value {place}")

@@ -109,7 +109,7 @@ def linspace(start: Any, stop: Any, number: Any, *, dtype: torch.dtype, device: 
 
 @operation("eye", scalars=("num_rows", "num_columns"))
 def eye(num_rows: Any, num_columns: Any = None, *, dtype: torch.dtype, device: Any = None) -> Tensor:
-    """Ones on the diagonal; as many columns as rows where there is no number of them or it is negative."""
+    """Ones on the diagonal; as many columns as rows where their number is missing or negative."""
     rows = num_rows
     columns = rows if num_columns is None or (isinstance(num_columns, int) and num_columns < 0) else num_columns
     rows, columns = int(rows), int(columns)
@@ -121,7 +121,7 @@ def eye(num_rows: Any, num_columns: Any = None, *, dtype: torch.dtype, device: A
 def assign_value(
     output: Tensor | None = None, *, shape: Sequence[int], dtype: torch.dtype, values: Sequence[Any], device: Any = None
 ) -> Tensor:
-    """A tensor whose values stand in the program; what the output was before does not count."""
+    """A tensor whose values are in the program; what the output was before does not count."""
     numbers = [_cast(value, dtype) for value in values]
     check_size(shape, "assign_value")
     size = 1
@@ -146,14 +146,14 @@ def assign_out(x: Tensor, output: Tensor) -> Tensor:
 
 @operation("tril_indices")
 def tril_indices(*, rows: int, cols: int, offset: int, dtype: torch.dtype, device: Any = None) -> Tensor:
-    """Rows and columns of what lies on and below a diagonal: (2, n)."""
+    """Rows and columns of the elements on and below a diagonal: (2, n)."""
     check_size([rows, cols], "tril_indices")
     return torch.tril_indices(rows, cols, offset, dtype=dtype, device=device)
 
 
 @operation("triu_indices")
 def triu_indices(*, row: int, col: int, offset: int, dtype: torch.dtype, device: Any = None) -> Tensor:
-    """Rows and columns of what lies on and above a diagonal: (2, n)."""
+    """Rows and columns of the elements on and above a diagonal: (2, n)."""
     check_size([row, col], "triu_indices")
     return torch.triu_indices(row, col, offset, dtype=dtype, device=device)
 

@@ -28,17 +28,17 @@ TABLE_ROWS = 2
 CROSSED = 0.1
 """Share of the rows whose text may run across the gap between two columns of a table."""
 
-# Dots stand close to their text, too.
+# Dots are close to their text, too.
 _BULLET = re.compile(r"(?:[-*+\u00b7\u2013]\s+|[\u2022\u2023\u25aa\u25cf\u25e6]\s*)(?=\S)")
 _NUMBER = re.compile(r"(\d{1,9})[.)]\s+(?=\S)")
-# What CommonMark takes for more than a character wherever it stands, and what at the beginning of a line.
+# What CommonMark takes for markup anywhere, and what at the beginning of a line.
 _SPECIAL = re.compile(r"[\\`*_\[\]<>|~&]|(?<=!)(?=\[)")
 _AT_START = re.compile(r"(?:[#+=-](?=\s|$|[-=#])|\d{1,9}(?=[.)](?:\s|$)))")
 _IDEOGRAPHIC = re.compile("[\u2e80-\u312f\u3190-\u31ff\u3400-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]")
 
 
 def markdown(results: Results) -> Iterator[str]:
-    """One document; a rule stands between two pages."""
+    """One document; a rule between two pages."""
     for number, page in pages_read(results):
         yield ("\n---\n\n" if number > 1 else "") + page_markdown(page)
 

@@ -90,7 +90,7 @@ def place_text(page: PageText) -> list[PlacedText]:
 
 
 def _place_line(line: TextLine, quarter_turns: int) -> list[PlacedText]:
-    """quarter_turns: of the page, until it stands upright."""
+    """quarter_turns: of the page, until it is upright."""
     words = [(word.text, word.box) for word in line.words] or [(line.text, _quad(line.box))]
     backwards = is_right_to_left(line.text)
     turns = turns_of(line, quarter_turns)
@@ -117,7 +117,7 @@ def _quad(box: Points) -> Points:
 def turns_of(line: TextLine, quarter_turns: int = 0) -> int:
     """How often a line has to be turned counter-clockwise by 90 degrees to be read.
 
-    quarter_turns: of its page. They and the shape of the box say so, but for what stands on its head; that is told by
+    quarter_turns: of its page. They and the shape of the box say so, but for what is upside down; that is told by
     the order of the words.
     """
     quad = _quad(line.box)
@@ -133,7 +133,7 @@ def turns_of(line: TextLine, quarter_turns: int = 0) -> int:
 
 
 def _spaces(text: str, words: list[str]) -> list[bool]:
-    """Whether a space follows each word: ideographs stand without, and the last word has none."""
+    """Whether a space follows each word: ideographs have none, nor has the last word."""
     following = []
     rest = text.lstrip()
     for word in words:

@@ -37,7 +37,7 @@ def extent_of(boxes: Sequence[Points], page: PageText) -> Extent:
 
 
 def words_of(lines: Sequence[TextLine]) -> list[tuple[TextWord, bool]]:
-    """The words of a row, each with whether a space follows: ideographs stand without."""
+    """The words of a row, each with whether a space follows: none follows an ideograph."""
     words: list[tuple[TextWord, bool]] = []
     for number, line in enumerate(lines, 1):
         rest = line.text.lstrip()

@@ -5,7 +5,7 @@ SIGSEGV, SIGABRT). So it is this process, in which nothing else runs. `lmdb.py` 
 packages around it import PyTorch.
 
 Questions are lines on stdin: `labels`, `image NUMBER` (from 1). Each answer on stdout is a letter, eight bytes with a
-length, and so many bytes: `v` a value, `n` no such entry, `e` what is wrong with the database, in UTF-8. Labels are one
+length, and as many bytes: `v` a value, `n` no such entry, `e` what is wrong with the database, in UTF-8. Labels are one
 value: for each sample four bytes with the length of its label, all ones where it has none, and the label.
 """
 

@@ -28,7 +28,7 @@ from paddle2torch.training.data.labels import parse_boxes, stack_polygons
 from paddle2torch.training.settings import MOST_COUNT
 
 RESIZED_PIXELS = 2**27
-"""No page is enlarged beyond so many pixels (0.4 GB), where PaddleOCR has no bound."""
+"""No page is enlarged beyond this many pixels (0.4 GB), where PaddleOCR has no bound."""
 
 OTHERS_TRIED = 100
 """So many pages are looked at for one with quadrilaterals; where PaddleOCR would go on for ever, none is pasted."""
@@ -138,7 +138,7 @@ def _turn(image: BGRImage, degrees: int) -> tuple[BGRImage, NDArray[np.bool_], N
     turn = cv2.getRotationMatrix2D((0, 0), degrees, 1)[:, :2]
     # Less a little, so that rounding at right angles adds no pixel.
     size = np.ceil(np.abs(turn) @ (width, height) - 1e-6).astype(int)
-    # Corners lie on the edges of pixels, half a pixel from their centres: two centres to turn about.
+    # Corners are on the edges of pixels, half a pixel from their centres: two centres to turn about.
     corners = (np.array([[0, 0], [width, 0], [width, height], [0, height]]) - (width / 2, height / 2)) @ turn.T
     centre = (size - 1) / 2 - turn @ ((width - 1) / 2, (height - 1) / 2)
     matrix = np.column_stack([turn, centre])
@@ -345,7 +345,7 @@ def _epoch_ratio(shrink_ratio: float, total_epoch: int | None, epoch: int) -> fl
 class MakeBorderMap:
     """The threshold map: `thresh_max` on the edges of lines, falling to `thresh_min` at the distance of the offset.
 
-    The offset is area * (1 - shrink_ratio^2) / perimeter. The mask is 1 where a line, grown by it, lies.
+    The offset is area * (1 - shrink_ratio^2) / perimeter. The mask is 1 inside a line that is grown by it.
     """
 
     shrink_ratio: float = 0.4

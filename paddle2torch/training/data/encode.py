@@ -40,7 +40,7 @@ class EncodedLabel:
 class LabelEncoder:
     """Encodes texts with a character set.
 
-    `charset` has the characters of CTC's classes 1, 2, …, as in `ModelConfig.charset`; of one that stands there twice
+    `charset` has the characters of CTC's classes 1, 2, …, as in `ModelConfig.charset`; of one that is there twice
     (the space of `en_dict.txt`) the last class is taken. `max_text_length` is the length of the rows. With a `guide`,
     NRTR or SAR, a text needs two places more, for its start and its end, and PaddleOCR asks for less than that: 23
     characters at 25. `lower` makes capital letters small first.
@@ -70,9 +70,9 @@ class LabelEncoder:
         return label.lower() if self.lower else label
 
     def places(self, text: str) -> list[int]:
-        """Where the characters of a text stand in the set, without those that it lacks.
+        """The indices of a text's characters in the set, without those that it lacks.
 
-        Raises `Rejected` for texts for which PaddleOCR's encoders give None.
+        Raises `Rejected` for texts for which PaddleOCR's encoders return None.
         """
         text = self.text(text)
         if not text:

@@ -86,8 +86,8 @@ class RandomPerspective:
 
     Args:
         prob: how often.
-        degrees, scale, shear: a rotation of up to so many degrees, a factor of 1 plus or minus so much, shears of up to
-            so many degrees along both axes.
+        degrees, scale, shear: a rotation of up to `degrees`, a factor of 1 plus or minus `scale`, shears of up to
+            `shear` degrees along both axes.
         perspective: how much nearer a pixel is than its neighbour, for a page of 640 pixels; less for a larger one.
         fit_output: the canvas grows to hold the page; it must be true: without it PaddleOCR puts the page elsewhere.
         fill_value: of what comes in, one value or three.

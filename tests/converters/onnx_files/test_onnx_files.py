@@ -1,4 +1,4 @@
-"""ONNX files: each exporter's way of writing a network gives its tensors back, damaged and foreign ones are refused."""
+"""ONNX files: every exporter's networks are read back to their tensors, damaged and foreign files are refused."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_normalisations_that_were_folded_come_back_as_biases(tmp_path: Path, tas
 
 
 def test_an_affine_that_changes_nothing_is_still_one(tmp_path: Path) -> None:
-    """Of a fresh network, whose scales are 1 and biases 0. paddle2onnx writes what is no layer in the same way."""
+    """Of a fresh network, whose scales are 1 and biases 0. paddle2onnx writes what is not a layer in the same way."""
 
     def freshen(model: Any) -> None:
         for tensor in model.graph.initializer:

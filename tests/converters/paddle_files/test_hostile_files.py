@@ -95,7 +95,7 @@ def test_calls_are_named_and_not_made(tmp_path: Path, protocol: int) -> None:
 
 
 def test_known_names_in_other_calls(tmp_path: Path) -> None:
-    """The tokens are no way round: each is understood in the one form that numpy writes."""
+    """The tokens are not a way round the limits: each is understood in the one form that numpy writes."""
     path = tmp_path / "a.pdparams"
     tuple_of_range = Call(tuple, range(3))
     for attack, message in [
@@ -356,7 +356,7 @@ def test_random_bytes_in_the_middle(tmp_path: Path, formats: Formats, name: str)
 @pytest.mark.parametrize("name", NAMES)
 def test_truncated_at_every_byte(tmp_path: Path, formats: Formats, name: str) -> None:
     content, reader = formats[name]
-    # The version of a ProgramDesc stands at its end and is not needed: a file without it is whole.
+    # The version of a ProgramDesc is at its end and is not needed: a file without it is whole.
     needed = len(content) - 7 if name == "pdmodel" else len(content)
     path = write(tmp_path / "a", content)
     for length in range(needed - 1, 0, -1):

@@ -40,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def golden(folder: Path) -> Path:
-    """What the model itself gives, as if Paddle had left it."""
+    """The model's own output, as if Paddle had recorded it."""
     from paddle2torch import load_pretrained
 
     x = np.random.default_rng(0).random((1, 3, 48, 64), np.float32)

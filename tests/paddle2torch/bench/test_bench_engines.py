@@ -162,7 +162,7 @@ def test_threads_are_looked_at_before_anything_is_converted(pages: list[Path], t
 
 
 def test_ours_are_prepared_before_their_processes_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A compiled engine whose model cannot be compiled would run without it, and nobody would know."""
+    """A compiled engine whose model cannot be compiled would run without it unnoticed."""
     from paddle2torch.compiled import network as compiled
 
     def load_compiled(folder: Path) -> None:

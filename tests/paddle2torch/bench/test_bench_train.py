@@ -1,4 +1,4 @@
-"""The training benchmark: turns and figures on fake engines, and one step of ours."""
+"""The training benchmark: turns and figures on fake engines, and one step of our own code."""
 
 from __future__ import annotations
 

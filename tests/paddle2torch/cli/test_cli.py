@@ -169,7 +169,7 @@ def test_a_warning_is_a_note(converted: Path) -> None:
 
 
 def test_read_in_bfloat16(converted: Path) -> None:
-    """Without the compiled form: what the network gives in that type, which is not what it gives in float32."""
+    """Without the compiled form: the network's output in that type, which differs from float32."""
     image = bundled_images("rec")[0]
     lines = [json.loads(run("read", converted, image, "--json", *flag).stdout)[0] for flag in ((), ("--bfloat16",))]
     scores = [line["score"] for line in lines]

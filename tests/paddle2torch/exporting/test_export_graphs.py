@@ -59,7 +59,7 @@ print(json.dumps({"name": name, "charset": extra["charset.txt"].split("\\n")}))
 
 
 class Left(NamedTuple):
-    """A fine-tuned model: where it lies, and its exports."""
+    """A fine-tuned model: its folder, and its exports."""
 
     folder: Path
     onnx: Exported
@@ -383,7 +383,7 @@ def test_rapidocr_with_the_real_recogniser(ch_export: Path, tmp_path: Path) -> N
     assert len(result.checks) == 5
     assert result.worst is not None
     assert result.rounding is not None
-    # Twice PyTorch's own distance from float64 is what an export may have, so three times that lies between the two. A
+    # Twice PyTorch's own distance from float64 is what an export may have, so three times that is between the two. A
     # fixed 1e-4 held with AVX2 alone: with AVX-512 ONNX Runtime adds in another order, and is 1.05e-4 from PyTorch.
     assert result.worst <= 3 * max(1e-5, result.rounding)
     images = rendered()

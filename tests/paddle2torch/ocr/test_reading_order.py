@@ -66,7 +66,7 @@ def test_blocks_end_at_gaps_and_where_the_letters_change_size() -> None:
 
 
 def test_lines_above_each_other_share_no_row() -> None:
-    # They overlap in height, as slanted lines do, but one stands over the other.
+    # They overlap in height, as slanted lines do, but one is above the other.
     assert reading_blocks([line(0, 0, 300), line(10, 9, 300)]) == [[[0], [1]]]
 
 

@@ -418,7 +418,7 @@ def test_in_a_browser_at_phone_width(tmp_path: Path) -> None:
         f'<script>const frame = document.getElementById("frame"); frame.onload = () => {{{CHECK}}};</script>',
         encoding="utf-8",
     )
-    # Its own background traffic has nobody to talk to, and waiting for that takes longer than the test.
+    # Its own background traffic finds no server, and waiting for that takes longer than the test.
     quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-quic"]
     command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", *quiet]
     command += [f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", around.as_uri()]

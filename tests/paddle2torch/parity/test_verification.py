@@ -380,7 +380,7 @@ def test_comparison_of_arrays() -> None:
 
 
 def test_an_lstm_is_compared_by_its_sequence() -> None:
-    """It gives its states as well, which no program writes where a layer could be compared."""
+    """It returns its states as well, which no program writes where a layer could be compared."""
     model = build_model(
         ModelConfig(
             name="crnn",
@@ -408,7 +408,7 @@ def test_an_lstm_is_compared_by_its_sequence() -> None:
 
 
 def small_golden(network: Network, **changes: object) -> Golden:
-    """What the network itself gives, as a golden of its two first layers."""
+    """The network's own outputs, as a golden of its two first layers."""
     x = image(1, 3, 48, 64)
     taps = verification._Taps(network)
     output = taps.run(x).numpy()

@@ -1,7 +1,7 @@
 """PaddleOCR's detection steps against our own.
 
-`detection_golden.npz` was made by the files of PaddleOCR 2.10 under OpenCV 4.14: a page that we rendered, the map that
-ch_PP-OCRv4_det gives for it under Paddle (in 255ths), the results of DBPostProcess, and get_rotate_crop_image's crops.
+`detection_golden.npz` was made by the files of PaddleOCR 2.10 under OpenCV 4.14: a page that we rendered, the map of
+ch_PP-OCRv4_det for it under Paddle (in 255ths), the results of DBPostProcess, and get_rotate_crop_image's crops.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def test_input_is_normalised_as_imagenet_on_bgr() -> None:
     [
         ((600, 900), DetPreprocess(), (608, 896)),  # inside the limit: multiples of 32 only
         ((1000, 2000), DetPreprocess(), (480, 960)),
-        ((2000, 1000), DetPreprocess(limit_side_len=672), (672, 320)),  # 336 lies halfway: to the even multiple
+        ((2000, 1000), DetPreprocess(limit_side_len=672), (672, 320)),  # 336 is halfway: to the even multiple
         ((300, 600), DetPreprocess(limit_side_len=736, limit_type="min"), (736, 1472)),
         ((800, 900), DetPreprocess(limit_side_len=736, limit_type="min"), (800, 896)),
         ((50, 20000), DetPreprocess(), (32, 960)),

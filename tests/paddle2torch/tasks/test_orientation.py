@@ -1,4 +1,4 @@
-"""Lines that stand on their heads are told by PaddleOCR's rule: label 180, and surer than the threshold."""
+"""Upside-down lines are told by PaddleOCR's rule: label 180, and surer than the threshold."""
 
 from __future__ import annotations
 

@@ -287,7 +287,7 @@ def test_nrtr_ends_at_the_end_symbol_and_skips_what_is_no_character() -> None:
     ids = np.array(
         [
             [2, 4, 5, 3, 6, 6],  # start, a, b, end: what follows does not count
-            [4, 0, 1, 6, 7, 4],  # padding, unknown, and class 7, which is no character
+            [4, 0, 1, 6, 7, 4],  # padding, unknown, and class 7, which is not a character
             [3, 4, 4, 4, 4, 4],
         ]
     )

@@ -105,7 +105,7 @@ def test_what_the_algorithm_displays_is_read_back() -> None:
         "Hello",
     ]
     for _ in range(200):
-        # Words of the other direction stand apart: which of two neighbours came first cannot be seen.
+        # Words of the other direction are apart: which of two neighbours came first cannot be seen.
         chosen = [word for _ in range(3) for word in (draw.choice(words[:3]), draw.choice(words))]
         text = " ".join(chosen)
         assert read(str(get_display(text, base_dir="R"))) == text

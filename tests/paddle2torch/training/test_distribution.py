@@ -1,6 +1,6 @@
 """Normalisation over several processes: which layers it takes the place of, and that alone it changes nothing.
 
-That two processes give the losses of one is in `test_train.py`.
+That two processes have the losses of one is in `test_train.py`.
 """
 
 from __future__ import annotations

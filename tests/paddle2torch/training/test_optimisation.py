@@ -32,7 +32,7 @@ from paddle2torch.training.optimisation import (
 from paddle2torch.training.paddleocr_yml import Reader, read_optimizer, read_schedule
 from paddle2torch.training.settings import OptimizerSettings, ScheduleSettings
 
-# What paddle.optimizer.lr of paddlepaddle 3.3.1 gives step by step.
+# What paddle.optimizer.lr of paddlepaddle 3.3.1 returns step by step.
 PADDLE_COSINE = (5e-4, 0.0004809698831278217, 0.0004267766952966369, 0.00034567085809127253, 2.5e-4)
 PADDLE_COSINE_AFTER_WARM_UP = {
     **{0: 0.0, 1: 5e-5, 9: 4.5e-4, 10: 5e-4, 11: 0.0004972077065562821, 12: 0.0004888932014465351},
@@ -307,7 +307,7 @@ def test_a_new_set_keeps_the_rows_of_shared_characters(pretrained: Network) -> N
 
 
 def test_a_sar_head_keeps_the_rows_of_shared_characters() -> None:
-    """Its characters count from 0; unknown, ends and padding stand behind them."""
+    """Its characters count from 0; unknown, ends and padding come after them."""
     sar = {"nrtr": None, "sar": {"enc_dim": 8, "d_k": 4}}
     old = build_model(tiny_config(charset=("a", "b", "c"), head=sar))
     initialise(old)

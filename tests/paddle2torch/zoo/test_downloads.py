@@ -95,7 +95,7 @@ def serve(
     if_range: bool = True,
     **more: str,
 ) -> Answer:
-    """A server of files; `cut` closes the connection after so many bytes, the others leave out what servers do."""
+    """A server of files; `cut` closes the connection after this many bytes, the others leave out what servers do."""
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
         start = 0

@@ -75,7 +75,7 @@ def card(training: tuple[Source, ...] = (), inference: tuple[Source, ...] = ()) 
 
 
 def contents(home: Path) -> list[str]:
-    """What lies in the cache, but for the locks and what is known of addresses."""
+    """What is in the cache, but for the locks and what is known of addresses."""
     files = [path.relative_to(home) for path in home.rglob("*") if path.is_file() and path.name != ".lock"]
     return sorted(str(path) for path in files if path.parts[0] != "first_seen")
 
@@ -341,7 +341,7 @@ def wheel(tmp_path: Path) -> WheelSource:
 
 
 def test_a_wheel(wheel: WheelSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # A folder with a module called pip: what stands in the working folder is not run.
+    # A folder with a module called pip: what is in the working folder is not run.
     (tmp_path / "trap").mkdir()
     (tmp_path / "trap" / "pip.py").write_text("raise SystemExit('caught')\n")
     if sys.version_info >= (3, 11):

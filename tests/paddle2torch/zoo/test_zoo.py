@@ -259,7 +259,7 @@ def config(backbone: Component, neck: Component, head: Component, *, height: int
 
 
 def test_multiply_adds_counted_by_hand() -> None:
-    """A LSTM and a linear layer on what the backbone gives: the difference of two hidden sizes is known."""
+    """A LSTM and a linear layer on the backbone's output: the difference of two hidden sizes is known."""
     found = []
     for hidden in (8, 16):
         cost = cost_of(

@@ -148,7 +148,7 @@ def test_crops_are_paddleocrs(seed: int) -> None:
 
 def test_crops_cut_no_line() -> None:
     # The first line leaves the page on the left, where PaddleOCR does not see it and may cut it. The last one
-    # is there because what lies before the last gap is never in a crop.
+    # is there because what is before the last gap is never in a crop.
     lines = page(
         rectangle(-50, 10, 20, 30),
         rectangle(40, 45, 60, 60),

@@ -1,4 +1,4 @@
-"""Texts become the rows that PaddleOCR's encoders make, and are refused where those give None."""
+"""Texts become the rows that PaddleOCR's encoders make, and are refused where those return None."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from paddle2torch.training.data.drops import Reason, Rejected
 from paddle2torch.training.data.encode import Guide, LabelEncoder
 
-# As in en_dict.txt with use_space_char: the space stands there twice.
+# As in en_dict.txt with use_space_char: the space is there twice.
 CHARSET = ("a", "b", " ", "1", " ")
 
 

@@ -100,7 +100,7 @@ def test_a_label_that_is_not_utf8(tmp_path: Path) -> None:
 
 
 def damaged(folder: Path, whole: Path, keys: int) -> Path:
-    """A database whose leaves claim to be branches with so many keys."""
+    """A database whose leaves claim to be branches with `keys` keys."""
     data = bytearray((whole / "data.mdb").read_bytes())
     for page in range(2 * 4096, len(data), 4096):
         if data[page + 10 : page + 12] == b"\x02\x00":
