@@ -15,6 +15,7 @@ from pathlib import Path
 ORDER = (
     "plugins",
     "cli",
+    "labels",
     "bench",
     "training",
     "ocr",

@@ -145,6 +145,9 @@ def _names(name: str, of_paddleocr3: str) -> tuple[str, ...]:
     return (*spelled, name.replace("-", "_"))
 
 
+FORMATS = ("text", "markdown", "json", "jsonl", "tsv", "hocr", "alto", "pdf", "label-studio", "ppocrlabel")
+
+
 @click.command()
 @click.argument("inputs", nargs=-1, required=True, metavar="IMAGE|FOLDER|PDF|-...")
 @click.option("--lang", default="en", show_default=True, help="Language, by any of its names: chooses the models.")
@@ -155,7 +158,7 @@ def _names(name: str, of_paddleocr3: str) -> tuple[str, ...]:
 @click.option("--no-cls", is_flag=True, help="Do not turn lines that stand on their heads.")
 @click.option(
     "--format",
-    type=click.Choice(["text", "markdown", "json", "jsonl", "tsv", "hocr", "alto", "pdf"]),
+    type=click.Choice(FORMATS),
     help="Of the results. Default: what the name of --output ends in, or text.",
 )
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from paddle2torch.atomic import WriteError, land_file
 from paddle2torch.model_zoo.errors import ConfigError, FileFormatError
 from paddle2torch.ocr.pages import STDIN, Failure
+from paddle2torch.ocr.writers.label_tools import label_studio, ppocr_label
 from paddle2torch.ocr.writers.markdown import markdown
 from paddle2torch.ocr.writers.markup import alto, hocr
 from paddle2torch.ocr.writers.pdf import searchable_pdf
@@ -51,6 +52,8 @@ FORMATS: Mapping[str, Format] = {
     "hocr": Format(".hocr", hocr),
     "alto": Format(".xml", alto),
     "pdf": Format(".pdf", searchable_pdf, binary=True),
+    "label-studio": Format(".tasks.json", label_studio),
+    "ppocrlabel": Format(".label.txt", ppocr_label),
 }
 """The formats by name.
 
@@ -59,7 +62,7 @@ formats leave out. jsonl: a line `{source, page, pages, width, height, lines}` p
 form feed. markdown: headings, paragraphs, lists, tables, in reading order. tsv: Tesseract's columns; a text or file
 name that a spreadsheet could take for a formula (`=`, `+`, `-`, `@` in front, but for numbers), or that begins with
 `'`, has a `'` in front. alto and pdf: of one source. pdf: the picture or the pages of the source with the text
-invisibly in its place.
+invisibly in its place. label-studio and ppocrlabel: first labels, to be corrected by people.
 """
 
 

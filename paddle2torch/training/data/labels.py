@@ -122,6 +122,10 @@ class LabelFiles:
     def __len__(self) -> int:
         return len(self._paths)
 
+    def path(self, index: int) -> str:
+        """The path of the image, as the file has it."""
+        return self._paths[index]
+
     def label(self, index: int) -> str:
         """The text, or JSON, behind the path."""
         return self._labels[index]

@@ -1,0 +1,1 @@
+"""Labels between PaddleOCR's files and those of label tools and data sets."""

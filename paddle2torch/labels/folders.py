@@ -1,0 +1,130 @@
+"""Folders of pictures with their texts: tesstrain's line pictures, and the folders that Hugging Face `datasets` reads.
+
+Source: https://github.com/tesseract-ocr/tesstrain (NAME.png or .tif beside NAME.gt.txt);
+https://huggingface.co/docs/datasets/image_dataset (`imagefolder`, metadata.jsonl with `file_name`).
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+
+from paddle2torch.atomic import land_folder
+from paddle2torch.labels.model import (
+    MOST_BYTES,
+    Labels,
+    Losses,
+    Region,
+    check_list,
+    check_object,
+    check_points,
+    check_text,
+    short,
+)
+from paddle2torch.labels.names import distinct_names
+from paddle2torch.model_zoo.errors import FileFormatError
+from paddle2torch.model_zoo.files import open_regular, read_bounded
+from paddle2torch.model_zoo.strict_json import decode_json
+from paddle2torch.tasks.images import load_image
+
+TEXT = ".gt.txt"
+PICTURES = (".png", ".tif", ".bin.png", ".nrm.png", ".tiff", ".jpg", ".jpeg")
+KEPT = (".png", ".tif")
+"""What tesstrain reads; other pictures are written as PNG."""
+METADATA = "metadata.jsonl"
+
+
+def read_tesstrain(path: Path, losses: Losses) -> list[Labels]:
+    """All `NAME.gt.txt` of a folder with a picture beside them; those without are counted and left out."""
+    labels = []
+    for file in sorted(path.glob(f"*{TEXT}")):
+        name = file.name.removesuffix(TEXT)
+        picture = next((name + ending for ending in PICTURES if (path / (name + ending)).is_file()), None)
+        if picture is None:
+            losses.add("texts without a picture, left out", str(file))
+            continue
+        labels.append(Labels(picture, text=_utf8(file).rstrip("\r\n")))
+    if not labels:
+        raise FileFormatError(f"{path} has no files NAME{TEXT} with a picture beside them")
+    return labels
+
+
+def _utf8(file: Path) -> str:
+    try:
+        return read_bounded(file, MOST_BYTES, "text").decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise FileFormatError(f"{file} is not UTF-8") from None
+
+
+def write_tesstrain(labels: Sequence[Labels], target: Path, pictures: Path, losses: Losses) -> None:
+    """A folder of pictures, each with its text beside it."""
+    names = distinct_names([Path(entry.path).stem for entry in labels], [entry.path for entry in labels])
+    with land_folder(target) as temporary:
+        for entry, name in zip(labels, names, strict=True):
+            source = pictures / entry.path
+            if source.suffix.lower() in KEPT:
+                _copy(source, temporary / (name + source.suffix.lower()))
+            else:
+                written, data = cv2.imencode(".png", load_image(source, reduce=False))
+                assert written
+                (temporary / f"{name}.png").write_bytes(data.tobytes())
+            (temporary / f"{name}{TEXT}").write_text(f"{entry.text}\n", encoding="utf-8")
+
+
+def _copy(source: Path, target: Path) -> None:
+    with open_regular(source) as file, open(target, "wb") as copy:
+        shutil.copyfileobj(file, copy)
+
+
+def read_imagefolder(path: Path, losses: Losses) -> list[Labels]:
+    """The rows of `metadata.jsonl`: `file_name` with `text`, or with `objects` (`polygons` and `text`)."""
+    file = path / METADATA if path.is_dir() else path
+    labels = []
+    for number, line in enumerate(_utf8(file).split("\n"), 1):
+        if not line.strip():
+            continue
+        where = f"{file}, line {number}"
+        try:
+            row = check_object(decode_json(line), where)
+        except (ValueError, RecursionError) as error:
+            raise FileFormatError(f"{where} is not JSON: {error}") from None
+        name = check_text(row.get("file_name"), f"{where}: file_name")
+        if "objects" in row:
+            labels.append(Labels(name, _objects(row["objects"], where)))
+        else:
+            labels.append(Labels(name, text=check_text(row.get("text"), where)))
+    return labels
+
+
+def _objects(value: Any, where: str) -> tuple[Region, ...]:
+    objects = check_object(value, f"{where}: objects")
+    polygons = check_list(objects.get("polygons"), f"{where}: polygons")
+    texts = check_list(objects.get("text"), f"{where}: text")
+    if len(polygons) != len(texts):
+        raise FileFormatError(f"{where}: {len(polygons)} polygons have {len(texts)} texts")
+    return tuple(
+        Region(check_points(points, where), check_text(text, where))
+        for points, text in zip(polygons, texts, strict=True)
+    )
+
+
+def write_imagefolder(labels: Sequence[Labels], target: Path, pictures: Path, losses: Losses) -> None:
+    """A folder that `datasets.load_dataset("imagefolder", data_dir=…)` reads: the pictures and `metadata.jsonl`."""
+    names = distinct_names([Path(entry.path).name for entry in labels], [entry.path for entry in labels])
+    with land_folder(target) as temporary:
+        with open(temporary / METADATA, "w", encoding="utf-8", newline="\n") as file:
+            for entry, name in zip(labels, names, strict=True):
+                row: dict[str, Any] = {"file_name": name}
+                if entry.text is not None:
+                    row["text"] = entry.text
+                else:
+                    points = [[[short(x), short(y)] for x, y in region.points] for region in entry.regions]
+                    row["objects"] = {"polygons": points, "text": [region.text for region in entry.regions]}
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        for entry, name in zip(labels, names, strict=True):
+            _copy(pictures / entry.path, temporary / name)
