@@ -262,12 +262,8 @@ def _resize(page: Page, factor: float) -> Page:
 
 
 @dataclass(frozen=True)
-class EastRandomCropData:
-    """A random part of the page whose edges cross no line, as large as fits into `size` (width, height).
-
-    In at most `max_tries` tries for a part with a line in it and sides of at least `min_crop_side_ratio` of the page's;
-    else all of the page. It is padded with black at the bottom and the right. Lines outside are left out.
-    """
+class RandomCropOptions:
+    """The options of both random crops: PaddleOCR's names and defaults."""
 
     size: tuple[int, int] = (640, 640)
     max_tries: int = 10
@@ -278,7 +274,16 @@ class EastRandomCropData:
         within(self, size=(1, MAX_SIDE), max_tries=(1, 100_000), min_crop_side_ratio=(0, 1))
         if not self.keep_ratio:
             # PaddleOCR scales the polygons by one factor then, and the image by two.
-            raise ConfigError("EastRandomCropData: keep_ratio must be true, without it polygons and image part")
+            raise ConfigError(f"{type(self).__name__}: keep_ratio must be true, without it polygons and image part")
+
+
+@dataclass(frozen=True)
+class EastRandomCropData(RandomCropOptions):
+    """A random part of the page whose edges cross no line, as large as fits into `size` (width, height).
+
+    In at most `max_tries` tries for a part with a line in it and sides of at least `min_crop_side_ratio` of the page's;
+    else all of the page. It is padded with black at the bottom and the right. Lines outside are left out.
+    """
 
     def __call__(self, page: Page, request: PageRequest) -> Page:
         image = np.asarray(page.image)

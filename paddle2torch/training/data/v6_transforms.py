@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.strict_json import within
 from paddle2torch.tasks.detection import MAX_SIDE
-from paddle2torch.training.data.det_transforms import RESIZED_PIXELS, Page, PageRequest, outside
+from paddle2torch.training.data.det_transforms import RESIZED_PIXELS, Page, PageRequest, RandomCropOptions, outside
 from paddle2torch.training.data.labels import stack_polygons
 
 CONTRAST_CENTRE = 74
@@ -149,23 +149,13 @@ class RandomPerspective:
 
 
 @dataclass(frozen=True)
-class RandomCrop:
+class RandomCrop(RandomCropOptions):
     """A random part of the page, somewhere in a black picture of `size` (width, height); it is never enlarged.
 
     The sides of the part are drawn between `min_crop_side_ratio` of the page's and three times `size`. At most
     `max_tries` parts are looked at for one with a line, whole or cut at the border, that is still large enough; else
     all of the page is taken. Lines to ignore stay where a corner of their bounding box is inside.
     """
-
-    size: tuple[int, int] = (640, 640)
-    max_tries: int = 10
-    min_crop_side_ratio: float = 0.1
-    keep_ratio: bool = True
-
-    def __post_init__(self) -> None:
-        within(self, size=(1, MAX_SIDE), max_tries=(1, 100_000), min_crop_side_ratio=(0, 1))
-        if not self.keep_ratio:
-            raise ConfigError("RandomCrop: keep_ratio must be true, without it polygons and image part")
 
     def __call__(self, page: Page, request: PageRequest) -> Page:
         rng = request.rng
