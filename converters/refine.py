@@ -29,7 +29,7 @@ from paddle2torch.model_zoo.registry import Role, Shapes, count_items, parts
 
 
 def any_characters(classes: int) -> Charset:
-    """As many characters as a head of so many classes reads, whichever they are."""
+    """As many characters as a head of `classes` classes reads, whichever they are."""
     return Charset(("?",) * (classes - 1), False, "")
 
 
@@ -125,7 +125,7 @@ def _deeper(hint: Architecture, network: Network, blocks: int) -> Architecture:
 def _training_shapes(fused: Network, found: Shapes) -> Shapes:
     """The sizes that a training checkpoint of the network would show, as far as an export has them.
 
-    One convolution of an export stands for several branches: they have its channels, and kernels of their own.
+    One convolution of an export replaces several branches: they have its channels, and kernels of their own.
     """
     training = _on_meta(fused.config.with_form("training"))
     assumed = {key: tuple(tensor.shape) for key, tensor in fused.state_dict().items()}
@@ -146,7 +146,7 @@ def _training_shapes(fused: Network, found: Shapes) -> Shapes:
 
 
 def _resized(branch: tuple[int, ...], before: tuple[int, ...], after: tuple[int, ...]) -> tuple[int, ...]:
-    """The size of a tensor of a branch, where the size of the convolution that stands for it was taken for `before`."""
+    """The size of a tensor of a branch, where the size of the convolution that replaces it was taken for `before`."""
     if len(branch) == len(before):
         return tuple(new if size == old else size for size, old, new in zip(branch, before, after, strict=True))
     return (after[0],) if branch == (before[0],) else branch

@@ -1,4 +1,4 @@
-"""One card per released model: what it is, what it takes and gives, and where its files are published.
+"""One card per released model: what it is, its inputs and outputs, and where its files are published.
 
 A card is one JSON file in `cards/`, read strictly. Adding a model is adding a card. What is not known is null:
 nothing here is a guess.

@@ -132,7 +132,7 @@ class DetPreprocess:
 
     The side that `limit_type` names ("max": longest, "min": shortest) is brought to `limit_side_len` pixels where it
     is beyond it, both sides are rounded to multiples of 32. With "resize_long" the longest side is brought to
-    `limit_side_len` in any case, both sides are rounded up to multiples of 128. The ImageNet constants stand in RGB
+    `limit_side_len` in any case, both sides are rounded up to multiples of 128. The ImageNet constants are in RGB
     order but are applied to BGR, as in all official training.
     """
 

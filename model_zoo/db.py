@@ -25,7 +25,7 @@ def enlarge(x: Tensor, factor: int) -> Tensor:
 
 
 def add_from_coarse(laterals: Sequence[Tensor]) -> list[Tensor]:
-    """Each map plus the result of the one before it, doubled. Maps stand coarsest first."""
+    """Each map plus the result of the one before it, doubled. The coarsest map comes first."""
     levels = [laterals[0]]
     for lateral in laterals[1:]:
         levels.append(lateral + enlarge(levels[-1], 2))
@@ -224,7 +224,7 @@ class DBHead(nn.Module):
                 self.add_module(f"aux_{name}_{level}", DBBranch(aux_in_channels, **options))
 
     def forward(self, x: Tensor | Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """x: float (N, in_channels, H / 4, W / 4), or what a neck of v6 gives in training (`replk.with_levels`).
+        """x: float (N, in_channels, H / 4, W / 4), or what a neck of v6 returns in training (`replk.with_levels`).
 
         Evaluation: `{"maps": (N, 1, H, W)}`, the probability of a shrunk text region. Training: `{"maps": (N, 3, H,
         W)}`: that, the threshold, and the binary map 1 / (1 + exp(-k (shrink - threshold))); with auxiliary branches

@@ -98,7 +98,7 @@ def parameters_of_norms(module: nn.Module) -> Iterator[nn.Parameter]:
 
 
 class Embedding(nn.Embedding):
-    """`torch.nn.Embedding` whose padding id gives zeros, whatever its row holds, as Paddle's does.
+    """`torch.nn.Embedding` whose padding id returns zeros, whatever its row holds, as Paddle's does.
 
     PyTorch only zeroes that row at initialisation; official checkpoints have values there.
     """

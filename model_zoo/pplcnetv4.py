@@ -100,7 +100,7 @@ class NormalisedConv(ConvBN, Reparameterised):
             nn.init.zeros_(self.bn.weight)
 
     def folded(self) -> dict[str, Tensor]:
-        """The convolution with bias in whose place it stands."""
+        """The convolution with bias that it replaces."""
         return dict(zip(("weight", "bias"), fold_batch_norm(self.conv.weight, self.bn), strict=True))
 
 

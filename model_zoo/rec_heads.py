@@ -254,7 +254,7 @@ register(
         task="rec",
     )
 )
-# Two heads have nothing but `head.fc`: a recogniser's stands behind a neck, PaddleClas's behind a backbone alone.
+# Two heads have nothing but `head.fc`: a recogniser's is behind a neck, PaddleClas's behind a backbone alone.
 register(
     Part(
         "head",

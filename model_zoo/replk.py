@@ -100,7 +100,7 @@ class DilatedReparamConv(Reparameterised):
 
 
 Pyramid = Tensor | dict[str, Tensor]
-"""What the necks give: in evaluation the joined levels, in training a dict of them and of the levels before."""
+"""What the necks return: in evaluation the joined levels, in training a dict of them and of the levels before."""
 
 
 def with_levels(joined: Tensor, levels: Sequence[Tensor]) -> dict[str, Tensor]:

@@ -69,7 +69,7 @@ class Conv2dBN(Reparameterised):
         return self.bn(self.c(x))
 
     def folded(self) -> dict[str, Tensor]:
-        """The convolution with bias in whose place it stands."""
+        """The convolution with bias that it replaces."""
         return dict(zip(("weight", "bias"), fold_batch_norm(self.c.weight, self.bn), strict=True))
 
 
@@ -87,7 +87,7 @@ class RepVGGDW(Reparameterised):
         return self.bn((self.conv(x) + self.conv1(x)) + x)
 
     def folded(self) -> dict[str, Tensor]:
-        """The 3x3 convolution with bias in whose place it stands."""
+        """The 3x3 convolution with bias that it replaces."""
         kernel, bias = fold_batch_norm(self.conv.c.weight, self.conv.bn)
         assert self.conv1.bias is not None
         kernel = kernel + F.pad(self.conv1.weight.double() + 1.0, [1] * 4)  # the input itself is a 1x1 of ones

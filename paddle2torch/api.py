@@ -69,7 +69,7 @@ def load_pretrained(
             convolution does its branches, normalisation and activation. Otherwise the model comes in the form it was
             converted in; `fuse(model)` has the structure of Paddle's exports.
         quantized: the form for running, with convolutions in int8. The model must have been quantized first
-            (`paddle2torch.quantize`); it gives other results, a little.
+            (`paddle2torch.quantize`); its results differ a little.
         compiled: the form for running, compiled ahead of time for this CPU (`paddle2torch.compiled`). The first use on
             a machine takes up to a minute; where there is no C++ compiler a warning says so, and it is not compiled.
         device: where its tensors go, "auto" for a GPU where there is one; a quantized or compiled one stays on the CPU.
@@ -81,7 +81,7 @@ def load_pretrained(
     with the program's inputs, by position or by name. It has no form of its own for running.
 
     Returns a `Network`, or compiled a module that is called in the same way; `.config` has its settings. A recogniser
-    maps float (N, 3, 48, W) to float (N, T, classes) probabilities. Raises `ConfigError` for a name that nobody knows,
+    maps float (N, 3, 48, W) to float (N, T, classes) probabilities. Raises `ConfigError` for an unknown name,
     `SourceError` where no source answers.
 
     >>> model = load_pretrained("en_PP-OCRv4_rec", fused=True)

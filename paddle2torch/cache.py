@@ -1,4 +1,4 @@
-"""The folder for what can be fetched or made again, and for converted models: it is its user's alone."""
+"""The folder of the cache and of converted models: it is its user's alone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from paddle2torch.progress import spinner
 
 
 def cache_dir() -> Path:
-    """The folder for everything that can be fetched or made again.
+    """The cache folder: everything in it can be downloaded or computed again.
 
     PADDLE2TORCH_HOME, else `paddle2torch` in XDG_CACHE_HOME, else `~/.cache/paddle2torch`.
     """

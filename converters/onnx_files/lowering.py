@@ -3,7 +3,7 @@
 ONNX has few operations and no parameters, only constants. paddle2onnx writes a convolution's bias as an addition of
 [1, C, 1, 1], and Hardswish, GELU, Swish and LayerNorm in pieces; PyTorch's exporter writes Hardsigmoid in pieces and
 folds normalisations into convolutions (`align.py` unfolds them). What is put together is recognised by its constants:
-an addition of 3 between two other numbers is no Hardswish.
+an addition of 3 between two other numbers is not a Hardswish.
 
 Every number of the file must find its place: a constant is a parameter of a layer, or part of what was recognised, or
 describes shapes. Anything else is an error that names it.
@@ -260,7 +260,7 @@ class _Lowering:
         inputs = []
         for name in node.inputs:
             constant = self.graph.constants.get(name)
-            # Sizes, axes and limits are no parameters; what is multiplied or added with values is.
+            # Sizes, axes and limits are not parameters; what is multiplied or added with values is.
             computes = node.kind in ("Add", "Mul", "Sub", "Div", "MatMul", "Pow")
             if constant is not None and computes and constant.tensor.dtype in REALS:
                 name = self._parameter(name, node)

@@ -1,8 +1,8 @@
 """`.onnx`: a `ModelProto` read without trust, and without the `onnx` package.
 
 Nodes, constants and texts are read; what shapes the exporter inferred is not. A tensor is a view of the mapped file,
-whose size has been compared with the shape before anything else is done; one that lies in a file of its own
-("external data") must lie in the folder of the model.
+whose size has been compared with the shape before anything else is done; one in a file of its own
+("external data") must be in the folder of the model.
 Facts from `onnx/onnx.proto` (IR versions 3 to 11).
 """
 
@@ -107,8 +107,8 @@ class OnnxModel:
 def read_onnx(path: str | os.PathLike[str]) -> OnnxModel:
     """Read a `.onnx`.
 
-    Raises `Paddle2TorchError` where the file cannot be opened, `FileFormatError` where it is no ONNX file, is corrupt,
-    or larger than any model of text.
+    Raises `Paddle2TorchError` where the file cannot be opened, `FileFormatError` where it is not an ONNX file, is
+    corrupt, or larger than any model of text.
     """
     return _Reader(Path(path)).read()
 
@@ -275,7 +275,7 @@ class _Reader:
             self._fail(f"has more than {FIELDS_AT_MOST:,} fields, which no model of text has")
 
     def _value(self, data: memoryview) -> tuple[str, tuple[int, ...]]:
-        """Name and shape of an input or output, -1 where a size is not a number; () where there is no shape."""
+        """Name and shape of an input or output, -1 where a size is not a number; () without a shape."""
         name, shape = "", []
         for number, value in self._fields(data, self.where):
             if number == 1:
@@ -364,7 +364,7 @@ class _Reader:
         return found.astype(np.int64).astype(stored)
 
     def _external(self, entries: Mapping[str, str], needed: int, what: str) -> memoryview:
-        """The bytes of a tensor in a file of its own, which must lie in the model's folder."""
+        """The bytes of a tensor in a file of its own, which must be in the model's folder."""
         location = entries.get("location", "")
         try:
             offset, length = int(entries.get("offset", "0")), int(entries.get("length", str(needed)))
@@ -387,13 +387,13 @@ class _Reader:
         return data[offset : offset + length]
 
     def _external_path(self, location: str, what: str) -> Path:
-        """Where `location` points to: a plain relative path whose file lies in the model's folder, links followed."""
+        """Where `location` points to: a plain relative path to a file in the model's folder, links followed."""
         parts = PurePosixPath(location).parts
         strange = not location or not location.isprintable() or ".." in parts or "\\" in location
         if strange or PurePosixPath(location).is_absolute() or PureWindowsPath(location).drive:
             self._fail(f"{what} would lie in {show(location)}, which is not in the folder of the model; not read")
         target = self.path.parent.joinpath(*parts)
-        # A download of the Hub is a link into a folder where all its files lie side by side.
+        # A download of the Hub is a link into a folder where all its files are side by side.
         allowed = {self.path.parent.resolve(), self.path.resolve().parent}
         if not any(target.resolve().is_relative_to(folder) for folder in allowed):
             self._fail(f"{what} would lie in {show(location)}, a link out of the folder of the model; not read")

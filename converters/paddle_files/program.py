@@ -49,7 +49,7 @@ class Operation:
 
     `kind` is the normalised name: PIR's without its dialect and without a trailing underscore ("conv2d", "add",
     "batch_norm", "hardswish", "hardsigmoid", "swish", "matmul", "layer_norm", "softmax", "pool2d", "scale", …).
-    `inputs` and `outputs` are names of values, inputs in the order of `INPUT_ORDER` where the kind stands there
+    `inputs` and `outputs` are names of values, inputs in the order of `INPUT_ORDER` where the kind is listed there
     and in the file's order elsewhere. `attributes` are plain Python values. `position` is the operation's index
     in the file's own list, by which the reference process finds it again.
     """

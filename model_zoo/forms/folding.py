@@ -1,6 +1,6 @@
 """Fold a fused network for speed: one convolution does its normalisation, its activation and its affines as well.
 
-`fuse` gives the structure of Paddle's exports; on a CPU that form spends half of its time in elementwise passes over
+`fuse` returns the structure of Paddle's exports; on a CPU that form spends half of its time in elementwise passes over
 memory. Folding changes no operation that is not exact to fold: what remains of a chain is one convolution whose weights
 hold the normalisations and the affines before the activation. The modules keep their paths; those whose work is done
 elsewhere become identities, so that the network can still be compared with Paddle's layer by layer.
@@ -63,7 +63,7 @@ def fold(model: Network) -> Network:
         for module in list(network.modules()):
             for chain in getattr(module, "CHAINS", ()):
                 _fold_chain(module, chain)
-        if type(network.head) is DBHead:  # the other head reads what lies between the two
+        if type(network.head) is DBHead:  # the other head reads the map between the two
             _spread(network.head.binarize)
         for path, module in list(network.named_modules()):
             if type(module) in (nn.Conv2d, nn.ConvTranspose2d):

@@ -2,11 +2,11 @@
 
 They do what PyTorch's own cannot: an affine after the activation, a depthwise convolution and the pointwise one after
 it without the map between, a squeeze-and-excitation gate on the way in, and bfloat16 and int8 as the processor
-multiplies them. They need no layout that depends on an input's size. What there is no faster kernel for stays as it is.
+multiplies them. They need no layout that depends on an input's size. Layers without a faster kernel stay as they are.
 
 A detector's neck is rearranged, which changes no result but by rounding. Its head convolves four levels that were
 enlarged to one size, three quarters of them by repeating cells. Such a convolution sees at most two different cells
-along each axis, so it is done on the small maps, for each way in which the kernel can lie on the cells. The finest
+along each axis, so it is done on the small maps, for each way in which the kernel can be on the cells. The finest
 level is a few channels that a matrix and a gate make many, and then a convolution: together one convolution of the few.
 
 The operators must have been loaded before (`paddle2torch.compiled.kernel_library`).
@@ -40,7 +40,7 @@ FEW_OUTPUTS = 64
 """A convolution of larger kernels has fewer, or oneDNN's is as fast: ours copies the lines under the kernel."""
 
 CHANNELS = 4
-"""A larger kernel's input has a multiple of so many, in int8 those that are multiplied at once; or it is an image."""
+"""The input channels of a larger kernel are a multiple of this, in int8 of those multiplied at once; or an image's."""
 
 IMAGE = 3
 """Channels of an image, which a kernel takes as it comes: float32, its planes one after another."""
@@ -300,7 +300,7 @@ class NativeRSEFPN(nn.Module):
 def to_native(network: Network, dtype: torch.dtype = torch.float32) -> Network:  # noqa: C901, a case for each kind of layer
     """A copy of a folded network, to be compiled, with our kernels for its convolutions where they are faster.
 
-    dtype: float32, or bfloat16 where the processor has it, of maps and of what there is no kernel for; a network with
+    dtype: float32, or bfloat16 where the processor has it, of maps and of layers without a kernel; a network with
     convolutions in int8 has float32.
     """
     native = copy.deepcopy(network)

@@ -77,7 +77,7 @@ def join(program: torch.export.ExportedProgram) -> None:
             names = ("weight", "bias", "depth_weight", "depth_bias", "weight_scale", "steps")
             *always, scale, steps = (_argument(each, name) for name in names)
             separable = always[2] is not None
-            # A list has no place for what there is not.
+            # A list cannot hold None.
             tensors += [always[0] if tensor is None else tensor for tensor in always]
             tensors += [] if scale is None else [scale, steps]
             layout += [_argument(each, "outputs"), int(separable), *_argument(each, "geometry")]
@@ -122,7 +122,7 @@ def _is_gated(product: fx.Node) -> bool:
 
 
 def describe_operators() -> None:
-    """Tell the exporter what the operators give, for sizes that it does not know."""
+    """Tell the exporter what the operators return, for sizes that it does not know."""
     for name, fake in FAKES.items():
         if not torch._C._dispatch_has_kernel_for_dispatch_key(f"paddle2torch::{name}", "Meta"):
             torch.library.register_fake(f"paddle2torch::{name}", fake)

@@ -1,6 +1,6 @@
 """Convolutions in int8: inputs in 8 bits, one scale per input channel; weights in 7 bits, one scale per output channel.
 
-Value x of input channel c is stood for by q = clamp(floor(x / input_scale[c] + zero_point + 0.5), 0, 255). The scales
+Value x of input channel c becomes q = clamp(floor(x / input_scale[c] + zero_point + 0.5), 0, 255). The scales
 of the channels are in the weights, so that what is computed is a sum of products of integers:
 
     y[o] = weight_scale[o] * sum((q - zero_point) * weight[o]) + bias[o]
@@ -91,7 +91,7 @@ class QuantizedConv2d(nn.Module):
         return self.tail.shifted(self.multiplied(q, self._prepacked[1]))
 
     def quantized(self, x: Tensor) -> Tensor:
-        """The integers that stand for float32 x (N, I, H, W): uint8 of the same shape."""
+        """The quantized form of float32 x (N, I, H, W): uint8 of the same shape."""
         return torch.addcmul(self._offset, x, self._steps).clamp_(0, LEVELS).to(torch.uint8)
 
     def prepacked(self) -> Tensor:
@@ -131,7 +131,7 @@ class QuantizedConv2d(nn.Module):
 
 
 def expected_tensors(conv: FoldedConv2d) -> dict[str, tuple[torch.Size, torch.dtype]]:
-    """Shape and dtype of what stands for a convolution in int8."""
+    """Shape and dtype of the tensors of a convolution in int8."""
     outputs, inputs = torch.Size([conv.out_channels]), torch.Size([conv.in_channels])
     return {
         "weight": (conv.weight.shape, torch.int8),

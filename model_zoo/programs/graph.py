@@ -53,7 +53,7 @@ class TensorType:
 
 @dataclass(frozen=True)
 class Node:
-    """One operation. `path` is Paddle's `struct_name`, the path of layers, "" where there is none.
+    """One operation. `path` is Paddle's `struct_name`, the path of layers, "" where it is missing.
 
     `position` is the operation's index in the file's outermost list, by which Paddle's process finds it again; -1 in an
     inner block. `outputs` has "" for an absent result.

@@ -7,7 +7,7 @@ silence; so is a value that `choices` does not have. `numbers` names the operand
 numbers (a
 shape, an axis): they come as a number or a list of numbers, also where Paddle computes them; `scalars` as one number.
 
-`results` says what a function returns: one tensor (1), a tuple of so many (n), or a list of tensors ("list").
+`results` says what a function returns: one tensor (1), a tuple of n tensors (n), or a list of tensors ("list").
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One network beside the engines that run the same weights: OpenVINO, ONNX Runtime, Paddle. Same input, in turns.
 
 See `bench_engines` for how the engines live and take turns. What an engine reads here is one batch of a fixed size;
-what is timed is the network alone. Beside the times stands the floor: the network's operations at the rate that a plain
+what is timed is the network alone. Beside the times is the floor: the network's operations at the rate that a plain
 matrix product reaches on the machine's cores in the same run.
 """
 
@@ -60,7 +60,7 @@ OURS: Mapping[str, Mapping[str, Any]] = {
 """Our forms of a network: what `load_pretrained` is told, beside fused=True; see `our_form`."""
 
 RUNS = 5
-"""Of the network in a turn: a page has many lines, and only the first finds the caches cold."""
+"""Passes of the network in a turn: a page has many lines, and only the first finds the caches cold."""
 
 MATRIX = 2048
 MATRIX_SECONDS = 2.0
@@ -133,7 +133,7 @@ def bench_networks(
         shapes: batches as (images, height, width); by default those of `SHAPES`.
         repeat: turns of `RUNS` runs that count, after one that does not.
         threads: of each engine.
-        compiled: run the compiled form as well; it is made first where there is none.
+        compiled: run the compiled form as well; it is made first where it is missing.
 
     What cannot take part is left out and named with the reason. Raises `ConfigError` for threads or a shape that cannot
     be, `BenchError` where an engine fails.
@@ -263,7 +263,7 @@ def load_openvino(threads: int, *, model: str, program: str, parameters: str, pr
 
 def load_paddle(threads: int, *, model: str, program: str, parameters: str) -> Reader:
     """Paddle's predictor with oneDNN, set up as PaddleOCR does."""
-    # In a process that never imports torch: the two do not bear each other.
+    # In a process that never imports torch: the two crash in one process.
     inference: Any = importlib.import_module("paddle.inference")
     config = inference.Config(program, parameters)
     config.disable_gpu()

@@ -70,7 +70,7 @@ def bench_verify(model: str, reference: Path | None, repeat: int, as_json: bool)
 @click.option("--lines", type=click.IntRange(min=1), multiple=True, default=(1, 100, 1000), show_default=True)
 @AS_JSON
 def bench_growth_command(model: str, lines: tuple[int, ...], as_json: bool) -> None:
-    """Time and memory of `read` for ever more lines: whole processes.
+    """Time and memory of `read` for more and more lines: whole processes.
 
     MODEL is a name of the zoo or the folder of a converted recogniser.
     """

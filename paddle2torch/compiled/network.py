@@ -1,7 +1,7 @@
-"""Networks compiled ahead of time for the CPU at hand, so that nobody waits for a compiler to read one image.
+"""Networks compiled ahead of time for the CPU at hand, so that reading one image does not wait for a compiler.
 
 A package is made once (about half a minute), by torch.export and AOTInductor from the folded form, with free batch and
-image sizes; its convolutions are our own kernels (`model_zoo.forms.native`). It lies in the cache under a name that
+image sizes; its convolutions are our own kernels (`model_zoo.forms.native`). It is in the cache under a name that
 holds everything it depends on: weights, settings, the networks' code, PyTorch's version, the processor. It is native
 code: only packages that were made here are ever loaded.
 """
@@ -85,7 +85,7 @@ class CompiledNetwork(nn.Module):
         if not self._takes(x):
             output = self._eager(x.to(self.dtype))
             return {"maps": output["maps"].float()} if isinstance(output, dict) else output.float()
-        # The code counts on this layout and does not look.
+        # The compiled code assumes contiguous input, unchecked.
         output = self._run.boxed_run([x.contiguous()])[0]
         return {"maps": output} if self.config.task == "det" else output
 
@@ -221,10 +221,10 @@ def _check_rounded(
 
 
 def compile_model(folder: Path, *, quantized: bool = False, dtype: torch.dtype = torch.float32) -> Path:
-    """Compile a converted model for this CPU and give the package's path; compare it with the network first.
+    """Compile a converted model for this CPU and return the package's path; compare it with the network first.
 
     Raises `ConfigError` for a dtype that it cannot compute in, `CompilerError` without a working C++ compiler,
-    `ConversionError` for a network that cannot be compiled or whose package gives something else. Then nothing was
+    `ConversionError` for a network that cannot be compiled or whose package returns something else. Then nothing was
     written.
     """
     package = package_path(folder, quantized=quantized, dtype=dtype)

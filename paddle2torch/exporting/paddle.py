@@ -167,7 +167,7 @@ def _fitted(program: Program, path: Path, config: ModelConfig) -> tuple[bytes, P
 
 
 def _check_program(path: Path, config: ModelConfig, state: dict[str, Tensor]) -> None:
-    """Read an export back as a user's: it must align with the network and give its tensors bit for bit."""
+    """Read an export back as a user's: it must align with the network and have its tensors bit for bit."""
     program = (read_pir if path.suffix == ".json" else read_pdmodel)(path)
     rows = align(program, config, str(path)).rows
     found = to_torch(rows, read_parameters(program, path.with_suffix(".pdiparams")).tensors)

@@ -250,7 +250,7 @@ def check(
 
 
 def matched(found: Tensor, expected: np.ndarray) -> np.ndarray:
-    """Paddle's rows in our order: suppression of boxes gives rows of equal score in any."""
+    """Paddle's rows in our order: suppression of boxes returns rows of equal score in any."""
     array = found.numpy()
     if array.shape != expected.shape or array.ndim != 2:
         return expected

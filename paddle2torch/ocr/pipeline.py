@@ -1,7 +1,7 @@
 """Reading whole pages: find the lines, cut them out, turn them upright, read them.
 
 The steps are those of PaddleOCR 2 (`tools/infer/predict_system.py`), or of 3 (PaddleX `inference/pipelines/ocr`) where
-models of v5 or v6 read; with its weights it gives its boxes, texts and scores.
+models of v5 or v6 read; with its weights it returns its boxes, texts and scores.
 """
 
 from __future__ import annotations
@@ -228,7 +228,7 @@ class OCR:
     def read_pages(self, pages: Iterable[Page | Failure]) -> Iterator[PageText | Failure]:
         """Read pages as they come: a result each, in order. What is a `Failure` stays one.
 
-        A page that the models cannot read, whatever the error is, gives a `Failure` that says so. A few pages are in
+        A page that the models cannot read, whatever the error is, yields a `Failure` that says so. A few pages are in
         memory at a time, however many there are.
         """
         with ThreadPoolExecutor(self.workers) as pool:

@@ -1,6 +1,6 @@
 """Prove a converted program equal to Paddle, operation by operation.
 
-Paddle runs in a process of its own and gives every value that it computes in the outermost block. Each operation is
+Paddle runs in a process of its own and returns every value that it computes in the outermost block. Each operation is
 compared twice: on Paddle's own inputs (local), and as it comes out of the whole module (accumulated). What suppression
 of boxes gives is compared as a set of rows, and places of equal values as what they point at: their order is free.
 """
@@ -214,7 +214,7 @@ class _Comparison:
             return
         variable = name.partition("@")[0]
         if name not in self.values or f"{variable}@1" in self.program.program.types:
-            # A legacy program assigns to a variable again; Paddle gives what it has at the end.
+            # A legacy program assigns to a variable again; Paddle returns what it has at the end.
             self.without += 1
             return
         expected = np.array(self.values[name])

@@ -207,7 +207,7 @@ def _environment(*, legacy: bool, threads: int) -> dict[str, str]:
 def _run_process(
     folder: Path, program_path: Path, environment: dict[str, str], timeout: float, module: str, engine: str
 ) -> dict[str, Any]:
-    """Run the reference process in `folder`, give its report; raises VerificationError where there is none."""
+    """Run the reference process in `folder` and return its report; raises VerificationError where it wrote none."""
     command = [sys.executable, "-m", f"paddle2torch.parity.{module}", str(folder / "request.json")]
     with open(folder / "log.txt", "wb") as log:
         try:

@@ -44,7 +44,7 @@ def as_data(verification: Verification) -> dict[str, Any]:
     """The verification as plain JSON, the pictures left out.
 
     JSON has no number for what is not finite: that is a string, "Infinity" or "NaN", which `float()` and JavaScript's
-    `Number()` read. Null is what was not measured. Bytes of a file name that are no text are escaped (`\\udcff`).
+    `Number()` read. Null is what was not measured. Bytes of a file name that are not text are escaped (`\\udcff`).
     """
     first = verification.first_failure
     return {
@@ -108,7 +108,7 @@ def _finite(value: float) -> float | str:
 
 
 def _text(value: str) -> str:
-    """`value` as it can be written: names of files may hold bytes that are no text (lone surrogates)."""
+    """`value` as it can be written: names of files may hold bytes that are not text (lone surrogates)."""
     return value.encode("utf-8", "backslashreplace").decode("utf-8")
 
 

@@ -87,7 +87,7 @@ def verify(
             runs, or a stored golden (`.safetensors`). Without it the official export of that name is taken; where
             Paddle is not installed, the golden that the package ships for these weights. Of a model that came as an
             `.onnx` that file is taken, which needs no Paddle.
-        folded: compare the form that `load_pretrained(fused=True)` gives, not the one with Paddle's structure. Needs
+        folded: compare the form that `load_pretrained(fused=True)` returns, not the one with Paddle's structure. Needs
             an exported program.
         images: line images to compare on, instead of the bundled ones.
         threads: of Paddle's process.
@@ -276,7 +276,7 @@ def _roundings(
 def record_golden(
     model: str | Path, reference: Path, *, images: Sequence[str | Path] = (), samples: int = 256, threads: int = 2
 ) -> Golden:
-    """Run an exported program in Paddle and keep a sample of what each layer gives, for machines without Paddle.
+    """Run an exported program in Paddle and keep a sample of each layer's output, for machines without Paddle.
 
     `model` is the converted model of that export. The golden belongs to the export's weights, not to `model`'s.
     """
@@ -419,7 +419,7 @@ def output_tensor(output: Any) -> Tensor:
 
 
 def _main(output: Any) -> Any:
-    """The first of several outputs: an LSTM gives its states as well, a branch of a head its features."""
+    """The first of several outputs: an LSTM returns its states as well, a branch of a head its features."""
     return output[0] if isinstance(output, tuple) else output
 
 
@@ -443,7 +443,7 @@ class LayerValues:
         """
         modules = dict(taps.network.named_modules())
         known = {id(taps.result): self.output}
-        # In order of execution: what a folded convolution gives is what the last of the layers that it holds wrote.
+        # In order of execution: a folded convolution's output is that of the last layer that it holds.
         # Shapes differ where a folded detector has the pixels of a large map as channels.
         for path, written in self.writes.items():
             if not isinstance(modules[path], PushedAffine) and taps.outputs[path].shape == written.shape:

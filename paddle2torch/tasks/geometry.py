@@ -72,7 +72,7 @@ def sorted_order(boxes: Sequence[Points]) -> list[int]:
 
 
 def turn_points(points: Points, size: tuple[int, ...], quarter_turns: int) -> Points:
-    """Where points of a page of (height, width) are once it is turned counter-clockwise by so many times 90 degrees."""
+    """Where points of a page of (height, width) are after this many turns of it, counter-clockwise by 90 degrees."""
     x, y = points[:, 0], points[:, 1]
     height, width = size[:2]
     turned = {
@@ -97,12 +97,12 @@ class Crop:
     quarter_turns: int = 0
 
     def turned(self, quarter_turns: int) -> Crop:
-        """The crop turned counter-clockwise by so many times 90 degrees more."""
+        """The crop turned counter-clockwise `quarter_turns` more times by 90 degrees."""
         image = np.ascontiguousarray(np.rot90(self.image, quarter_turns))
         return Crop(image, self.box, (self.quarter_turns + quarter_turns) % 4)
 
     def quad(self, start: float, end: float) -> Points:
-        """Where the columns from `start` to `end` of the crop stand on the page: (4, 2), clockwise.
+        """Where the columns from `start` to `end` of the crop are on the page: (4, 2), clockwise.
 
         The columns divide the sides of the box evenly: exact for a rectangle, which a box is unless the page's edge
         cuts it. The first corner is the top left one of the upright page, not of the text, as in `box`.
@@ -122,7 +122,7 @@ def crop_quad(image: BGRImage, quad: Points) -> Crop:
     """Cut a quad out of a page by a perspective warp; a tall one is turned counter-clockwise.
 
     image: uint8 (height, width, 3). quad: (4, 2), sides of at least one pixel. The sampling is PaddleOCR's: cubic, and
-    what lies outside of the page repeats its edge.
+    what is outside of the page repeats its edge.
     """
     width = int(max(np.linalg.norm(quad[0] - quad[1]), np.linalg.norm(quad[2] - quad[3])))
     height = int(max(np.linalg.norm(quad[0] - quad[3]), np.linalg.norm(quad[1] - quad[2])))

@@ -37,7 +37,7 @@ _UNSPACED = re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U0
 
 
 class RecognitionError(Paddle2TorchError):
-    """A model cannot be run as a recogniser, or what it gives cannot be read."""
+    """A model cannot be run as a recogniser, or its output cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Char:
 
 @dataclass(frozen=True)
 class Line:
-    """The text of a line image and its confidence: the mean over `chars`, 0.0 where there are none."""
+    """The text of a line image and its confidence: the mean over `chars`, 0.0 for an empty text."""
 
     text: str
     score: float
@@ -79,7 +79,7 @@ class Word:
 
 @dataclass(frozen=True)
 class Extent:
-    """Where a line image lies in the network's input, to bring time steps back to its own pixels.
+    """Where a line image is in the network's input, to bring time steps back to its own pixels.
 
     All in pixels: `width` of the image itself, `resized` of its picture in the input, `padded` of the input.
     """
@@ -130,7 +130,7 @@ def resize_norm(
 
 @functools.lru_cache(maxsize=8)
 def _normalised(config: RecPreprocess) -> npt.NDArray[np.float32]:
-    """What becomes of each of the 256 values in each of the channels: float32 (1, 256, 3)."""
+    """Each of the 256 values, normalised, for each of the channels: float32 (1, 256, 3)."""
     values = (np.arange(256) * config.scale).astype(np.float32)[None, :, None]
     mean: npt.NDArray[np.float32] = np.array(config.mean, np.float32)
     std: npt.NDArray[np.float32] = np.array(config.std, np.float32)
@@ -307,7 +307,7 @@ def decode_ctc(
 
 
 def _spread(centres: npt.NDArray[np.float64], width: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """From the characters' centres to their left and right ends, which meet halfway and lie in the image.
+    """From the characters' centres to their left and right ends, which meet halfway and are inside the image.
 
     Across a gap that holds no character an end goes no further than the line's usual distance between characters. The
     outer sides of a line are as wide as the inner sides of the same characters, and at least half that distance. A
@@ -326,7 +326,7 @@ def _spread(centres: npt.NDArray[np.float64], width: int) -> tuple[npt.NDArray[n
 
 
 def words(line: Line) -> list[Word]:
-    """The words of a line: what stands between spaces, and each ideograph and kana by itself.
+    """The words of a line: the texts between spaces, and each ideograph and kana by itself.
 
     Unlike PaddleOCR's word boxes, which leave out all but letters, digits and ideographs, signs stay with the word
     they are written at.

@@ -40,7 +40,7 @@ class SyncBatchNorm2d(BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         """x: float (N, C, H, W); returns the same shape. The processes may have different N, H and W."""
         if not self.training or world_size() == 1:
-            # Not super(): in a class with an activation that is the one that ends in it.
+            # Not super(): in a class with an activation that would apply the activation, too.
             return BatchNorm2d.forward(self, x)
         assert self.running_mean is not None
         assert self.running_var is not None

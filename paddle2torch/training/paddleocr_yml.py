@@ -171,7 +171,7 @@ class Reader:
         return number
 
     def sections(self, path: str) -> list[dict[str, Any]]:
-        """The list of sections at `path`; empty where there is none."""
+        """The list of sections at `path`; empty where it is missing."""
         value = self.raw(path)
         if value is None:
             return []
@@ -186,7 +186,7 @@ class Reader:
         return ConfigError(f"{self.where}: {path} should be of type {kind.__name__}, found {show(value)}")
 
     def raw(self, path: str) -> Any:
-        """The value at `path` as it is, None where there is none. All below it counts as read."""
+        """The value at `path` as it is, None where it is missing. All below it counts as read."""
         self.read.add(path)
         place: Any = self.data
         for step in path.split("."):
@@ -289,7 +289,7 @@ def _transforms(reader: Reader, path: str, length: int, *, lower: bool) -> list[
 
 
 def _named_labels(transforms: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The transforms; what CTCLabelEncode makes is `label` in settings where it stands alone, and `label_ctc` here."""
+    """The transforms; what CTCLabelEncode makes is `label` in settings where it is alone, and `label_ctc` here."""
     if not any("CTCLabelEncode" in transform for transform in transforms):
         return transforms
     named = []

@@ -1,7 +1,7 @@
-"""`config.json`: how a model is trained and evaluated. What the model is stands beside it, in `model_config.json`.
+"""`config.json`: how a model is trained and evaluated. The model is described beside it, in `model_config.json`.
 
 Keys under `data` and `loss` keep PaddleOCR's names, so that a training yml can be read beside the file. Both files are
-read strictly: a key that nobody reads is an error which names the nearest one that somebody does.
+read strictly: an unknown key is an error which names the nearest known one.
 """
 
 from __future__ import annotations

@@ -97,7 +97,7 @@ class Batches(Protocol):
         """Which samples the batches to come have: their `index`."""
 
     def where(self, index: int) -> str:
-        """Where a sample stands, for messages."""
+        """Where a sample is, for messages."""
 
     def label(self, index: int) -> str:
         """The text, or the JSON of the boxes, of a sample; asked only where batches have an `index`."""
@@ -371,7 +371,7 @@ def save(run: Run) -> None:
 
 @dataclass(frozen=True)
 class Fault:
-    """What kept samples from being evaluated as they are, or from ever being right: how many, and where they stand.
+    """What kept samples from being evaluated as they are, or from ever being right: how many, and where they are.
 
     where: file, line and image of the first hundred. first: what is wrong with the first one.
     """
@@ -501,7 +501,7 @@ def _count_unread(batch: Batch, batches: Batches, error: Exception) -> None:
 
 @dataclass(frozen=True)
 class Window:
-    """The batches of one step of the optimiser, where they stand, and what comes after them.
+    """The batches of one step of the optimiser, where they are, and what comes after them.
 
     `waited`: seconds until they were there.
     """
@@ -515,7 +515,7 @@ class Window:
 
 
 def _windows(batches: Batches, settings: Settings, progress: Progress) -> Iterator[Window]:
-    """The steps to come, from where training stands to its end. What is left over of an epoch makes a step, too."""
+    """The steps to come, from where training is to its end. What is left over of an epoch makes a step, too."""
     start = progress.batch
     for epoch in range(progress.epoch, settings.training.epochs):
         batches.set_epoch(epoch, start_batch=start)

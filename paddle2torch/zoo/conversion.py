@@ -33,7 +33,7 @@ from paddle2torch.zoo.sources import Obtained, obtain, obtain_local
 
 @dataclass(frozen=True)
 class Conversion:
-    """A finished conversion: where it lies, its settings, and what should be known about it."""
+    """A finished conversion: its folder, its settings, and what should be known about it."""
 
     folder: Path
     config: ModelConfig | ProgramConfig
@@ -196,7 +196,7 @@ def _template(
 ) -> Template | None:
     """What is known before the tensors are read: the yml over the export's own over the card.
 
-    An `.onnx` may lie in a folder with others: `inference.yml` is that of `inference.onnx`.
+    An `.onnx` may be in a folder with others: `inference.yml` is that of `inference.onnx`.
     """
     known: list[Template] = []
     if config is not None:
@@ -227,7 +227,7 @@ def _template(
 
 
 def _characters(charset: str | Path) -> tuple[str, ...]:
-    """The characters of a file, or where there is none of this name, of the bundled set that is called so."""
+    """The characters of a file, or where no file has this name, of the bundled set of this name."""
     path = Path(charset)
     if not path.exists() and path.name == str(charset):
         with contextlib.suppress(ConfigError):

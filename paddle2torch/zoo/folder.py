@@ -50,7 +50,7 @@ def save_model(
     """Write a model's folder atomically and read it back. `private`: nobody else may enter it.
 
     Raises `ConfigError` where the folder is there and `overwrite` is not given, `Paddle2TorchError` for a full disk,
-    `ConversionError` should the disk not give back what was written.
+    `ConversionError` should the disk not return what was written.
     """
     size = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
     with land_folder(Path(folder), overwrite=overwrite, size=size, private=private) as temporary:
@@ -65,7 +65,7 @@ def save_model(
 
 
 def write_state(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write tensors as safetensors, then compare every one bit for bit with what the file gives back."""
+    """Write tensors as safetensors, then compare every one bit for bit with what is read back."""
     with keep_mode(path):
         save_file({key: tensor.contiguous() for key, tensor in state.items()}, path, {"format": "pt", **metadata})
     with safe_open(path, framework="pt") as file:
@@ -140,7 +140,7 @@ def metadata(config: ModelConfig) -> dict[str, str]:
 
 
 def save_quantized(folder: Path, network: Network, tensors: Mapping[str, Tensor]) -> Path:
-    """Write what stands for convolutions in int8 beside the weights of `network`, whole or not at all: the file."""
+    """Write the int8 convolutions beside the weights of `network`, whole or not at all; returns the file."""
     path = file_in(Path(folder), INT8_NAME)
     with land_file(path) as temporary:
         write_state(temporary, tensors, {"weights": digest_of(network)})

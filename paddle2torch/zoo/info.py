@@ -46,7 +46,7 @@ class Cost:
 class Info:
     """A model of the zoo, a converted one, or both.
 
-    `card` is None for a model of one's own, `config` for a released model whose network is not known. `parameters` are
+    `card` is None for an own model, `config` for a released model whose network is not known. `parameters` are
     those of both forms; `characters` of the set, None where the model has none or it is not known. `converted` is the
     folder where the model is converted, and `bytes` the size of its weights.
     """
@@ -81,7 +81,7 @@ class Info:
 def describe(model: str | Path) -> Info:
     """What there is to know about a name of the zoo, the folder of a converted model, or a Hub repository (fetched).
 
-    Raises `ConfigError` for a name that nobody knows.
+    Raises `ConfigError` for an unknown name.
     """
     resolved = resolve(model)
     card, folder = resolved.card, resolved.converted
@@ -89,7 +89,7 @@ def describe(model: str | Path) -> Info:
         folder = obtain_converted(resolved)
     config = ModelConfig.load(folder) if folder is not None else None
     if card is None and config is not None:
-        card = find_card(config.name)  # None for a model of one's own
+        card = find_card(config.name)  # None for an own model
     if config is None and card is not None:
         config = card_config(card)
     return Info(

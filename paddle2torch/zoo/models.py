@@ -189,7 +189,7 @@ def pipeline_of(lang: str, version: str | None = None) -> Pipeline:
 
     version: "v6", "v5", "v4" or "v3"; None for the newest that PaddleOCR 3 takes for the language. Where a version does
     not read it, the next older one that does is taken, and the note says so. Raises `ConfigError` for a language or a
-    version that nobody knows, with the nearest names, and where no version so old reads the language.
+    unknown version, with the nearest names, and where no version so old reads the language.
     """
     code = find_language(lang)
     if version is not None and version not in VERSIONS:

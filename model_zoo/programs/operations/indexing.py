@@ -127,7 +127,7 @@ def set_value(
     shape: Sequence[int] = (),
     values: Sequence[Any] = (),
 ) -> Tensor:
-    """x with x[start:end:step] replaced by values that stand in the program."""
+    """x with x[start:end:step] replaced by values in the program."""
     numbers = [int(value) if not (x.is_floating_point() or x.is_complex()) else value for value in values]
     value = (
         torch.tensor(numbers, dtype=x.dtype, device=x.device).reshape(tuple(shape)) if len(numbers) != 1 else numbers[0]
@@ -334,7 +334,7 @@ def shard_index(input: Tensor, *, index_num: int, nshards: int, shard_id: int, i
 def sequence_mask(
     x: Tensor, max_len_tensor: Any = None, *, max_len: int = -1, out_dtype: torch.dtype = torch.int64
 ) -> Tensor:
-    """For each length so many ones, then zeros, on a new last axis."""
+    """For each length as many ones, then zeros, on a new last axis."""
     length = max_len if max_len_tensor is None else max_len_tensor
     if isinstance(length, int) and length < 0:
         length = int(x.max())

@@ -185,7 +185,7 @@ def clip_by_norm(x: Tensor, *, max_norm: float) -> Tensor:
 def spectral_norm(
     weight: Tensor, u: Tensor, v: Tensor, *, dim: int = 0, power_iters: int = 1, eps: float = 1e-12
 ) -> Tensor:
-    """The weight over its largest singular value, as so many iterations from u and v estimate it."""
+    """The weight over its largest singular value, as `power_iters` iterations from u and v estimate it."""
     if not 0 <= power_iters <= 1000:
         raise ProgramError(f"spectral_norm with {power_iters} iterations")
     matrix = weight.movedim(dim, 0).flatten(1)

@@ -22,7 +22,7 @@ _POOL_CHOICES = {**CHOICES, "pooling_type": ("max", "avg", "lp")}
 def _extents(
     x: Tensor, kernel: Sequence[int], strides: Sequence[int], widths: Any, ceil_mode: bool
 ) -> list[tuple[Any, Any]]:
-    """(before, after) for each axis, such that a pooling without padding gives Paddle's number of windows."""
+    """(before, after) for each axis, such that a pooling without padding has Paddle's number of windows."""
     result = []
     for size, k, s, (before, after) in zip(x.shape[2:], kernel, strides, widths, strict=True):
         if ceil_mode:

@@ -88,7 +88,7 @@ def searchsorted(sorted_sequence: Tensor, values: Tensor, *, out_int32: bool = F
 
 @operation("bucketize")
 def bucketize(x: Tensor, boundaries: Tensor, *, out_int32: bool = False, right: bool = False) -> Tensor:
-    """Between which boundaries each value lies."""
+    """Between which boundaries each value is."""
     return torch.bucketize(x, boundaries, out_int32=out_int32, right=right)
 
 
@@ -108,7 +108,7 @@ def histogram(
     max: float = 0.0,
     density: bool = False,
 ) -> Tensor:
-    """How many values lie in each of so many equal parts of the range."""
+    """How many values are in each of `bins` equal parts of the range."""
     if weight is not None or density:
         raise ProgramError("histogram with weights or as a density is not known")
     return torch.histc(input.float(), bins, min, max).to(torch.int64)

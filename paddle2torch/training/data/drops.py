@@ -15,7 +15,7 @@ class DataError(Paddle2TorchError):
 
 
 class Reason(Enum):
-    """Why a sample was not used as it stands."""
+    """Why a sample was not used as it is."""
 
     EMPTY = "empty label"
     TOO_LONG = "label too long"

@@ -22,7 +22,7 @@ from paddle2torch.tasks.images import BGRImage, ImageError, load_image
 from paddle2torch.training.data.drops import DataError
 
 IGNORED = ("*", "###")
-"""Transcriptions of boxes that nobody could read: the detector is neither rewarded nor punished there."""
+"""Transcriptions of boxes that could not be read: the detector is neither rewarded nor punished there."""
 
 COORDINATE_LIMIT = 1e6
 """Pixels. No page is larger; polygons beyond would only cost memory and time."""
@@ -54,7 +54,7 @@ class Samples(Protocol):
         """The text, or JSON, of a sample."""
 
     def where(self, index: int) -> str:
-        """Where a sample stands, for messages."""
+        """Where a sample is, for messages."""
 
     def image(self, index: int, rng: np.random.Generator) -> BGRImage:
         """The image of a sample; raises `ImageError`."""

@@ -35,7 +35,7 @@ _PROGRAM = Path(__file__).with_name("_lmdb_process.py")
 class LmdbFolders:
     """The samples of a database, or of all databases under a folder, in the order of their paths.
 
-    Raises `DataError` where there is none and `FileFormatError` for one that is broken.
+    Raises `DataError` for a missing database and `FileFormatError` for a broken one.
     """
 
     def __init__(self, data_dir: str) -> None:

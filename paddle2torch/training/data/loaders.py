@@ -87,7 +87,7 @@ SQUEEZED = 4
 """From this factor on, a line that is made narrower than its aspect ratio is reported."""
 
 ATTEMPTS = 100
-"""At least so many samples are tried for a request, all of them where there are more: in a small set, chance may have
+"""At least this many samples are tried for a request, all of them where there are more: in a small set, chance may have
 joined every line to be too long.
 """
 
@@ -147,7 +147,7 @@ class _Samples(Dataset[Loaded], abc.ABC):
         return self.samples.label(index)
 
     def check(self) -> None:
-        """Look for one sample that can be used; raises `DataError` with the report where there is none."""
+        """Look for one sample that can be used; raises `DataError` with the report where none can."""
         for index in range(len(self)):
             try:
                 self._read(index, np.random.default_rng(self.seed))
@@ -364,7 +364,7 @@ class Pages(_Samples):
 
 
 class Loader:
-    """The batches of one process. Iterating gives those of the epoch that was set last.
+    """The batches of one process. Iterating yields those of the epoch that was set last.
 
     `report` counts what could not be used: of the labels from the start, of the images as they are read.
     """
@@ -391,7 +391,7 @@ class Loader:
         return len(self._requests)
 
     def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
-        """What the next iteration gives: the epoch (from 0), without its first `start_batch` batches."""
+        """What the next iteration yields: the epoch (from 0), without its first `start_batch` batches."""
         self._requests.epoch = epoch
         self._requests.start_batch = start_batch
 
@@ -400,7 +400,7 @@ class Loader:
         return iter(self._requests)
 
     def where(self, index: int) -> str:
-        """Where a sample stands, for messages: file, line, and image."""
+        """Where a sample is, for messages: file, line, and image."""
         return self._dataset.samples.where(index)
 
     def label(self, index: int) -> str:
@@ -419,8 +419,8 @@ class Loader:
 
 
 class _Requests:
-    """The batches to come, as PyTorch's loader asks for them. It knows no loader, so that nothing refers in a circle:
-    what a garbage collector takes away in a forked process complains there about its missing workers.
+    """The batches to come, as PyTorch's loader asks for them. It does not refer to the loader: a circle would be
+    collected in a forked process, where the loader complains about workers that it does not have.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -589,7 +589,7 @@ def _by_name(*steps: type) -> dict[str, type]:
     return {step.__name__: step for step in steps}
 
 
-# In the order of the official recipes: the places of the others follow from what each one takes and gives.
+# In the order of the official recipes: the places of the others follow from their inputs and outputs.
 REC_STEPS = _by_name(DecodeImage, RecConAug, RecAug, MultiLabelEncode, CTCLabelEncode, RecResizeImg, KeepKeys)
 DET_STEPS = _by_name(
     DecodeImage,

@@ -274,7 +274,7 @@ def _move_grid(
 ) -> NDArray[np.float64]:
     """By how much the place to sample is away from each grid point, in x and y: float64 (2, grid rows, grid columns).
 
-    `float32` stands where PaddleOCR rounds to it; all else is float64.
+    `float32` is used where PaddleOCR rounds to it; all else is float64.
     """
     point = np.stack(np.meshgrid(grid_x, grid_y)).astype(np.float64)
     to, of = np.array(target, dtype=np.float64), np.array(source, dtype=np.float64)
