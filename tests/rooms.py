@@ -16,6 +16,7 @@ ORDER = (
     "plugins",
     "cli",
     "labels",
+    "doctor",
     "bench",
     "training",
     "ocr",

@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from paddle2torch._version import __version__
-from paddle2torch.cli import bench, convert, data, export, read, train
+from paddle2torch.cli import bench, convert, data, doctor, export, read, train
 from paddle2torch.cli.output import echo, escape, let_go_of_stdout, write_any_text
 from paddle2torch.model_zoo.errors import Paddle2TorchError
 
@@ -73,6 +73,6 @@ for command in (
     *(read.compile_command, read.quantize, read.read, read.ocr),
     *(data.data, train.init, train.train, train.eval_command),
     *(export.export, export.push),
-    bench.bench,
+    *(bench.bench, doctor.doctor),
 ):
     main.add_command(command)
