@@ -181,6 +181,12 @@ class RepLKFPN(_IntraCL):
 
         Evaluation: (N, out_channels, H / 4, W / 4). Training: see `with_levels`. H and W must be multiples of 32.
         """
+        levels, down = self.levels(maps)
+        joined = join_levels(levels)
+        return with_levels(joined, down) if self.training else joined
+
+    def levels(self, maps: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """The levels that are joined, (N, out_channels / 4, H / s, W / s), and the sums of the way down."""
         # Coarsest first throughout: Paddle's order of execution, by which exported parameters are found again.
         down = add_from_coarse([conv(x) for conv, x in zip(reversed(self.ins_conv), reversed(maps), strict=True)])
         levels = []
@@ -190,8 +196,7 @@ class RepLKFPN(_IntraCL):
             depthwise, pointwise, gate = layers
             x = pointwise(depthwise(x))
             levels.append(x + gate(x) if self.shortcut else gate(x))
-        joined = join_levels(self._mixed(levels))
-        return with_levels(joined, down) if self.training else joined
+        return self._mixed(levels), down
 
 
 class RepLKPAN(_IntraCL):
@@ -229,6 +234,12 @@ class RepLKPAN(_IntraCL):
 
         Evaluation: (N, out_channels, H / 4, W / 4). Training: see `with_levels`. H and W must be multiples of 32.
         """
+        levels, down = self.levels(maps)
+        joined = join_levels(levels)
+        return with_levels(joined, down) if self.training else joined
+
+    def levels(self, maps: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """The levels that are joined, coarsest first, and the sums of the way down; see `RepLKFPN.levels`."""
         # Coarsest or finest first as in Paddle: by the order of execution exported parameters are found again.
         down = add_from_coarse([conv(x) for conv, x in zip(reversed(self.ins_conv), reversed(maps), strict=True)])
         finest, *coarser = reversed([conv(x) for conv, x in zip(reversed(self.inp_conv), down, strict=True)])
@@ -236,8 +247,7 @@ class RepLKPAN(_IntraCL):
         for conv, x in zip(self.pan_head_conv, coarser, strict=True):
             up.append(x + conv(up[-1]))
         levels = [conv(x) for conv, x in zip(self.pan_lat_conv, up, strict=True)][::-1]
-        joined = join_levels(self._mixed(levels))
-        return with_levels(joined, down) if self.training else joined
+        return self._mixed(levels), down
 
 
 def _intracl(shapes: Shapes) -> dict[str, Any]:

@@ -42,6 +42,8 @@ DEPTHWISE: Mapping[str, Shape] = {
     "width alone": (2, 7, 33, 40, 12, (3, 3), (1, 2), (1, 1)),
     "fewer channels than a vector": (1, 20, 30, 8, 16, *THREE),
     "a map smaller than the kernel": (2, 2, 3, 16, 16, *FIVE),
+    "7x7": (1, 10, 29, 24, 16, (7, 7), (1, 1), (3, 3)),
+    "9x9": (2, 5, 21, 40, 8, (9, 9), (1, 1), (4, 4)),
     "without padding": (1, 9, 21, 16, 16, (3, 3), (1, 1), (0, 0)),
 }
 # An image or a map, and convolutions one after another: outputs, kernel and stride of each. The first is plain, the

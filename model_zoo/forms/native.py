@@ -15,19 +15,21 @@ The operators must have been loaded before (`paddle2torch.compiled.kernel_librar
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from paddle2torch.model_zoo import pphgnetv2, pplcnetv4
 from paddle2torch.model_zoo.db import RSEFPN, DBHead, RSELayer, add_from_coarse
 from paddle2torch.model_zoo.forms.folded import FoldedConv2d, PixelShuffleConv, Tail
 from paddle2torch.model_zoo.forms.operators import POINTWISE, convolve
 from paddle2torch.model_zoo.forms.quantized import QuantizedConv2d
 from paddle2torch.model_zoo.network import Network, replace_module
 from paddle2torch.model_zoo.rec_heads import MultiHead
+from paddle2torch.model_zoo.replk import RepLKFPN, RepLKPAN
 from paddle2torch.model_zoo.svtr import Attention
 
 ACTIVATIONS = ("none", "relu", "hardswish", "swish", "sigmoid", "gelu")
@@ -38,6 +40,14 @@ VECTOR = 16
 
 FEW_OUTPUTS = 64
 """A convolution of larger kernels has fewer, or oneDNN's is as fast: ours copies the lines under the kernel."""
+
+DEPTHWISE: Mapping[int, tuple[int, ...]] = {3: (1, 2), 5: (1, 2), 7: (1,), 9: (1,)}
+"""Kernels of depthwise convolutions, and their strides."""
+
+LEVELS = 4
+"""Maps of a detector's neck."""
+
+Stem = pplcnetv4.StemBlock | pphgnetv2.StemBlock
 
 CHANNELS = 4
 """The input channels of a larger kernel are a multiple of this, in int8 of those multiplied at once; or an image's."""
@@ -52,7 +62,7 @@ class NativeConv2d(nn.Module):
     Args:
         weight: float (O, I, h, w), or int8.
         bias: float (O,).
-        geometry: kernel, strides and padding, of height and width.
+        geometry: kernel, strides and padding, of height and width; then the padding at the end, where it is another.
         tail: what is done to the result.
         dtype: of maps; with `weight` in int8, float32.
         quantized: scales and zero point of an int8 convolution.
@@ -145,7 +155,7 @@ class NativeAttention(nn.Module):
 
 
 class NativeDepthwise(nn.Module):
-    """A depthwise convolution with a kernel of 3 or 5, and its tail.
+    """A depthwise convolution with one of the kernels in `DEPTHWISE`, and its tail.
 
     Args:
         conv: folded, in float32.
@@ -232,6 +242,36 @@ class NativePixelShuffleConv(nn.Module):
         return result
 
 
+class NativeStem(nn.Module):
+    """A stem of two branches: 2x2 convolutions that pad at the end alone, and a pooling that is joined to them."""
+
+    def __init__(self, stem: Stem, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.stem1, self.stem3, self.stem4 = stem.stem1, stem.stem3, stem.stem4
+        self.stem2a, self.stem2b = _even(stem.stem2a, dtype), _even(stem.stem2b, dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: float (N, in_channels, H, W); returns (N, out_channels, H', W')."""
+        x = self.stem1(x)
+        convolved = self.stem2b(self.stem2a(x))
+        joined = torch.ops.paddle2torch.join_pooled(_channels_last(x), _channels_last(convolved))
+        result: Tensor = self.stem4(self.stem3(joined))
+        return result
+
+
+class NativeLevels(nn.Module):
+    """A neck up to the joining of its levels, which `LevelsConv2d` does without."""
+
+    def __init__(self, neck: RepLKFPN | RepLKPAN) -> None:
+        super().__init__()
+        self.neck = neck
+
+    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """maps: four floats (N, C_i, H / s, W / s) for s = 4, 8, 16, 32; returns the levels, coarsest first."""
+        levels, _ = self.neck.levels(maps)
+        return levels
+
+
 class NativeRSELayer(nn.Module):
     """`RSELayer` whose gate is one factor."""
 
@@ -304,11 +344,13 @@ def to_native(network: Network, dtype: torch.dtype = torch.float32) -> Network: 
     convolutions in int8 has float32.
     """
     native = copy.deepcopy(network)
-    if type(native.neck) is RSEFPN and type(native.head) is DBHead:
-        _without_joining(native, native.neck, native.head, dtype)
+    if type(native.head) is DBHead:
+        _without_joining(native, native.head, dtype)
     for path, module in list(native.named_modules()):
         if isinstance(module, Attention):
             replace_module(native, path, NativeAttention(module))
+        elif isinstance(module, Stem):
+            replace_module(native, path, NativeStem(module, dtype))
     for path, module in list(native.named_modules()):
         if isinstance(module, FoldedConv2d) and _has_kernel(module):
             conv = NativeConv2d(module.weight, _bias(module), _geometry(module), module.tail, dtype)
@@ -346,16 +388,32 @@ def has_bfloat16() -> bool:
     return bool(bfloat16)
 
 
-def _without_joining(native: Network, neck: RSEFPN, head: DBHead, dtype: torch.dtype) -> None:
-    layers = [cast("RSELayer", layer) for layer in (*neck.ins_conv, *neck.inp_conv)]
-    convs = [layer.in_conv for layer in layers] + [head.binarize.conv1]
-    first, (result, last) = convs[0], (convs[len(neck.ins_conv)], convs[-1])
-    if not all(isinstance(conv, FoldedConv2d) for conv in convs) or first.in_channels % CHANNELS != 0:
+def _without_joining(native: Network, head: DBHead, dtype: torch.dtype) -> None:
+    neck, last = native.neck, head.binarize.conv1
+    if not isinstance(last, FoldedConv2d) or _geometry(last) != [3, 3, 1, 1, 1, 1]:
         return
-    if any(_geometry(conv) != [3, 3, 1, 1, 1, 1] for conv in (result, last)):
+    if type(neck) is RSEFPN:
+        layers = [cast("RSELayer", layer) for layer in (*neck.ins_conv, *neck.inp_conv)]
+        convs = [layer.in_conv for layer in layers]
+        first, result = convs[0], convs[len(neck.ins_conv)]
+        if not all(isinstance(conv, FoldedConv2d) for conv in convs) or first.in_channels % CHANNELS != 0:
+            return
+        if _geometry(result) != [3, 3, 1, 1, 1, 1]:
+            return
+        native.neck = NativeRSEFPN(neck, dtype)
+    elif isinstance(neck, RepLKFPN | RepLKPAN):
+        native.neck = NativeLevels(neck)
+    else:
         return
-    native.neck = NativeRSEFPN(neck, dtype)
-    replace_module(native, "head.binarize.conv1", LevelsConv2d(cast("FoldedConv2d", last), len(neck.inp_conv), dtype))
+    replace_module(native, "head.binarize.conv1", LevelsConv2d(last, LEVELS, dtype))
+
+
+def _even(layer: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """A 2x2 convolution that pads at the end alone; what there is no kernel for stays as it is."""
+    conv = layer.get_submodule("conv")
+    if not isinstance(conv, FoldedConv2d) or not _has_kernel(conv):
+        return layer
+    return NativeConv2d(conv.weight, _bias(conv), [*_geometry(conv), 1, 1], conv.tail, dtype)
 
 
 def _has_kernel(conv: FoldedConv2d) -> bool:
@@ -369,7 +427,7 @@ def _has_kernel(conv: FoldedConv2d) -> bool:
 def _has_depthwise_kernel(conv: FoldedConv2d) -> bool:
     height, width, _, stride, *_ = _geometry(conv)
     depthwise = conv.groups == conv.in_channels == conv.out_channels >= 8 and tuple(conv.dilation) == (1, 1)
-    return depthwise and height == width and width in (3, 5) and stride in (1, 2)
+    return depthwise and height == width and stride in DEPTHWISE.get(width, ())
 
 
 def _has_int8_kernel(conv: QuantizedConv2d) -> bool:

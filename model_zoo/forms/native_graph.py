@@ -58,6 +58,7 @@ def join(program: torch.export.ExportedProgram) -> None:
 
     `merge` must have been before. The first may be any, the others are pointwise, or separable with a kernel of 3: with
     a larger one and more channels, computing takes longer than fetching, and strips beside each other share too much.
+    Pointwise ones alone are joined where the map between them is the largest.
     """
     graph = program.graph
     joined: set[fx.Node] = set()
@@ -67,7 +68,7 @@ def join(program: torch.export.ExportedProgram) -> None:
         nodes = [node]
         while (following := _follower(nodes[-1])) is not None:
             nodes.append(following)
-        if len(nodes) == 1 or all(_argument(each, "geometry") == POINTWISE for each in nodes):
+        if len(nodes) == 1 or (all(_argument(each, "geometry") == POINTWISE for each in nodes) and not _widens(nodes)):
             continue
         joined.update(nodes)
         tensors: list[Any] = []
@@ -94,6 +95,15 @@ def join(program: torch.export.ExportedProgram) -> None:
 def _argument(node: fx.Node, name: str) -> Any:
     """What our convolution is given."""
     return node.args[PLACES[name]]
+
+
+def _widens(nodes: Sequence[fx.Node]) -> bool:
+    """Whether the first of two convolutions gives more channels than it takes, and the second takes them away again:
+    the map between is the largest of the three.
+    """
+    inputs = _argument(nodes[0], "x").meta["val"].shape[1]
+    first, *_, last = (_argument(node, "outputs") for node in nodes)
+    return len(nodes) == 2 and bool(first > max(inputs, last))
 
 
 def _follower(node: fx.Node) -> fx.Node | None:
@@ -155,10 +165,15 @@ def _spread(x: Tensor, factor: int) -> Tensor:
     return x.new_empty(x.shape[0], 1, x.shape[2] * factor, x.shape[3] * factor, dtype=torch.float32)
 
 
+def _join_pooled(x: Tensor, y: Tensor) -> Tensor:
+    return _result(x, x.shape[1] + y.shape[1], POINTWISE, x.dtype)
+
+
 def _result(x: Tensor, outputs: int, geometry: Sequence[int], dtype: torch.dtype) -> Tensor:
     """A map with the channels last."""
+    before, after = geometry[4:6], geometry[-2:]
     sizes = [
-        (size + 2 * geometry[4 + axis] - geometry[axis]) // geometry[2 + axis] + 1
+        (size + before[axis] + after[axis] - geometry[axis]) // geometry[2 + axis] + 1
         for axis, size in enumerate(x.shape[2:])
     ]
     return x.new_empty(x.shape[0], *sizes, outputs, dtype=dtype).permute(0, 3, 1, 2)
@@ -168,6 +183,7 @@ FAKES: Mapping[str, Callable[..., Any]] = {
     "attend": _attend,
     "convolve": _convolve,
     "depthwise": _depthwise,
+    "join_pooled": _join_pooled,
     "mean_of_channels": _mean_of_channels,
     "spread": _spread,
 }

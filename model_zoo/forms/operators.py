@@ -40,10 +40,13 @@ OPERATORS: Mapping[str, Mapping[str, str]] = {
     "attend": {"qkv": "Tensor", "heads": "int", "scale": "float"},
     "mean_of_channels": {"x": "Tensor"},
     "spread": {"x": "Tensor", "factor": "int"},
+    "join_pooled": {"x": "Tensor", "y": "Tensor"},
 }
 """Arguments of each in their order, with their types as PyTorch's schemas write them. Each returns one tensor."""
 
 GEOMETRY = ("kernel height", "kernel width", "stride down", "stride across", "padding above", "padding left")
+UNEVEN = (*GEOMETRY, "padding below", "padding right")
+"""Of a convolution whose paddings differ; elsewhere below and right are as above and left."""
 TAIL = ("activation", "scale", "shift")
 LAYOUT = ("outputs", "separable", *GEOMETRY)
 """What `layout` has of each convolution that follows in the same call."""

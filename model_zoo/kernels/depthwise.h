@@ -7,12 +7,13 @@ namespace paddle2torch {
 
 // Neighbouring results of a depthwise convolution that are computed together, where none reads padding at a side.
 constexpr int BESIDE = 8;
+constexpr int LARGEST_DEPTHWISE = 9;
 
 // The lines of a map that a depthwise convolution sees at once, or a part of each: `width` pixels, of which the first
 // is `begin` in its line of the map. Beyond the map's edge a line is null.
 template <class From>
 struct Lines {
-  const From* of[5];
+  const From* of[LARGEST_DEPTHWISE];
   int first, last;  // of those that there are
   int64_t begin, width;
 };
@@ -149,6 +150,8 @@ using DepthwiseLine = void (*)(const Problem&, const Lines<From>&, int64_t, int6
 template <class From, class To, int N>
 DepthwiseLine<From, To> depthwise_line_of(const Geometry& g) {
   const bool once = g.stride_width == 1;
+  if (g.kernel_width == 9) return depthwise_line<From, To, N, 9, 1>;
+  if (g.kernel_width == 7) return depthwise_line<From, To, N, 7, 1>;
   if (g.kernel_width == 3) return once ? depthwise_line<From, To, N, 3, 1> : depthwise_line<From, To, N, 3, 2>;
   return once ? depthwise_line<From, To, N, 5, 1> : depthwise_line<From, To, N, 5, 2>;
 }

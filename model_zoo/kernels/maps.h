@@ -1,4 +1,4 @@
-// Other operations on maps: means of their channels, and channels spread to pixels.
+// Other operations on maps: means of their channels, channels spread to pixels, and a pooling joined to a second map.
 #pragma once
 
 #include <memory>
@@ -30,6 +30,45 @@ void mean(const Problem& p, float* to) {
       for (int64_t i = 0; i < parts; ++i) sum += sums[(image * parts + i) * padded + c];
       to[image * channels + c] = static_cast<float>(sum / pixels);
     }
+}
+
+// The larger of both; NaN where there is one.
+template <int N>
+inline Floats<N> larger(Floats<N> a, Floats<N> b) {
+  return (a > b) | (a != a) ? a : b;
+}
+
+// `count` channels of the largest of four pixels, with zeros in place of those that are beyond the map's end.
+template <int N, class Stored>
+inline void pool(const Stored* x, int64_t across, int64_t down, int64_t count, Stored* to) {
+  for (int64_t c = 0; c < count; c += N) {
+    c = std::min(c, count - N);
+    const auto value = [&](int64_t at) { return load<N>(x + at + c); };
+    const Floats<N> none{}, above = larger<N>(value(0), across ? value(across) : none);
+    store<N>(to + c, larger<N>(above, down ? larger<N>(value(down), across ? value(down + across) : none) : none));
+  }
+}
+
+// The largest values of 2x2 pixels of each channel of p.x, which begin at each pixel, then the channels of `y`.
+template <class Stored>
+void join_pooled(const Problem& p, const Stored* y) {
+  const int64_t channels = p.channels, others = p.outputs - channels, line = p.width * channels;
+  for_tiles(p.images, p.height, 1, p.images * p.height * line < 10000, [&](int64_t image, int64_t row, int64_t) {
+    const int64_t first = (image * p.height + row) * p.width;
+    const auto* x = static_cast<const Stored*>(p.x) + first * channels;
+    auto* to = static_cast<Stored*>(p.out) + first * p.outputs;
+    for (int64_t at = 0; at < p.width; ++at, x += channels, to += p.outputs) {
+      const int64_t across = at + 1 < p.width ? channels : 0, down = row + 1 < p.height ? line : 0;
+      if (channels >= LANES) {
+        pool<LANES>(x, across, down, channels, to);
+      } else if (channels >= HALF) {
+        pool<HALF>(x, across, down, channels, to);
+      } else {
+        pool<1>(x, across, down, channels, to);
+      }
+      std::memcpy(to + channels, y + (first + at) * others, others * sizeof(Stored));
+    }
+  });
 }
 
 // Maps of `factor` * `factor` channels (images, height, width, channels) to planes as much larger, in float32.

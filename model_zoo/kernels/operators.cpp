@@ -54,12 +54,14 @@ Problem problem(const Tensor& x, const Sizes& geometry, bool planes = false) {
   } else {
     check_map(x);
   }
-  STD_TORCH_CHECK(geometry.size() == 6, "a geometry is the kernel, the strides and the padding, of height and width");
+  STD_TORCH_CHECK(geometry.size() == 6 || geometry.size() == 8,
+                  "a geometry is the kernel, the strides and the padding, of height and width, and perhaps that at the end");
   Problem p{};
   p.x = x.data_ptr();
   p.planes = planes;
   p.images = x.size(0), p.channels = planes ? IMAGE_CHANNELS : x.size(1), p.height = x.size(2), p.width = x.size(3);
   p.geometry = {geometry[0], geometry[1], geometry[2], geometry[3], geometry[4], geometry[5]};
+  if (geometry.size() == 8) p.geometry.padding_below = geometry[6], p.geometry.padding_right = geometry[7];
   return p;
 }
 
@@ -78,8 +80,9 @@ void set_depthwise(Problem& p, const std::optional<Tensor>& weight, const std::o
   STD_TORCH_CHECK(weight->scalar_type() == stored && weight->is_contiguous() &&
                       weight->numel() >= g.kernel_height * g.kernel_width * p.channels,
                   "the depthwise weights do not fit");
-  STD_TORCH_CHECK(p.depth_bias && g.kernel_height == g.kernel_width && (g.kernel_width == 3 || g.kernel_width == 5) &&
-                      (g.stride_width == 1 || g.stride_width == 2) && p.channels >= HALF,
+  const int64_t kernel = g.kernel_width, largest_stride = kernel <= 5 ? 2 : 1;
+  STD_TORCH_CHECK(p.depth_bias && g.kernel_height == kernel && (kernel == 3 || kernel == 5 || kernel == 7 || kernel == 9) &&
+                      g.stride_width >= 1 && g.stride_width <= largest_stride && p.channels >= HALF,
                   "not a depthwise convolution that there is a kernel for");
   p.depth_weight = weight->data_ptr();
 }
@@ -302,6 +305,23 @@ Tensor spread_(const Tensor& x, int64_t factor) {
   return out;
 }
 
+Tensor join_pooled_(const Tensor& x, const Tensor& y) {
+  check_map(x);
+  check_map(y);
+  for (const int dimension : {0, 2, 3}) STD_TORCH_CHECK(x.size(dimension) == y.size(dimension), "maps of one size are joined");
+  STD_TORCH_CHECK(x.scalar_type() == y.scalar_type(), "maps of one type are joined");
+  Problem p = problem(x, {1, 1, 1, 1, 0, 0});
+  p.outputs = p.channels + y.size(1);
+  Tensor out = output_for(p, x.scalar_type());
+  if (x.scalar_type() == ScalarType::Float) {
+    join_pooled(p, data<const float>(y));
+  } else {
+    STD_TORCH_CHECK(x.scalar_type() == ScalarType::BFloat16, "float32 or bfloat16 was expected");
+    join_pooled(p, data<const BFloat16>(y));
+  }
+  return out;
+}
+
 template <class T, int GROUP>
 Tensor packed(const Tensor& weight) {
   const int64_t outputs = weight.size(0), depth = weight.size(1);
@@ -411,6 +431,10 @@ AOTITorchError aoti_torch_cpu_spread(AtenTensorHandle x, int64_t factor, AtenTen
   return reported(result, [&] { return spread_(borrowed(x), factor); });
 }
 
+AOTITorchError aoti_torch_cpu_join_pooled(AtenTensorHandle x, AtenTensorHandle y, AtenTensorHandle* result) {
+  return reported(result, [&] { return join_pooled_(borrowed(x), borrowed(y)); });
+}
+
 }  // extern "C"
 
 STABLE_TORCH_LIBRARY(paddle2torch, library) {
@@ -422,6 +446,7 @@ STABLE_TORCH_LIBRARY(paddle2torch, library) {
   library.def("attend(Tensor qkv, int heads, float scale) -> Tensor");
   library.def("mean_of_channels(Tensor x) -> Tensor");
   library.def("spread(Tensor x, int factor) -> Tensor");
+  library.def("join_pooled(Tensor x, Tensor y) -> Tensor");
   library.def("pack(Tensor weight) -> Tensor");
   library.def("features() -> int[]");
 }
@@ -436,5 +461,6 @@ STABLE_TORCH_LIBRARY_IMPL(paddle2torch, CPU, library) {
   library.impl("attend", TORCH_BOX(&attend_));
   library.impl("mean_of_channels", TORCH_BOX(&mean_));
   library.impl("spread", TORCH_BOX(&spread_));
+  library.impl("join_pooled", TORCH_BOX(&join_pooled_));
   library.impl("pack", TORCH_BOX(&pack_));
 }

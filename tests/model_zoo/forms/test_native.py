@@ -44,9 +44,11 @@ from paddle2torch.model_zoo.forms.native import (
     NativeAttention,
     NativeConv2d,
     NativeDepthwise,
+    NativeLevels,
     NativeLinear,
     NativeMean,
     NativeRSEFPN,
+    NativeStem,
     has_bfloat16,
     takes_images,
     to_native,
@@ -55,6 +57,7 @@ from paddle2torch.model_zoo.forms.native_graph import describe_operators, join, 
 from paddle2torch.model_zoo.forms.operators import check_operators
 from paddle2torch.model_zoo.forms.quantized import QuantizedConv2d, expected_tensors, quantize_network
 from paddle2torch.model_zoo.network import Network
+from paddle2torch.model_zoo.pphgnetv2 import pad_same
 from paddle2torch.model_zoo.svtr import Attention
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
@@ -292,7 +295,7 @@ def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(RuntimeError):
         torch.ops.paddle2torch.pack(values(24, 16).double())
     with pytest.raises(RuntimeError):
-        torch.ops.paddle2torch.depthwise(last, torch.zeros(49, 16), bias, [7, 7, 1, 1, 3, 3], [0.0, 1.0, 0.0])
+        torch.ops.paddle2torch.depthwise(last, torch.zeros(49, 16), bias, [7, 7, 2, 2, 3, 3], [0.0, 1.0, 0.0])
     with pytest.raises(RuntimeError):
         torch.ops.paddle2torch.attend(values(1, 5, 121), 8, 1.0)
 
@@ -303,6 +306,7 @@ NETWORKS = {
     "PP-OCRv5_mobile_rec": (3, 48, 130),
     "ch_RepSVTR_rec": (3, 48, 64),
     "PP-OCRv6_tiny_rec": (3, 48, 77),
+    "PP-OCRv6_small_rec": (3, 48, 77),
     "PP-OCRv6_tiny_det": (3, 64, 96),
     "ch_PP-OCRv4_det": (3, 96, 160),
     "ch_PP-OCRv3_det": (3, 64, 96),
@@ -338,6 +342,9 @@ def test_all_of_a_mobile_network_is_native() -> None:
         assert FoldedConv2d not in kinds(native)
         assert takes_images(native)
     assert kinds(native)[NativeRSEFPN] == kinds(native)[LevelsConv2d] == 1
+    native = to_native(fold(card_network("PP-OCRv6_tiny_det")))
+    assert FoldedConv2d not in kinds(native)
+    assert kinds(native)[NativeLevels] == kinds(native)[LevelsConv2d] == kinds(native)[NativeStem] == 1
 
 
 @pytest.mark.usefixtures("bfloat16")
@@ -407,7 +414,8 @@ def test_what_comes_before_a_convolution_is_done_by_it(name: str, depthwise: int
 @pytest.mark.parametrize(
     ("name", "fewer"),
     # After the image's convolution six, in the neck one and one; three, one, and where the levels meet two.
-    [("en_PP-OCRv4_rec", 8), ("ch_PP-OCRv4_det", 6)],
+    # Of v6: thirteen pairs that widen a block, and the head.
+    [("en_PP-OCRv4_rec", 8), ("ch_PP-OCRv4_det", 6), ("PP-OCRv6_tiny_det", 14)],
 )
 @pytest.mark.parametrize("wide", [False, True])
 def test_convolutions_that_follow_on_one_another_are_one_call(name: str, fewer: int, wide: bool) -> None:
@@ -454,6 +462,31 @@ def test_what_follows_fits_or_is_refused() -> None:
             call(x, *given)
 
 
+@pytest.mark.parametrize("channels", [(24, 40), (8, 3), (5, 16)])
+def test_a_pooling_is_joined_to_a_map(channels: tuple[int, int]) -> None:
+    x, y = (values(2, count, 6, 9).contiguous(memory_format=torch.channels_last) for count in channels)
+    x[1, 2, 3, 4] = float("nan")
+    for dtype in (torch.float32, torch.bfloat16):
+        found = torch.ops.paddle2torch.join_pooled(x.to(dtype), y.to(dtype))
+        expected = torch.cat((F.max_pool2d(pad_same(x.to(dtype)), 2, 1), y.to(dtype)), dim=1)
+        assert torch.equal(found.nan_to_num(7), expected.nan_to_num(7))
+        assert found.isnan().sum() == 4
+        assert found.is_contiguous(memory_format=torch.channels_last)
+    with pytest.raises(RuntimeError, match="one size"):
+        torch.ops.paddle2torch.join_pooled(x, y[:, :, 1:].contiguous(memory_format=torch.channels_last))
+
+
+@pytest.mark.parametrize("outputs", [12, 33])
+def test_a_kernel_that_pads_at_the_end_alone(outputs: int) -> None:
+    conv = FoldedConv2d(24, outputs, 2, tail=Tail("relu"))
+    native = NativeConv2d(conv.weight, conv.bias, [2, 2, 1, 1, 0, 0, 1, 1], conv.tail, torch.float32)
+    for shape in ((2, 24, 7, 40), (1, 24, 1, 1)):
+        x = values(*shape)
+        with torch.inference_mode():
+            expected = copy.deepcopy(conv).double()(pad_same(x.double()))
+            assert relative_error(native(x), expected) < FLOAT32
+
+
 def test_pixels_go_to_their_places() -> None:
     for factor in (4, 3):
         x = values(2, factor * factor, 5, 7).contiguous(memory_format=torch.channels_last)
@@ -480,6 +513,7 @@ def test_the_exporter_is_told_what_there_will_be() -> None:
     for operator, arguments in (
         (torch.ops.paddle2torch.spread, (x, 4)),
         (torch.ops.paddle2torch.mean_of_channels, (x,)),
+        (torch.ops.paddle2torch.join_pooled, (x, x)),
         (torch.ops.paddle2torch.attend, (qkv, 4, 0.5)),
         (torch.ops.paddle2torch.depthwise, (x, torch.ones(9, 16), bias, [3, 3, 2, 1, 1, 1], [0.0, 1.0, 0.0])),
     ):
