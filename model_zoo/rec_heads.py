@@ -162,7 +162,8 @@ class MultiHead(nn.Module):
 
         Evaluation: probabilities (N, T, classes). Training: `{"ctc": logits (N, T, classes)}` and, with the NRTR
         head, `"gtc": logits (N, L, classes + 4)` for `targets`: `label_gtc` int64 (N, max_text_length), start symbol
-        first, padded with 0, and `length` int64 (N,), characters in each; L is the longest length plus one. With the
+        first, padded with 0, and `length` int64 (N,), characters in each; L is the longest length plus one. Without
+        `length` the labels are taken as long as they are, and no value is waited for. With the
         SAR head, `"sar": logits (N, L, classes + 1)` for `label_sar` int64 (N, L) and `valid_ratio` float (N,), see
         `SARHead`.
         """
@@ -176,8 +177,10 @@ class MultiHead(nn.Module):
                     "the NRTR head trains on targets: call model(x, targets) with label_gtc and length, "
                     "or build the model without it (head.nrtr = null in model_config.json)"
                 )
-            longest = int(targets["length"].max())
-            out["gtc"] = self.gtc_head(self.before_gtc(x), targets["label_gtc"][:, : 2 + longest][:, :-1])
+            labels = targets["label_gtc"]
+            if "length" in targets:
+                labels = labels[:, : 2 + int(targets["length"].max())]
+            out["gtc"] = self.gtc_head(self.before_gtc(x), labels[:, :-1])
         if self.sar_head is not None:
             if targets is None:
                 raise ValueError(

@@ -92,7 +92,7 @@ def tiny_settings(folder: Path, *, det: bool = False, **sections: Mapping[str, A
         loss=DBLossSettings() if det else RecLossSettings(),
         optimizer=OptimizerSettings(2e-3, l2=3e-5, fc_decay=1e-5),
         training=TrainingSettings(epochs=2, seed=7),
-        evaluation=EvaluationSettings(every_steps=4),
+        evaluation=EvaluationSettings(every_steps=4, every_epoch=False),
         output=OutputSettings(str(folder), print_steps=1, save_steps=3),
     )
     return replace(settings, **{name: replace(getattr(settings, name), **keys) for name, keys in sections.items()})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,20 +13,26 @@ from paddle2torch.cli.options import AS_JSON, PATH
 from paddle2torch.cli.output import echo, print_json, print_notes, print_table
 from paddle2torch.model_zoo.errors import Paddle2TorchError
 
+CHARSET = click.option(
+    "--charset", type=PATH, help="The characters to learn: a file of one a line, or a bundled one's name."
+)
+
 
 @click.command()
 @click.argument("name")
 @click.option("-o", "--output", type=PATH, required=True, help="Folder for the two files.")
 @click.option("--from", "yml", type=PATH, help="A PaddleOCR training yml whose values are taken.")
-def init(name: str, output: Path, yml: Path | None) -> None:
+@CHARSET
+@click.option("--official", is_flag=True, help="The recipe as it is, for new weights on 8 GPUs: nothing is scaled.")
+def init(name: str, output: Path, yml: Path | None, charset: Path | None, official: bool) -> None:
     """Write config.json and model_config.json for fine-tuning, ready to edit.
 
     NAME is a name of the zoo or the folder of a converted model: where training starts. The values are those of the
-    official recipe, or of the yml.
+    official recipe, scaled to this machine and to fine-tuning, or of the yml.
     """
     from paddle2torch.training.recipes import init as run
 
-    print_notes(run(name, output, yml=yml))
+    print_notes(run(name, output, yml=yml, charset=charset, official=official))
     echo(str(output))
 
 
@@ -42,21 +49,27 @@ def with_settings(command: Any) -> Any:
 
 @click.command()
 @with_settings
+@CHARSET
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint.")
-def train(config: Path, model_config: Path | None, assignments: tuple[str, ...], resume: bool) -> None:
+def train(
+    config: Path, model_config: Path | None, assignments: tuple[str, ...], charset: Path | None, resume: bool
+) -> None:
     """Fine-tune a converted model, as PaddleOCR would.
 
-    For several processes or machines: accelerate launch -m paddle2torch.cli train --config config.json
+    Ctrl-C and SIGTERM finish the step and save it. For several processes or machines: accelerate launch -m
+    paddle2torch.cli train --config config.json
     """
     from paddle2torch.malloc import keep_freed_memory
     from paddle2torch.training.settings import read_settings
     from paddle2torch.training.trainer import train as run
 
     keep_freed_memory()
-    settings, model = read_settings(config, model_config, assignments)
+    settings, model = read_settings(config, model_config, assignments, charset=charset)
     result = run(settings, model, resume=resume)
-    best = "" if result.best is None else f", best {result.best:.4f} at step {result.best_step}"
-    echo(f"{result.steps} steps{best}\n{result.folder}")
+    if os.environ.get("RANK", "0") == "0":
+        echo(f"{result.line}\n{result.folder}")
+    if result.stopped is not None:
+        sys.exit(128 + result.stopped)
 
 
 @click.command("eval")

@@ -16,7 +16,7 @@ from typing import Any
 from paddle2torch.compiled.serving import Check
 from paddle2torch.model_zoo.errors import ConfigError, ConversionError
 from paddle2torch.model_zoo.forms.folded import FoldedConv2d, FoldedConvTranspose2d
-from paddle2torch.model_zoo.names import file_in
+from paddle2torch.model_zoo.names import file_in, plain_name
 from paddle2torch.model_zoo.network import Network
 from paddle2torch.model_zoo.programs.config import is_program
 from paddle2torch.model_zoo.programs.network import Program
@@ -48,6 +48,11 @@ PROGRAM_FORMATS: Mapping[str, Format] = {
     "torch": Format("paddle2torch.exporting.programs:export_torch", ".pt2"),
 }
 """Of a program of a network that is not known here by name."""
+
+TRAINING_FOLDERS = ("best", "last", "output")
+"""Folders of any training: they name no model."""
+
+PDPARAMS = ".pdparams"
 
 FOLDED = (FoldedConv2d, FoldedConvTranspose2d)
 
@@ -130,11 +135,26 @@ def export(
             f"export the model by its name or folder, or load it without"
         )
     suffix = "_infer" if "template" in options else form.suffix
-    path = Path(target) if target is not None else file_in(Path(), network.config.name + suffix)
+    path = Path(target) if target is not None else file_in(Path(), _own_name(model, network) + suffix)
+    if form.suffix == PDPARAMS and suffix == PDPARAMS and path.suffix != PDPARAMS:
+        # By its ending it is known for what it is, here and by PaddleOCR.
+        path = path.with_name(path.name + PDPARAMS)
     refuse_existing(path, force)
     module, _, function = form.function.partition(":")
     write: Callable[..., Exported] = getattr(import_module(module), function)
     return write(network, path, force=force, **options)
+
+
+def _own_name(model: str | Path | Network | Program, network: Network | Program) -> str:
+    """The model's name; of one that was trained here that of the folder it was trained in, not of what it began as."""
+    name = network.config.name
+    if isinstance(model, Network | Program) or isinstance(network, Program):
+        return name
+    origin = network.config.origin
+    if origin is None or origin.kind != "trained here":
+        return name
+    parts = Path(model).resolve().parts[1:]
+    return plain_name(next((part for part in reversed(parts) if part not in TRAINING_FOLDERS), ""), name)
 
 
 def _load(model: str | Path | Network | Program) -> Network | Program:

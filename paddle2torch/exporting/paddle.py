@@ -31,7 +31,7 @@ from paddle2torch.converters.paddle_files.pdparams import read_pdparams
 from paddle2torch.converters.paddle_files.pickler import write_pdparams
 from paddle2torch.converters.paddle_files.pir import read_pir
 from paddle2torch.converters.paddle_files.program import Program
-from paddle2torch.exporting.export import Exported
+from paddle2torch.exporting.export import Exported, refuse_existing
 from paddle2torch.model_zoo.cards import load_card
 from paddle2torch.model_zoo.config import ClsPostprocess, DBPostprocess, ModelConfig
 from paddle2torch.model_zoo.errors import ConfigError, ConversionError
@@ -39,6 +39,7 @@ from paddle2torch.model_zoo.names import file_in
 from paddle2torch.model_zoo.network import Network, build_model
 from paddle2torch.model_zoo.strict_yaml import read_yaml
 from paddle2torch.parity.reference import run_program
+from paddle2torch.zoo.conversion import dictionary_beside
 from paddle2torch.zoo.sources import obtain, obtain_local
 
 # Paddle's global average pooling rounds more than PyTorch's; detectors show it (see `verification.py`).
@@ -55,7 +56,7 @@ def export_paddle(
     not), and for a template of another architecture.
     """
     if template is None:
-        return _export_checkpoint(network, target)
+        return _export_checkpoint(network, target, force)
     return _export_program(network, target, _template(template), force)
 
 
@@ -82,8 +83,12 @@ def paddle_state(network: Network) -> dict[str, np.ndarray[Any, Any]]:
     return state
 
 
-def _export_checkpoint(network: Network, target: Path) -> Exported:
+def _export_checkpoint(network: Network, target: Path, force: bool) -> Exported:
     state = paddle_state(network)
+    charset = network.config.charset
+    dictionary = dictionary_beside(target)
+    if charset is not None:
+        refuse_existing(dictionary, force)
     with land_file(target, size=sum(array.nbytes for array in state.values())) as temporary:
         with temporary.open("wb") as file:
             write_pdparams(file, state)
@@ -91,6 +96,10 @@ def _export_checkpoint(network: Network, target: Path) -> Exported:
     origin = network.config.origin
     left_out = [note for note in origin.notes if note.startswith("left out backbone.")] if origin else []
     notes = [f"the conversion {note}; Paddle warns that they are missing" for note in left_out]
+    if charset is not None:
+        with land_file(dictionary) as temporary:
+            temporary.write_text("".join(f"{character}\n" for character in charset), encoding="utf-8", newline="")
+        notes.append(f"its characters, spaces included, are in {dictionary.name}: use_space_char is false with it")
     return Exported(target, "paddle", notes=(*notes, "read back bit for bit"))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from paddle2torch.training.optimisation import MovingAverage
 from paddle2torch.zoo.folder import WEIGHTS_NAME, metadata, read_state, write_state
 
 STATE_NAME = "training_state.safetensors"
+METRICS_NAME = "metrics.json"
 
 MOMENTS: Mapping[type[torch.optim.Optimizer], tuple[str, ...]] = {
     torch.optim.Adam: ("step", "exp_avg", "exp_avg_sq"),
@@ -38,8 +40,10 @@ class Progress:
     """How far training has come.
 
     `step` counts steps of the optimiser, `epoch` (from 0) and `batch` say which batch comes next. `best` is the best
-    metric so far and `best_step` its step, `stale` the number of evaluations since without a better one. `scaler` is
-    the state of fp16's loss scaling, `processes` the number of those that train, `settings` the text of `config.json`.
+    metric so far and `best_step` its step, `start` what training began with, `stale` the number of evaluations since
+    without a better one. `pending`: this step is still to be evaluated. `metrics` are those of the last evaluation.
+    `scaler` is the state of fp16's loss scaling, `processes` the number of those that train, `settings` the text of
+    `config.json`, `data` tells the training samples from others.
     """
 
     step: int = 0
@@ -47,10 +51,14 @@ class Progress:
     batch: int = 0
     best: float | None = None
     best_step: int = 0
+    start: float | None = None
     stale: int = 0
+    pending: bool = False
+    metrics: Mapping[str, float] = field(default_factory=dict)
     scaler: Mapping[str, Any] = field(default_factory=dict)
     processes: int = 1
     settings: str = ""
+    data: str = ""
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:
@@ -102,6 +110,36 @@ def save_checkpoint(
         write_state(temporary / WEIGHTS_NAME, on_cpu(state), metadata(config))
         write_state(temporary / STATE_NAME, on_cpu(tensors), {"progress": json.dumps(to_json(progress))})
         (temporary / CONFIG_NAME).write_text(config.dumps(), encoding="utf-8")
+        (temporary / METRICS_NAME).write_text(metrics_text(progress.step, progress.metrics), encoding="utf-8")
+
+
+def metrics_text(step: int, metrics: Mapping[str, float]) -> str:
+    """What stands beside weights: the step they are of, and the metrics of the last evaluation up to it."""
+    return json.dumps({"step": step, **metrics}, indent=2) + "\n"
+
+
+def refuse_other_model(folder: Path, config: ModelConfig) -> None:
+    """Raise `ConfigError` where a checkpoint is of a network with other parts, or of other characters.
+
+    Weights of equal shapes would go on as those of something else: a class would mean another character.
+    """
+    saved = ModelConfig.load(folder)
+    for part in ("task", "form", "backbone", "neck", "head", "preprocess"):
+        before, now = to_json(getattr(saved, part)), to_json(getattr(config, part))
+        if before != now:
+            names = ", ".join(_changed({part: before}, {part: now}))
+            raise ConfigError(
+                f"{folder} is of another network: {names}. Resume with the model_config.json of that training, or "
+                f"start a new one in another output.dir with pretrained set to {folder}"
+            )
+    if saved.charset != config.charset:
+        places = zip_longest(saved.charset or (), config.charset or ())
+        place, (old, new) = next((place, pair) for place, pair in enumerate(places) if pair[0] != pair[1])
+        raise ConfigError(
+            f"{folder} has another character set: class {place + 1} is {old!r} there, {new!r} now. Resume with the set "
+            f"of that training; to go on with another one, start a new training in another output.dir with pretrained "
+            f"set to {folder}: characters that both have keep what they learnt"
+        )
 
 
 def load_checkpoint(
@@ -163,7 +201,11 @@ def load_checkpoint(
 
 def changed_settings(before: str, now: str) -> list[str]:
     """Where two texts of `config.json` differ, as `optimizer.lr: 0.001, was 0.0005`."""
-    old, new = _flat(decode_json(before)), _flat(decode_json(now))
+    return _changed(decode_json(before), decode_json(now))
+
+
+def _changed(before: Any, now: Any) -> list[str]:
+    old, new = _flat(before), _flat(now)
     return [
         f"{key}: {new.get(key)!r}, was {old.get(key)!r}"
         for key in sorted(old.keys() | new.keys())

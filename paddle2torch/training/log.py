@@ -1,31 +1,51 @@
-"""What a training leaves behind for people: lines on stderr, a progress bar, CSV files, TensorBoard, a plot."""
+"""What a training leaves behind for people: lines on stderr and in a file, a progress bar, CSV files, TensorBoard, a
+plot.
+"""
 
 from __future__ import annotations
 
 import csv
 import importlib.util
 import io
+import math
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
+import torch
 from accelerate import Accelerator
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from paddle2torch.atomic import land_file
+from paddle2torch.atomic import WriteError, land_file
 
-TRAIN_NAME, EVALUATION_NAME, CURVES_NAME = "train.csv", "evaluation.csv", "curves.png"
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
+TRAIN_NAME, EVALUATION_NAME, CURVES_NAME, LOG_NAME = "train.csv", "evaluation.csv", "curves.png", "train.log"
 STEP = "step"
+
+MEASURED = ("images_per_second", "data_share", "seconds_per_step", "peak_memory_gb")
+"""Columns that say nothing of what is learnt."""
+
+DRAWN_SECONDS = 5.0
+"""Curves are not drawn anew for evaluations that follow one another faster."""
+
+QUIET_SECONDS = 10.0
+"""At least so often a line is said, however long a step takes."""
 
 
 class TrainingLog:
-    """Collects what each step reports, and says the mean of it every `print_steps` steps.
+    """Collects what each step reports, and notes the mean of it every `print_steps` steps and before each checkpoint.
 
-    All methods may be called in every process; only the main one writes. `step` is that of the checkpoint which
-    training goes on from: what the files say of later steps is dropped, because it is done again.
+    Every step is so in one row, whenever training is stopped. All methods may be called in every process; only the
+    main one writes. `step` is that of the checkpoint which training goes on from: what the files say of later steps is
+    dropped, because it is done again. What cannot be written, to a full disk, is said once and does not end a training.
     """
 
     def __init__(self, folder: Path, accelerator: Accelerator, *, step: int, steps: int, print_steps: int) -> None:
@@ -45,10 +65,14 @@ class TrainingLog:
         )
         self._task = self._bar.add_task("training", total=steps, completed=step)
         self._sums: defaultdict[str, float] = defaultdict(float)
-        self._since = step
+        self._step = self._since = step
         self._images = 0
         self._waited = 0.0
-        self._started = time.perf_counter()
+        self._rate = 0.0
+        self._epoch = 0
+        self._started = self._said = time.perf_counter()
+        self._drawn = -math.inf
+        self._failed: set[str] = set()
         if self._main:
             folder.mkdir(parents=True, exist_ok=True)
             for name in (TRAIN_NAME, EVALUATION_NAME):
@@ -56,7 +80,7 @@ class TrainingLog:
 
     def __enter__(self) -> TrainingLog:
         self._bar.start()
-        self._started = time.perf_counter()
+        self._started = self._said = time.perf_counter()
         return self
 
     def __exit__(
@@ -65,9 +89,13 @@ class TrainingLog:
         self._bar.stop()
 
     def note(self, text: str) -> None:
-        """Say something, once."""
-        if self._main:
-            self._console.print(text, markup=False)
+        """Say something, and keep it in the file."""
+        if not self._main:
+            return
+        self._said = time.perf_counter()
+        self._console.print(text, markup=False)
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+        self._append(LOG_NAME, "".join(f"{stamp} {line}\n" for line in text.split("\n")))
 
     def train(
         self, step: int, epoch: int, losses: Mapping[str, float], rate: float, *, images: int, waited: float
@@ -75,58 +103,110 @@ class TrainingLog:
         """Note a step: its losses and learning rate, the images it used, and the seconds it waited for them."""
         for name, value in losses.items():
             self._sums[name] += value
+        self._step, self._epoch, self._rate = step, epoch, rate
         self._images += images
         self._waited += waited
         self._bar.update(self._task, completed=step, description=f"epoch {epoch + 1}  loss {losses['loss']:.4f}")
-        if step % self._print_steps and step != self._steps:
+        if step % self._print_steps == 0 or step == self._steps:
+            self.flush()
+        elif time.perf_counter() - self._said >= QUIET_SECONDS:
+            self._say(self._row())
+
+    def flush(self) -> None:
+        """Note the steps that are in no row yet."""
+        if self._step == self._since:
             return
-        seconds, count = time.perf_counter() - self._started, step - self._since
-        row = {
-            STEP: step,
-            "epoch": epoch + 1,
-            **{name: total / count for name, total in self._sums.items()},
-            "lr": rate,
-            "images_per_second": self._images / seconds,
-            "data_share": self._waited / seconds,
-        }
-        left = (self._steps - step) * seconds / count
-        self.note(
-            f"epoch {epoch + 1}, step {step}/{self._steps}: "
-            + ", ".join(f"{name} {row[name]:.4f}" for name in self._sums)
-            + f", lr {rate:.3g}, {row['images_per_second']:.1f} images/s ({row['data_share']:.0%} waiting for data), "
-            f"{_duration(left)} left"
-        )
+        row = self._row()
+        self._say(row)
         self._write(TRAIN_NAME, row)
         self._sums.clear()
-        self._since, self._images, self._waited = step, 0, 0.0
+        self._since, self._images, self._waited = self._step, 0, 0.0
         self._started = time.perf_counter()
 
-    def evaluation(self, step: int, metrics: Mapping[str, float], *, best: bool) -> None:
-        """Note an evaluation. Its time is not training's."""
+    def _row(self) -> dict[str, float]:
+        """The means since the last row."""
+        seconds, count = time.perf_counter() - self._started, self._step - self._since
+        return {
+            STEP: self._step,
+            "epoch": self._epoch + 1,
+            **{name: total / count for name, total in self._sums.items()},
+            "lr": self._rate,
+            "images_per_second": self._images / seconds,
+            "data_share": self._waited / seconds,
+            "seconds_per_step": seconds / count,
+            "peak_memory_gb": peak_memory(self._accelerator.device),
+        }
+
+    def _say(self, row: Mapping[str, float]) -> None:
+        self.note(
+            f"epoch {self._epoch + 1}, step {self._step}/{self._steps}: "
+            + ", ".join(f"{name} {row[name]:.4f}" for name in self._sums)
+            + f", lr {row['lr']:.3g}, {row['seconds_per_step']:.2f} s a step, {row['images_per_second']:.1f} images/s "
+            f"({row['data_share']:.0%} waiting for data), {row['peak_memory_gb']:.1f} GB at most, "
+            f"{_duration((self._steps - self._step) * row['seconds_per_step'])} left"
+        )
+
+    def evaluation(self, step: int, metrics: Mapping[str, float], *, best: bool, seconds: float) -> None:
+        """Note an evaluation, which took so many `seconds`: they are not training's. Draw the curves, unless that was
+        done a moment ago.
+        """
+        self._started += seconds
         said = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-        self.note(f"evaluation at step {step}: {said}{', the best so far' if best else ''}")
-        self._write(EVALUATION_NAME, {STEP: step, **metrics})
-        self._started = time.perf_counter()
-        self._since, self._images, self._waited = step, 0, 0.0
-        self._sums.clear()
+        of_what = "the start" if step == 0 else f"step {step}"
+        self.note(f"evaluation of {of_what}: {said}{', the best so far' if best else ''} ({seconds:.1f} s)")
+        self._write(EVALUATION_NAME, {STEP: step, **metrics, "seconds": seconds})
+        began = time.perf_counter()
+        if began - self._drawn >= DRAWN_SECONDS:
+            self.plot()
+            self._drawn = time.perf_counter()
+            self._started += self._drawn - began
 
     def plot(self) -> None:
         """Draw the curves of both files, where matplotlib is there."""
-        if self._main and not plot_curves(self._folder):
-            self.note(f"no {CURVES_NAME}: matplotlib is not installed")
+        if not self._main:
+            return
+        try:
+            if not plot_curves(self._folder):
+                self._fail(CURVES_NAME, "matplotlib is not installed")
+        except (OSError, WriteError) as error:
+            self._fail(CURVES_NAME, str(error))
 
     def _write(self, name: str, row: Mapping[str, float]) -> None:
         prefix = name.partition(".")[0]
         self._accelerator.log({f"{prefix}/{key}": value for key, value in row.items() if key != STEP}, int(row[STEP]))
         if not self._main:
             return
-        path = self._folder / name
-        fresh = not path.exists()
-        with open(path, "a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(row), lineterminator="\n")
-            if fresh:
-                writer.writeheader()
-            writer.writerow(row)
+        # A file of an earlier run may have fewer columns.
+        columns = _columns(self._folder / name)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, columns or list(row), extrasaction="ignore", restval="", lineterminator="\n")
+        if not columns:
+            writer.writeheader()
+        writer.writerow(row)
+        self._append(name, text.getvalue())
+
+    def _append(self, name: str, text: str) -> None:
+        try:
+            with open(self._folder / name, "a", newline="", encoding="utf-8") as file:
+                file.write(text)
+        except OSError as error:
+            self._fail(name, error.strerror or str(error))
+
+    def _fail(self, name: str, reason: str) -> None:
+        """Say once that a file is not written."""
+        if name not in self._failed:
+            self._failed.add(name)
+            self.note(f"no {name}: {reason}")
+
+
+def peak_memory(device: torch.device) -> float:
+    """The most memory that this process had so far, of the GPU where it trains on one; GB. 0 where it is not known."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    if resource is None:
+        return 0.0
+    # In bytes on macOS, in kilobytes elsewhere.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
 
 
 def plot_curves(folder: Path) -> bool:
@@ -138,12 +218,13 @@ def plot_curves(folder: Path) -> bool:
     figure = Figure(figsize=(12, 4))
     axes = figure.subplots(1, 2)
     for axis, name, left_out in (
-        (axes[0], TRAIN_NAME, {"epoch", "lr", "images_per_second", "data_share"}),
-        (axes[1], EVALUATION_NAME, set()),
+        (axes[0], TRAIN_NAME, {"epoch", "lr", *MEASURED}),
+        (axes[1], EVALUATION_NAME, {"seconds"}),
     ):
         rows = _rows(folder / name)
         for key in dict.fromkeys(key for row in rows for key in row if key not in left_out | {STEP}):
-            axis.plot([float(row[STEP]) for row in rows], [float(row[key]) for row in rows], marker=".", label=key)
+            there = [row for row in rows if row.get(key)]
+            axis.plot([float(row[STEP]) for row in there], [float(row[key]) for row in there], marker=".", label=key)
         axis.set(xlabel="step", title=name.partition(".")[0])
         if rows:
             axis.legend()
@@ -152,6 +233,14 @@ def plot_curves(folder: Path) -> bool:
     with land_file(folder / CURVES_NAME) as temporary:
         temporary.write_bytes(buffer.getvalue())
     return True
+
+
+def _columns(path: Path) -> list[str]:
+    """The header of a CSV file; empty where there is none."""
+    if not path.exists():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        return next(csv.reader(file), [])
 
 
 def _rows(path: Path) -> Sequence[dict[str, str]]:

@@ -2,16 +2,18 @@
 
 Values are those of PaddleOCR's `configs/rec/PP-OCRv4/en_PP-OCRv4_rec.yml`, `ch_PP-OCRv4_rec.yml`, those of
 `configs/rec/SVTRv2/`, `configs/det/ch_PP-OCRv4/ch_PP-OCRv4_det_student.yml` and of PP-OCRv6's release
-(Apache-2.0). They are for training from the start on several GPUs; for fine-tuning on one, smaller batches and rates
-are a good beginning.
+(Apache-2.0). They are for training from the start on several GPUs; `init` scales them for fine-tuning on one machine.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
+
+import torch
 
 from paddle2torch.converters.templates import Template, from_card
 from paddle2torch.model_zoo.config import (
@@ -35,6 +37,7 @@ from paddle2torch.training.settings import (
     SplitSettings,
     TrainingSettings,
     Transform,
+    with_charset,
     write_settings,
 )
 from paddle2torch.zoo.resolve import obtain_converted, resolve
@@ -103,15 +106,36 @@ DET_RECIPES: Mapping[str, DetRecipe] = {
 DATA_DIR = "train_data"
 
 
-def init(name: str, folder: Path, *, yml: Path | None = None) -> tuple[str, ...]:
+CARDS = 8
+"""GPUs that the official recipes are for: their rates go with so many batches a step."""
+
+CPU_BATCH: Mapping[str, int] = {"rec": 16, "det": 2}
+"""What fits into a few GB, and takes some seconds a step, where there is no GPU."""
+
+LEAST_RATE = 1 / 20
+"""Of the official rate: with small batches less would hardly learn."""
+
+WARM_UP = 1.0
+"""Epochs in which the rate rises for a model that can read already; the official ones are for new weights."""
+
+
+def init(
+    name: str, folder: Path, *, yml: Path | None = None, charset: Path | None = None, official: bool = False
+) -> tuple[str, ...]:
     """Write `config.json` and `model_config.json` for training the model `name` into `folder`.
+
+    They are for fine-tuning on this machine: a batch that it can hold, the official rate scaled to it, a short warm-up,
+    workers for its cores.
 
     Args:
         name: a name of the zoo or the folder of a converted model: where training starts.
         folder: is made; raises `ConfigError` where one of the files is there already.
-        yml: a PaddleOCR training yml whose values are taken in place of the official recipe's.
+        yml: a PaddleOCR training yml whose values are taken in place of the official recipe's; only the workers are
+            those of this machine.
+        charset: a character set for a recogniser, in place of the model's: characters that both have keep their rows.
+        official: write the recipe, or the yml, as it is.
 
-    Returns what should be known: which keys of the yml were not used, and why.
+    Returns what should be known: what is scaled, and which keys of the yml were not used, and why.
     """
     config, notes = _model_config(name)
     if config.task not in ("rec", "det"):
@@ -131,8 +155,63 @@ def init(name: str, folder: Path, *, yml: Path | None = None) -> tuple[str, ...]
         except ConfigError as error:
             raise ConfigError(f"{yml}: {error}") from None
         notes += translation.lines()
+    if charset is not None:
+        config, more = with_charset(config, charset)
+        notes += more
+    if not official:
+        if yml is None:
+            settings, more = fine_tuned(settings, config.task)
+            notes += more
+        settings, more = for_this_machine(settings)
+        notes += more
     write_settings(settings, config, folder)
     return tuple(notes)
+
+
+def fine_tuned(settings: Settings, task: str) -> tuple[Settings, list[str]]:
+    """An official recipe for a model that can read already, on one machine, and what was changed.
+
+    The rate goes with the samples of a step. On a CPU the batch is `CPU_BATCH`.
+    """
+    train, loader = settings.data.train, settings.data.train.loader
+    official, rate, warm_up = loader.batch_size_per_card, settings.optimizer.lr, settings.schedule.warmup_epoch
+    batch = official if torch.cuda.is_available() else min(official, CPU_BATCH[task])
+    scaled = float(f"{rate * max(batch / (official * CARDS), LEAST_RATE):.2g}")
+    sampler = None if train.sampler is None else replace(train.sampler, first_bs=batch)
+    train = replace(train, loader=replace(loader, batch_size_per_card=batch), sampler=sampler)
+    settings = replace(
+        settings,
+        data=replace(settings.data, train=train),
+        optimizer=replace(settings.optimizer, lr=scaled),
+        schedule=replace(settings.schedule, warmup_epoch=min(warm_up, WARM_UP)),
+    )
+    return settings, [
+        f"for fine-tuning on one device: batches of {batch} (officially {CARDS} x {official}), a rate of {scaled:g} "
+        f"({rate:g}), which goes with the batch, a warm-up of {settings.schedule.warmup_epoch:g} epoch ({warm_up:g}). "
+        f"--official writes the recipe as it is, for new weights on {CARDS} GPUs"
+    ]
+
+
+def for_this_machine(settings: Settings) -> tuple[Settings, list[str]]:
+    """With no more workers than this machine has cores to spare, and what was changed."""
+    cores = available_cores()
+    most, notes = max(1, cores - 1), []
+
+    def fewer(split: SplitSettings, name: str) -> SplitSettings:
+        wanted = split.loader.num_workers
+        if wanted > most:
+            notes.append(f"data.{name}.loader.num_workers is {most} ({wanted}): {cores} cores here")
+        return replace(split, loader=replace(split.loader, num_workers=min(wanted, most)))
+
+    data = replace(settings.data, train=fewer(settings.data.train, "train"), eval=fewer(settings.data.eval, "eval"))
+    return replace(settings, data=data), notes
+
+
+def available_cores() -> int:
+    """Those that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _model_config(name: str) -> tuple[ModelConfig, list[str]]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from paddle2torch.atomic import land_file
+from paddle2torch.model_zoo.charsets import charset_path, read_charset
 from paddle2torch.model_zoo.config import (
     CONFIG_NAME,
     MOST_HEIGHT,
@@ -342,7 +343,8 @@ class TrainingSettings:
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """When and how to evaluate: after step `start_step`, every `every_steps` steps, and always after the last one.
+    """When and how to evaluate: the start, then after step `start_step` every `every_steps` steps and, with
+    `every_epoch`, at the end of each epoch, and always after the last step.
 
     `ignore_space` takes spaces out of label and prediction before they are compared; `is_filter` all but digits and
     ASCII letters, and ignores case (recognisers only). Each label counts once: what cannot be read counts as wrong, and
@@ -351,6 +353,7 @@ class EvaluationSettings:
     """
 
     every_steps: int = 2000
+    every_epoch: bool = True
     start_step: int = 0
     ignore_space: bool = True
     is_filter: bool = False
@@ -364,9 +367,10 @@ class EvaluationSettings:
 class OutputSettings:
     """Where results go. Steps are the optimiser's.
 
-    `dir` gets the folders `best` and `last` (converted models that `load_pretrained` takes; `last` holds the state
-    that `--resume` goes on from), `train.csv`, `evaluation.csv` and `curves.png`. `last` is written every
-    `save_steps` steps, after each epoch and at the end. Losses are said and noted every `print_steps` steps.
+    `dir` gets the folders `best` and `last` (converted models that `load_pretrained` takes, with `metrics.json`; `last`
+    holds the state that `--resume` goes on from), `settings` (both settings files as they were in force), `train.csv`,
+    `evaluation.csv`, `train.log` and `curves.png`. `last` is written every `save_steps` steps, after each epoch and at
+    the end. Losses are noted every `print_steps` steps and before each checkpoint, and said at least every ten seconds.
     `tensorboard` writes its events there too.
     """
 
@@ -402,11 +406,12 @@ class Settings:
 
 
 def read_settings(
-    config: Path, model_config: Path | None = None, assignments: Sequence[str] = ()
+    config: Path, model_config: Path | None = None, assignments: Sequence[str] = (), *, charset: Path | None = None
 ) -> tuple[Settings, ModelConfig]:
     """Read both files, changed by `assignments` (`optimizer.lr=1e-4`, `model_config.freeze_backbone=true`).
 
-    `model_config` is by default the file of that name beside `config`. Raises `ConfigError` for what is unknown,
+    `model_config` is by default the file of that name beside `config`, `charset` a file or the name of a bundled set
+    that takes the place of the one in it. Raises `ConfigError` for what is unknown,
     missing, mistyped or contradictory, and where the two files do not fit each other.
     """
     model_config = Path(config).with_name(CONFIG_NAME) if model_config is None else Path(model_config)
@@ -415,8 +420,27 @@ def read_settings(
     for_settings = [assignment for assignment in assignments if not assignment.startswith(prefix)]
     settings = _read(Settings, Path(config), for_settings)
     model = _read(ModelConfig, model_config, for_model)
+    if charset is not None:
+        model, _ = with_charset(model, charset)
     check_fit(settings, model)
     return settings, model
+
+
+def with_charset(model: ModelConfig, charset: Path) -> tuple[ModelConfig, list[str]]:
+    """The settings of a recogniser that reads another character set, and what was decided.
+
+    charset: a file of one character a line, or the name of a bundled one. A model that reads spaces goes on doing so.
+    Raises `ConfigError` for a model that reads no characters.
+    """
+    if model.charset is None:
+        raise ConfigError(f"{model.name} is a model for {model.task!r}: it reads no characters, and takes no --charset")
+    characters = read_charset(charset if charset.exists() else charset_path(str(charset)))
+    notes = [f"character set: {len(characters):,} characters of {show_path(charset)}"]
+    if " " in model.charset and " " not in characters:
+        characters = (*characters, " ")
+        notes.append("character set: a space follows, as the model reads spaces")
+    head = replace(model.head, options={**model.head.options, "classes": len(characters) + 1})
+    return replace(model, charset=characters, head=head), notes
 
 
 def write_settings(settings: Settings, model: ModelConfig, folder: Path) -> None:

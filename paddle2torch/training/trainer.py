@@ -13,6 +13,8 @@ import contextlib
 import importlib.util
 import itertools
 import math
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -26,18 +28,22 @@ from torch import Tensor, nn
 
 from paddle2torch._version import __version__
 from paddle2torch.api import load_pretrained
-from paddle2torch.model_zoo.config import DBPostprocess, ModelConfig, Origin
+from paddle2torch.atomic import WriteError, land_file, repair_folder
+from paddle2torch.model_zoo.config import CONFIG_NAME, DBPostprocess, ModelConfig, Origin
 from paddle2torch.model_zoo.errors import ConfigError, Paddle2TorchError
 from paddle2torch.model_zoo.network import Network, build_model, channels_last, fuse
 from paddle2torch.tasks.detection import boxes_from_map
 from paddle2torch.tasks.failures import what_went_wrong
 from paddle2torch.training.checkpoints import (
+    METRICS_NAME,
     STATE_NAME,
     Progress,
     changed_settings,
     load_checkpoint,
+    metrics_text,
     on_cpu,
     random_state,
+    refuse_other_model,
     save_checkpoint,
 )
 from paddle2torch.training.data import build_loader
@@ -58,11 +64,15 @@ from paddle2torch.training.optimisation import (
     set_rate,
     set_training,
 )
-from paddle2torch.training.settings import EvaluationSettings, Settings, check_fit
+from paddle2torch.training.settings import SETTINGS_NAME, EvaluationSettings, Settings, check_fit
+from paddle2torch.training.stopping import Asked, StopRequest, alone_in
 from paddle2torch.zoo.folder import save_model
 
-BEST, LAST = "best", "last"
+BEST, LAST, SETTINGS = "best", "last", "settings"
 """Folders in `output.dir`."""
+
+SHAPING_BATCHES = ("data.train.dataset.", "data.train.loader.batch", "data.train.loader.shuffle", "data.train.sampler")
+"""Settings that decide which samples a batch has."""
 
 FAULTS_SHOWN = 100
 """Samples that an evaluation names of each fault."""
@@ -123,12 +133,20 @@ def batches_of(settings: Settings, config: ModelConfig, training: bool, accelera
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """A finished training: its folder, the steps made, and the best value of the main metric and its step."""
+    """A training that ended, or was asked to: its folder, how far it came, and the best value of the main metric.
+
+    steps: of all runs together; made: of this one. best_step: 0 where nothing was better than what it started from,
+    whose value is `start`. stopped: the signal that asked for it. line: all this, to be read.
+    """
 
     folder: Path
     steps: int
+    made: int
     best: float | None
     best_step: int
+    start: float | None
+    stopped: signal.Signals | None
+    line: str
 
 
 def train(
@@ -141,6 +159,8 @@ def train(
 ) -> TrainingResult:
     """Train the model that `config` describes, as `settings` say; the results lie in `settings.output.dir`.
 
+    Asked to stop by Ctrl-C or SIGTERM, it finishes its step and saves it.
+
     Args:
         source: the model to start from in place of `settings.pretrained`.
         resume: go on from the folder `last` of an earlier run; on the CPU the result is then, bit for bit, that of a
@@ -150,26 +170,80 @@ def train(
     Raises `ConfigError` for settings that contradict each other, `DataError` for data of no use, `TrainingError` where
     the loss is not a number, and `Paddle2TorchError` for a full disk; `last` is then the last good checkpoint.
     """
-    run = prepare(settings, config, source=source, resume=resume, make_batches=make_batches)
-    start = run.progress
-    with run.log, _compiler_errors(settings):
-        for window in _windows(run.batches, settings, start):
-            if _is_stale(run.progress, settings):
-                run.log.note(f"no better evaluation in {run.progress.stale}: stopped early")
-                break
-            first = (window.epoch, window.batch) == (start.epoch, start.batch)
-            step(run, window, check_gradients=first)
-            evaluate_now = _is_due(run.progress.step, settings.evaluation) or run.progress.step == run.steps
-            if evaluate_now:
-                evaluate_and_keep(run)
-            if evaluate_now or run.progress.batch == 0 or run.progress.step % settings.output.save_steps == 0:
-                save(run)
-    for what, batches, known in zip(("training", "evaluation"), (run.batches, run.evaluation), run.known, strict=True):
-        if str(batches.report) != known:
-            run.log.note(f"{what} data, once its images were read: {batches.report}")
-    run.log.plot()
-    run.accelerator.end_training()
-    return TrainingResult(run.folder, run.progress.step, run.progress.best, run.progress.best_step)
+    check_fit(settings, config)
+    accelerator = make_accelerator(settings)
+    with alone_in(Path(settings.output.dir), accelerator), StopRequest() as stop:
+        run = prepare(settings, config, accelerator, stop, source=source, resume=resume, make_batches=make_batches)
+        begin = run.progress.step
+        with run.log, _compiler_errors(settings):
+            steps_of(run)
+        run.log.flush()
+        line = _ending(run, begin)
+        run.log.note(line)
+        run.log.plot()
+        accelerator.end_training()
+    progress = run.progress
+    return TrainingResult(
+        run.folder,
+        progress.step,
+        progress.step - begin,
+        progress.best,
+        progress.best_step,
+        progress.start,
+        stop.signal if progress.step < run.steps else None,
+        line,
+    )
+
+
+def steps_of(run: Run) -> None:
+    """All steps from where training stands to its end, with their evaluations and checkpoints."""
+    settings, start = run.settings, run.progress
+    if run.progress.pending:
+        evaluate_and_keep(run)
+        if run.progress.step or run.stop.everywhere(run.accelerator):
+            save(run)
+    if run.stop.everywhere(run.accelerator):
+        return
+    for window in _windows(run.batches, settings, start):
+        if _is_stale(run.progress, settings):
+            run.log.note(f"no better evaluation in {run.progress.stale}: stopped early")
+            break
+        first = (window.epoch, window.batch) == (start.epoch, start.batch)
+        step(run, window, check_gradients=first)
+        due = _is_due(run.progress, settings.evaluation) or run.progress.step == run.steps
+        run.progress = replace(run.progress, pending=due)
+        asked = run.stop.everywhere(run.accelerator)
+        if due and not asked:
+            evaluate_and_keep(run)
+            asked = run.stop.everywhere(run.accelerator)
+        if run.progress.batch == 0:
+            _say_drops(run, reasons_only=True)
+        if due or asked or run.progress.batch == 0 or run.progress.step % settings.output.save_steps == 0:
+            save(run)
+        if asked:
+            break
+    _say_drops(run)
+
+
+def _ending(run: Run, begin: int) -> str:
+    """How a run ended, as one line."""
+    progress, settings = run.progress, run.settings
+    if run.stop.signal is not None and progress.step < run.steps:
+        return (
+            f"stopped by {run.stop.signal.name} after step {progress.step} of {run.steps}, which is saved: go on with "
+            f"--resume"
+        )
+    if progress.step == begin:
+        return (
+            f"nothing was done: the training is at its end already (epoch {progress.epoch} of "
+            f"{settings.training.epochs}, step {progress.step} of {run.steps}). More training.epochs go on from here"
+        )
+    made = f"{progress.step} steps"
+    if progress.best is None:
+        return made
+    if progress.start is not None and progress.best <= progress.start:
+        return f"{made}; nothing was better than what training started from, {progress.start:.4f}"
+    return f"{made}, best {progress.best:.4f} at step {progress.best_step}"
 
 
 @dataclass
@@ -179,7 +253,7 @@ class Run:
     Attributes:
         config: of the model that is trained, with where it comes from.
         model, optimizer: `network` and `adam` as accelerate wraps them.
-        known: what was known of the training and the evaluation data before their images were read.
+        known: what was said last of the training and the evaluation data.
         steps: of the whole training.
         progress: where it stands; everything else stays the same object.
     """
@@ -188,6 +262,7 @@ class Run:
     config: ModelConfig
     folder: Path
     accelerator: Accelerator
+    stop: StopRequest
     network: Network
     model: nn.Module
     adam: torch.optim.Optimizer
@@ -203,14 +278,23 @@ class Run:
 
 
 def prepare(
-    settings: Settings, config: ModelConfig, *, source: Network | None, resume: bool, make_batches: MakeBatches
+    settings: Settings,
+    config: ModelConfig,
+    accelerator: Accelerator,
+    stop: StopRequest,
+    *,
+    source: Network | None,
+    resume: bool,
+    make_batches: MakeBatches,
 ) -> Run:
     """Everything that training needs, at its start or where it was left; see `train`."""
-    check_fit(settings, config)
     folder = Path(settings.output.dir)
-    accelerator = _accelerator(settings)
     if not resume and (folder / LAST / STATE_NAME).exists():
         raise ConfigError(f"{folder} holds a training already: go on with it (--resume) or choose another output.dir")
+    if resume:
+        repair_folder(folder / LAST)
+        if (folder / LAST).is_dir():
+            refuse_other_model(folder / LAST, config)
     accelerator.wait_for_everyone()
     if source is None and settings.pretrained is not None and not resume:
         source = load_pretrained(settings.pretrained)
@@ -220,6 +304,12 @@ def prepare(
     evaluation = make_batches(settings, config, False, accelerator)
     known = (str(batches.report), str(evaluation.report))
     notes += [f"training data: {known[0]}", f"evaluation data: {known[1]}"]
+    sampler, loader = settings.data.train.sampler, settings.data.train.loader
+    if sampler is not None and sampler.first_bs != loader.batch_size_per_card:
+        notes.append(
+            f"batches are those of data.train.sampler: first_bs {sampler.first_bs}; "
+            f"data.train.loader.batch_size_per_card ({loader.batch_size_per_card}) has no effect beside it"
+        )
     if len(batches) == 0:
         raise ConfigError(
             "the training data does not fill one batch, and drop_last is set: make data.train.loader."
@@ -235,7 +325,8 @@ def prepare(
     average = MovingAverage(network, settings.training.ema_decay) if settings.training.ema_decay is not None else None
     # Dropout differs between the processes.
     torch.manual_seed(settings.training.seed + accelerator.process_index)
-    progress = Progress(processes=accelerator.num_processes, settings=settings.dumps())
+    processes, data = accelerator.num_processes, batches.report.digest
+    progress = Progress(pending=True, processes=processes, settings=settings.dumps(), data=data)
     if resume:
         progress = load_checkpoint(
             folder / LAST,
@@ -243,15 +334,16 @@ def prepare(
             adam,
             average,
             rank=accelerator.process_index,
-            processes=accelerator.num_processes,
+            processes=processes,
             device=accelerator.device,
         )
-        notes += [f"resumed at step {progress.step} of {steps}"]
-        notes += [f"resumed with another {line}" for line in changed_settings(progress.settings, settings.dumps())]
-        progress = replace(progress, settings=settings.dumps())
+        notes += _resumed(progress, steps, settings, data)
+        progress = replace(progress, settings=settings.dumps(), data=data)
         if accelerator.scaler is not None and progress.scaler:
             accelerator.scaler.load_state_dict(dict(progress.scaler))
     origin = ModelConfig.load(folder / LAST).origin if resume else _origin(source)
+    if accelerator.is_main_process:
+        _keep_settings(folder / SETTINGS, settings, config)
     log = TrainingLog(folder, accelerator, step=progress.step, steps=steps, print_steps=settings.output.print_steps)
     for note in notes:
         log.note(note)
@@ -261,6 +353,7 @@ def prepare(
         config=replace(config, origin=origin),
         folder=folder,
         accelerator=accelerator,
+        stop=stop,
         network=network,
         model=model,
         adam=adam,
@@ -274,6 +367,30 @@ def prepare(
         log=log,
         progress=progress,
     )
+
+
+def _resumed(progress: Progress, steps: int, settings: Settings, data: str) -> list[str]:
+    """What is said of a training that goes on: where, and what is another now."""
+    notes = [f"resumed at step {progress.step} of {steps}"] if progress.step < steps else []
+    changed = changed_settings(progress.settings, settings.dumps())
+    notes += [f"resumed with another {line}" for line in changed]
+    other_data = bool(progress.data) and progress.data != data
+    if other_data:
+        notes.append("resumed with other training data: its label files have other lines than before")
+    if progress.batch and (other_data or any(line.startswith(SHAPING_BATCHES) for line in changed)):
+        notes.append(
+            f"epoch {progress.epoch + 1} goes on behind its first {progress.batch} batches, which are others now than "
+            f"those that were trained on"
+        )
+    return notes
+
+
+def _keep_settings(folder: Path, settings: Settings, config: ModelConfig) -> None:
+    """Write the settings that are in force, --set included, to train with them again."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in ((SETTINGS_NAME, settings.dumps()), (CONFIG_NAME, config.dumps())):
+        with land_file(folder / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
 
 
 def _network(
@@ -331,7 +448,7 @@ def step(run: Run, window: Window, *, check_gradients: bool = False) -> None:
 
 def _backward(run: Run, window: Window, number: int, batch: Batch) -> dict[str, float]:
     """Add the gradients of one batch; returns its losses by name."""
-    outputs = run.model(batch["image"], batch) if run.config.task == "rec" else run.model(batch["image"])
+    outputs = run.model(batch["image"], guide_targets(batch)) if run.config.task == "rec" else run.model(batch["image"])
     parts = losses_of(outputs, batch, run.settings.loss)
     values = dict(zip(parts, torch.stack(list(parts.values())).tolist(), strict=True))
     if not math.isfinite(values["loss"]):
@@ -341,25 +458,58 @@ def _backward(run: Run, window: Window, number: int, batch: Batch) -> dict[str, 
     return values
 
 
+def guide_targets(batch: Batch) -> dict[str, Tensor]:
+    """What the second head reads of a batch: its labels, cut off behind the longest, and the share of padding.
+
+    The lengths stay outside of the network, for which a compiler would have to wait in the middle of it.
+    """
+    targets = {key: batch[key] for key in ("label_sar", "valid_ratio") if key in batch}
+    if "label_gtc" in batch:
+        targets["label_gtc"] = batch["label_gtc"][:, : 2 + int(batch["length"].max())]
+    return targets
+
+
 def evaluate_and_keep(run: Run) -> None:
-    """Evaluate, and keep the weights as `best` where none were better."""
+    """Evaluate, and keep the weights as `best` where none were better. Asked to stop, it is left for later."""
     reader = _averaged(run.network, run.average)
-    metrics, main = _measure(reader, run.evaluation, run.settings.evaluation, run.accelerator)
+    began = time.perf_counter()
+    try:
+        metrics, main = _measure(reader, run.evaluation, run.settings.evaluation, run.accelerator, run.stop)
+    except Asked:
+        return
     value, best = metrics[main], run.progress.best
     # As in PaddleOCR the later of two equals is kept; it is not better, though.
     kept = best is None or value >= best
     better = best is None or value > best
-    run.progress = replace(run.progress, stale=0 if better else run.progress.stale + 1)
-    if kept:
+    # Said and noted first: a full disk loses no measurement.
+    run.log.evaluation(run.progress.step, metrics, best=kept, seconds=time.perf_counter() - began)
+    run.progress = replace(
+        run.progress, pending=False, stale=0 if better else run.progress.stale + 1, metrics={**metrics}
+    )
+    if run.progress.step == 0:
+        run.progress = replace(run.progress, start=value)
+    if kept and _keep_best(run, reader, metrics):
         run.progress = replace(run.progress, best=value, best_step=run.progress.step)
-        if run.accelerator.is_main_process:
-            save_model(run.folder / BEST, run.config, on_cpu(reader.state_dict()), overwrite=True)
-    run.log.evaluation(run.progress.step, metrics, best=kept)
+
+
+def _keep_best(run: Run, reader: Network, metrics: Mapping[str, float]) -> bool:
+    """Write `best`; whether that went well, in all processes. The next as good evaluation tries it again."""
+    written = True
+    if run.accelerator.is_main_process:
+        beside = {METRICS_NAME: metrics_text(run.progress.step, metrics)}
+        try:
+            save_model(run.folder / BEST, run.config, on_cpu(reader.state_dict()), overwrite=True, beside=beside)
+        except WriteError as error:
+            written = False
+            run.log.note(f"{run.folder / BEST} is not of this step: {error}")
+    flags: list[bool] = gather_object([written])
+    return all(flags)
 
 
 def save(run: Run) -> None:
     """Write the checkpoint `last`, from which training goes on as if it had not stopped."""
     _refuse_broken(run.network, run.progress)
+    run.log.flush()
     accelerator = run.accelerator
     states = gather_object([random_state(accelerator.device)])
     scaler = accelerator.scaler.state_dict() if accelerator.scaler is not None else {}
@@ -367,6 +517,21 @@ def save(run: Run) -> None:
         state = replace(run.progress, scaler=scaler)
         save_checkpoint(run.folder / LAST, run.config, run.network, run.adam, run.average, state, states)
     accelerator.wait_for_everyone()
+
+
+def _say_drops(run: Run, *, reasons_only: bool = False) -> None:
+    """Say what reading the images showed of the data, where that is more than before.
+
+    reasons_only: how many requests took another sample, which grows with each epoch, is no news.
+    """
+    known = []
+    for what, before, batches in zip(("training", "evaluation"), run.known, (run.batches, run.evaluation), strict=True):
+        after = str(batches.report)
+        news = after.partition("\n")[2] != before.partition("\n")[2] if reasons_only else after != before
+        if news:
+            run.log.note(f"{what} data, once its images were read: {after}")
+        known.append(after if news else before)
+    run.known = known[0], known[1]
 
 
 @dataclass(frozen=True)
@@ -426,7 +591,7 @@ def evaluate(settings: Settings, network: Network, *, make_batches: MakeBatches 
 
     network: in either form. Runs in float32, on one process or several.
     """
-    accelerator = Accelerator()
+    accelerator = _start(lambda cpu: Accelerator(cpu=cpu))
     batches = make_batches(settings, network.config, False, accelerator)
     metrics, _ = _measure(network, batches, settings.evaluation, accelerator)
     reports: list[DropReport] = gather_object([batches.report])
@@ -442,9 +607,14 @@ def evaluate(settings: Settings, network: Network, *, make_batches: MakeBatches 
 
 @torch.no_grad()
 def _measure(
-    network: Network, batches: Batches, settings: EvaluationSettings, accelerator: Accelerator
+    network: Network,
+    batches: Batches,
+    settings: EvaluationSettings,
+    accelerator: Accelerator,
+    stop: StopRequest | None = None,
 ) -> tuple[dict[str, float], str]:
-    """The metrics, and which of them is the main one."""
+    """The metrics, and which of them is the main one. Raises `Asked` where `stop` leaves the evaluation."""
+    stop = stop or StopRequest()
     config = network.config
     # The fused form reads the same, several times faster.
     reader = channels_last(fuse(network)).to(accelerator.device).eval()
@@ -454,6 +624,7 @@ def _measure(
         assert config.charset is not None
         metric = RecMetric(settings.ignore_space, settings.is_filter)
         for batch in batches:
+            stop.leave_evaluation(accelerator)
             try:
                 ids = reader(_to_device(batch, accelerator.device)["image"]).argmax(-1).cpu().numpy()
             except Exception as error:
@@ -470,6 +641,7 @@ def _measure(
         assert isinstance(config.postprocess, DBPostprocess)
         metric = DetMetric()
         for batch in batches:
+            stop.leave_evaluation(accelerator)
             try:
                 maps = reader(_to_device(batch, accelerator.device)["image"])["maps"][:, 0].cpu().numpy()
             except Exception as error:
@@ -530,14 +702,18 @@ def _windows(batches: Batches, settings: Settings, progress: Progress) -> Iterat
         start = 0
 
 
-def _accelerator(settings: Settings) -> Accelerator:
+def make_accelerator(settings: Settings) -> Accelerator:
+    """What distributes a training; raises `ConfigError` where this machine cannot compute as `settings` say."""
     if settings.output.tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise ConfigError("output.tensorboard is set, but tensorboard is not installed: pip install tensorboard")
     try:
-        accelerator = Accelerator(
-            mixed_precision=PRECISIONS[settings.training.precision],
-            log_with="tensorboard" if settings.output.tensorboard else None,
-            project_dir=settings.output.dir,
+        accelerator = _start(
+            lambda cpu: Accelerator(
+                cpu=cpu,
+                mixed_precision=PRECISIONS[settings.training.precision],
+                log_with="tensorboard" if settings.output.tensorboard else None,
+                project_dir=settings.output.dir,
+            )
         )
     except ValueError as error:
         # A device that cannot compute so, or another precision earlier in this process.
@@ -547,6 +723,31 @@ def _accelerator(settings: Settings) -> Accelerator:
         raise ConfigError("training.precision fp16 needs a GPU: take bf16 or fp32 on a CPU")
     if settings.output.tensorboard:
         accelerator.init_trackers("tensorboard")
+    return accelerator
+
+
+def _start(make: Callable[[bool], Accelerator]) -> Accelerator:
+    """An accelerator that knows of all processes that were started together; `make` takes whether they are on the CPU.
+
+    `torchrun` sets `WORLD_SIZE`. Without a GPU accelerate takes no notice of it unless it is told to use the CPU: each
+    process would train a whole copy. Raises `ConfigError` where they still do not know of one another.
+    """
+    said = os.environ.get("WORLD_SIZE", "1")
+    wanted = int(said) if said.isdecimal() else 1
+    unset = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if wanted > 1 and unset:
+        raise ConfigError(
+            f"WORLD_SIZE says {wanted} processes, but {', '.join(unset)} are not set, by which they find one another: "
+            f"start them with torchrun or accelerate launch, or take WORLD_SIZE out of the environment"
+        )
+    devices = (torch.cuda, torch.xpu, torch.backends.mps)
+    accelerator = make(wanted > 1 and not any(device.is_available() for device in devices))
+    if accelerator.num_processes != wanted:
+        raise ConfigError(
+            f"{wanted} processes were started (WORLD_SIZE), but this one knows of {accelerator.num_processes}: each "
+            f"would train a copy of its own. Start them with torchrun or accelerate launch, or take WORLD_SIZE out of "
+            f"the environment"
+        )
     return accelerator
 
 
@@ -586,8 +787,10 @@ def _averaged(network: Network, average: MovingAverage | None) -> Network:
     return averaged
 
 
-def _is_due(step: int, settings: EvaluationSettings) -> bool:
-    return step > settings.start_step and (step - settings.start_step) % settings.every_steps == 0
+def _is_due(progress: Progress, settings: EvaluationSettings) -> bool:
+    """Whether a step is evaluated: every so many, and at the end of each epoch."""
+    behind = progress.step - settings.start_step
+    return behind > 0 and (behind % settings.every_steps == 0 or (settings.every_epoch and progress.batch == 0))
 
 
 def _is_stale(progress: Progress, settings: Settings) -> bool:

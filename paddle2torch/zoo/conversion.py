@@ -214,6 +214,9 @@ def _template(
     template = None
     for fallback in known:
         template = fallback if template is None else template.over(fallback)
+    if charset is None and path.suffix == ".pdparams":
+        beside = dictionary_beside(path)
+        charset = beside if file_in(beside.parent, beside.name).is_file() else None
     if charset is not None:
         space = use_space_char
         if space is None and template is not None and template.charset is not None:
@@ -224,6 +227,11 @@ def _template(
         asked = replace(template.charset, use_space_char=use_space_char, asked=True)
         template = replace(template, charset=asked)
     return template
+
+
+def dictionary_beside(checkpoint: Path) -> Path:
+    """Where `export --to paddle` puts the characters of a `.pdparams`, and where they are looked for."""
+    return checkpoint.with_name(f"{checkpoint.stem}_dict.txt")
 
 
 def _characters(charset: str | Path) -> tuple[str, ...]:

@@ -45,9 +45,15 @@ INT8_NAME = "int8.safetensors"
 
 
 def save_model(
-    folder: Path, config: ModelConfig, state: Mapping[str, Tensor], *, overwrite: bool = False, private: bool = False
+    folder: Path,
+    config: ModelConfig,
+    state: Mapping[str, Tensor],
+    *,
+    overwrite: bool = False,
+    private: bool = False,
+    beside: Mapping[str, str] | None = None,
 ) -> None:
-    """Write a model's folder atomically and read it back. `private`: nobody else may enter it.
+    """Write a model's folder atomically and read it back. `private`: nobody else may enter it. `beside`: more texts.
 
     Raises `ConfigError` where the folder is there and `overwrite` is not given, `Paddle2TorchError` for a full disk,
     `ConversionError` should the disk not return what was written.
@@ -56,6 +62,8 @@ def save_model(
     with land_folder(Path(folder), overwrite=overwrite, size=size, private=private) as temporary:
         write_state(temporary / WEIGHTS_NAME, state, metadata(config))
         (temporary / CONFIG_NAME).write_text(config.dumps(), encoding="utf-8")
+        for name, text in (beside or {}).items():
+            (temporary / name).write_text(text, encoding="utf-8")
         former = file_in(Path(folder), INT8_NAME)
         if former.is_file():
             # Of the same weights again it is still good; of others, loading it says so.

@@ -31,9 +31,6 @@ OF_THE_SAMPLE = (Reason.EMPTY, Reason.TOO_LONG, Reason.OUTSIDE, Reason.UNREADABL
 """These hold at every request; a line that was joined too long once is used another time, a squeezed one always, and a
 label without some of its characters, too."""
 
-USED = (Reason.SQUEEZED, Reason.LACKING)
-"""These are only worth noting: no other sample takes the place."""
-
 CHARACTERS_SHOWN = 20
 
 
@@ -59,7 +56,8 @@ class DropReport:
     """The counts of one dataset: what its labels told at once, and what reading the images showed since.
 
     `indices` has the samples of each reason and `first` its first message; `replaced` counts requests that were
-    answered with the next good sample; `outside` counts the characters that labels lost because the set lacks them.
+    answered with another sample; `outside` counts the characters that labels lost because the set lacks them; `unseen`
+    the samples of which it was not yet looked whether their image is there. `digest` tells the labels from others.
     """
 
     samples: int
@@ -67,6 +65,8 @@ class DropReport:
     first: dict[Reason, str] = field(default_factory=dict)
     replaced: int = 0
     outside: Counter[str] = field(default_factory=Counter)
+    unseen: int = 0
+    digest: str = ""
 
     def add(self, event: Event) -> None:
         """Note a sample under a reason; saying it again changes nothing."""
@@ -96,7 +96,8 @@ class DropReport:
     def lines(self) -> list[str]:
         """The report, a line per reason; its first line sums up."""
         lines = [
-            f"{self.samples:,} samples, {self.dropped:,} dropped; {self.replaced:,} requests took the next good one"
+            f"{self.samples:,} samples, {self.dropped:,} dropped; {self.replaced:,} requests took another sample"
+            + (f"; of {self.unseen:,} images it was not looked yet whether they are there" if self.unseen else "")
         ]
         lines += [
             f"  {self.count(reason):,} x {reason.value}, first: {self.first[reason]}"

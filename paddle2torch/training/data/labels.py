@@ -6,6 +6,7 @@ Facts: `ppocr/data/simple_dataset.py`, `ppocr/data/imaug/label_ops.py` (DetLabel
 from __future__ import annotations
 
 import codecs
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -58,6 +59,12 @@ class Samples(Protocol):
 
     def image(self, index: int, rng: np.random.Generator) -> BGRImage:
         """The image of a sample; raises `ImageError`."""
+
+    def missing(self, index: int) -> str | None:
+        """Why the image of a sample cannot be read, as far as that is seen without reading it."""
+
+    def digest(self) -> str:
+        """Tells these samples and labels from others."""
 
 
 class LabelFiles:
@@ -143,6 +150,24 @@ class LabelFiles:
             raise ImageError(f"{path}: there is no such file, but there is {forward}: write / between folders, not \\")
         # The boxes of a label are places in the image as it is.
         return load_image(self._folder / path, reduce=False)
+
+    def missing(self, index: int) -> str | None:
+        """Where the line names one file, and there is none."""
+        path = self._paths[index]
+        if path.startswith("[") or (self._folder / path).exists():
+            return None
+        try:
+            self.image(index, np.random.default_rng(0))
+        except ImageError as error:
+            return str(error)
+        return None
+
+    def digest(self) -> str:
+        """Of paths and labels, in their order."""
+        found = hashlib.sha256()
+        for path, label in zip(self._paths, self._labels, strict=True):
+            found.update(f"{path}\t{label}\n".encode("utf-8", "surrogatepass"))
+        return found.hexdigest()
 
     @staticmethod
     def _choose(path: str, rng: np.random.Generator) -> str:

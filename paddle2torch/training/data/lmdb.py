@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import hashlib
 import importlib.util
 import os
 import signal
@@ -78,6 +79,19 @@ class LmdbFolders:
         if data is None:
             raise ImageError(f"there is no image-{key:09d}")
         return load_image(data, reduce=False)
+
+    def missing(self, index: int) -> str | None:
+        """Nothing: a database says which images it has when it is asked for them."""
+        return None
+
+    def digest(self) -> str:
+        """Of the databases' names and the labels, in their order."""
+        found = hashlib.sha256()
+        for name in self._folders:
+            found.update(f"{name.name}\n".encode("utf-8", "surrogatepass"))
+        for label in self._labels:
+            found.update(f"{label}\n".encode("utf-8", "surrogatepass"))
+        return found.hexdigest()
 
     def _place(self, index: int) -> tuple[int, int]:
         number = int(np.searchsorted(self._starts, index, side="right")) - 1
@@ -150,6 +164,8 @@ class _Reader:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            # Ctrl-C in a terminal is for the training, which finishes its step.
+            start_new_session=True,
         )
 
     def _end(self, kill: bool = False) -> int:

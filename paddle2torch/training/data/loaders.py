@@ -7,8 +7,8 @@
     print(loader.report)
 
 A sample depends on (seed, epoch, index) alone: not on the number of workers, nor on who loaded what before. What cannot
-be used is replaced by the next sample that can, (index + 1) % n, as in PaddleOCR, and counted in the report; with
-`each_once`, for evaluation, nothing takes its place.
+be used is counted in the report and, as in PaddleOCR, replaced: in training by a sample drawn at random, so that none
+stands for a whole gap, in evaluation by the next one that can be used. With `each_once` nothing takes its place.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import contextlib
 import functools
 import itertools
 import math
+import signal
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, TypeVar
@@ -48,7 +50,7 @@ from paddle2torch.training.data.det_transforms import (
     PageRequest,
     ToCHWImage,
 )
-from paddle2torch.training.data.drops import USED, DataError, DropReport, Event, Reason, Rejected
+from paddle2torch.training.data.drops import DataError, DropReport, Event, Reason, Rejected
 from paddle2torch.training.data.encode import Guide, LabelEncoder
 from paddle2torch.training.data.labels import Group, LabelFiles, Samples, parse_boxes
 from paddle2torch.training.data.lmdb import LmdbFolders
@@ -91,6 +93,9 @@ ATTEMPTS = 100
 joined every line to be too long.
 """
 
+LOOKING_SECONDS = 20.0
+"""For looking which images are there before training: of a million files on a local disk all, of a slow one a part."""
+
 T = TypeVar("T")
 
 
@@ -107,20 +112,23 @@ class Loaded:
 
     values: Values | None
     events: tuple[Event, ...]
+    replaced: bool = False
 
 
 class _Samples(Dataset[Loaded], abc.ABC):
     """Samples by request. `known` has those whose labels cannot be used.
 
-    each_once: what cannot be used is left out; the others have their `index` as a value.
+    each_once: what cannot be used is left out; the others have their `index` as a value. training: another sample,
+    drawn at random, takes the place of what cannot be used, otherwise the next one.
     """
 
-    def __init__(self, samples: Samples, seed: int, each_once: bool) -> None:
+    def __init__(self, samples: Samples, seed: int, each_once: bool, training: bool) -> None:
         self.samples = samples
         self.seed = seed
         self.each_once = each_once
+        self.training = training
         self.known: dict[int, Event] = {}
-        self.report = DropReport(len(samples))
+        self.report = DropReport(len(samples), unseen=len(samples), digest=samples.digest())
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -128,8 +136,7 @@ class _Samples(Dataset[Loaded], abc.ABC):
     def __getitem__(self, request: Request) -> Loaded:
         rng = sample_generator(self.seed, request)
         events: list[Event] = []
-        for attempt in range(max(len(self), ATTEMPTS)):
-            index = (request.index + attempt) % len(self)
+        for attempt, index in enumerate(self._tries(request)):
             try:
                 values = self._load(index, request, rng, events)
             except Exception as error:  # one sample never ends the run
@@ -139,8 +146,32 @@ class _Samples(Dataset[Loaded], abc.ABC):
             else:
                 if self.each_once:
                     values["index"] = np.array(index, dtype=np.int64)
-                return Loaded(values, tuple(events))
+                return Loaded(values, tuple(events), replaced=attempt > 0)
         raise DataError(f"none of the {len(self):,} samples can be used; the last one: {events[-1].message}")
+
+    def _tries(self, request: Request) -> Iterator[int]:
+        """The sample that was asked for, then others, until all have had their turn."""
+        yield request.index
+        start = request.index + 1
+        if self.training:
+            # Not the sample's own random numbers: they would be others for a sample that stands for this one.
+            draws = np.random.default_rng([self.seed, request.epoch, request.index, 2])
+            for _ in range(ATTEMPTS):
+                yield int(draws.integers(len(self)))
+            start = int(draws.integers(len(self)))
+        for step in range(max(len(self), ATTEMPTS)):
+            yield (start + step) % len(self)
+
+    def look(self, seconds: float) -> None:
+        """Look which images are there, as far as that goes in so many seconds; those that are not become known."""
+        end = time.monotonic() + seconds
+        # Evenly over all, should the time not be enough.
+        for done, index in enumerate(np.random.default_rng(self.seed).permutation(len(self)).tolist(), 1):
+            if index not in self.known and (reason := self.samples.missing(index)) is not None:
+                self._know(index, Rejected(Reason.UNREADABLE, reason))
+            self.report.unseen = len(self) - done
+            if time.monotonic() > end:
+                break
 
     def label(self, index: int) -> str:
         """What is evaluated of a sample's label."""
@@ -221,8 +252,9 @@ class Lines(_Samples):
         for_others: int = 0,
         seed: int = 0,
         each_once: bool = False,
+        training: bool = False,
     ) -> None:
-        super().__init__(samples, seed, each_once)
+        super().__init__(samples, seed, each_once, training)
         self.transforms = transforms
         self.for_others = for_others
         self.preprocess = preprocess
@@ -313,8 +345,9 @@ class Pages(_Samples):
         for_others: int = 0,
         seed: int = 0,
         each_once: bool = False,
+        training: bool = False,
     ) -> None:
-        super().__init__(samples, seed, each_once)
+        super().__init__(samples, seed, each_once, training)
         self.transforms = transforms
         self.keys = keys
         self.channel_order = channel_order
@@ -410,10 +443,10 @@ class Loader:
     def __iter__(self) -> Iterator[Batch]:
         with _one_opencv_thread():
             batches = iter(self._loader)
-        for batch, events in batches:
+        for batch, events, replaced in batches:
             for event in events:
                 self.report.add(event)
-                self.report.replaced += not self._dataset.each_once and event.reason not in USED
+            self.report.replaced += replaced
             if batch:
                 yield batch
 
@@ -435,14 +468,17 @@ class _Requests:
         return itertools.islice(self._plan.batches(self.epoch), self.start_batch, None)
 
 
-def _collate(samples: Sequence[Loaded]) -> tuple[Batch, list[Event]]:
+def _collate(samples: Sequence[Loaded]) -> tuple[Batch, list[Event], int]:
     there = [sample.values for sample in samples if sample.values is not None]
     keys = there[0] if there else ()
     batch = {key: torch.from_numpy(np.stack([values[key] for values in there])) for key in keys}
-    return batch, [event for sample in samples for event in sample.events]
+    return batch, [event for sample in samples for event in sample.events], sum(sample.replaced for sample in samples)
 
 
 def _start_worker(worker: int) -> None:
+    # A terminal and a batch system ask all processes to stop: the one that trains ends them, behind its step.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     # A process per worker is enough. What forked has one thread already, see `_one_opencv_thread`.
     if cv2.getNumThreads() != 1:
         cv2.setNumThreads(1)
@@ -495,7 +531,7 @@ def build_loader(
         raise ConfigError(f"the seed of the data must be 0 or more, not {seed}")
     samples = _samples(split.dataset)
     if model.task == "rec":
-        dataset: _Samples = _lines(split, model, samples, max_text_length, seed, each_once)
+        dataset: _Samples = _lines(split, model, samples, max_text_length, seed, each_once, training)
     elif model.task == "det":
         dataset = _pages(split, model, samples, seed, training, each_once)
     else:
@@ -532,6 +568,7 @@ def build_loader(
             f"{split.loader.batch_size_per_card} each per batch, and drop_last leaves out what is not full. Take a "
             f"smaller batch_size_per_card, or set drop_last to false"
         )
+    dataset.look(LOOKING_SECONDS)
     dataset.check()
     return Loader(dataset, plan, workers=split.loader.num_workers, pin_memory=pin_memory)
 
@@ -553,11 +590,17 @@ class _NoSamples:
     def image(self, index: int, rng: np.random.Generator) -> BGRImage:
         raise IndexError(index)
 
+    def missing(self, index: int) -> str | None:
+        raise IndexError(index)
+
+    def digest(self) -> str:
+        return ""
+
 
 def check_transforms(split: SplitSettings, model: ModelConfig, *, training: bool, max_text_length: int = 25) -> None:
     """Raise `ConfigError` where `build_loader` would for the transforms of a split, whose data need not be there."""
     if model.task == "rec":
-        _lines(split, model, _NoSamples(), max_text_length, 0, False)
+        _lines(split, model, _NoSamples(), max_text_length, 0, False, training)
     else:
         _pages(split, model, _NoSamples(), 0, training, False)
 
@@ -665,7 +708,13 @@ def _for_others(settings: DatasetSettings, steps: dict[str, Any], joins: str, ne
 
 
 def _lines(
-    split: SplitSettings, model: ModelConfig, samples: Samples, max_text_length: int, seed: int, each_once: bool
+    split: SplitSettings,
+    model: ModelConfig,
+    samples: Samples,
+    max_text_length: int,
+    seed: int,
+    each_once: bool,
+    training: bool,
 ) -> Lines:
     steps = _read_steps(split.dataset.transforms, REC_STEPS, _REC_KEYS)
     assert isinstance(model.preprocess, RecPreprocess)
@@ -705,6 +754,7 @@ def _lines(
         for_others=_for_others(split.dataset, steps, "RecConAug", 1),
         seed=seed,
         each_once=each_once,
+        training=training,
     )
 
 
@@ -749,6 +799,7 @@ def _pages(
         for_others=_for_others(split.dataset, steps, "CopyPaste", 2),
         seed=seed,
         each_once=each_once,
+        training=training,
     )
 
 

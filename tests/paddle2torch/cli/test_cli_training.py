@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import re
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,12 +17,14 @@ import numpy as np
 import pytest
 from accelerate.state import AcceleratorState
 from click.testing import CliRunner, Result
+from material import ROOT
 from small_models import saved
 from tiny_training import tiny_config
 
 from paddle2torch import cli
 from paddle2torch.model_zoo.config import ModelConfig
 from paddle2torch.training.settings import read_settings
+from paddle2torch.training.trainer import TrainingResult
 
 
 @pytest.fixture(autouse=True)
@@ -88,11 +95,16 @@ def test_train_and_eval(model: Path, data: list[str], tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     with (tmp_path / "run" / "train.csv").open(newline="") as file:
         steps = len(list(csv.DictReader(file)))
-    assert result.stdout.splitlines() == [f"{steps} steps, best 0.0000 at step {steps}", str(tmp_path / "run")]
+    said = f"{steps} steps; nothing was better than what training started from, 0.0000"
+    assert result.stdout.splitlines() == [said, str(tmp_path / "run")]
     again = run("train", "--config", config, *data)
     assert again.exit_code == 1
     assert "holds a training already" in again.output
-    assert run("train", "--config", config, *data, "--resume").stdout.startswith(f"{steps} steps")
+    over = run("train", "--config", config, *data, "--resume")
+    assert over.stdout.startswith("nothing was done: the training is at its end already (epoch 1 of 1, step")
+    # What was in force, --set included, trains again.
+    kept, _ = read_settings(tmp_path / "run" / "settings" / "config.json")
+    assert kept.output.dir == str(tmp_path / "run")
     after = run("eval", "--config", config, *data)
     assert after.exit_code == 0, after.output
     assert f"evaluating {tmp_path / 'run' / 'best'}" in after.stderr
@@ -108,3 +120,72 @@ def test_eval_needs_a_model(data: list[str], model: Path, tmp_path: Path) -> Non
     assert result.exit_code == 1
     assert "say --model" in result.output
     assert result.exception is None or isinstance(result.exception, SystemExit)
+
+
+def test_a_training_that_was_stopped_ends_with_its_signal(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run("init", model, "-o", tmp_path / "settings").exit_code == 0
+    stopped = TrainingResult(tmp_path, 3, 3, 0.5, 0, 0.5, signal.SIGTERM, "stopped by SIGTERM after step 3 of 9")
+    monkeypatch.setattr("paddle2torch.training.trainer.train", lambda *_, **__: stopped)
+    result = run("train", "--config", tmp_path / "settings" / "config.json")
+    assert result.exit_code == 128 + signal.SIGTERM
+    assert result.stdout.startswith("stopped by SIGTERM after step 3 of 9")
+
+
+def test_other_characters_in_init_and_train(model: Path, data: list[str], tmp_path: Path) -> None:
+    (tmp_path / "plates.txt").write_text("a\nb\nc\n9\n")
+    made = run("init", model, "-o", tmp_path / "settings", "--charset", tmp_path / "plates.txt")
+    assert made.exit_code == 0, made.output
+    assert "character set: 4 characters of" in made.stderr
+    config = tmp_path / "settings" / "config.json"
+    _, settings = read_settings(config)
+    assert (settings.charset, settings.classes) == (("a", "b", "c", "9"), 5)
+    result = run("train", "--config", config, *data)
+    assert result.exit_code == 0, result.output
+    assert "3 characters keep their rows, 3 are left out, 1 start anew: 9" in result.stderr
+    (tmp_path / "other.txt").write_text("c\nb\na\n9\n")
+    refused = run("train", "--config", config, *data, "--resume", "--charset", tmp_path / "other.txt")
+    assert refused.exit_code == 1
+    assert "another character set: class 1 is 'a' there, 'c' now" in refused.output
+    missing = run("init", model, "-o", tmp_path / "more", "--charset", "nowhere.txt")
+    assert missing.exit_code == 1
+    assert "no character set 'nowhere.txt' is bundled" in missing.output
+
+
+def ways_to_start() -> list[str]:
+    """The README's commands for several processes, and that of `train --help`."""
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    (torchrun,) = re.findall(r"`(torchrun [^`]*)`", text)
+    help_text = " ".join((cli.main.commands["train"].help or "").split())
+    (launch,) = re.findall(r"(accelerate launch .* --config config\.json)", help_text)
+    return [torchrun.replace("…", "--config config.json"), launch]
+
+
+@pytest.mark.parametrize("command", ways_to_start())
+def test_every_way_of_starting_several_processes_trains_once(
+    model: Path, data: list[str], tmp_path: Path, command: str
+) -> None:
+    """As written, on a machine without a GPU and without a word to accelerate about it."""
+    assert run("init", model, "-o", tmp_path / "settings").exit_code == 0
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("ACCELERATE")}
+    environment["PYTHONPATH"] = str(ROOT)
+    program, *arguments = command.split()
+    changes = [*data, "--set", "data.train.sampler.first_bs=2"]
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name(program)), *arguments, *changes],
+        cwd=tmp_path / "settings",
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "run" / "train.csv").open(newline="") as file:
+        steps = [int(row["step"]) for row in csv.DictReader(file)]
+    # Two lines at the first size, one at each of the others: eight are three steps of two processes, or six of one.
+    count = 3 if program == "torchrun" else 6
+    assert steps == list(range(1, count + 1))
+    assert done.stderr.count("evaluation of the start") == 1
+    assert done.stdout.count(str(tmp_path / "run")) == 1

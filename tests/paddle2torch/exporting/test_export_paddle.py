@@ -15,7 +15,7 @@ import torch
 import yaml
 from small_models import fill, lstm_config, small_config, write_pdparams
 
-from paddle2torch import export
+from paddle2torch import convert, export
 from paddle2torch.converters.convert import convert_checkpoint, convert_export
 from paddle2torch.converters.layout import checkpoint_rows, to_paddle
 from paddle2torch.converters.paddle_files.pdparams import Checkpoint, read_pdparams
@@ -26,9 +26,11 @@ from paddle2torch.model_zoo.config import (
     ClsPreprocess,
     Component,
     ModelConfig,
+    Origin,
 )
 from paddle2torch.model_zoo.errors import ConfigError, ConversionError
 from paddle2torch.model_zoo.network import Network, build_model, fuse
+from paddle2torch.zoo.folder import load_model, save_model
 
 TRAINED = ("en_PP-OCRv4_rec", "ch_PP-OCRv4_det", "ch_ppocr_mobile_v2.0_cls")
 
@@ -72,6 +74,27 @@ def test_a_checkpoint_goes_and_comes_back(small: Network, small_checkpoint: Path
     assert result.target == target
     assert result.checks == ()
     assert same(read_pdparams(target), read_pdparams(small_checkpoint))
+
+
+def test_an_own_model_comes_back_without_a_word_about_it(
+    small: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ending is added, the characters lie beside, and the name is that of the folder it was trained in."""
+    config = replace(small.config, name="en_PP-OCRv4_rec", origin=Origin("trained here"))
+    folder = tmp_path / "plates" / "output" / "best"
+    save_model(folder, config, small.state_dict())
+    (tmp_path / "out").mkdir()
+    monkeypatch.chdir(tmp_path / "out")
+    result = export(folder, "paddle")
+    assert result.target == Path("plates.pdparams")
+    assert any("plates_dict.txt: use_space_char is false with it" in note for note in result.notes)
+    assert export(folder, "paddle", "again").target == Path("again.pdparams")
+    with pytest.raises(ConfigError, match=r"again_dict\.txt exists|again\.pdparams exists"):
+        export(folder, "paddle", "again")
+    converted = convert("plates", weights="plates.pdparams", output=tmp_path / "back")
+    assert converted.config.charset == small.config.charset
+    state = load_model(tmp_path / "back").state_dict()
+    assert all(torch.equal(state[name], tensor) for name, tensor in small.state_dict().items())
 
 
 def test_a_trained_tensor_is_the_only_one_that_differs(small: Network, tmp_path: Path) -> None:

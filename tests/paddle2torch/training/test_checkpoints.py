@@ -87,7 +87,9 @@ def test_training_goes_on_where_it_was(tmp_path: Path, ema: bool) -> None:
 def test_it_is_a_model_and_nothing_is_pickled(tmp_path: Path) -> None:
     training = Training(0, steps=1, ema=True)
     training.save(tmp_path / "last")
-    assert {path.name for path in (tmp_path / "last").iterdir()} == {WEIGHTS_NAME, STATE_NAME, "model_config.json"}
+    assert {path.name for path in (tmp_path / "last").iterdir()} == {
+        *(WEIGHTS_NAME, STATE_NAME, "model_config.json", "metrics.json")
+    }
     assert training.average is not None
     weights = load_model(tmp_path / "last").state_dict()
     assert all(torch.equal(weights[name], tensor) for name, tensor in training.average.tensors.items())

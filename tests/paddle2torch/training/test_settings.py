@@ -19,7 +19,7 @@ from paddle2torch.model_zoo.strict_json import from_json, to_json
 from paddle2torch.training.checkpoints import changed_settings
 from paddle2torch.training.data.loaders import check_transforms
 from paddle2torch.training.paddleocr_yml import UNKNOWN, translate
-from paddle2torch.training.recipes import init, official_settings
+from paddle2torch.training.recipes import available_cores, init, official_settings
 from paddle2torch.training.settings import (
     DatasetSettings,
     DBLossSettings,
@@ -409,7 +409,7 @@ def test_a_file_that_is_no_yml(tmp_path: Path) -> None:
 
 def test_init_follows_the_converted_model(tmp_path: Path) -> None:
     saved(tmp_path / "model", tiny_config())
-    assert init(str(tmp_path / "model"), tmp_path / "run") == ()
+    assert init(str(tmp_path / "model"), tmp_path / "run", official=True) == ()
     settings, config = read_settings(tmp_path / "run" / "config.json")
     assert config == tiny_config()
     assert settings.pretrained == str(tmp_path / "model")
@@ -417,10 +417,32 @@ def test_init_follows_the_converted_model(tmp_path: Path) -> None:
     assert settings.data.max_text_length == 12
 
 
+def test_init_scales_the_recipe_to_one_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU; with a GPU the batch is the official one, an eighth of what the rate is for."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("paddle2torch.training.recipes.available_cores", lambda: 2)
+    notes = init("en_PP-OCRv4_rec", tmp_path / "cpu")
+    settings, _ = read_settings(tmp_path / "cpu" / "config.json")
+    train = settings.data.train
+    assert train.sampler is not None
+    assert (train.loader.batch_size_per_card, train.sampler.first_bs) == (16, 16)
+    assert (train.loader.num_workers, settings.data.eval.loader.num_workers) == (1, 1)
+    assert (settings.optimizer.lr, settings.schedule.warmup_epoch) == (2.5e-5, 1.0)
+    assert any("batches of 16 (officially 8 x 96), a rate of 2.5e-05 (0.0005)" in note for note in notes)
+    assert "data.train.loader.num_workers is 1 (8): 2 cores here" in notes
+    init("ch_PP-OCRv4_det", tmp_path / "det")
+    det, _ = read_settings(tmp_path / "det" / "config.json")
+    assert (det.data.train.loader.batch_size_per_card, det.optimizer.lr) == (2, 5e-5)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    init("en_PP-OCRv4_rec", tmp_path / "gpu")
+    settings, _ = read_settings(tmp_path / "gpu" / "config.json")
+    assert (settings.data.train.loader.batch_size_per_card, settings.optimizer.lr) == (96, 6.3e-5)
+
+
 @pytest.mark.parametrize(("name", "decay"), [("ch_SVTRv2_rec", 0.05), ("ch_RepSVTR_rec", 0.025)])
 def test_init_writes_the_adamw_recipes(tmp_path: Path, name: str, decay: float) -> None:
     """Of PaddleOCR's configs/rec/SVTRv2."""
-    init(name, tmp_path)
+    init(name, tmp_path, official=True)
     settings, _ = read_settings(tmp_path / "config.json")
     assert settings.optimizer == OptimizerSettings(
         1e-3,
@@ -453,7 +475,10 @@ def test_init_from_a_yml(tmp_path: Path, official_rec: dict[str, Any]) -> None:
     assert any("Global.profile" in note for note in notes)
     settings, config = read_settings(tmp_path / "run" / "config.json")
     assert settings.training.epochs == 50
-    assert settings.data.train.loader == LoaderSettings(96, shuffle=True, drop_last=True, num_workers=8)
+    assert settings.data.train.loader == LoaderSettings(
+        96, shuffle=True, drop_last=True, num_workers=min(8, max(1, available_cores() - 1))
+    )
+    assert settings.optimizer.lr == 5e-4
     assert config.classes == 97
     assert isinstance(settings, Settings)
 

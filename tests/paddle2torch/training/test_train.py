@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -27,7 +28,8 @@ from tiny_training import CHARSET, TinyBatches, job, tiny_config, tiny_det_confi
 
 from paddle2torch import atomic as landing
 from paddle2torch.api import load_pretrained
-from paddle2torch.model_zoo.config import ModelConfig
+from paddle2torch.atomic import WriteError
+from paddle2torch.model_zoo.config import Component, ModelConfig, RecPreprocess
 from paddle2torch.model_zoo.errors import ConfigError, Paddle2TorchError
 from paddle2torch.model_zoo.network import build_model, fuse
 from paddle2torch.training import trainer
@@ -38,7 +40,7 @@ from paddle2torch.training.losses import losses_of
 from paddle2torch.training.metrics import ctc_texts
 from paddle2torch.training.optimisation import build_optimizer, set_rate, set_training
 from paddle2torch.training.recipes import official_settings
-from paddle2torch.training.settings import LoaderSettings, MultiScaleSampler, Settings
+from paddle2torch.training.settings import LoaderSettings, MultiScaleSampler, Settings, read_settings
 from paddle2torch.training.trainer import TrainingError, batches_of, evaluate, train
 from paddle2torch.zoo.folder import WEIGHTS_NAME, load_model
 
@@ -71,6 +73,11 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def evaluations(folder: Path) -> list[dict[str, str]]:
+    """What was measured, without how long it took."""
+    return [{key: row[key] for key in row if key != "seconds"} for row in rows(folder / "evaluation.csv")]
+
+
 def losses(folder: Path) -> list[float]:
     return [float(row["loss"]) for row in rows(folder / "train.csv")]
 
@@ -94,7 +101,7 @@ def test_it_learns_and_leaves_a_model(tmp_path: Path, config: ModelConfig) -> No
     assert [int(row["step"]) for row in table] == list(range(1, 21))
     assert float(table[0]["lr"]) == 2e-3
     assert float(table[0]["images_per_second"]) > 0
-    assert [int(row["step"]) for row in rows(tmp_path / "evaluation.csv")] == [8, 16, 20]
+    assert [int(row["step"]) for row in rows(tmp_path / "evaluation.csv")] == [0, 8, 16, 20]
     assert (tmp_path / "curves.png").read_bytes()[:4] == b"\x89PNG"
 
     model = load_pretrained(tmp_path / "last")
@@ -158,7 +165,7 @@ def test_resuming_is_bit_for_bit(tmp_path: Path, sections: dict[str, dict[str, A
     train(broken, tiny_config(), make_batches=TinyBatches.make, resume=True)
     assert weights(tmp_path / "broken") == weights(tmp_path / "whole")
     assert losses(tmp_path / "broken") == losses(tmp_path / "whole")
-    assert rows(tmp_path / "broken" / "evaluation.csv") == rows(tmp_path / "whole" / "evaluation.csv")
+    assert evaluations(tmp_path / "broken") == evaluations(tmp_path / "whole")
 
 
 Program = Callable[[], "subprocess.Popen[str]"]
@@ -349,7 +356,8 @@ def test_a_full_disk_stops_and_keeps_the_checkpoint(tmp_path: Path, monkeypatch:
     def full_after_the_first(path: Path) -> Any:
         nonlocal calls
         calls += 1
-        return real(path) if calls == 1 else real(path)._replace(free=10)
+        # The start as `best`, then `last`.
+        return real(path) if calls <= 2 else real(path)._replace(free=10)
 
     monkeypatch.setattr(landing.shutil, "disk_usage", full_after_the_first)
     with pytest.raises(Paddle2TorchError, match="is full"):
@@ -364,8 +372,8 @@ def test_it_stops_when_nothing_gets_better(tmp_path: Path) -> None:
     settings = tiny_settings(
         tmp_path, optimizer={"lr": 1e-12}, training={"epochs": 5, "early_stop": 2}, evaluation={"every_steps": 1}
     )
-    assert train(settings, tiny_config(), make_batches=TinyBatches.make).steps == 3
-    assert train(settings, tiny_config(), make_batches=TinyBatches.make, resume=True).steps == 3
+    assert train(settings, tiny_config(), make_batches=TinyBatches.make).steps == 2
+    assert train(settings, tiny_config(), make_batches=TinyBatches.make, resume=True).steps == 2
 
 
 def test_changed_settings_are_said_on_resuming(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -482,16 +490,8 @@ def real_settings(lines: Path, output: Path) -> Settings:
     )
 
 
-def test_official_recipe_on_files(tmp_path: Path, lines: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Label files, augmentation and sampler as the recipe has them; stopped and resumed it is bit for bit the same."""
-    settings = real_settings(lines, tmp_path / "whole")
-    result = train(settings, tiny_config())
-    assert result.steps == len(losses(tmp_path / "whole")) > 4
-    said = capsys.readouterr().err
-    assert "10 samples, 1 dropped" in said
-    assert "1 x label too long" in said
-    assert "'X' 1x" in said
-
+def _stopping_after(count: int) -> Any:
+    """The real batches, that end with an exception."""
     given = 0
 
     def stopping(settings: Settings, config: ModelConfig, training: bool, accelerator: Accelerator) -> Any:
@@ -509,15 +509,28 @@ def test_official_recipe_on_files(tmp_path: Path, lines: Path, capsys: pytest.Ca
                 nonlocal given
                 for batch in self.batches:
                     given += training
-                    if given == 4:
+                    if given == count + 1:
                         raise StopHere
                     yield batch
 
         return Stopping()
 
+    return stopping
+
+
+def test_official_recipe_on_files(tmp_path: Path, lines: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Label files, augmentation and sampler as the recipe has them; stopped and resumed it is bit for bit the same."""
+    settings = real_settings(lines, tmp_path / "whole")
+    result = train(settings, tiny_config())
+    assert result.steps == len(losses(tmp_path / "whole")) > 4
+    said = capsys.readouterr().err
+    assert "10 samples, 1 dropped" in said
+    assert "1 x label too long" in said
+    assert "'X' 1x" in said
+
     settings = real_settings(lines, tmp_path / "broken")
     with pytest.raises(StopHere):
-        train(settings, tiny_config(), make_batches=stopping)
+        train(settings, tiny_config(), make_batches=_stopping_after(3))
     train(settings, tiny_config(), resume=True)
     assert weights(tmp_path / "broken") == weights(tmp_path / "whole")
 
@@ -558,6 +571,233 @@ class Reordered(TinyBatches):
         line["label_ctc"][:3] = 7 - line["label_ctc"][:3]
         line["label_gtc"][1:4] = 13 - line["label_gtc"][1:4]
         return line
+
+
+# What a team runs into
+
+
+def measured(*values: float) -> Any:
+    """Stands for evaluations that find these accuracies, one after another."""
+    found = iter(values)
+    return lambda *_: ({"acc": next(found)}, "acc")
+
+
+def test_the_start_is_evaluated_and_kept_where_nothing_is_better(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(3)
+    source = build_model(tiny_config())
+    initialise(source)
+    monkeypatch.setattr(trainer, "_measure", measured(0.5, 0.25, 0.375))
+    settings = tiny_settings(tmp_path, training={"epochs": 1}, evaluation={"every_steps": 3})
+    result = train(settings, tiny_config(), source=source, make_batches=TinyBatches.make)
+    assert (result.steps, result.best, result.best_step, result.start) == (5, 0.5, 0, 0.5)
+    assert result.line == "5 steps; nothing was better than what training started from, 0.5000"
+    assert [(row["step"], row["acc"]) for row in evaluations(tmp_path)] == [("0", "0.5"), ("3", "0.25"), ("5", "0.375")]
+    best = load_file(tmp_path / "best" / WEIGHTS_NAME)
+    assert all(torch.equal(best[name], tensor) for name, tensor in source.state_dict().items())
+    said = capsys.readouterr().err
+    assert "evaluation of the start: acc 0.5000, the best so far (" in said
+    assert "evaluation of step 3: acc 0.2500 (" in said
+    # What was said, what was measured and how it was trained lie beside the weights.
+    assert "nothing was better" in (tmp_path / "train.log").read_text()
+    assert json.loads((tmp_path / "best" / "metrics.json").read_text()) == {"step": 0, "acc": 0.5}
+    assert json.loads((tmp_path / "last" / "metrics.json").read_text()) == {"step": 5, "acc": 0.375}
+    again, config = read_settings(tmp_path / "settings" / "config.json")
+    assert (again, config) == (settings, tiny_config())
+
+
+def signalled(number: int, at: int, *, training: bool = True) -> Any:
+    """Batches during which this process gets a signal."""
+
+    class Signalled(TinyBatches):
+        given = 0
+
+        def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+            for batch in super().__iter__():
+                Signalled.given += self.training is training
+                if self.training is training and Signalled.given == at:
+                    os.kill(os.getpid(), number)
+                yield batch
+
+    return Signalled.make
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_asked_to_stop_it_finishes_the_step_and_goes_on_from_there(
+    tmp_path: Path, number: signal.Signals, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sparse: dict[str, Any] = {"output": {"save_steps": 100}, "evaluation": {"every_steps": 100}}
+    whole, stopped = tiny_settings(tmp_path / "whole", **sparse), tiny_settings(tmp_path / "stopped", **sparse)
+    train(whole, tiny_config(), make_batches=TinyBatches.make)
+    before = signal.getsignal(number)
+    result = train(stopped, tiny_config(), make_batches=signalled(number, 3))
+    assert signal.getsignal(number) is before
+    assert (result.steps, result.made, result.stopped) == (3, 3, number)
+    assert (
+        f"stopped by {number.name} after step 3 of 10, which is saved: go on with --resume" in capsys.readouterr().err
+    )
+    assert (tmp_path / "stopped" / "curves.png").exists()
+    train(stopped, tiny_config(), make_batches=TinyBatches.make, resume=True)
+    assert weights(tmp_path / "stopped") == weights(tmp_path / "whole")
+    assert losses(tmp_path / "stopped") == losses(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("at", [2, 8], ids=["of the start", "of step 4"])
+def test_an_evaluation_that_was_left_is_made_up_for(tmp_path: Path, at: int) -> None:
+    """Nobody waits for the end of a long one; what was never stopped and what was evaluate the same steps."""
+    train(tiny_settings(tmp_path / "whole"), tiny_config(), make_batches=TinyBatches.make)
+    stopped = tiny_settings(tmp_path / "stopped")
+    result = train(stopped, tiny_config(), make_batches=signalled(signal.SIGINT, at, training=False))
+    assert result.steps == (0 if at == 2 else 4)
+    assert len(rows(tmp_path / "stopped" / "evaluation.csv")) == 1 if at == 8 else True
+    train(stopped, tiny_config(), make_batches=TinyBatches.make, resume=True)
+    assert evaluations(tmp_path / "stopped") == evaluations(tmp_path / "whole")
+    assert weights(tmp_path / "stopped") == weights(tmp_path / "whole")
+
+
+def test_asked_twice_it_ends_at_once(tmp_path: Path) -> None:
+    class Twice(TinyBatches):
+        def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+            for batch in super().__iter__():
+                if self.training:
+                    os.kill(os.getpid(), signal.SIGINT)
+                    os.kill(os.getpid(), signal.SIGINT)
+                yield batch
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_settings(tmp_path), tiny_config(), make_batches=Twice.make)
+
+
+def test_two_trainings_do_not_share_a_folder(tmp_path: Path) -> None:
+    settings = tiny_settings(tmp_path, training={"epochs": 1})
+
+    def second(*arguments: Any) -> TinyBatches:
+        with pytest.raises(ConfigError, match=r"another training is running in .*: wait for its end, or choose"):
+            train(settings, tiny_config(), make_batches=TinyBatches.make)
+        return TinyBatches.make(*arguments)
+
+    assert train(settings, tiny_config(), make_batches=second).steps == 5
+    # Its end lets others in, a failure too.
+    more = tiny_settings(tmp_path)
+    with pytest.raises(StopHere):
+        train(more, tiny_config(), make_batches=interrupted_after(0), resume=True)
+    assert train(more, tiny_config(), make_batches=TinyBatches.make, resume=True).steps == 10
+
+
+def test_every_step_is_in_one_row(tmp_path: Path) -> None:
+    """Rows every three steps and before each checkpoint, evaluations in between: their means are those of all steps."""
+    each = tiny_settings(tmp_path / "each", output={"print_steps": 1, "save_steps": 5})
+    few = tiny_settings(tmp_path / "few", output={"print_steps": 3, "save_steps": 5})
+    for settings in (each, few):
+        train(settings, tiny_config(), make_batches=TinyBatches.make)
+    single = losses(tmp_path / "each")
+    table = rows(tmp_path / "few" / "train.csv")
+    ends = [int(row["step"]) for row in table]
+    assert ends == [3, 4, 5, 6, 8, 9, 10]
+    for start, end, mean in zip([0, *ends], ends, losses(tmp_path / "few"), strict=False):
+        assert mean == pytest.approx(float(np.mean(single[start:end])), rel=1e-9), end
+    assert all(float(row["seconds_per_step"]) > 0 and float(row["peak_memory_gb"]) > 0.01 for row in table)
+    assert all(float(row["seconds"]) > 0 for row in rows(tmp_path / "few" / "evaluation.csv"))
+
+
+def test_a_line_is_said_at_least_every_ten_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("paddle2torch.training.log.QUIET_SECONDS", 0.0)
+    settings = tiny_settings(
+        tmp_path, training={"epochs": 1}, output={"print_steps": 100}, evaluation={"every_steps": 9}
+    )
+    train(settings, tiny_config(), make_batches=TinyBatches.make)
+    said = capsys.readouterr().err
+    assert all(f"step {step}/5: loss" in said for step in range(1, 6))
+    assert [row["step"] for row in rows(tmp_path / "train.csv")] == ["3", "5"]
+
+
+def test_each_epoch_is_evaluated(tmp_path: Path) -> None:
+    settings = tiny_settings(tmp_path, evaluation={"every_steps": 2000, "every_epoch": True})
+    train(settings, tiny_config(), make_batches=TinyBatches.make)
+    assert [row["step"] for row in evaluations(tmp_path)] == ["0", "5", "10"]
+
+
+def test_resuming_a_training_that_is_over_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train(tiny_settings(tmp_path), tiny_config(), make_batches=TinyBatches.make)
+    before = weights(tmp_path)
+    fewer = tiny_settings(tmp_path, training={"epochs": 1})
+    result = train(fewer, tiny_config(), make_batches=TinyBatches.make, resume=True)
+    assert (result.steps, result.made) == (10, 0)
+    said = capsys.readouterr().err
+    assert "nothing was done: the training is at its end already (epoch 2 of 1, step 10 of 5)" in said
+    assert "resumed at step" not in said
+    assert weights(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (tiny_config(charset=tuple("fedcba")), r"another character set: class 1 is 'a' there, 'f' now.*keep what they"),
+        (tiny_config(charset=tuple("abcdefg")), r"is of another network: head.classes: 8, was 7"),
+        (
+            tiny_config(backbone=Component("PPLCNetV3", {"scale": 0.1})),
+            r"network: backbone.conv_kxk_num: None, was 1",
+        ),
+        (tiny_config(preprocess=RecPreprocess(image_shape=(3, 48, 64), std=(0.25, 0.25, 0.25))), r"preprocess\.std"),
+    ],
+)
+def test_resuming_with_another_model_is_refused(tmp_path: Path, config: ModelConfig, message: str) -> None:
+    train(tiny_settings(tmp_path, training={"epochs": 1}), tiny_config(), make_batches=TinyBatches.make)
+    before = weights(tmp_path)
+    with pytest.raises(ConfigError, match=message):
+        train(tiny_settings(tmp_path), config, make_batches=TinyBatches.make, resume=True)
+    assert weights(tmp_path) == before
+
+
+def test_other_data_is_said_on_resuming(tmp_path: Path, lines: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = real_settings(lines, tmp_path / "run")
+    sparse = replace(settings, output=replace(settings.output, save_steps=1))
+    with pytest.raises(StopHere):
+        train(sparse, tiny_config(), make_batches=_stopping_after(1))
+    with open(lines / "train.txt", "a", encoding="utf-8") as file:
+        file.write("0.png\tabc\n")
+    train(sparse, tiny_config(), resume=True)
+    said = capsys.readouterr().err
+    assert "resumed with other training data: its label files have other lines than before" in said
+    assert "epoch 1 goes on behind its first 1 batches, which are others now" in said
+
+
+def test_a_full_disk_loses_no_measurement(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`best` cannot be written once: the figure is there, training goes on, and the next as good one is kept."""
+    real, calls = trainer.save_model, 0
+
+    def full_once(*arguments: Any, **options: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise WriteError("the disk of best is full: 3 MB needed, 1 MB free")
+        real(*arguments, **options)
+
+    monkeypatch.setattr(trainer, "save_model", full_once)
+    monkeypatch.setattr(trainer, "_measure", measured(0.25, 0.75, 0.5))
+    settings = tiny_settings(tmp_path, training={"epochs": 1}, evaluation={"every_steps": 3})
+    result = train(settings, tiny_config(), make_batches=TinyBatches.make)
+    assert [row["acc"] for row in evaluations(tmp_path)] == ["0.25", "0.75", "0.5"]
+    assert (result.best, result.best_step) == (0.5, 5)
+    assert "is not of this step: the disk of best is full" in capsys.readouterr().err
+
+
+def test_processes_that_do_not_know_of_one_another_are_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match=r"WORLD_SIZE says 2 processes, but RANK, LOCAL_RANK, MASTER_ADDR, MASTER_PO"):
+        train(tiny_settings(tmp_path), tiny_config(), make_batches=TinyBatches.make)
+    for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "0")
+    monkeypatch.setattr(trainer, "Accelerator", lambda **_: SimpleNamespace(num_processes=1))
+    with pytest.raises(ConfigError, match=r"2 processes were started \(WORLD_SIZE\), but this one knows of 1: each"):
+        train(tiny_settings(tmp_path), tiny_config(), make_batches=TinyBatches.make)
 
 
 # What evaluation does with what it cannot read
@@ -673,3 +913,11 @@ def test_evaluation_as_paddleocr_takes_the_next_sample(tmp_path: Path) -> None:
         "1 of 20 samples: unreadable image; first: sample 3: there is no such file",
         "1 times the next sample was counted again in place of one of no use",
     ]
+
+
+def test_a_compiler_sees_the_network_as_one_graph() -> None:
+    """Nothing in it waits for a value: the longest label is looked up before."""
+    model = build_model(tiny_config()).train()
+    batch = next(iter(TinyBatches(True)))
+    found = torch._dynamo.explain(model)(batch["image"], trainer.guide_targets(batch))
+    assert found.graph_break_count == 0, found.break_reasons

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
 import random
+import signal
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -167,7 +171,7 @@ def test_batches_of_lines(tmp_path: Path) -> None:
         assert -1 <= batch["image"].min() < batch["image"].max() <= 1
         assert torch.equal((batch["label_ctc"] > 0).sum(1), batch["length"])
     assert any((batch["length"] > 6).any() for batch in batches)
-    assert loader.report.lines() == ["20 samples, 0 dropped; 0 requests took the next good one"]
+    assert loader.report.lines() == ["20 samples, 0 dropped; 0 requests took another sample"]
 
 
 def test_evaluation_is_in_order(tmp_path: Path) -> None:
@@ -239,23 +243,80 @@ def test_what_is_dropped_is_counted_and_replaced(tmp_path: Path) -> None:
         Reason.OUTSIDE: 1,
         Reason.EMPTY: 1,
         Reason.LACKING: 1,
+        # The file that is not there; of the empty one nothing is known until it is read.
+        Reason.UNREADABLE: 1,
     }
     lengths = [int(batch["length"]) for batch in loader]
     # The next good one takes the place: (index + 1) % n.
     assert lengths == [4, 23, 23, 2, 2, 2, 2, 4]
     assert report.count(Reason.UNREADABLE) == 2
     assert report.dropped == 5
-    # 3 and 4 each went on over 5.
-    assert report.replaced == 1 + 3 + 2 + 1 + 1
+    # 3 and 4 each went on over 5: that is one request each.
+    assert report.replaced == 5
     text = str(report)
-    assert text.splitlines()[0] == "8 samples, 5 dropped; 8 requests took the next good one"
+    assert text.splitlines()[0] == "8 samples, 5 dropped; 5 requests took another sample"
     assert "1 x label too long, first:" in text
     assert "line 2 (1.png): the label has 24 characters, NRTR takes at most 23 at max_text_length 25" in text
     assert "1 x label without characters that are not in the set: 'é' 1x" in text
-    assert "line 6 (5.png):" in text
-    assert "is empty (0 bytes)" in text
+    assert "2 x unreadable image, first:" in text
+    assert "line 8 (7.png):" in text
     list(loader)
     assert report.dropped == 5
+
+
+def test_a_gap_is_said_at_once_and_filled_by_many(tmp_path: Path) -> None:
+    """Of 40 images 20 in a row are missing: no neighbour stands for all of them, and each request counts once."""
+    labels = rec_set(tmp_path, [f"{number:02}" for number in range(40)])
+    for number in range(20):
+        (tmp_path / f"{number}.png").unlink()
+    loader = build_loader(split(labels, PLAIN, batch=4, loader={}), RECOGNISER, training=True)
+    assert loader.report.lines()[0] == "40 samples, 20 dropped; 0 requests took another sample"
+    assert loader.report.lines()[1].startswith("  20 x unreadable image, first: ")
+    taken = [tuple(row) for batch in loader for row in batch["label_ctc"][:, :2].tolist()]
+    assert loader.report.replaced == 20
+    assert loader.report.unseen == 0
+    counts = Counter(taken)
+    assert len(counts) == 20
+    assert max(counts.values()) <= 6
+    # Another epoch fills it by others, the same one by the same.
+    again = [tuple(row) for batch in loader for row in batch["label_ctc"][:, :2].tolist()]
+    loader.set_epoch(1)
+    other = [tuple(row) for batch in loader for row in batch["label_ctc"][:, :2].tolist()]
+    assert taken == again
+    assert Counter(other) != counts
+    assert loader.report.replaced == 60
+
+
+def test_looking_for_images_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loaders, "LOOKING_SECONDS", -1.0)
+    labels = rec_set(tmp_path, numbers(5))
+    report = build_loader(split(labels, PLAIN, batch=1, loader={}), RECOGNISER, training=True).report
+    assert report.unseen == 4
+    assert "of 4 images it was not looked yet whether they are there" in str(report)
+
+
+def test_other_labels_have_another_digest(tmp_path: Path) -> None:
+    labels = rec_set(tmp_path, numbers(5))
+    settings = split(labels, PLAIN, batch=1, loader={})
+    first = build_loader(settings, RECOGNISER, training=True).report.digest
+    assert build_loader(settings, RECOGNISER, training=True).report.digest == first
+    labels.write_text(labels.read_text() + "0.png\t7\n")
+    assert build_loader(settings, RECOGNISER, training=True).report.digest != first
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="workers are forked")
+def test_workers_leave_signals_to_the_training(tmp_path: Path) -> None:
+    """A terminal sends Ctrl-C, a batch system SIGTERM, to all processes: the loader's go on."""
+    labels = rec_set(tmp_path, numbers(12))
+    loader = build_loader(split(labels, PLAIN, batch=1, workers=2, loader={}), RECOGNISER, training=True)
+    seen = 0
+    for _ in loader:
+        if seen == 1:
+            for child in multiprocessing.active_children():
+                for number in (signal.SIGINT, signal.SIGTERM):
+                    os.kill(child.pid or 0, number)
+        seen += 1
+    assert seen == 12
 
 
 def test_drops_are_counted_across_workers(tmp_path: Path) -> None:

@@ -1,0 +1,91 @@
+"""A training that is asked to stop, and one that is alone in its folder."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from filelock import FileLock, Timeout
+
+from paddle2torch.model_zoo.errors import ConfigError
+
+LOCK_NAME = ".lock"
+
+
+class Asked(Exception):  # noqa: N818 - not an error: an evaluation is left for later
+    """Training was asked to stop while it could be left at once."""
+
+
+class StopRequest:
+    """Ctrl-C and SIGTERM while it is entered: remembered, for training to end behind its step.
+
+    A second Ctrl-C raises `KeyboardInterrupt`, but not among several processes: there torchrun passes on the one that
+    the terminal has sent already. Only the main thread can take signals; in others nothing is changed.
+    """
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        alone = os.environ.get("WORLD_SIZE", "1") == "1"
+        if self.signal is not None and number == signal.SIGINT and alone:
+            raise KeyboardInterrupt
+        self.signal = self.signal or signal.Signals(number)
+
+    def everywhere(self, accelerator: Accelerator) -> signal.Signals | None:
+        """The signal that any of the processes got; all are asked in the same step, or they would wait for ever."""
+        if accelerator.num_processes > 1:
+            number = torch.tensor([float(self.signal or 0)], device=accelerator.device)
+            highest = int(accelerator.gather(number).max())
+            self.signal = signal.Signals(highest) if highest else None
+        return self.signal
+
+    def leave_evaluation(self, accelerator: Accelerator) -> None:
+        """Raise `Asked` where training was asked to stop; several processes finish, as each has its own batches."""
+        if self.signal is not None and accelerator.num_processes == 1:
+            raise Asked
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path, accelerator: Accelerator) -> Iterator[None]:
+    """Keep other trainings out of a folder, until this one ends, however it ends.
+
+    Raises `ConfigError` where one is there.
+    """
+    if not accelerator.is_main_process:
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK_NAME, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ConfigError(
+            f"another training is running in {folder}: wait for its end, or choose another output.dir"
+        ) from None
+    with contextlib.closing(_Release(lock)):
+        yield
+
+
+class _Release:
+    def __init__(self, lock: FileLock) -> None:
+        self.close = lock.release
