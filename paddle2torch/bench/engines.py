@@ -30,6 +30,21 @@ if TYPE_CHECKING:
 REST = 0.2
 """Seconds between two turns: the threads of the engine before go on spinning for a moment after its last image."""
 
+PEERS = Path(__file__).with_name("_peers.py")
+"""What a peer's interpreter runs."""
+
+VERSIONS = """
+import importlib.metadata, json, sys
+found = {}
+for name in sys.argv[1:]:
+    try:
+        found[name] = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        found[name] = None
+print(json.dumps(found))
+"""
+"""Asks an interpreter for the versions of distributions."""
+
 NO_INT8 = "the model was not quantized: paddle2torch quantize"
 """Why our int8 form is left out."""
 
@@ -45,7 +60,8 @@ class Engine:
     """One way to do the work. loader: `module:function`, which makes a `Reader` from threads and `options`.
 
     distributions: what must be installed for it. options: of any kind that JSON has. cannot: why it cannot take part,
-    whatever is installed.
+    whatever is installed. python: the interpreter of a peer, which has `distributions` and not this package; its loader
+    is a name in `_peers.LOADERS`.
     """
 
     name: str
@@ -53,6 +69,7 @@ class Engine:
     distributions: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     cannot: str | None = None
+    python: str | None = None
 
 
 @dataclass(frozen=True)
@@ -158,7 +175,7 @@ def run_engines(
     left_out: dict[str, str] = {}
     taking_part = []
     for engine in engines:
-        found = {name: version_of(name) for name in engine.distributions}
+        found = versions_in(engine.python, engine.distributions)
         versions.update({name: version for name, version in found.items() if version is not None})
         if engine.cannot is not None:
             left_out[engine.name] = engine.cannot
@@ -185,6 +202,23 @@ def run_engines(
         for process, first, answers in zip(running, loaded, passes, strict=True)
     )
     return EnginesBench(threads, describe_cpu(), versions, runs, missing, left_out)
+
+
+def versions_in(python: str | None, distributions: Sequence[str]) -> dict[str, str | None]:
+    """Versions of `distributions` in an interpreter, by default this one; None for what is not installed there.
+
+    Raises `ConfigError` where `python` is no interpreter.
+    """
+    if python is None:
+        return {name: version_of(name) for name in distributions}
+    try:
+        done = subprocess.run(
+            [python, "-c", VERSIONS, *distributions], capture_output=True, text=True, encoding="utf-8", timeout=60
+        )
+        found: dict[str, str | None] = json.loads(done.stdout)
+    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+        raise ConfigError(f"{python} is no Python that runs: give the interpreter of the peer's environment") from error
+    return found
 
 
 def _run(name: str, loaded_memory: int, answers: Sequence[Mapping[str, Any]]) -> EngineRun:
@@ -236,10 +270,13 @@ class _Process:
 def _start(engine: Engine, images: Sequence[str], threads: int) -> Iterator[_Process]:
     variables = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     environment = {**os.environ, **dict.fromkeys(variables, str(threads))}
+    if engine.python is not None:
+        # What this interpreter is to find is not that one's business.
+        environment = {key: value for key, value in environment.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
     with (
         tempfile.TemporaryFile() as errors,
         subprocess.Popen(
-            [sys.executable, "-m", __name__],
+            [sys.executable, "-m", __name__] if engine.python is None else [engine.python, str(PEERS)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,

@@ -1,4 +1,4 @@
-"""Whole pages per second: ours beside RapidOCR (ONNX Runtime) and Paddle's own inference, same pages, same weights.
+"""Whole pages per second: ours beside RapidOCR, Paddle's own inference and other peers, same pages, same weights.
 
 See `bench_engines` for how the engines live and take turns.
 """
@@ -26,6 +26,7 @@ from paddle2torch.bench.engines import (
     run_engines,
 )
 from paddle2torch.bench.processes import BenchError
+from paddle2torch.model_zoo.errors import ConfigError
 
 if TYPE_CHECKING:
     from paddle2torch.tasks.images import BGRImage
@@ -47,6 +48,19 @@ PADDLEOCR_SETTINGS: Mapping[str, Mapping[str, Any]] = {
     },
 }
 """What makes RapidOCR do PaddleOCR 2's work: no borders, no scaling beforehand, its normalisation and thresholds."""
+
+SIZES: Mapping[str, str] = {"v6-tiny": "tiny", "v6-small": "small"}
+"""PP-OCRv6 by the names of `bench pages --models`, and the names that cards and peers have for the two."""
+
+PEERS: Mapping[str, tuple[str, ...]] = {
+    "rapidocr": ("rapidocr", "openvino"),
+    "rapidocrlite": ("rapidocrlite",),
+    "faster-paddle": ("faster-paddle",),
+}
+"""Peers that read PP-OCRv6, each with the distributions that its interpreter must have."""
+
+NO_ONNX = "its interpreter lacks operators of our exports: give the vendor's files with --onnx"
+"""Why rapidocrlite is left out."""
 
 OURS: Mapping[str, Mapping[str, Any]] = {
     "paddle2torch": {},
@@ -113,6 +127,93 @@ def bench_pages(
     return PagesBench(tuple(map(str, images)), result)
 
 
+def bench_v6_pages(
+    images: Sequence[str | Path],
+    models: str,
+    peers: Mapping[str, str],
+    *,
+    onnx: tuple[Path, Path] | None = None,
+    repeat: int = 5,
+    threads: int = 2,
+    compiled: bool = True,
+) -> PagesBench:
+    """Read the pages with a pair of PP-OCRv6, ours beside peers of today, without a classifier of lines.
+
+    All have PaddleOCR 3's sizes and thresholds (`_peers.DETECTION`), as far as they have such settings.
+
+    Args:
+        images: pages.
+        models: a key of `SIZES`.
+        peers: {key of `PEERS`: the interpreter that has it}, of those that take part.
+        onnx: detector and recogniser as the vendor converted them, for the peers that read ONNX; by default they read
+            our exports, which rapidocrlite cannot. faster-paddle has weights of its own.
+        repeat, threads, compiled: see `bench_pages`.
+
+    Raises `ConfigError` for a peer or models that are not known, and where an interpreter is none.
+    """
+    if models not in SIZES:
+        raise ConfigError(f"models is {models!r}, not one of v4, {', '.join(SIZES)}")
+    if unknown := ", ".join(sorted(set(peers) - set(PEERS))):
+        raise ConfigError(f"{unknown} is no peer that is known: {', '.join(PEERS)}")
+    check_threads(threads)
+    with tempfile.TemporaryDirectory() as folder:
+        size = SIZES[models]
+        chosen = [*_our_v6(size, compiled), *_peers(size, peers, onnx, Path(folder))]
+        result = run_engines(chosen, images, repeat=repeat, threads=threads)
+    return PagesBench(tuple(map(str, images)), result)
+
+
+def _our_v6(size: str, compiled: bool) -> list[Engine]:
+    from paddle2torch.zoo.resolve import obtain_converted
+
+    folders = {task: obtain_converted(f"PP-OCRv6_{size}_{task}").absolute() for task in ("det", "rec")}
+    no_bfloat16 = None
+    if compiled:
+        for folder in folders.values():
+            no_bfloat16 = compile_forms(folder, quantized=False)
+    models = {"cls": None, **{task: str(folder) for task, folder in folders.items()}}
+    found = []
+    for name, options in OURS.items():
+        if not options.keys() & {"quantized", "fast"} and (compiled or "compiled" not in options):
+            cannot = no_bfloat16 if "bfloat16" in options else None
+            packages = ("paddle2torch", "torch")
+            found.append(Engine(name, f"{__name__}:load_ours", packages, {**models, **options}, cannot))
+    # Ratios are those of the first engine: the fastest form that computes in float32.
+    return found[1:2] + found[:1] + found[2:] if compiled else found
+
+
+def _peers(size: str, peers: Mapping[str, str], onnx: tuple[Path, Path] | None, folder: Path) -> list[Engine]:
+    from paddle2torch.exporting.export import export
+    from paddle2torch.model_zoo.config import ModelConfig
+    from paddle2torch.zoo.resolve import obtain_converted
+
+    given: dict[str, Any] = {}
+    if "rapidocr" in peers or "rapidocrlite" in peers:
+        det, rec = (obtain_converted(f"PP-OCRv6_{size}_{task}").absolute() for task in ("det", "rec"))
+        files = onnx or (folder / "det.onnx", folder / "rec.onnx")
+        if onnx is None:
+            for model, path in zip((det, rec), files, strict=True):
+                export(model, "onnx", path)
+        characters = ModelConfig.load(rec).charset or ()
+        keys = folder / "keys.txt"
+        # RapidOCR appends the space itself.
+        keys.write_text("\n".join(characters[:-1] if characters[-1:] == (" ",) else characters) + "\n", "utf-8")
+        given = {"det": str(files[0].absolute()), "rec": str(files[1].absolute()), "keys": str(keys)}
+    forms: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+        "rapidocr": {
+            "RapidOCR, OpenVINO as it comes": {**given, "precision": None},
+            "RapidOCR, OpenVINO in float32": {**given, "precision": "f32"},
+        },
+        "rapidocrlite": {"rapidocrlite": given},
+        "faster-paddle": {"faster-paddle": {"size": size}},
+    }
+    return [
+        Engine(name, peer, PEERS[peer], options, NO_ONNX if peer == "rapidocrlite" and onnx is None else None, python)
+        for peer, python in peers.items()
+        for name, options in forms[peer].items()
+    ]
+
+
 def engines(models: Mapping[str, str], exports: Mapping[str, str], compiled: bool) -> tuple[Engine, ...]:
     """The engines of `bench_pages`.
 
@@ -157,7 +258,7 @@ def engines(models: Mapping[str, str], exports: Mapping[str, str], compiled: boo
     )
 
 
-def load_ours(threads: int, *, det: str, cls: str, rec: str, **options: Any) -> Reader:
+def load_ours(threads: int, *, det: str, cls: str | None, rec: str, **options: Any) -> Reader:
     """Our pipeline with these models, names of the zoo or folders; options: see `OURS`."""
     import torch
 

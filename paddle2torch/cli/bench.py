@@ -136,6 +136,15 @@ def bench_network_command(
 
 @bench.command("pages")
 @click.argument("images", nargs=-1, required=True, type=PATH, metavar="IMAGE...")
+@click.option(
+    "--models",
+    type=click.Choice(["v4", "v6-small", "v6-tiny"]),
+    default="v4",
+    show_default=True,
+    help="What all engines read with.",
+)
+@click.option("--peer", "peers", multiple=True, metavar="NAME=PYTHON", help="v6: a peer, and the Python that has it.")
+@click.option("--onnx", nargs=2, type=PATH, metavar="DET REC", help="v6: files for peers in place of our exports.")
 @click.option("--det", type=PATH, help="Folder of the export of ch_PP-OCRv4_det; without it each engine has its own.")
 @click.option("--cls", type=PATH, help="The same for ch_ppocr_mobile_v2.0_cls.")
 @click.option("--rec", type=PATH, help="The same for ch_PP-OCRv4_rec.")
@@ -143,15 +152,32 @@ def bench_network_command(
 @click.option("--repeat", type=click.IntRange(min=1), default=5, show_default=True, help="Passes over the pages.")
 @click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True, help="Of each engine.")
 @AS_JSON
-def bench_pages_command(images: tuple[Path, ...], as_json: bool, **options: Any) -> None:
+def bench_pages_command(
+    images: tuple[Path, ...],
+    as_json: bool,
+    models: str,
+    peers: tuple[str, ...],
+    onnx: tuple[Path, Path] | None,
+    **options: Any,
+) -> None:
     """Whole pages per second beside RapidOCR and Paddle, the engines taking turns.
 
-    They come with paddle2torch[bench]; what is not installed is left out and named.
+    Those of PP-OCRv4 come with paddle2torch[bench]; what is not installed is left out and named. Those of PP-OCRv6 are
+    rapidocr (with openvino), rapidocrlite and faster-paddle, each in an environment of its own.
     """
-    from paddle2torch.bench.pages import bench_pages
+    from paddle2torch.bench.pages import bench_pages, bench_v6_pages
 
+    exports = {task: options.pop(task) for task in ("det", "cls", "rec")}
+    if models == "v4" and (peers or onnx):
+        raise Paddle2TorchError("--peer and --onnx belong to --models v6-small or v6-tiny")
+    if models != "v4" and any(exports.values()):
+        raise Paddle2TorchError("--det, --cls and --rec belong to --models v4")
+    interpreters = _interpreters(peers)
     with spinner("reading the pages with each engine", not as_json):
-        result = bench_pages(images, **options)
+        if models == "v4":
+            result = bench_pages(images, **exports, **options)
+        else:
+            result = bench_v6_pages(images, models, interpreters, onnx=onnx, **options)
     if as_json:
         print_json(result.to_json())
         return
@@ -236,6 +262,17 @@ def _print_network(result: Any) -> None:
             "% as ours": lambda run: f"{100 * result.agreement(run):.1f}",
         },
     )
+
+
+def _interpreters(peers: tuple[str, ...]) -> dict[str, str]:
+    """{peer: interpreter} of NAME=PYTHON."""
+    found = {}
+    for peer in peers:
+        name, _, python = peer.partition("=")
+        if not python:
+            raise Paddle2TorchError(f"--peer {peer!r} is not NAME=PYTHON, such as rapidocr=venv/bin/python")
+        found[name] = python
+    return found
 
 
 def _ratio(median: float, least: float, most: float) -> str:

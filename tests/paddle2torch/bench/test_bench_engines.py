@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from tiny_training import tiny_config
 
 from paddle2torch.bench import engines as bench_engines
 from paddle2torch.bench import pages as bench_pages
@@ -27,6 +29,7 @@ from paddle2torch.bench.engines import (
 from paddle2torch.bench.pages import PagesBench
 from paddle2torch.bench.processes import BenchError, Measurement
 from paddle2torch.cli import main
+from paddle2torch.model_zoo.config import ModelConfig
 from paddle2torch.model_zoo.errors import ConfigError, Paddle2TorchError
 
 FAKE = """
@@ -149,6 +152,69 @@ def test_the_command_prints_a_table_or_json(pages: list[Path], tmp_path: Path, m
     assert table.exit_code == 0, table.output
     assert "4 of 4" in table.stdout
     assert "left out: C (no-such-distribution not installed)" in table.stdout
+
+
+FASTER_PADDLE = """
+class OcrEngine:
+    def __init__(self, model_size, threads, rec_batch, det_max_side, *, det_min_side):
+        assert (model_size, threads, det_max_side, det_min_side) == ("tiny", 1, 4000, 64)
+        print("libraries print what they like")
+
+    def ocr(self, content):
+        return {"bounds": {0: {"text": "hello"}, 1: {"text": str(len(content))}}}
+"""
+
+
+@pytest.fixture
+def peer(tmp_path: Path) -> Path:
+    """An interpreter that has faster-paddle, or something that passes for it, and not this package."""
+    site = tmp_path / "site"
+    (site / "faster_paddle-1.0.9.dist-info").mkdir(parents=True)
+    (site / "faster_paddle-1.0.9.dist-info" / "METADATA").write_text("Name: faster-paddle\nVersion: 1.0.9\n")
+    (site / "faster_paddle.py").write_text(FASTER_PADDLE)
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH="$PYTHONPATH:{site}" exec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    return python
+
+
+def test_a_peer_runs_in_its_own_interpreter(
+    pages: list[Path], peer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench_pages, "_our_v6", lambda *_: [fake("A", tmp_path)])
+    arguments = ["bench", "pages", *map(str, pages), "--models", "v6-tiny", "--repeat", "2", "--threads", "1", "--json"]
+    shown = CliRunner().invoke(main, [*arguments, "--peer", f"faster-paddle={peer}"])
+    assert shown.exit_code == 0, shown.output
+    document = json.loads(shown.stdout)
+    ours, theirs = document["engines"]
+    assert document["versions"]["faster-paddle"] == "1.0.9"
+    assert (theirs["name"], theirs["lines"], theirs["texts_in_common"]) == ("faster-paddle", 4, 2)
+    assert theirs["loaded_memory"] > 0
+    assert len(theirs["seconds"]) == len(ours["seconds"]) == 2
+
+
+def test_peers_that_cannot_take_part(
+    pages: list[Path], peer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(models: str, *options: str) -> str:
+        arguments = ["bench", "pages", *map(str, pages), "--models", models, "--repeat", "1", "--threads", "1"]
+        return CliRunner().invoke(main, [*arguments, *options]).output
+
+    monkeypatch.setattr(bench_pages, "_our_v6", lambda *_: [fake("A", tmp_path)])
+    onnx = ("--onnx", str(pages[0]), str(pages[1]))
+    monkeypatch.setattr("paddle2torch.zoo.resolve.obtain_converted", lambda name: tmp_path)
+    monkeypatch.setattr(ModelConfig, "load", lambda folder: tiny_config())
+    absent = run("v6-small", "--peer", f"rapidocr={peer}", *onnx)
+    assert "left out: RapidOCR, OpenVINO as it comes (rapidocr, openvino not installed)" in absent
+    monkeypatch.setattr("paddle2torch.exporting.export.export", lambda model, to, path: None)
+    assert "left out: rapidocrlite (its interpreter lacks operators" in run(
+        "v6-small", "--peer", f"rapidocrlite={peer}"
+    )
+    assert "tesseract is no peer that is known: rapidocr, " in run("v6-tiny", "--peer", f"tesseract={peer}")
+    assert "is no Python that runs" in run("v6-tiny", "--peer", f"faster-paddle={pages[0]}")
+    assert "is not NAME=PYTHON" in run("v6-tiny", "--peer", "faster-paddle")
+    assert "--peer and --onnx belong to --models v6" in run("v4", "--peer", f"rapidocr={peer}")
+    assert "belong to --models v4" in run("v6-tiny", "--det", str(tmp_path))
 
 
 def test_an_export_that_cannot_be_converted_is_named(pages: list[Path], tmp_path: Path) -> None:
