@@ -177,7 +177,7 @@ def _convert_program(
         if folded:
             notes = (*notes, f"{folded} normalisations were folded into the layers before them: they add a bias here")
         return Converted(_noted(config, notes), state, alignment.rows, notes)
-    raise ConversionError(_said(failures, path))
+    raise ConversionError(_describe_failures(failures, path))
 
 
 def _may_mix(template: Template | None) -> bool:
@@ -221,7 +221,7 @@ def _check_types(tensors: Mapping[str, np.ndarray], bfloat16: frozenset[str], pa
         )
 
 
-def _said(failures: Sequence[tuple[bool, float, str]], path: Path) -> str:
+def _describe_failures(failures: Sequence[tuple[bool, float, str]], path: Path) -> str:
     """Why no candidate is the program: the nearest one's reason; all of them would fill the screen."""
     if not failures:
         return f"{path}: no network to compare with"

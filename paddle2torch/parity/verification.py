@@ -103,10 +103,10 @@ def verify(
     if reference is not None and Path(reference).suffix == ".safetensors":
         if folded:
             raise VerificationError("a golden holds layers that the folded form has not: compare it with an export")
-        return _said(verify_golden(network, load_golden(Path(reference))), folder, reference)
+        return _note_reference_beside(verify_golden(network, load_golden(Path(reference))), folder, reference)
     if reference is not None:
         result = verify_export(network, Path(reference), folded=folded, images=images, threads=threads)
-        return _said(result, folder, reference)
+        return _note_reference_beside(result, folder, reference)
     golden = shipped_golden(network.config)
     from_onnx = network.config.origin is not None and network.config.origin.kind == "ONNX file"
     if importlib.util.find_spec("paddle") is None and not from_onnx:
@@ -125,7 +125,7 @@ def verify(
     return verify_export(network, export, folded=folded, images=images, threads=threads)
 
 
-def _said(result: Verification, folder: Path, reference: str | Path) -> Verification:
+def _note_reference_beside(result: Verification, folder: Path, reference: str | Path) -> Verification:
     """`result` with a word about a reference that came with the model: whoever made the one made the other."""
     if not Path(reference).resolve().is_relative_to(folder.resolve()):
         return result
