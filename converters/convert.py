@@ -52,7 +52,7 @@ WRAPPERS = ("_layers.", "module.", "model.")
 
 
 MOST_TENSORS = 20_000
-"""Of a file; the largest official training checkpoint, three networks of it, has 3,000."""
+"""Tensors of a file; the largest official training checkpoint, three networks of it, has 3,000."""
 
 
 @dataclass(frozen=True)

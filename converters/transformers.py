@@ -216,7 +216,7 @@ def convert_transformers(folder: Path, template: Template | None = None, *, name
 
 
 def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Of every tensor that Paddle has as well: it counts no batches."""
+    """The shapes of all tensors that Paddle has as well: it counts no batches."""
     try:
         with safe_open(path, framework="pt") as file:
             found = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118

@@ -21,7 +21,7 @@ _ALPHABET = 22  # letters of the smallest right-to-left alphabets: Hebrew, Syria
 _SHARE = 0.1
 
 MOST_BYTES = 4 << 20
-"""Of a character set; the largest official one has 0.1 MB."""
+"""Bytes of a character set; the largest official one has 0.1 MB."""
 
 
 def read_charset(path: Path) -> tuple[str, ...]:

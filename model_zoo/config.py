@@ -25,9 +25,9 @@ CONFIG_NAME = "model_config.json"
 MOST_HEIGHT = 1024
 MOST_WIDTH = 16_384
 MOST_PIXELS = 1 << 20
-"""Of a recogniser's or classifier's input."""
+"""Pixels of a recogniser's or classifier's input."""
 MOST_SIDE = 65_536
-"""Of a page; the detector's input has its own, narrower limit (`tasks.detection.MAX_SIDE`)."""
+"""Pixels of a page's side; the detector's input has its own, narrower limit (`tasks.detection.MAX_SIDE`)."""
 MOST_UNCLIP = 20.0
 MOST_LABELS = 1000
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from paddle2torch.model_zoo.errors import ConfigError, FileFormatError
 
 NAME_BYTES_AT_MOST = 128
-"""Of a name in UTF-8: file systems take 255 bytes, and what is being written has a longer name for a while."""
+"""Bytes of a name in UTF-8: file systems take 255 bytes, and what is being written has a longer name for a while."""
 
 _MARKS = "._-"
 # What Windows opens in place of a file, in every folder and with any suffix.

@@ -52,7 +52,7 @@ LIMITS: Mapping[str, tuple[float, float]] = {
     "stride_list": _STRIDES,
     "sub_k": (-1, 16),
 }
-"""Of an option's number or numbers, by its name. All others are numbers of channels."""
+"""Limits of an option's number or numbers, by its name. All others are numbers of channels."""
 
 
 class Network(nn.Module):

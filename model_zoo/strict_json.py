@@ -24,7 +24,7 @@ from paddle2torch.model_zoo.show import MOST, show, show_path, show_text
 T = TypeVar("T")
 
 MOST_BYTES = 4 << 20
-"""Of a settings file. `model_config.json` with the largest official character set has 0.2 MB."""
+"""Bytes of a settings file. `model_config.json` with the largest official character set has 0.2 MB."""
 _BITS = 64
 _DIGITS = 20  # of the largest number of 64 bits, or its sign and one less
 _LEVELS = 20

@@ -21,7 +21,7 @@ Mixer = Literal["Conv", "Global"]
 
 EPSILON = 1e-6
 MOST_STAGES = 20
-"""Of a checkpoint; official networks have three."""
+"""Stages of a checkpoint; official networks have three."""
 
 MIXER_KERNEL = 5
 MLP_RATIO = 4

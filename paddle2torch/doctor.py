@@ -30,7 +30,7 @@ PACKAGES = (
 """Distributions whose versions explain faults; two OpenCV in one environment are a fault by themselves."""
 
 INSTRUCTIONS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "bf16")
-"""Of a processor: those for which there are kernels, in Linux's names."""
+"""A processor's instructions: those for which there are kernels, in Linux's names."""
 
 PIP_SECONDS = 30
 ENVIRONMENT = (

@@ -35,10 +35,10 @@ from paddle2torch.zoo.folder import load_model, save_quantized
 from paddle2torch.zoo.resolve import obtain_converted
 
 SHARE_AT_LEAST = 0.005
-"""Of the convolutions' multiply-adds: a smaller one has next to nothing to gain."""
+"""The least share of all convolutions' multiply-adds: a smaller one has next to nothing to gain."""
 
 CHANNELS_AT_LEAST = 8
-"""Of the input: the first convolution, which sees the picture itself, stays as it is."""
+"""The least number of input channels: the first convolution, which sees the picture itself, stays as it is."""
 
 BALANCE = 0.65
 """How much of the difference between channels the weights take over: 0 nothing, 1 all. Measured on lines of text."""
@@ -47,10 +47,10 @@ ROWS = 16384
 """Places of the maps that a convolution is measured at, over all images."""
 
 IMAGES_AT_MOST = 256
-"""To measure on, taken evenly from all: the fewer places an image is seen at, the worse the result was."""
+"""Images to measure on, taken evenly from all: the fewer places an image is seen at, the worse the result was."""
 
 VALUES = 1 << 18
-"""Of the input that steps are chosen by."""
+"""Values of an input by which its steps are chosen."""
 
 SAMPLES_AT_MOST = 1 << 27
 """Values in memory at a time: what has more is measured in several rounds."""
@@ -61,7 +61,7 @@ HELD_BACK = 5
 TOO_FEW = "at least two images are needed: one to measure on, one to compare the result on"
 
 DAMPING = 0.05
-"""Of the mean of the diagonal, added to it: with a fifth of it, other images than those measured on lost more."""
+"""The share of the diagonal's mean that is added to it: with a fifth of this, images not measured on lost more."""
 
 
 @dataclass(frozen=True)

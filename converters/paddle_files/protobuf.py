@@ -17,7 +17,7 @@ from paddle2torch.model_zoo.errors import FileFormatError
 Field = int | memoryview
 
 FIELDS_AT_MOST = 400_000
-"""In one file, integers that are packed together counted one by one. The largest PP-OCR programs have 40,000."""
+"""Fields in one file, integers that are packed together counted one by one. The largest PP-OCR programs have 40,000."""
 
 _fields_left: ContextVar[list[int] | None] = ContextVar("fields_left", default=None)
 

@@ -26,7 +26,7 @@ GRAPH_FORMAT = "paddle2torch program"
 GRAPH_VERSION = 1
 
 OPERATIONS_AT_MOST = 200_000
-"""Of one program, those in inner blocks included. The largest of 99 networks has 7,248."""
+"""Operations of one program, those in inner blocks included. The largest of 99 networks has 7,248."""
 MEMBERS_AT_MOST = 1_000_000
 """Names of values and numbers among the attributes, all together."""
 BLOCKS_DEEP_AT_MOST = 16

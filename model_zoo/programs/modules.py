@@ -14,7 +14,7 @@ from paddle2torch.model_zoo.programs.operations.convolution import convolve, tra
 from paddle2torch.model_zoo.programs.table import ProgramError
 
 TURNS_AT_MOST = 1_000_000
-"""Of one loop, by when it must have ended: a damaged condition must not run for ever."""
+"""Turns of one loop, by when it must have ended: a damaged condition must not run without end."""
 
 
 class Constant(nn.Module):

@@ -44,7 +44,7 @@ class TrainBench:
         return self.batch / run.passes.median
 
     def loss(self, run: EngineRun) -> float:
-        """Of its last step."""
+        """The loss of its last step."""
         return float(run.texts[0][0])
 
     def to_json(self) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from paddle2torch.tasks.picture_headers import describe_picture
 from paddle2torch.training.data.labels import COORDINATE_LIMIT, IGNORED
 
 MOST_BYTES = 1 << 30
-"""Of a file of labels."""
+"""Bytes of a file of labels."""
 
 UNREADABLE = IGNORED[1]
 """What PaddleOCR's label files have as the text of what nobody could read."""

@@ -28,7 +28,7 @@ LARGE = 2000
 """PDFs are rendered at 144 dpi, and at 72 dpi where a side would have more than 2000 pixels: PaddleOCR's choice."""
 
 MAX_PIXELS = 40_000_000
-"""Of one rendered page (120 MB). A PDF of a kilobyte can ask for a page of any size; it is rendered smaller."""
+"""Pixels of one rendered page (120 MB). A PDF of a kilobyte can ask for a page of any size; it is rendered smaller."""
 
 MAX_SIDE = 2**15
 
@@ -40,7 +40,7 @@ MOST_POINTS = 14_400
 SECONDS = 1.5
 SECONDS_PER_BYTE = 2e-6
 SECONDS_AT_MOST = 60.0
-"""Of the processor, for opening a file and for each page. What a page draws is in the file: larger files get more."""
+"""Seconds of the processor for opening a file and for each page. Larger files, which draw more, get more."""
 
 _WAITED = 10  # seconds of the clock for one of the processor, where others keep the processor busy
 _PAGES = 1000

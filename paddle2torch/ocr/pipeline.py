@@ -39,7 +39,7 @@ from paddle2torch.zoo.models import Generation, generation_of, pipeline_of
 Model: TypeAlias = "str | Path | nn.Module"
 
 AUTO = "auto"
-"""As `cls`: the classifier that belongs to the recogniser of the language."""
+"""Given as `cls`: the classifier that belongs to the recogniser of the language."""
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from paddle2torch.model_zoo.show import show_all, show_text
 from paddle2torch.model_zoo.strict_json import decode_json, from_json
 
 MOST_BYTES = 64 << 20
-"""Of a stored golden; the one that ships has 0.4 MB."""
+"""Bytes of a stored golden; the one that ships has 0.4 MB."""
 
 OUTPUT = "output"  # what the network returns, beside the layers
 

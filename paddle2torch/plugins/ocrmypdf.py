@@ -95,7 +95,7 @@ class Engine(OcrEngine):
 
     @staticmethod
     def version() -> str:
-        """Of this package."""
+        """The version of this package."""
         return __version__
 
     @staticmethod

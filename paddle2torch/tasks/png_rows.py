@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 STRIP_BYTES = 2**22
-"""Of unpacked data, and of pixels, in one piece."""
+"""Bytes of unpacked data, and of pixels, in one piece."""
 
 _READ = 2**16
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
@@ -47,12 +47,12 @@ class PngHeader:
 
     @property
     def bits(self) -> int:
-        """Of a pixel."""
+        """Bits of a pixel."""
         return _CHANNELS[self.colour] * self.depth
 
     @property
     def row_bytes(self) -> int:
-        """Of an unpacked row, without the byte that says its filter."""
+        """Bytes of an unpacked row, without the byte that says its filter."""
         return (self.width * self.bits + 7) // 8
 
     @property

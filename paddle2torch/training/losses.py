@@ -170,7 +170,7 @@ def db_loss(outputs: Batch, batch: Batch, settings: DBLossSettings) -> Losses:
 
 
 def _map_losses(maps: Tensor, batch: Batch, settings: DBLossSettings) -> Losses:
-    """Of a shrink, a threshold and a binary map, float (N, 3, H, W)."""
+    """The losses of a shrink, a threshold and a binary map, float (N, 3, H, W)."""
     shrink, threshold, binary = _single(maps).unbind(1)
     shrink_map, shrink_mask = batch["shrink_map"], batch["shrink_mask"]
     focal = settings.main_loss_type == "DiceFocalLoss"

@@ -33,14 +33,14 @@ MODEL_CONFIG_KEY = "model_config"
 
 # What a training can be asked for; the largest official values are 1000 epochs, a batch of 384 and 12 workers.
 MOST_COUNT = 10**9
-"""Of epochs and steps."""
+"""The largest number of epochs or steps."""
 MOST_BATCH = 65_536
 MOST_WORKERS = 1024
 MOST_SCALES = 100
 MOST_TEXT = 2000
 """Characters of a label."""
 MOST_FACTOR = 1e38
-"""Of rates, weights of losses and bounds of gradients: what float32 holds."""
+"""The largest rate, weight of a loss and bound of gradients: what float32 holds."""
 MOST_POWER = 100.0
 MOST_SEED = 2**63 - 1
 

@@ -38,7 +38,7 @@ WEIGHTS_NAME = "model.safetensors"
 _FLOATING = ("F16", "BF16", "F32", "F64")
 
 MOST_BYTES = 16 * MOST_PARAMETERS
-"""Of a file of tensors: weights in float64, or float32 with two moments and an average of each for a training."""
+"""Bytes of a file of tensors: weights in float64, or float32 with two moments and an average of each for a training."""
 
 INT8_NAME = "int8.safetensors"
 """Beside the weights, where the model was quantized (`paddle2torch.quantization`)."""

@@ -144,7 +144,7 @@ def languages_of(card: Card) -> tuple[str, ...]:
 
 
 Generation = Literal[2, 3]
-"""Of PaddleOCR."""
+"""PaddleOCR's major version."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ class Pipeline:
 
 @dataclass(frozen=True)
 class _Choice:
-    """Of a version: its detector and classifier, and the tiers of its recognisers that are taken, the first first."""
+    """The models of a version: detector, classifier, and the tiers of its recognisers, the preferred one first."""
 
     det: str
     cls: str
@@ -208,7 +208,7 @@ def pipeline_of(lang: str, version: str | None = None) -> Pipeline:
 
 
 def generation_of(model: str) -> Generation:
-    """Whose steps and settings belong to a model of this name: PaddleOCR 3's from v5 on."""
+    """The major version of PaddleOCR with the steps and settings of a model of this name: PaddleOCR 3's from v5 on."""
     card = find_card(model)
     return 3 if card is not None and card.version in ("v5", "v6") else 2
 

@@ -188,7 +188,7 @@ def gather_nd(x: Tensor, index: Tensor) -> Tensor:
 
 @operation("index_sample")
 def index_sample(x: Tensor, index: Tensor) -> Tensor:
-    """Of each row the columns that its row of the index names."""
+    """The columns of each row that its row of the index names."""
     return torch.gather(x, 1, index.to(torch.int64))
 
 

@@ -314,7 +314,7 @@ def space_to_depth(x: Tensor, *, blocksize: int) -> Tensor:
 
 @operation("temporal_shift", choices={"data_format": ("NCHW", "NHWC")})
 def temporal_shift(x: Tensor, *, seg_num: int, shift_ratio: float = 0.25, data_format: str = "NCHW") -> Tensor:
-    """Of each clip of so many frames a share of channels from the frame before, as many from the one behind."""
+    """In each clip, a share of the channels comes from the frame before, as many from the frame behind."""
     if data_format == "NHWC":
         x = x.permute(0, 3, 1, 2)
     frames, c, h, w = x.shape

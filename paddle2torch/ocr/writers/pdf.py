@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from paddle2torch.ocr.writers.shared import Results
 
 DPI = 96
-"""Of a picture that does not say how large it is."""
+"""Pixels to the inch of a picture that does not say how large it is."""
 
 _PDF_HEAD = 1024
 

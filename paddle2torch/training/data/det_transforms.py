@@ -31,7 +31,7 @@ RESIZED_PIXELS = 2**27
 """No page is enlarged beyond this many pixels (0.4 GB), where PaddleOCR has no bound."""
 
 OTHERS_TRIED = 100
-"""So many pages are looked at for one with quadrilaterals; where PaddleOCR would go on for ever, none is pasted."""
+"""Pages that are looked at for one with quadrilaterals; where PaddleOCR would never end, none is pasted."""
 
 PASTE_TRIES = 50
 PASTED_AT_MOST = 30

@@ -29,7 +29,7 @@ COORDINATE_LIMIT = 1e6
 """Pixels. No page is larger; polygons beyond would only cost memory and time."""
 
 MOST_BYTES = 1 << 30
-"""Of a label file: ten million lines of text."""
+"""Bytes of a label file: ten million lines of text."""
 
 SHOWN = 60
 

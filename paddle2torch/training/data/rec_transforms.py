@@ -27,7 +27,7 @@ GRID = 100
 """Pixels between the points at which a TIA warp is computed; in between it is interpolated."""
 
 PIXELS_AT_A_TIME = 2**13
-"""Of a warp: few enough that all intermediate arrays stay in the processor's cache, which is 4 times as fast."""
+"""Pixels of a warp: few enough that all intermediate arrays stay in the processor's cache, which is 4 times as fast."""
 
 SMALLEST_AUGMENTED = 20
 """Images with fewer rows or columns are neither warped nor cropped."""

@@ -29,10 +29,10 @@ LARGEST_PART = 3
 """How many times as large as the network's input a part of `RandomCrop` can be, along each side."""
 
 LEAST_AREA = 80
-"""Pixels that a polygon cut at the border of a part has, or it is left out."""
+"""The least area, in pixels, of a polygon that is cut at the border of a part; else it is left out."""
 
 LEAST_SHARE = 0.35
-"""Of a polygon's height that one cut at the border has, or it is left out."""
+"""The least share of its height that a polygon keeps when it is cut at the border; else it is left out."""
 
 
 @dataclass(frozen=True)
@@ -269,5 +269,5 @@ def _area(polygon: NDArray[np.float64]) -> float:
 
 
 def _short_side(polygon: NDArray[np.float64]) -> float:
-    """Of the smallest rectangle around the polygon."""
+    """The short side of the smallest rectangle around the polygon."""
     return float(min(cv2.minAreaRect(polygon.astype(np.float32))[1]))
