@@ -34,8 +34,8 @@ MOST = 9
 """Blocks of a neck and branches of a layer that a file may have."""
 ANY = Charset(("?",), False, "")
 
-# What the classes have no place for.
-TRAINING_HEADS = ("head.before_gtc.", "head.gtc_head.", "head.sar_head.", "head.thresh.")
+TRAINING_HEADS = ("head.before_gtc.", "head.gtc_head.", "head.sar_head.", "head.thresh.", "head.aux_")
+"""Prefixes of the tensors of heads that only training needs: exports and the classes of transformers lack them."""
 
 # Names here to names there, one after the other.
 Renames = tuple[tuple[str, str], ...]

@@ -71,15 +71,6 @@ def charset_path(name: str) -> Path:
     return found
 
 
-def load_charset(name: str) -> tuple[str, ...]:
-    """The characters of a bundled set, by its file name.
-
-    >>> load_charset("en_dict.txt")[0], len(load_charset("en_dict.txt"))
-    ('0', 95)
-    """
-    return read_charset(charset_path(name))
-
-
 def right_to_left_letters(characters: Sequence[str]) -> tuple[int, int]:
     """How many characters are letters of scripts written from right to left (Unicode's bidirectional classes R and AL),
     and how many are letters at all.

@@ -60,7 +60,7 @@ def pack(network: Network, inputs: Sequence[Tensor]) -> Network:
     """
     if not torch.backends.mkldnn.is_available():
         return network
-    _let_it_be_compiled()
+    _declare_layouts()
     packed = copy.deepcopy(network)
     sizes: dict[str, set[tuple[int, ...]]] = {}
 
@@ -93,7 +93,7 @@ def layout_of(weight: Tensor) -> bytes:
     return bytes(torch.ops.mkldnn._get_mkldnn_serialized_md(weight).tolist())
 
 
-def _let_it_be_compiled() -> None:
+def _declare_layouts() -> None:
     """Tell the exporter what laying out returns, which PyTorch 2.13 does not: a tensor of the weights' shape."""
     for operator in LAY_OUT:
         if not torch._C._dispatch_has_kernel_for_dispatch_key(operator, "Meta"):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from paddle2torch.converters.transformers import TRAINING_HEADS
 from paddle2torch.model_zoo.config import ModelConfig
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.layers import BatchNorm2d, DrawsItsWeights
@@ -34,9 +35,6 @@ CLASS_ROWS: Mapping[str, tuple[int, int]] = {
     "head.sar_head.decoder.prediction.weight": (0, 2),
     "head.sar_head.decoder.prediction.bias": (0, 2),
 }
-
-# What a pretrained model may lack: an exported program has no heads that only training needs.
-TRAINING_HEADS = ("head.gtc_head.", "head.before_gtc.", "head.sar_head.", "head.thresh.", "head.aux_")
 
 
 @torch.no_grad()

@@ -23,7 +23,7 @@ from paddle2torch.converters.paddle_files.pdparams import read_pdparams
 from paddle2torch.converters.paddle_files.pir import read_pir
 from paddle2torch.converters.templates import Template, from_card, from_yml
 from paddle2torch.model_zoo.cards import load_card
-from paddle2torch.model_zoo.charsets import load_charset
+from paddle2torch.model_zoo.charsets import charset_path, read_charset
 from paddle2torch.model_zoo.config import Component, DBPostprocess, DetPreprocess, ModelConfig
 from paddle2torch.model_zoo.errors import ConfigError, ConversionError, FileFormatError, Paddle2TorchError
 from paddle2torch.model_zoo.network import Network, build_model, fuse
@@ -255,7 +255,7 @@ def test_a_bundled_set_is_found_by_the_name_in_the_yml(tmp_path: Path) -> None:
     (tmp_path / "config.yml").write_text(yaml.safe_dump(settings))
     charset = from_yml(tmp_path / "config.yml").charset
     assert charset is not None
-    assert charset.characters == load_charset("en_dict.txt")
+    assert charset.characters == read_charset(charset_path("en_dict.txt"))
 
 
 @pytest.mark.parametrize(
@@ -303,7 +303,7 @@ def test_the_official_export_aligns_whole(ch_export: Path) -> None:
 
 @pytest.mark.slow
 def test_an_export_of_ones_own_finds_its_network(ch_export: Path) -> None:
-    characters = Charset(load_charset("ppocr_keys_v1.txt"), True, "keys")
+    characters = Charset(read_charset(charset_path("ppocr_keys_v1.txt")), True, "keys")
     converted = convert_files(ch_export, Template("own", "test", charset=characters), name="own")
     assert converted.config.backbone == Component("PPLCNetV3", {"scale": 0.95})
     assert converted.config.head.options["ctc"]["dims"] == 120

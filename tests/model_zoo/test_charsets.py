@@ -10,22 +10,22 @@ from pathlib import Path
 import pytest
 from material import SHARED
 
-from paddle2torch.model_zoo.charsets import load_charset, read_charset
+from paddle2torch.model_zoo.charsets import charset_path, read_charset
 from paddle2torch.model_zoo.errors import ConfigError, FileFormatError
 
 PUBLISHED = SHARED / "charsets"
 
 
 def test_the_english_set_ends_with_its_space() -> None:
-    characters = load_charset("en_dict.txt")
+    characters = read_charset(charset_path("en_dict.txt"))
     assert len(characters) == 95
     assert characters[:3] == ("0", "1", "2")
     assert characters[-3:] == (".", "/", " ")
-    assert load_charset("en_dict") == characters
+    assert read_charset(charset_path("en_dict")) == characters
 
 
 def test_the_chinese_set() -> None:
-    characters = load_charset("ppocr_keys_v1.txt")
+    characters = read_charset(charset_path("ppocr_keys_v1.txt"))
     assert len(characters) == 6623
     assert all(len(character) == 1 for character in characters)
     # U+3000 is a character of the set, and a space to str.strip.
@@ -48,7 +48,7 @@ def test_every_bundled_set_has_one_character_a_line(name: str) -> None:
     content = (PUBLISHED / name).read_bytes()
     assert content.endswith(b"\n")
     assert not re.search(rb"\r|^\xef\xbb\xbf", content)
-    characters = load_charset(name)
+    characters = read_charset(charset_path(name))
     assert "" not in characters
     assert tuple(character for character in characters if len(character) > 1) == LONGER.get(name, ())
     assert len(characters) - len(set(characters)) == REPEATED.get(name, 0)
@@ -129,4 +129,4 @@ def test_a_text_is_no_character(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["en_dic.txt", "../charsets/en_dict.txt", "en"])
 def test_an_unknown_set_names_the_nearest(name: str) -> None:
     with pytest.raises(ConfigError, match=r"en_dict\.txt"):
-        load_charset(name)
+        read_charset(charset_path(name))

@@ -13,7 +13,7 @@ from material import ROOT
 from small_models import saved
 from tiny_training import tiny_config, tiny_det_config, tiny_settings
 
-from paddle2torch.model_zoo.charsets import load_charset
+from paddle2torch.model_zoo.charsets import charset_path, read_charset
 from paddle2torch.model_zoo.errors import ConfigError, FileFormatError
 from paddle2torch.model_zoo.strict_json import from_json, to_json
 from paddle2torch.training.checkpoints import changed_settings
@@ -233,7 +233,7 @@ def test_the_recipe_is_the_official_ymls(tmp_path: Path, official_rec: dict[str,
     """Two ways to the same settings: our recipe, and the translation of what PaddleOCR publishes."""
     translation = translate(write_yml(tmp_path, official_rec), pretrained="en_PP-OCRv4_rec")
     config = replace(translation.template, name="en_PP-OCRv4_rec").config()
-    assert config.charset == (*load_charset("en_dict.txt"), " ")
+    assert config.charset == (*read_charset(charset_path("en_dict.txt")), " ")
     assert config.classes == 97
     ours = official_settings(config, pretrained="en_PP-OCRv4_rec")
     assert changed_settings(ours.dumps(), translation.settings.dumps()) == []
