@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from paddle2torch.model_zoo.strict_json import to_json
-from paddle2torch.training.data import loaders
+from paddle2torch.training.data import steps as known_steps
 from paddle2torch.training.settings import (
     DatasetSettings,
     DataSettings,
@@ -78,7 +78,7 @@ def page() -> str:
         "## Transforms\n\nThe lists under `transforms` have one object for each step: "
         '`{"RecResizeImg": {"image_shape": [3, 48, 320]}}`. Their\norder is that of the recipe.\n'
     )
-    steps = {**loaders.REC_STEPS, **loaders.DET_STEPS}
+    steps = {**known_steps.REC_STEPS, **known_steps.DET_STEPS}
     parts += [f"### {name}\n\n{section(kind)}" for name, kind in steps.items()]
     return "\n".join(parts)
 

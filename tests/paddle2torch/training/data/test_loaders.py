@@ -27,7 +27,8 @@ from paddle2torch.model_zoo.config import (
     RecPreprocess,
 )
 from paddle2torch.model_zoo.errors import ConfigError
-from paddle2torch.training.data import DataError, Loader, Reason, build_loader, loaders
+from paddle2torch.training.data import DataError, Loader, Reason, build_loader, datasets, loaders
+from paddle2torch.training.data.labels import LabelFiles
 from paddle2torch.training.settings import DatasetSettings, LoaderSettings, MultiScaleSampler, SplitSettings, Transform
 
 CHARSET = tuple("0123456789abcdefghij ")
@@ -403,9 +404,9 @@ def test_whatever_a_sample_runs_into_is_counted_and_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, each_once: bool
 ) -> None:
     labels = rec_set(tmp_path, numbers(4))
-    load, resize = loaders.LabelFiles.image, loaders.resize_line
+    load, resize = LabelFiles.image, datasets.resize_line
 
-    def load_or_fail(files: loaders.LabelFiles, index: int, rng: np.random.Generator) -> Any:
+    def load_or_fail(files: LabelFiles, index: int, rng: np.random.Generator) -> Any:
         if index == 1:
             raise MemoryError
         return load(files, index, rng)
@@ -415,20 +416,20 @@ def test_whatever_a_sample_runs_into_is_counted_and_named(
             raise KeyError("a fault of ours")
         return resize(image, *rest)
 
-    monkeypatch.setattr(loaders.LabelFiles, "image", load_or_fail)
-    monkeypatch.setattr(loaders, "resize_line", resize_or_fail)
+    monkeypatch.setattr(LabelFiles, "image", load_or_fail)
+    monkeypatch.setattr(datasets, "resize_line", resize_or_fail)
     cv2.imwrite(str(tmp_path / "2.png"), np.zeros((8, 9, 3), dtype=np.uint8))
     loader = build_loader(split(labels, PLAIN), RECOGNISER, training=not each_once)
     list(loader)
     assert loader.report.indices == {Reason.UNREADABLE: {1, 2}}
-    monkeypatch.setattr(loaders.LabelFiles, "image", load)
+    monkeypatch.setattr(LabelFiles, "image", load)
     again = build_loader(split(labels, PLAIN), RECOGNISER, training=not each_once)
     list(again)
     assert "(2.png): KeyError: 'a fault of ours'" in again.report.first[Reason.UNREADABLE]
 
 
 def test_a_page_for_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("paddle2torch.training.data.loaders.LINE_PIXELS", 6400)
+    monkeypatch.setattr("paddle2torch.training.data.datasets.LINE_PIXELS", 6400)
     labels = rec_set(tmp_path, ["1", "2"])
     cv2.imwrite(str(tmp_path / "0.png"), np.zeros((80, 81, 3), dtype=np.uint8))
     loader = build_loader(split(labels, PLAIN), RECOGNISER, training=True)
