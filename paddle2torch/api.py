@@ -74,7 +74,7 @@ def load_pretrained(
             a machine takes up to a minute; where there is no C++ compiler a warning says so, and it is not compiled.
         device: where its tensors go, "auto" for a GPU where there is one; a quantized or compiled one stays on the CPU.
         dtype: of its floating-point tensors; a quantized one has float32. What a compiled one computes in: float32, or
-            bfloat16 where the processor has it; it takes and gives float32 all the same.
+            bfloat16 where the processor has it; its input and output are float32 all the same.
 
     A program (an export of a network that is not known here by name) comes as a `Program`: a plain module that is
     called

@@ -33,13 +33,13 @@ from paddle2torch.model_zoo.replk import RepLKFPN, RepLKPAN
 from paddle2torch.model_zoo.svtr import Attention
 
 ACTIVATIONS = ("none", "relu", "hardswish", "swish", "sigmoid", "gelu")
-"""In the order in which the kernels number them."""
+"""Activations, in the order in which the kernels number them."""
 
 VECTOR = 16
 """The widest vector of a processor: biases are padded to whole ones."""
 
 FEW_OUTPUTS = 64
-"""A convolution of larger kernels has fewer, or oneDNN's is as fast: ours copies the lines under the kernel."""
+"""A convolution of larger kernels has fewer outputs, or oneDNN's is as fast: ours copies the lines under the kernel."""
 
 DEPTHWISE: Mapping[int, tuple[int, ...]] = {3: (1, 2), 5: (1, 2), 7: (1,), 9: (1,)}
 """Kernels of depthwise convolutions, and their strides."""

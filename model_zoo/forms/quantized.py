@@ -168,5 +168,5 @@ def quantize_network(network: Network, tensors: Mapping[str, Tensor]) -> Network
 
 
 def can_be_quantized(conv: FoldedConv2d) -> bool:
-    """Whether int8 can stand for it: every output a sum over all input channels, and an activation that int8 has."""
+    """Whether int8 can replace it: every output a sum over all input channels, and an activation that int8 has."""
     return conv.groups == 1 and conv.tail.activation in ACTIVATIONS

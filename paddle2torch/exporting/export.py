@@ -47,7 +47,7 @@ PROGRAM_FORMATS: Mapping[str, Format] = {
     "onnx": Format("paddle2torch.exporting.programs:export_onnx", ".onnx"),
     "torch": Format("paddle2torch.exporting.programs:export_torch", ".pt2"),
 }
-"""Of a program of a network that is not known here by name."""
+"""Formats of a program, whose network is not known here by name."""
 
 TRAINING_FOLDERS = ("best", "last", "output")
 """Folders of any training: they name no model."""

@@ -35,7 +35,7 @@ MAX_SIDE = 2**15
 MAX_DPI = 2400
 POINTS = 72  # to the inch
 MOST_POINTS = 14_400
-"""Of a page's side: programs show no larger ones."""
+"""Points of a page's side: programs show no larger ones."""
 
 SECONDS = 1.5
 SECONDS_PER_BYTE = 2e-6

@@ -180,7 +180,7 @@ def load_checkpoint(
     for name, parameter in network.named_parameters():
         moments = {moment: saved.pop(f"{name}/{moment}") for moment in kept if f"{name}/{moment}" in saved}
         if len(moments) == len(kept) and parameter.requires_grad:
-            # Filled, not taken over: moments lie in memory as their parameter does, whose layout rounding may follow.
+            # Filled, not taken over: moments have the memory layout of their parameter, on which rounding may depend.
             optimizer.state[parameter] = {
                 moment: torch.zeros((), device=parameter.device)
                 if moment == "step"

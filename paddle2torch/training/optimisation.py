@@ -213,7 +213,7 @@ class Schedule:
             return self._cosine(step, steps)
         if settings.name == "CyclicalCosine":
             assert settings.cycle is not None
-            # Half an epoch of one step is none: there is no shorter cycle than a step.
+            # Half an epoch of one step rounds to no step: the shortest cycle is a step.
             cycle = max(1, round(settings.cycle * self.steps_per_epoch))
             return self._cosine(step % cycle, cycle)
         if settings.name == "TwoStepCosine":
@@ -234,7 +234,7 @@ class Schedule:
 
     def _two_step_cosine(self, step: int, steps: int) -> float:
         """As Paddle steps it: by itself each rate is made from the one before, and stays at the end of the first fall,
-        which is 0; after a warm-up each is computed anew, and the second fall begins where it stands by then.
+        which is 0; after a warm-up each is computed anew, and the second fall begins where it is by then.
         """
         first = self.settings.first_epochs * self.steps_per_epoch
         if step <= first:

@@ -157,7 +157,7 @@ def train(
     resume: bool = False,
     make_batches: MakeBatches = batches_of,
 ) -> TrainingResult:
-    """Train the model that `config` describes, as `settings` say; the results lie in `settings.output.dir`.
+    """Train the model that `config` describes, as `settings` say; the results are in `settings.output.dir`.
 
     Asked to stop by Ctrl-C or SIGTERM, it finishes its step and saves it.
 
@@ -255,7 +255,7 @@ class Run:
         model, optimizer: `network` and `adam` as accelerate wraps them.
         known: what was said last of the training and the evaluation data.
         steps: of the whole training.
-        progress: where it stands; everything else stays the same object.
+        progress: how far it has come; everything else stays the same object.
     """
 
     settings: Settings

@@ -53,7 +53,7 @@ def save_model(
     private: bool = False,
     beside: Mapping[str, str] | None = None,
 ) -> None:
-    """Write a model's folder atomically and read it back. `private`: nobody else may enter it. `beside`: more texts.
+    """Write a model's folder atomically and read it back. `private`: no other user may enter it. `beside`: more texts.
 
     Raises `ConfigError` where the folder is there and `overwrite` is not given, `Paddle2TorchError` for a full disk,
     `ConversionError` should the disk not return what was written.
@@ -93,8 +93,8 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 @contextmanager
 def _open_tensors(path: Path) -> Iterator[Any]:
-    """The safetensors file at `path`; raises `FileFormatError` where it is none, `Paddle2TorchError` where it is not a
-    file that can be opened.
+    """The safetensors file at `path`; raises `FileFormatError` where it is something else, `Paddle2TorchError` where it
+    cannot be opened.
     """
     with open_regular(path) as stored:
         size = os.fstat(stored.fileno()).st_size
