@@ -10,7 +10,7 @@ import difflib
 import functools
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -46,7 +46,7 @@ class HubSource:
     revision: str | None = None
 
     def __post_init__(self) -> None:
-        _check_names(self.files, self.repo)
+        check_names(self.files, self.repo)
 
     def __str__(self) -> str:
         return f"Hugging Face Hub {self.repo}" + (f" at {self.revision}" if self.revision else "")
@@ -81,7 +81,7 @@ class WheelSource:
     sha256: Mapping[str, str]
 
     def __post_init__(self) -> None:
-        _check_names(tuple(self.sha256), self.distribution)
+        check_names(tuple(self.sha256), self.distribution)
         for name, digest in self.sha256.items():
             _check_digest(digest, f"{self.distribution}: {name}")
 
@@ -114,7 +114,7 @@ class CharsetFile:
     use_space_char: bool | None
 
     def __post_init__(self) -> None:
-        _check_names((self.file,), self.file)
+        check_names((self.file,), self.file)
         _check_digest(self.sha256, self.file)
 
 
@@ -163,7 +163,7 @@ class Card:
     sources: Sources
 
     def __post_init__(self) -> None:
-        _check_names((self.name, *self.aliases), self.name)
+        check_names((self.name, *self.aliases), self.name)
         if self.architecture is not None:
             _check_architecture(self.architecture, self.name)
         for part, kinds in (
@@ -252,8 +252,11 @@ def find_card(name: str) -> Card | None:
     return _index().get(name)
 
 
-def load_card(name: str) -> Card:
-    """The card of a model by its name or an alias; unknown: `ConfigError` with the nearest names."""
+def load_card(name: str, others: Iterable[str] = ()) -> Card:
+    """The card of a model by its name or an alias.
+
+    Raises `ConfigError` for a name that no card has, with the nearest names, those of `others` among them.
+    """
     card = find_card(name)
     if card is not None:
         return card
@@ -261,13 +264,13 @@ def load_card(name: str) -> Card:
         # The search for the nearest would take hours, and memory by the length.
         raise ConfigError(f"no model is called {name[:60]!r} and {len(name) - 60:,} more characters")
     # Names differ in case and in small words only, so case must not push the right one out of reach.
-    lowered = {known.lower(): known for known in _index()}
+    lowered = {known.lower(): known for known in (*_index(), *others)}
     near = [lowered[match] for match in difflib.get_close_matches(name.lower(), lowered, n=3)]
     hint = f"did you mean {', '.join(near)}?" if near else "`paddle2torch list` shows all"
     raise ConfigError(f"no model is called {name!r}; {hint}")
 
 
-def _check_names(names: tuple[str, ...], where: str) -> None:
+def check_names(names: tuple[str, ...], where: str) -> None:
     # They become names of files and folders in the cache.
     if not names:
         raise ConfigError(f"{where}: no file is named")

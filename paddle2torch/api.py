@@ -15,12 +15,14 @@ from paddle2torch.model_zoo.forms.folding import fold
 from paddle2torch.model_zoo.network import Network
 from paddle2torch.model_zoo.programs.config import is_program
 from paddle2torch.model_zoo.programs.network import Program
+from paddle2torch.model_zoo.programs.running import fold_program
 from paddle2torch.zoo.folder import load_model, load_quantized
 from paddle2torch.zoo.programs import load_program
 from paddle2torch.zoo.resolve import obtain_converted
 
 if TYPE_CHECKING:
     from paddle2torch.compiled.network import CompiledNetwork
+    from paddle2torch.compiled.programs import CompiledProgram
 
 
 @overload
@@ -77,8 +79,8 @@ def load_pretrained(
             bfloat16 where the processor has it; its input and output are float32 all the same.
 
     A program (an export of a network that is not known here by name) comes as a `Program`: a plain module that is
-    called
-    with the program's inputs, by position or by name. It has no form of its own for running.
+    called with the program's inputs, by position or by name. With fused, what its weights alone decide is computed
+    once, and convolutions do what follows them as well (`model_zoo.programs.running`); it has no int8 form.
 
     Returns a `Network`, or compiled a module that is called in the same way; `.config` has its settings. A recogniser
     maps float (N, 3, 48, W) to float (N, T, classes) probabilities. Raises `ConfigError` for an unknown name,
@@ -113,8 +115,21 @@ def load_pretrained(
 
 def _load_program(
     folder: Path, fused: bool, quantized: bool, compiled: bool, device: torch.device | str, dtype: torch.dtype
-) -> Program:
-    for form, wanted in (("fused", fused), ("quantized", quantized), ("compiled", compiled)):
-        if wanted:
-            raise ConfigError(f"{folder} holds a program, which has no {form} form: leave {form} out")
-    return load_program(folder, dtype).to(device=choose_device(device))
+) -> Program | CompiledProgram:
+    if quantized:
+        raise ConfigError(f"{folder} holds a program, which has no quantized form: leave quantized out")
+    if compiled and torch.device(device).type != "cpu":
+        raise ConfigError(f"a compiled program runs on the CPU, not on {device}: leave compiled out")
+    if compiled:
+        if dtype != torch.float32:
+            raise ConfigError(f"a compiled program computes in float32, not {dtype}: leave compiled out")
+        # Not before it is needed: it imports the exporter.
+        from paddle2torch.compiled.kernel_library import CompilerError
+        from paddle2torch.compiled.programs import load_compiled_program
+
+        try:
+            return load_compiled_program(folder)
+        except CompilerError as error:
+            warnings.warn(f"{error}. {folder} runs without being compiled", stacklevel=3)
+    program = load_program(folder, dtype)
+    return (fold_program(program) if fused or compiled else program).to(device=device)

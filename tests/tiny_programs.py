@@ -791,6 +791,20 @@ def cases(P: Any, F: Any) -> dict[str, list[Case]]:  # noqa: N803
         ],
         "resizing": [
             (
+                "to_one",
+                lambda x: tuple(
+                    F.interpolate(x, size, mode=mode, align_corners=corners)
+                    for size in ([1, 1], [1, 4], [3, 1])
+                    for mode, corners in (
+                        ("bilinear", False),
+                        ("bilinear", True),
+                        ("bicubic", False),
+                        ("nearest", False),
+                    )
+                ),
+                (x4,),
+            ),
+            (
                 "bilinear",
                 lambda x: (
                     F.interpolate(x, [13, 11], mode="bilinear"),

@@ -20,24 +20,30 @@ from paddle2torch.progress import spinner
 @click.option("--version", help="Only models of this version: v2.0, v2, v3, v4, v5.")
 @AS_JSON
 def list_command(as_json: bool, **filters: Any) -> None:
-    """Show the released models that can be had by name, what of them is converted here, and your own."""
-    from paddle2torch.zoo.models import list_models, own_models
+    """Show the released models that can be had by name, what of them is converted here, programs, and your own.
+
+    Programs are official models whose networks are not known here: their exports are converted as they are.
+    """
+    from paddle2torch.zoo.models import list_models, own_models, program_models
 
     models = list_models(**filters)
     # Own models have no language or version.
     asked = filters["language"] is not None or filters["version"] is not None
     own = () if asked else own_models(task=filters["task"])
+    programs = () if asked or filters["task"] is not None else program_models()
     if as_json:
-        print_json([*(model.to_json() for model in models), *(model.to_json() for model in own)])
+        print_json([*(m.to_json() for m in models), *(m.to_json() for m in programs), *(m.to_json() for m in own)])
         return
     from paddle2torch.cli import zoo_tables
 
     if not sys.stdout.isatty():
-        print_table(zoo_tables.HEADER, list(zoo_tables.model_rows(models, own)))
+        print_table(zoo_tables.HEADER, [*zoo_tables.model_rows(models, own), *zoo_tables.program_rows(programs)])
         return
     from rich.console import Console
 
     zoo_tables.print_models(models, Console(highlight=False), own)
+    if programs:
+        zoo_tables.print_programs(programs, Console(highlight=False))
 
 
 @click.command()
@@ -46,7 +52,8 @@ def list_command(as_json: bool, **filters: Any) -> None:
 def info(name: str, as_json: bool) -> None:
     """Show one model: card, network, layers, parameters, multiply-adds, characters, sources.
 
-    NAME is a name of the zoo (`paddle2torch list`) or the folder of a converted model.
+    NAME is a name of the zoo (`paddle2torch list`) or the folder of a converted model. Of a program: its operations,
+    inputs and outputs, parameters, loops and conditions.
     """
     from paddle2torch.zoo.info import describe
 
@@ -112,6 +119,7 @@ def convert(name: str, as_json: bool, **options: Any) -> None:
 @click.option("--reference", type=PATH, help="An exported program that Paddle runs, an .onnx, or a stored golden.")
 @click.option("--folded", is_flag=True, help="Compare the form that is folded for speed; needs an exported program.")
 @click.option("--image", "images", type=PATH, multiple=True, help="A line image to compare on; may be repeated.")
+@click.option("--input", "inputs", type=PATH, help="An .npz with a program's inputs by name, in place of made-up ones.")
 @click.option("--report", type=PATH, help="Write one self-contained HTML page.")
 @AS_JSON
 @click.option("--all-layers", is_flag=True, help="Print every layer, not the worst ones only.")
@@ -120,6 +128,7 @@ def verify(
     reference: Path | None,
     folded: bool,
     images: tuple[Path, ...],
+    inputs: Path | None,
     report: Path | None,
     as_json: bool,
     all_layers: bool,
@@ -140,7 +149,7 @@ def verify(
     results = []
     for name in names:
         with spinner(f"verifying {name}", not as_json):
-            results.append(run(name, reference=reference, folded=folded, images=images))
+            results.append(run(name, reference=reference, folded=folded, images=images, inputs=inputs))
         if not as_json:
             print_verification(results[-1], all_layers)
     if report is not None:

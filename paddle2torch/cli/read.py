@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 import click
 
 from paddle2torch.cli.options import AS_JSON, BFLOAT16, DEVICE, MAX_PICTURE, PATH, QUANTIZED, bytes_of, dtype_of
-from paddle2torch.cli.output import Terminal, echo, name_failures, page_progress, print_json, print_table
+from paddle2torch.cli.output import Terminal, echo, name_failures, page_progress, print_json, print_notes, print_table
+from paddle2torch.model_zoo.errors import Paddle2TorchError
 from paddle2torch.progress import spinner
 
 if TYPE_CHECKING:
@@ -75,12 +76,22 @@ def compile_command(models: tuple[str, ...], quantized: bool, bfloat16: bool, as
     `--compiled` and `load_pretrained(..., compiled=True)` then load the result at once.
     """
     from paddle2torch.compiled.network import compile_model
+    from paddle2torch.compiled.programs import compile_program
+    from paddle2torch.model_zoo.programs.config import is_program
     from paddle2torch.zoo.resolve import obtain_converted
 
     packages = []
     for model in models:
         with spinner(f"compiling {model}", not as_json):
-            packages.append(compile_model(obtain_converted(model), quantized=quantized, dtype=dtype_of(bfloat16)))
+            folder = obtain_converted(model)
+            if is_program(folder):
+                if quantized or bfloat16:
+                    raise Paddle2TorchError(f"{model} is a program, which is compiled in float32 alone")
+                package, notes = compile_program(folder)
+                print_notes(notes)
+            else:
+                package = compile_model(folder, quantized=quantized, dtype=dtype_of(bfloat16))
+            packages.append(package)
         if not as_json:
             echo(f"{model}: {packages[-1]}")
     if as_json:

@@ -12,7 +12,8 @@ from rich.text import Text
 from paddle2torch.cli.output import escape, table_of
 from paddle2torch.model_zoo.config import CTCDecode
 from paddle2torch.model_zoo.languages import LANGUAGES
-from paddle2torch.zoo.models import OwnModel, ZooModel, languages_of
+from paddle2torch.zoo.models import OwnModel, ProgramModel, ZooModel, languages_of
+from paddle2torch.zoo.program_info import ProgramInfo
 
 if TYPE_CHECKING:
     from paddle2torch.zoo.info import Info
@@ -43,7 +44,22 @@ def model_rows(models: Sequence[ZooModel], own: Sequence[OwnModel] = ()) -> Iter
         yield mine.name, mine.task, "own", "-", f"{mine.form} {_size(mine.bytes)}", "-"
 
 
-def print_info(info: Info, console: Console) -> None:
+def print_programs(programs: Sequence[ProgramModel], console: Console) -> None:
+    """A table of the official models that are known as programs."""
+    rows = [(row[0], row[1], row[4]) for row in program_rows(programs)]
+    console.print(table_of(("program", "task", "here"), rows))
+    here = sum(program.folder is not None for program in programs)
+    console.print(f"{len(programs)} official models known as programs, {here} converted here", style="dim")
+
+
+def program_rows(programs: Sequence[ProgramModel]) -> Iterator[tuple[str, ...]]:
+    """The cells of a table of models, of programs."""
+    for program in programs:
+        here = "-" if program.bytes is None else f"program {_size(program.bytes)}"
+        yield program.card.name, program.card.task, "program", "-", here, "any"
+
+
+def print_info(info: Info | ProgramInfo, console: Console) -> None:
     """All there is to say about one model."""
     console.print(Text(escape(info.name, lines=False), style="bold"))
     table = Table.grid(padding=(0, 2))
@@ -54,8 +70,50 @@ def print_info(info: Info, console: Console) -> None:
     console.print(table)
 
 
-def info_rows(info: Info) -> Iterator[tuple[str, str]]:  # noqa: C901, a row after the other
+def info_rows(info: Info | ProgramInfo) -> Iterator[tuple[str, str]]:
     """What `print_info` prints, as (name, value)."""
+    return _program_info_rows(info) if isinstance(info, ProgramInfo) else _network_info_rows(info)
+
+
+def _program_info_rows(info: ProgramInfo) -> Iterator[tuple[str, str]]:
+    card = info.card
+    if card is not None:
+        yield "task", card.task
+        yield "network", f"{card.network}, known as a program"
+        yield "licence", card.licence
+    else:
+        yield "network", "a program: none that is known here by name"
+    for title, values in (("input", info.inputs), ("output", info.outputs)):
+        for value in values:
+            sizes = ", ".join("free" if size < 0 else str(size) for size in value.shape)
+            yield title, f"{value.name}: {value.dtype} ({sizes})"
+    if info.operations:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in info.operations.items())
+        yield "operations", f"{sum(info.operations.values())}: {kinds}"
+        yield "control flow", info.control or "none"
+        yield "parameters", f"{info.parameters:,} values in {info.tensors} tensors"
+    if card is not None:
+        yield "takes", "; ".join(card.inputs) + f"; channels {card.channel_order}"
+        for title, steps in (("before", card.preprocess), ("behind", card.postprocess)):
+            for step in steps:
+                settings = ", ".join(f"{name} {value}" for name, value in step.settings.items())
+                yield title, step.step + (f": {settings}" if settings else "")
+        for source in card.sources.inference:
+            yield "inference files", str(source)
+        yield "settings from", card.settings
+        for note in card.notes:
+            yield "note", note
+    if info.config is None or info.bytes is None:
+        yield "converted", f"not here: paddle2torch convert {info.name}"
+        return
+    yield "converted", f"program, {_size(info.bytes)}: {info.converted}"
+    if info.config.origin is not None:
+        yield "from", f"{info.config.origin.kind}: {info.config.origin.source}"
+        for note in info.config.origin.notes:
+            yield "note", note
+
+
+def _network_info_rows(info: Info) -> Iterator[tuple[str, str]]:  # noqa: C901, a row after the other
     card, config, cost = info.card, info.config, info.cost
     if card is not None and card.aliases:
         yield "also called", ", ".join(card.aliases)

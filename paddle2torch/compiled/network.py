@@ -8,15 +8,11 @@ code: only packages that were made here are ever loaded.
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import functools
 import hashlib
 import logging
-import os
-import platform
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -25,10 +21,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from paddle2torch import model_zoo
-from paddle2torch.atomic import WriteError, land_file
-from paddle2torch.cache import check_native, make_native_home, native_home
-from paddle2torch.compiled.kernel_library import CompilerError, find_compiler, load_kernels, processor, source_files
+from paddle2torch.atomic import land_file
+from paddle2torch.cache import make_native_home
+from paddle2torch.compiled.kernel_library import CompilerError, find_compiler, load_kernels
+from paddle2torch.compiled.packages import (
+    OPTIONS,
+    compiler_files,
+    first_line,
+    load_package,
+    only_compiler_errors,
+    package_for,
+)
 from paddle2torch.compiled.serving import LINE_WIDTH_AT_LEAST, Served, captured, compare, example_images
 from paddle2torch.converters.paddle_files.files import sha256_of
 from paddle2torch.forks import survive_forks
@@ -43,14 +46,6 @@ from paddle2torch.model_zoo.network import Network
 from paddle2torch.zoo.folder import WEIGHTS_NAME, load_model, load_quantized, quantized_file
 
 PAGE_SIZE_AT_LEAST = 64  # pixels
-ABOUT_MODELS = ("cards.py", "charsets.py", "errors.py", "languages.py", "strict_json.py")
-"""Modules of `model_zoo` that shape no network: what was compiled stays valid when they change."""
-OPTIONS = {
-    # Weights are laid out for the convolutions once, now.
-    "freezing": True,
-    # As many threads as the process has when it runs, not as there are now.
-    "cpp.dynamic_threads": True,
-}
 
 
 class CompiledNetwork(nn.Module):
@@ -72,7 +67,7 @@ class CompiledNetwork(nn.Module):
         self.folder = folder
         self.quantized = quantized
         self.dtype = dtype
-        self._run = _load(package)
+        self._run = load_package(package)
         survive_forks()
         self.eval()
 
@@ -129,20 +124,11 @@ def load_compiled(folder: Path, *, quantized: bool = False, dtype: torch.dtype =
         find_compiler()
         name = ModelConfig.load(folder).name
         warnings.warn(f"{name} is compiled for this CPU now, once: this takes up to a minute", stacklevel=3)
-        with _only_compiler_errors(name):
+        with only_compiler_errors(name):
             compile_model(folder, quantized=quantized, dtype=dtype)
-    with _only_compiler_errors(package.name):
+    with only_compiler_errors(package.name):
         load_kernels()
     return CompiledNetwork(package, folder, quantized, dtype)
-
-
-@contextlib.contextmanager
-def _only_compiler_errors(name: str) -> Iterator[None]:
-    """A cache, or a temporary folder of the compiler, that cannot be written as `CompilerError`."""
-    try:
-        yield
-    except (WriteError, OSError) as error:
-        raise CompilerError(f"the compiled form of {name} cannot be kept: {error}") from error
 
 
 def package_path(folder: Path, *, quantized: bool = False, dtype: torch.dtype = torch.float32) -> Path:
@@ -157,31 +143,8 @@ def package_path(folder: Path, *, quantized: bool = False, dtype: torch.dtype = 
         sha256_of(file_in(folder, WEIGHTS_NAME)),
         sha256_of(quantized_file(folder)) if quantized else "",
         hashlib.sha256(settings).hexdigest(),
-        _code_digest(),
-        torch.__version__,
-        platform.system(),
-        platform.machine(),
-        processor(),
-        repr(sorted(OPTIONS.items())),
     )
-    key = hashlib.sha256("\n".join(parts).encode()).hexdigest()
-    return native_home() / f"{key[:32]}.pt2"
-
-
-@functools.cache
-def _code_digest() -> str:
-    """Of the code that makes networks: what was compiled from other code is another package."""
-    digest = hashlib.sha256()
-    for path in code_files():
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
-def code_files() -> list[Path]:
-    """The files that a compiled network depends on: networks, their forms, kernels."""
-    networks = Path(model_zoo.__file__).parent
-    code = (path for path in networks.rglob("*.py") if path.name not in ABOUT_MODELS)
-    return [*sorted(code), *source_files()]
+    return package_for(*parts)
 
 
 class _Native(Served):
@@ -247,7 +210,7 @@ def compile_model(folder: Path, *, quantized: bool = False, dtype: torch.dtype =
     # It tells of its own deprecated parts, and of each guess about a size.
     logging.getLogger("torch._inductor").setLevel(logging.ERROR)
     make_native_home()
-    with land_file(package) as temporary, _compiler_files(), torch.no_grad(), warnings.catch_warnings():
+    with land_file(package) as temporary, compiler_files(), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         made = temporary.with_suffix(".pt2")  # PyTorch insists on the name
         try:
@@ -256,11 +219,11 @@ def compile_model(folder: Path, *, quantized: bool = False, dtype: torch.dtype =
             )
             made.replace(temporary)
         except (errors.InductorError, errors.CppCompileError) as error:
-            raise CompilerError(f"{config.name} could not be compiled: {_first_line(error)}") from error
+            raise CompilerError(f"{config.name} could not be compiled: {first_line(error)}") from error
         finally:
             made.unlink(missing_ok=True)
         temporary.chmod(0o600)
-        loaded = _load(temporary)
+        loaded = load_package(temporary)
         images = example_images(config)
 
         def run(x: Tensor) -> Tensor:
@@ -277,21 +240,6 @@ def compile_model(folder: Path, *, quantized: bool = False, dtype: torch.dtype =
     return package
 
 
-@contextlib.contextmanager
-def _compiler_files() -> Iterator[None]:
-    """Keep what PyTorch's compiler writes on its way in the cache: by default that is a folder in /tmp whose name
-    others can foresee, and it ends in the package.
-    """
-    name, former = "TORCHINDUCTOR_CACHE_DIR", os.environ.get("TORCHINDUCTOR_CACHE_DIR")
-    if former is None:
-        os.environ[name] = str(native_home() / "compiler")
-    try:
-        yield
-    finally:
-        if former is None:
-            del os.environ[name]
-
-
 def _to_run(folder: Path, quantized: bool) -> Network:
     return load_quantized(folder) if quantized else fold(load_model(folder))
 
@@ -304,14 +252,3 @@ def _usual_sizes(config: ModelConfig) -> list[tuple[int, ...]]:
     if isinstance(config.preprocess, ClsPreprocess):
         return [(n, *config.preprocess.image_shape) for n in (1, 6)]
     return [(1, 3, height, width) for height, width in ((320, 320), (640, 640), (736, 1280), (960, 704))]
-
-
-def _load(package: Path) -> Any:
-    check_native(package)
-    # `torch._inductor.aoti_load_package` is this, after an import of the whole compiler: seconds.
-    aoti: Any = torch._C._aoti
-    return aoti.AOTIModelPackageLoader(str(package), "model", False, 1, -1)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

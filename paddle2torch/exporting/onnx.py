@@ -6,12 +6,7 @@ all constants.
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
-import io
-import logging
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +15,7 @@ import torch
 from torch import Tensor
 
 from paddle2torch.atomic import land_file
-from paddle2torch.compiled.serving import Served, captured, compare, example_images, served
+from paddle2torch.compiled.serving import Served, captured, compare, example_images, quiet, served
 from paddle2torch.exporting.export import Exported
 from paddle2torch.model_zoo.config import CONFIG_NAME, ModelConfig
 from paddle2torch.model_zoo.errors import ConversionError, Paddle2TorchError
@@ -125,24 +120,3 @@ def _check(path: Path, model: Served, metadata: dict[str, str]) -> tuple[tuple[A
 
     checks = compare(model, run, example_images(model.network.config), "ONNX Runtime's output")
     return checks, str(onnxruntime.__version__)
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """The exporter tells its progress on stdout, warns of what does not concern this, and logs a graph that it cannot
-    make in full; what raises says it all."""
-    loggers = [logging.getLogger(name) for name in ("torch", "torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        with (
-            contextlib.redirect_stdout(io.StringIO()),
-            contextlib.redirect_stderr(io.StringIO()),
-            warnings.catch_warnings(),
-        ):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

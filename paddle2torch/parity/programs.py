@@ -7,9 +7,10 @@ of boxes gives is compared as a set of rows, and places of equal values as what 
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,29 +22,41 @@ from torch import Tensor, fx
 from paddle2torch.converters.paddle_files.exports import find_program
 from paddle2torch.converters.programs.convert import read_graph
 from paddle2torch.model_zoo.errors import VerificationError
-from paddle2torch.model_zoo.programs.config import Feed, ProgramConfig
-from paddle2torch.model_zoo.programs.network import Program
+from paddle2torch.model_zoo.programs.inputs import example_inputs
+from paddle2torch.model_zoo.programs.network import Program, build_program
+from paddle2torch.parity.program_inputs import read_inputs
 from paddle2torch.parity.reference import ReferenceRun, run_program
-from paddle2torch.parity.results import Difference, LayerResult, Verification, compare
+from paddle2torch.parity.results import (
+    ACCUMULATED_TOLERANCE,
+    LOCAL_TOLERANCE,
+    Difference,
+    LayerResult,
+    Roundings,
+    Verification,
+    compare,
+    within,
+)
 from paddle2torch.zoo.programs import load_program, write_paddle
 
 OUTPUT = "(output)"
 SETS = frozenset({"multiclass_nms3", "matrix_nms"})
 _ORDERED = frozenset({"argsort", "topk"})
-# Sizes of axes that the program leaves free: an image's, any other axis'.
-_IMAGE_SIZE, _OTHER_SIZE = 128, 8
 
 
-def verify_program(folder: Path, reference: Path | None = None, *, threads: int = 2) -> Verification:
+def verify_program(
+    folder: Path, reference: Path | None = None, *, inputs: Path | None = None, threads: int = 2
+) -> Verification:
     """Compare a converted program with Paddle.
 
     folder: of the converted program. reference: an export of the same program; without it Paddle runs the program with
-    the weights as they are here (written back byte for byte), so a fine-tuned one can be verified too.
+    the weights as they are here (written back byte for byte), so a fine-tuned one can be verified too. inputs: an
+    `.npz` with one array for each input, by its name; without it they are made up (`model_zoo.programs.inputs`).
 
-    Raises `VerificationError` where Paddle is not installed, or the reference is another program.
+    Raises `VerificationError` where Paddle is not installed or does not take the inputs, or the reference is another
+    program; `ConfigError` or `FileFormatError` for an `.npz` that does not fit.
     """
     program = load_program(folder)
-    inputs = example_inputs(program.config)
+    given = example_inputs(program) if inputs is None else read_inputs(inputs, program.config)
     with TemporaryDirectory(prefix="paddle2torch-") as name:
         if reference is None:
             path, parameters = write_paddle(program, folder, Path(name))
@@ -56,8 +69,20 @@ def verify_program(folder: Path, reference: Path | None = None, *, threads: int 
         if parameters is None:
             parameters = Path(name) / "inference.pdiparams"
             parameters.touch()
-        run = run_program(path, parameters, inputs, None, threads=threads)
-    return compare_program(program, inputs, run, shown)
+        try:
+            run = run_program(path, parameters, given, None, threads=threads)
+        except VerificationError as error:
+            if inputs is not None:
+                raise
+            raise VerificationError(
+                f"{error}\nThe inputs were made up: {_described(given)}. Where the program takes others, give your own "
+                f"with --input FILE.npz, one array for each input by its name"
+            ) from None
+    return compare_program(program, given, run, shown)
+
+
+def _described(inputs: Mapping[str, np.ndarray]) -> str:
+    return ", ".join(f"{name} {array.dtype} {list(array.shape)}" for name, array in inputs.items())
 
 
 def compare_program(
@@ -65,13 +90,26 @@ def compare_program(
 ) -> Verification:
     """Compare a program's operations and outputs with what Paddle computed of the same inputs."""
     comparison = _Comparison(program, run.values)
+    given = [torch.from_numpy(np.array(inputs[feed.name])) for feed in program.config.feeds]
     with torch.inference_mode():
-        outputs = comparison.run([torch.from_numpy(np.array(inputs[feed.name])) for feed in program.config.feeds])
-    worst = Difference(0.0, 0.0)
+        outputs = comparison.run(given)
+    worst, worst_place = Difference(0.0, 0.0), 0
     for place, (value, expected) in enumerate(zip(outputs, run.outputs, strict=True)):
         free = comparison.free_order(place)
         difference = _difference(_array(value), expected, rows=free)
-        worst = max((worst, difference), key=lambda item: math.inf if math.isnan(item.relative) else item.relative)
+        if not difference.relative <= worst.relative:  # NaN is the worst
+            worst, worst_place = difference, place
+    # Where everything is known before the program runs (sizes alone), its outputs are what there is to compare.
+    layers = tuple(comparison.layers) or tuple(
+        LayerResult(OUTPUT, "fetch", tuple(expected.shape), True, None, _difference(_array(value), expected))
+        for value, expected in zip(outputs, run.outputs, strict=True)
+    )
+    output_roundings: Roundings | None = None
+    if comparison.drifted or not within(worst, ACCUMULATED_TOLERANCE):
+        measured, exact = comparison.roundings(given)
+        layers = tuple(replace(layer, roundings=measured.get(layer.path)) for layer in layers)
+        if not comparison.free_order(worst_place):
+            output_roundings = _rounded(_array(outputs[worst_place]), run.outputs[worst_place], exact[worst_place])
     inner = sum(len(block.nodes) for node in program.program.block.nodes for block in node.blocks)
     gaps = [f"the {inner} operations in blocks of loops and conditions one by one (their results are)"] if inner else []
     if comparison.without:
@@ -83,36 +121,12 @@ def compare_program(
         engine=run.engine,
         engine_version=run.version,
         input_shape=next((array.shape for array in inputs.values()), ()),
-        layers=tuple(comparison.layers),
+        layers=layers,
         output=worst,
         lines=(),
         not_covered=tuple(gaps),
+        output_roundings=output_roundings,
     )
-
-
-def example_inputs(config: ProgramConfig) -> dict[str, np.ndarray]:
-    """Made-up inputs of a program, by name: the same ones in every run."""
-    return {feed.name: _example(feed, index) for index, feed in enumerate(config.feeds)}
-
-
-def _example(feed: Feed, index: int) -> np.ndarray:
-    image = len(feed.shape) == 4
-    shape = [
-        size if size >= 0 else 1 if axis == 0 else _IMAGE_SIZE if image and axis > 1 else _OTHER_SIZE
-        for axis, size in enumerate(feed.shape)
-    ]
-    random = np.random.default_rng([index, *shape])
-    if feed.name == "im_shape":  # PaddleDetection's names of what goes with an image
-        return np.full(shape, _IMAGE_SIZE, feed.dtype)
-    if feed.name == "scale_factor":
-        return np.ones(shape, feed.dtype)
-    if feed.dtype == "bool":
-        return random.integers(0, 2, shape).astype(bool)
-    if "int" in feed.dtype:
-        return random.integers(0, 4, shape).astype(feed.dtype)
-    if feed.dtype == "bfloat16":
-        raise VerificationError(f"input {feed.name!r} is bfloat16, which numpy does not have")
-    return random.uniform(-1, 1, shape).astype(feed.dtype)
 
 
 def _array(value: Any) -> np.ndarray:
@@ -137,6 +151,21 @@ def _difference(found: np.ndarray, expected: np.ndarray, *, rows: bool = False) 
     return (
         compare(np.where(same, 0.0, found), np.where(same, 0.0, expected)) if not same.all() else Difference(0.0, 0.0)
     )
+
+
+def _double(value: Any) -> Any:
+    """A tensor of reals, or a list with some, in float64."""
+    if isinstance(value, list | tuple):
+        return [_double(item) for item in value]
+    return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
+
+
+def _rounded(ours: np.ndarray, theirs: np.ndarray, exact: Any) -> Roundings | None:
+    """How far both are from what was computed in float64; None where that cannot be compared."""
+    right = exact.numpy() if isinstance(exact, Tensor) else exact
+    if not isinstance(right, np.ndarray) or right.dtype != np.float64 or not ours.shape == theirs.shape == right.shape:
+        return None
+    return Roundings(_difference(ours.astype(np.float64), right), _difference(theirs.astype(np.float64), right))
 
 
 def sorted_rows(found: np.ndarray, expected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -168,6 +197,7 @@ class _Comparison:
         self.theirs: dict[fx.Node, Any] = {}
         self.free: set[fx.Node] = set()  # what hangs on an order that is free
         self.results: tuple[fx.Node, ...] = ()
+        self.drifted: dict[str, tuple[str, np.ndarray, np.ndarray]] = {}  # path: name of the node, ours, theirs
 
     def run(self, inputs: list[Tensor]) -> tuple[Any, ...]:
         """The outputs; fills `layers`."""
@@ -195,6 +225,41 @@ class _Comparison:
     def _execute(self, interpreter: fx.Interpreter, node: fx.Node, values: dict[fx.Node, Any]) -> Any:
         arguments, keywords = fx.node.map_arg((node.args, node.kwargs), lambda item: values[item])
         return getattr(interpreter, node.op)(node.target, arguments, keywords)
+
+    def _in_double(self, node: fx.Node) -> np.ndarray | None:
+        """An operation on Paddle's own values, computed in float64; None where it does not take or give that."""
+        values = {item: _double(self.theirs[item]) for item in node.all_input_nodes}
+        try:
+            if node.op == "call_module":
+                arguments, keywords = fx.node.map_arg((node.args, node.kwargs), lambda item: values[item])
+                found = copy.deepcopy(self.program.get_submodule(str(node.target))).double()(*arguments, **keywords)
+            else:
+                found = self._execute(fx.Interpreter(self.program), node, values)
+        except (RuntimeError, TypeError, ValueError):
+            return None
+        return _array(found) if isinstance(found, Tensor) and found.dtype == torch.float64 else None
+
+    def roundings(self, inputs: list[Tensor]) -> tuple[dict[str, Roundings], tuple[np.ndarray | None, ...]]:
+        """Both results of the layers that drifted, by path, beside the program computed in float64, and its outputs."""
+        program = self.program
+        exact = build_program(program.program, program.config, program.state_dict(), torch.float64)
+        wanted = {node_name: path for path, (node_name, _, _) in self.drifted.items()}
+        found: dict[str, Roundings] = {}
+        values: dict[fx.Node, Any] = {}
+        interpreter, given = fx.Interpreter(exact), iter(map(_double, inputs))
+        with torch.inference_mode():
+            for node in exact.graph.nodes:
+                if node.op == "placeholder":
+                    values[node] = next(given)
+                elif node.op != "output":
+                    values[node] = self._execute(interpreter, node, values)
+                    path = wanted.get(node.name)
+                    measured = None if path is None else _rounded(*self.drifted[path][1:], values[node])
+                    if path is not None and measured is not None:
+                        found[path] = measured
+        by_name = {node.name: value for node, value in values.items()}
+        outputs = (by_name.get(node.name) for node in self.results)
+        return found, tuple(_array(value) if isinstance(value, Tensor) else None for value in outputs)
 
     def _forget(self, node: fx.Node) -> None:
         """Values that nothing later reads."""
@@ -233,7 +298,14 @@ class _Comparison:
             accumulated = None  # in another order than the one that the operations behind expect
         shown = tuple(self.ours[node].shape)
         path = str(node.target) if node.op == "call_module" else node.name
-        self.layers.append(LayerResult(path, kind or node.op, shown, True, local, accumulated))
+        local_roundings: Roundings | None = None
+        if not within(local, LOCAL_TOLERANCE) and math.isfinite(local.relative) and not sets:
+            local_roundings = _rounded(_array(self.theirs[node]), expected, self._in_double(node))
+        if accumulated is not None and not within(accumulated, ACCUMULATED_TOLERANCE):
+            self.drifted[path] = (node.name, _array(self.ours[node]), expected)
+        self.layers.append(
+            LayerResult(path, kind or node.op, shown, True, local, accumulated, local_roundings=local_roundings)
+        )
         self.theirs[node] = torch.from_numpy(expected)
 
     def _pointed_at(self, node: fx.Node, expected: np.ndarray) -> Difference:

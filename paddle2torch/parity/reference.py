@@ -123,7 +123,11 @@ def run_program(
     # Windows cannot delete a file that is mapped; elsewhere the folder goes at once and the mapping stays.
     with tempfile.TemporaryDirectory(prefix="paddle2torch-", ignore_cleanup_errors=os.name == "nt") as name:
         folder = Path(name)
-        arrays = {f"input:{index}": np.ascontiguousarray(array) for index, array in enumerate(named.values())}
+        # `ascontiguousarray` gives what has no axes one.
+        arrays = {
+            f"input:{index}": np.ascontiguousarray(array).reshape(array.shape)
+            for index, array in enumerate(named.values())
+        }
         save_file(arrays, folder / "inputs.safetensors")
         request = {
             "program": str(program_path.resolve()),

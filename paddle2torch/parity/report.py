@@ -81,6 +81,7 @@ def as_data(verification: Verification) -> dict[str, Any]:
                 "local": _difference(layer.local),
                 "accumulated": _difference(layer.accumulated),
                 "roundings": None if layer.roundings is None else asdict(layer.roundings),
+                "local_roundings": None if layer.local_roundings is None else asdict(layer.local_roundings),
             }
             for layer in verification.layers
         ],

@@ -50,7 +50,7 @@ class LayerResult:
 
     `local` is None where Paddle's own input to the layer is not known (a stored golden has none). `leaf` says that
     the module is one layer or activation of the program. Others are compared so that what lies between the layers is.
-    `roundings` are measured where `accumulated` alone would not hold.
+    `roundings` are measured where `accumulated` alone would not hold, `local_roundings` where `local` would not.
     """
 
     path: str
@@ -61,6 +61,7 @@ class LayerResult:
     accumulated: Difference | None
     roundings: Roundings | None = None
     accumulated_tolerance: float = ACCUMULATED_TOLERANCE
+    local_roundings: Roundings | None = None
 
     @property
     def local_tolerance(self) -> float:
@@ -70,7 +71,9 @@ class LayerResult:
     @property
     def holds_locally(self) -> bool:
         """Whether the layer does to Paddle's own input what Paddle does."""
-        return within(self.local, self.local_tolerance)
+        return within(self.local, self.local_tolerance) or (
+            self.local_roundings is not None and self.local_roundings.holds
+        )
 
     @property
     def holds(self) -> bool:

@@ -77,6 +77,7 @@ def verify(
     reference: str | Path | None = None,
     folded: bool = False,
     images: Sequence[str | Path] = (),
+    inputs: str | Path | None = None,
     threads: int = 2,
 ) -> Verification:
     """Compare a converted model with Paddle.
@@ -90,6 +91,7 @@ def verify(
         folded: compare the form that `load_pretrained(fused=True)` returns, not the one with Paddle's structure. Needs
             an exported program.
         images: line images to compare on, instead of the bundled ones.
+        inputs: an `.npz` with the inputs of a program, one array by the name of each, instead of made-up ones.
         threads: of Paddle's process.
 
     Raises `VerificationError` where no comparison could be made. A failed one is a result.
@@ -97,8 +99,14 @@ def verify(
     folder = obtain_converted(model)
     if is_program(folder):
         if folded or images:
-            raise VerificationError("a program has no folded form, and takes no images: it is run on made-up inputs")
-        return verify_program(folder, None if reference is None else Path(reference), threads=threads)
+            raise VerificationError(
+                "a program is compared in its own form, and takes no images: it is run on made-up inputs, or on yours "
+                "(--input FILE.npz)"
+            )
+        given, wanted = (None if path is None else Path(path) for path in (inputs, reference))
+        return verify_program(folder, wanted, inputs=given, threads=threads)
+    if inputs is not None:
+        raise VerificationError(f"{model} is not a program: it is compared on images (--image), not on arrays")
     network = load_model(folder)
     if reference is not None and Path(reference).suffix == ".safetensors":
         if folded:

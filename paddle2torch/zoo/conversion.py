@@ -25,6 +25,7 @@ from paddle2torch.model_zoo.config import ModelConfig
 from paddle2torch.model_zoo.errors import CharsetError, ConfigError, ConversionError, FileFormatError, Paddle2TorchError
 from paddle2torch.model_zoo.names import check_name, file_in
 from paddle2torch.model_zoo.network import build_model, fuse
+from paddle2torch.model_zoo.programs.cards import ProgramCard, find_program_card, program_names
 from paddle2torch.model_zoo.programs.config import ProgramConfig
 from paddle2torch.zoo.folder import save_model
 from paddle2torch.zoo.programs import save_program, with_digests
@@ -96,22 +97,20 @@ def convert(
 
     Raises `FileFormatError`, `ConversionError`, `ConfigError` or `SourceError`; then nothing was written.
     """
-    card = find_card(name)
-    if card is None and weights is None:
-        try:
-            load_card(name)
-        except ConfigError as error:
-            raise ConfigError(f"{error}. For a model of your own say where its files are: --weights PATH") from None
-    if card is None:
-        check_name(name, "the model's name")
+    card, program = _cards(name, weights is not None)
     if as_program and named_only:
         raise ConfigError("as a program, or named networks only: not both")
-    name = card.name if card is not None else name
+    if program is not None and (named_only or config is not None or charset is not None or network is not None):
+        raise ConfigError(f"{program.name} is a program, whose network is not known here: it takes no settings")
+    name = card.name if card is not None else program.name if program is not None else name
     local = output is None
     folder = zoo_dir() / name if output is None else Path(output)
     place = _Place(folder, overwrite or local, local)
     if weights is not None and (as_program or _without_parameters(Path(weights))):
         return _convert_program(name, Path(weights), f"local file {weights}", place, ())
+    if program is not None:
+        brought = obtain_local(Path(weights)) if weights is not None else obtain(program, fused=True, progress=progress)
+        return _convert_program(name, brought.path, brought.origin, place, _source_notes(brought, True))
     obtained = _obtain(card, weights, fused or as_program, progress)
     path = obtained.path
     if as_program:
@@ -140,6 +139,20 @@ def convert(
         make_private(zoo_dir())
     save_model(folder, settings, converted.state, overwrite=place.overwrite, private=local)
     return Conversion(folder, settings, len(converted.state), notes)
+
+
+def _cards(name: str, own_files: bool) -> tuple[Card | None, ProgramCard | None]:
+    """The card of a name, or of a program; neither for a model of one's own, which has files of its own."""
+    card = find_card(name)
+    program = find_program_card(name) if card is None else None
+    if card is None and program is None:
+        if not own_files:
+            try:
+                load_card(name, program_names())
+            except ConfigError as error:
+                raise ConfigError(f"{error}. For a model of your own say where its files are: --weights PATH") from None
+        check_name(name, "the model's name")
+    return card, program
 
 
 @dataclass(frozen=True)

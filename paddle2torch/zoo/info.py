@@ -20,8 +20,10 @@ from paddle2torch.converters.templates import from_card
 from paddle2torch.model_zoo.cards import Card, Parameters, find_card
 from paddle2torch.model_zoo.config import ClsPreprocess, ModelConfig, RecPreprocess
 from paddle2torch.model_zoo.network import build_model
+from paddle2torch.model_zoo.programs.config import is_program
 from paddle2torch.model_zoo.strict_json import to_json
 from paddle2torch.zoo.folder import WEIGHTS_NAME
+from paddle2torch.zoo.program_info import ProgramInfo, describe_program
 from paddle2torch.zoo.resolve import obtain_converted, resolve
 
 # A page as PaddleOCR exports detectors for it. Lines and crops have the size that the model's settings say.
@@ -78,15 +80,17 @@ class Info:
         }
 
 
-def describe(model: str | Path) -> Info:
+def describe(model: str | Path) -> Info | ProgramInfo:
     """What there is to know about a name of the zoo, the folder of a converted model, or a Hub repository (fetched).
 
     Raises `ConfigError` for an unknown name.
     """
     resolved = resolve(model)
     card, folder = resolved.card, resolved.converted
-    if folder is None and card is None:
+    if folder is None and card is None and resolved.program is None:
         folder = obtain_converted(resolved)
+    if resolved.program is not None or (folder is not None and is_program(folder)):
+        return describe_program(folder, resolved.program)
     config = ModelConfig.load(folder) if folder is not None else None
     if card is None and config is not None:
         card = find_card(config.name)  # None for an own model

@@ -16,6 +16,7 @@ from paddle2torch.model_zoo.cards import Card, find_card, list_cards
 from paddle2torch.model_zoo.config import CONFIG_NAME, Form, ModelConfig, Task
 from paddle2torch.model_zoo.errors import ConfigError, Paddle2TorchError
 from paddle2torch.model_zoo.languages import LANGUAGES, find_language
+from paddle2torch.model_zoo.programs.cards import ProgramCard, list_program_cards
 from paddle2torch.model_zoo.programs.config import ProgramConfig, is_program
 from paddle2torch.model_zoo.show import show
 
@@ -72,6 +73,41 @@ class OwnModel:
         }
 
 
+@dataclass(frozen=True)
+class ProgramModel:
+    """An official model that is known as a program and, where it was converted here, its folder."""
+
+    card: ProgramCard
+    folder: Path | None
+
+    @property
+    def bytes(self) -> int | None:
+        """What the converted program takes on disk; None where it is not converted here."""
+        return None if self.folder is None else _size(self.folder)
+
+    def to_json(self) -> dict[str, Any]:
+        """What `list --json` prints of it."""
+        return {
+            "name": self.card.name,
+            "aliases": list(self.card.aliases),
+            "task": self.card.task,
+            "version": None,
+            "licence": self.card.licence,
+            "converted": None if self.folder is None else str(self.folder),
+            "form": "program",
+            "bytes": self.bytes,
+        }
+
+
+def program_models() -> tuple[ProgramModel, ...]:
+    """The official models that are known as programs, by task and name, and what of them is converted here."""
+    found = []
+    for card in list_program_cards():
+        folder = zoo_dir() / card.name
+        found.append(ProgramModel(card, folder if (folder / CONFIG_NAME).is_file() else None))
+    return tuple(found)
+
+
 def list_models(
     *, task: str | None = None, language: str | None = None, version: str | None = None
 ) -> tuple[ZooModel, ...]:
@@ -106,7 +142,7 @@ def list_models(
 
 def own_models(*, task: str | None = None) -> tuple[OwnModel, ...]:
     """The models of the local zoo that are not released ones, sorted by name."""
-    released = {card.name for card in list_cards()}
+    released = {card.name for card in list_cards()} | {card.name for card in list_program_cards()}
     home = zoo_dir()
     models = []
     for folder in sorted(home.iterdir()) if home.is_dir() else ():

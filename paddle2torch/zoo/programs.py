@@ -26,11 +26,9 @@ from paddle2torch.model_zoo.errors import ConversionError, FileFormatError
 from paddle2torch.model_zoo.names import file_in
 from paddle2torch.model_zoo.programs.config import ProgramConfig
 from paddle2torch.model_zoo.programs.graph import (
-    GRAPH_BYTES_AT_MOST,
     GRAPH_NAME,
-    Graph,
     dump_graph,
-    load_graph,
+    read_graph,
 )
 from paddle2torch.model_zoo.programs.network import Program, build_program
 from paddle2torch.model_zoo.programs.table import torch_dtype
@@ -60,20 +58,6 @@ def save_program(folder: Path, network: Program, file: Path, *, overwrite: bool 
         shutil.copyfile(file, temporary / config.file)
         if ProgramConfig.load(temporary) != config or read_graph(temporary) != network.program:
             raise ConversionError(f"{folder}: the program read back is not the one that was written")
-
-
-def read_graph(folder: Path) -> Graph:
-    """The graph of a converted program; raises `FileFormatError` for a file that is none."""
-    path = file_in(Path(folder), GRAPH_NAME)
-    try:
-        size = path.stat().st_size
-        if size > GRAPH_BYTES_AT_MOST:
-            raise FileFormatError(f"{path}: {size:,} bytes are too many for a program")
-        return load_graph(path.read_text(encoding="utf-8"), str(path))
-    except FileNotFoundError:
-        raise FileFormatError(f"{folder} has no {GRAPH_NAME}") from None
-    except UnicodeDecodeError:
-        raise FileFormatError(f"{path} is not a text file; the file is corrupt") from None
 
 
 def load_program(folder: Path, dtype: torch.dtype = torch.float32) -> Program:

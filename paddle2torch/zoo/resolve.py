@@ -12,6 +12,7 @@ from paddle2torch.model_zoo.cards import Card, find_card, load_card
 from paddle2torch.model_zoo.config import CONFIG_NAME
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.names import is_name
+from paddle2torch.model_zoo.programs.cards import ProgramCard, find_program_card, program_names
 from paddle2torch.zoo.sources import is_hub_id
 
 
@@ -20,7 +21,8 @@ class Resolved:
     """What a model's name, folder or Hub repository stands for.
 
     Exactly one of three: a folder that the user gave or a model of their own in the local zoo (`folder` alone), a
-    released model (`card`, and `folder`, where it is or will be converted), a Hub repository (`repo`, and `revision`).
+    released model (`card`, or `program` where it is known as a program alone, and `folder`, where it is or will be
+    converted), a Hub repository (`repo`, and `revision`).
     """
 
     asked: str
@@ -28,6 +30,7 @@ class Resolved:
     folder: Path | None = None
     repo: str | None = None
     revision: str | None = None
+    program: ProgramCard | None = None
 
     @property
     def converted(self) -> Path | None:
@@ -61,6 +64,9 @@ def resolve(model: str | Path, revision: str | None = None) -> Resolved:
     card = find_card(model)
     if card is not None:
         return Resolved(asked, card=card, folder=zoo_dir() / card.name)
+    program = find_program_card(model)
+    if program is not None:
+        return Resolved(asked, program=program, folder=zoo_dir() / program.name)
     if Path(model).exists():
         raise ConfigError(f"{model} is not a converted model: it has no {CONFIG_NAME}")
     local = zoo_dir() / model
@@ -68,7 +74,7 @@ def resolve(model: str | Path, revision: str | None = None) -> Resolved:
         return Resolved(asked, folder=local)
     if is_hub_id(model):
         return Resolved(asked, repo=model)
-    load_card(model)  # raises, with the nearest names
+    load_card(model, program_names())  # raises, with the nearest names
     raise AssertionError("load_card knows no more names than find_card")
 
 
@@ -84,9 +90,10 @@ def obtain_converted(model: str | Path | Resolved, revision: str | None = None) 
 
         return hub.fetch(resolved.repo, resolved.revision)
     assert resolved.folder is not None
-    if resolved.converted is None and resolved.card is not None:
+    released = resolved.card or resolved.program
+    if resolved.converted is None and released is not None:
         from paddle2torch.zoo.conversion import convert  # imports torch, which a folder that is there need not wait for
 
-        for note in convert(resolved.card.name).notes:
-            warnings.warn(f"{resolved.card.name}: {note}", stacklevel=3)
+        for note in convert(released.name).notes:
+            warnings.warn(f"{released.name}: {note}", stacklevel=3)
     return resolved.folder

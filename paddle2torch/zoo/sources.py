@@ -30,6 +30,7 @@ from paddle2torch.converters.transformers import FILES, is_transformers
 from paddle2torch.model_zoo.cards import Card, HubSource, Source, UrlSource, WheelSource
 from paddle2torch.model_zoo.errors import ConfigError, FileFormatError, Paddle2TorchError, SourceError
 from paddle2torch.model_zoo.names import file_in, is_name
+from paddle2torch.model_zoo.programs.cards import ProgramCard
 from paddle2torch.model_zoo.strict_json import from_json, read_json, to_json
 from paddle2torch.progress import spinner
 from paddle2torch.zoo.archives import (
@@ -91,7 +92,7 @@ def is_hub_id(name: str) -> bool:
     return len(name) <= 2 * 96 + 1 and _HUB_ID.fullmatch(name) is not None and ".." not in name and "--" not in name
 
 
-def obtain(card: Card, *, fused: bool = False, progress: bool = True) -> Obtained:
+def obtain(card: Card | ProgramCard, *, fused: bool = False, progress: bool = True) -> Obtained:
     """The Paddle files of a model: from the cache, else from the card's sources in their order.
 
     The training checkpoint is taken where one answers (both heads, all branches), else the exported program; with

@@ -71,6 +71,9 @@ def _interpolated(
 ) -> Tensor:
     axes = len(sizes)
     factors: list[float | None] = list(scales) if scales else [None] * axes
+    if axes == 2 and method != "nearest" and not align_corners:
+        for axis, size in enumerate(sizes):
+            x = _first(x, 2 + axis, method) if isinstance(size, int) and size == 1 else x
     if method == "nearest":
         if not align_corners:
             function: Any = {
@@ -94,6 +97,18 @@ def _interpolated(
     for axis, size in enumerate(sizes):
         x = _linear(x, 2 + axis, size, factors[axis])
     return x
+
+
+def _first(x: Tensor, axis: int, method: str) -> Tensor:
+    """What an axis of a map becomes whose new size is 1: Paddle's ratio is 0 then, where PyTorch takes the middle.
+
+    The place is -0.5, held to 0 by the linear way; the cubic one has its weights there, on the first and the second.
+    """
+    size = x.shape[axis]
+    first = x.narrow(axis, 0, 1)
+    if method != "bicubic" or size == 1:
+        return first
+    return first * 1.09375 - x.narrow(axis, 1, 1) * 0.09375
 
 
 def _nearest_places(size: Any, wanted: Any, device: torch.device) -> Tensor:

@@ -279,9 +279,7 @@ def test_a_damaged_graph_is_refused_in_one_sentence(convnet: Path, change: dict[
         load_pretrained(convnet)
 
 
-def test_a_fused_or_int8_form_of_a_program_does_not_exist(convnet: Path) -> None:
-    with pytest.raises(ConfigError, match="fused"):
-        load_pretrained(convnet, fused=True)
+def test_an_int8_form_of_a_program_does_not_exist(convnet: Path) -> None:
     with pytest.raises(ConfigError, match="quantized"):
         load_pretrained(convnet, quantized=True)
 

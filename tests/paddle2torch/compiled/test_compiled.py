@@ -24,7 +24,8 @@ from structure import image
 from paddle2torch.api import load_pretrained
 from paddle2torch.cli import main
 from paddle2torch.compiled.kernel_library import CompilerError, load_kernels
-from paddle2torch.compiled.network import CompiledNetwork, code_files, compile_model, load_compiled, package_path
+from paddle2torch.compiled.network import CompiledNetwork, compile_model, load_compiled, package_path
+from paddle2torch.compiled.packages import code_files
 from paddle2torch.model_zoo.errors import ConfigError, ConversionError
 from paddle2torch.model_zoo.forms.folding import fold
 from paddle2torch.model_zoo.forms.native import has_bfloat16

@@ -1,0 +1,258 @@
+"""The form of a program for running it: what the weights alone decide is computed once, and one convolution does its
+normalisation, its activation and its affines as well.
+
+It is the fold of the named networks (`model_zoo.forms.folding`), found in the graph in place of being written beside
+the network: a chain of operations of which each reads nothing but the one before. Outputs differ by rounding; the
+module has no state to save and is for running only.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, fx, nn
+
+from paddle2torch.model_zoo.forms.folded import Affine, FoldedConv2d, FoldedConvTranspose2d, Tail
+from paddle2torch.model_zoo.programs.modules import Constant
+from paddle2torch.model_zoo.programs.network import Program
+from paddle2torch.model_zoo.programs.operations.arrays import EFFECTS
+from paddle2torch.model_zoo.programs.paths import put
+
+Convolution: TypeAlias = "nn.Conv2d | nn.ConvTranspose2d"
+
+FROZEN_AT_MOST = 1 << 22
+"""Elements of a tensor that is computed from the weights once; a larger one is computed in every run."""
+
+_ACTIVATIONS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "relu": ("relu", {}),
+    "sigmoid": ("sigmoid", {}),
+    "silu": ("swish", {}),
+    "swish": ("swish", {"beta": 1.0}),
+    "hardswish": ("hardswish", {"threshold": 6.0, "scale": 6.0, "offset": 3.0}),
+    "hard_swish": ("hardswish", {"threshold": 6.0, "scale": 6.0, "offset": 3.0}),
+}
+"""Kinds of operation that oneDNN's convolution does as well, under its own names, and the attributes that they need."""
+
+
+def fold_program(program: Program) -> Program:
+    """The form for running: a new program in evaluation mode on the CPU that shares no tensor with `program`."""
+    module = copy.deepcopy(program).eval().requires_grad_(False)
+    module.meta = dict(program.meta)
+    with torch.no_grad():
+        _Folder(module).run()
+    module.graph.lint()
+    module.recompile()
+    if any(isinstance(item, FoldedConv2d) for item in module.modules()):
+        _lay_out(module)
+    return module
+
+
+def _lay_out(module: nn.Module) -> None:
+    """Weights of convolutions with the channels last: the faster layout on a CPU."""
+    for item in module.modules():
+        if isinstance(item, FoldedConv2d | FoldedConvTranspose2d):
+            item.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+@dataclass
+class _Chain:
+    """A convolution and what has been taken into it so far."""
+
+    node: fx.Node
+    conv: Convolution
+    weight: Tensor  # float64, the outputs first
+    bias: Tensor  # float64
+    activation: str = "none"
+    affine: Affine | None = None
+
+
+class _Folder:
+    """Rewrites the graph of one program."""
+
+    def __init__(self, module: Program) -> None:
+        self.module, self.graph = module, module.graph
+        self.known: dict[fx.Node, Tensor] = {}
+
+    def run(self) -> None:
+        self._freeze()
+        for node in list(self.graph.nodes):
+            if node.op != "call_module" or len(node.args) != 1 or node.kwargs:
+                continue
+            conv = self.module.get_submodule(str(node.target))
+            if type(conv) in (nn.Conv2d, nn.ConvTranspose2d):
+                assert isinstance(conv, nn.Conv2d | nn.ConvTranspose2d)
+                self._fold(node, conv)
+        self.graph.eliminate_dead_code(is_impure_node=_has_effects)
+        self.module.delete_all_unused_submodules()
+
+    def _freeze(self) -> None:
+        """Compute once what depends on weights and constants alone."""
+        interpreter = fx.Interpreter(self.module)
+        for node in list(self.graph.nodes):
+            if node.op == "get_attr":
+                self.known[node] = interpreter.get_attr(str(node.target), (), {})
+            elif node.op == "call_module" and isinstance(self.module.get_submodule(str(node.target)), Constant):
+                self.known[node] = interpreter.call_module(str(node.target), (), {})
+            elif node.op == "call_function" and node.all_input_nodes and self.known.keys() >= {*node.all_input_nodes}:
+                args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda item: self.known[item])
+                made = None if _has_effects(node) else node.target(*args, **kwargs)
+                if isinstance(made, Tensor) and made.numel() <= FROZEN_AT_MOST:
+                    self.known[node] = made
+        for number, (node, value) in enumerate(list(self.known.items())):
+            if node.op == "call_function" and any(user not in self.known for user in node.users):
+                path = f"frozen.c{number}"
+                put(self.module, path, Constant(value.contiguous().clone()))
+                with self.graph.inserting_before(node):
+                    made = self.graph.call_module(path)
+                made.meta.update(node.meta)
+                node.replace_all_uses_with(made)
+                self.known[made] = value
+
+    def _fold(self, node: fx.Node, conv: Convolution) -> None:
+        outputs = int(isinstance(conv, nn.ConvTranspose2d))
+        weight = conv.weight.double().transpose(0, outputs)
+        if outputs and conv.groups > 1:
+            return  # its outputs lie in groups
+        bias = weight.new_zeros(conv.out_channels) if conv.bias is None else conv.bias.double()
+        chain = _Chain(node, conv, weight, bias)
+        while len(chain.node.users) == 1 and self._take(chain, next(iter(chain.node.users))):
+            pass
+        options: dict[str, Any] = {
+            "stride": conv.stride, "padding": conv.padding, "dilation": conv.dilation, "groups": conv.groups,
+            "device": "meta", "tail": Tail(chain.activation, chain.affine),
+        }  # fmt: skip
+        sizes = (conv.in_channels, conv.out_channels, conv.kernel_size)
+        made: FoldedConv2d | FoldedConvTranspose2d
+        if isinstance(conv, nn.ConvTranspose2d):
+            made = FoldedConvTranspose2d(*sizes, output_padding=conv.output_padding, **options)
+        else:
+            made = FoldedConv2d(*sizes, **options)
+        dtype = conv.weight.dtype
+        made.weight = nn.Parameter(chain.weight.transpose(0, outputs).to(dtype).contiguous(), requires_grad=False)
+        made.bias = nn.Parameter(chain.bias.to(dtype), requires_grad=False)
+        put(self.module, str(node.target), made.eval())
+        if chain.node is not node:
+            node.meta = dict(chain.node.meta)
+            chain.node.replace_all_uses_with(node)
+            # What was taken in has no readers now, but for one another: the last first.
+            last = chain.node
+            while last is not node:
+                before = next(item for item in last.all_input_nodes if item not in self.known)
+                self.graph.erase_node(last)
+                last = before
+
+    def _take(self, chain: _Chain, user: fx.Node) -> bool:
+        """Take the operation `user` into the chain, where it can be."""
+        if chain.affine is not None:
+            return False
+        if user.op == "call_module":
+            norm = self.module.get_submodule(str(user.target))
+            if type(norm) is not nn.BatchNorm2d or chain.activation != "none" or user.args != (chain.node,):
+                return False
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
+            gain = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
+            self._scale(chain, gain, norm.bias.double() - norm.running_mean.double() * gain)
+        elif user.op != "call_function":
+            return False
+        elif chain.activation == "none" and _activation(user, chain.node) is not None:
+            chain.activation = str(_activation(user, chain.node))
+        else:
+            affine = self._affine(user, chain.node, chain.conv.out_channels)
+            if affine is None:
+                return False
+            scale, shift = affine
+            if chain.activation == "none":
+                self._scale(chain, scale, shift)
+            elif scale.numel() == shift.numel() == 1:
+                return self._take_tail(chain, user, float(scale), float(shift))
+            else:
+                return False
+        chain.node = user
+        return True
+
+    def _take_tail(self, chain: _Chain, user: fx.Node, scale: float, shift: float) -> bool:
+        """Take an affine of one number each behind the activation, and one that follows, which is often its shift."""
+        chain.node = user
+        followers = list(user.users)
+        if len(followers) == 1 and followers[0].op == "call_function":
+            further = self._affine(followers[0], user, chain.conv.out_channels)
+            if further is not None and further[0].numel() == further[1].numel() == 1:
+                scale, shift = scale * float(further[0]), shift * float(further[0]) + float(further[1])
+                chain.node = followers[0]
+        chain.affine = (scale, shift)
+        return True
+
+    def _scale(self, chain: _Chain, scale: Tensor, shift: Tensor) -> None:
+        chain.weight = chain.weight * scale.reshape(-1, 1, 1, 1)
+        chain.bias = chain.bias * scale + shift
+
+    def _affine(self, user: fx.Node, before: fx.Node, channels: int) -> tuple[Tensor, Tensor] | None:
+        """Scale and shift of an operation on `before` and a constant: float64, one number or one for each channel."""
+        kind = user.meta.get("kind")
+        zero, one = torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
+        if len(user.args) != 2 or (kind not in ("add", "multiply") and user.args[0] is not before):
+            return None
+        other = user.args[1] if user.args[0] is before else user.args[0]
+        if other is before:
+            return None
+        if kind == "scale":
+            number, bias = other, user.kwargs.get("bias", 0.0)
+            if not isinstance(number, int | float) or not isinstance(bias, int | float):
+                return None
+            after = user.kwargs.get("bias_after_scale", True)
+            return one * number, one * (bias if after else bias * number)
+        value = self._constant(other, channels, user.kwargs.get("axis", -1))
+        if value is None:
+            return None
+        if kind == "add":
+            return one, value
+        if kind == "subtract":
+            return one, -value
+        if kind == "multiply":
+            return value, zero
+        return (1.0 / value, zero) if kind == "divide" and bool((value != 0).all()) else None
+
+    def _constant(self, other: Any, channels: int, axis: Any) -> Tensor | None:
+        """A constant beside a map (N, C, H, W) that has one number, or one for each channel."""
+        if isinstance(other, int | float) and not isinstance(other, bool):
+            return torch.tensor([float(other)], dtype=torch.float64) if math.isfinite(other) else None
+        value = self.known.get(other) if isinstance(other, fx.Node) else None
+        if value is None or not value.is_floating_point():
+            return None
+        if value.numel() == 1 and value.ndim <= 4:
+            return value.double().reshape(1)
+        shape = tuple(value.shape)
+        placed = shape == (channels,) and axis == 1
+        if placed or shape in ((channels, 1, 1), (1, channels, 1, 1)):
+            return value.double().reshape(channels)
+        return None
+
+
+def _activation(user: fx.Node, before: fx.Node) -> str | None:
+    """oneDNN's name of an activation of `before`; None for another operation."""
+    found = _ACTIVATIONS.get(user.meta.get("kind", ""))
+    if found is None or user.args != (before,):
+        return None
+    name, wanted = found
+    # What is not given has these values as well.
+    given = dict(user.kwargs)
+    return (
+        name
+        if all(given.get(key, value) == value for key, value in wanted.items()) and not set(given) - set(wanted)
+        else None
+    )
+
+
+def _has_effects(node: fx.Node) -> bool:
+    """Whether an operation must stay though nothing reads it: it changes an array, or its blocks may."""
+    if node.op in ("placeholder", "output"):
+        return True
+    if node.op == "call_function":
+        return getattr(node.target, "__name__", "") in EFFECTS
+    return node.op == "call_module" and any(part in str(node.target) for part in ("loop", "condition"))

@@ -1,0 +1,94 @@
+"""Packages of AOTInductor in the cache: what they are named by, how they are made and loaded.
+
+A package is native code: only what was made on this machine is ever loaded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import os
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from paddle2torch import model_zoo
+from paddle2torch.atomic import WriteError
+from paddle2torch.cache import check_native, native_home
+from paddle2torch.compiled.kernel_library import CompilerError, processor, source_files
+
+ABOUT_MODELS = ("cards.py", "charsets.py", "errors.py", "languages.py", "strict_json.py")
+"""Modules of `model_zoo` that shape no network: what was compiled stays valid when they change."""
+OPTIONS = {
+    # Weights are laid out for the convolutions once, now.
+    "freezing": True,
+    # As many threads as the process has when it runs, not as there are now.
+    "cpp.dynamic_threads": True,
+}
+
+
+def package_for(*parts: str) -> Path:
+    """Where the package of a model with these contents is, or would be, on this machine.
+
+    Its name is a digest and nothing else: what a model calls itself must not choose a file.
+    """
+    machine = (torch.__version__, platform.system(), platform.machine(), processor(), repr(sorted(OPTIONS.items())))
+    key = hashlib.sha256("\n".join((*parts, _code_digest(), *machine)).encode()).hexdigest()
+    return native_home() / f"{key[:32]}.pt2"
+
+
+@functools.cache
+def _code_digest() -> str:
+    """Of the code that makes networks: what was compiled from other code is another package."""
+    digest = hashlib.sha256()
+    for path in code_files():
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def code_files() -> list[Path]:
+    """The files that a compiled network depends on: networks, their forms, kernels."""
+    networks = Path(model_zoo.__file__).parent
+    code = (path for path in networks.rglob("*.py") if path.name not in ABOUT_MODELS)
+    return [*sorted(code), *source_files()]
+
+
+@contextlib.contextmanager
+def only_compiler_errors(name: str) -> Iterator[None]:
+    """A cache, or a temporary folder of the compiler, that cannot be written as `CompilerError`."""
+    try:
+        yield
+    except (WriteError, OSError) as error:
+        raise CompilerError(f"the compiled form of {name} cannot be kept: {error}") from error
+
+
+@contextlib.contextmanager
+def compiler_files() -> Iterator[None]:
+    """Keep what PyTorch's compiler writes on its way in the cache: by default that is a folder in /tmp whose name
+    others can foresee, and it ends in the package.
+    """
+    name, former = "TORCHINDUCTOR_CACHE_DIR", os.environ.get("TORCHINDUCTOR_CACHE_DIR")
+    if former is None:
+        os.environ[name] = str(native_home() / "compiler")
+    try:
+        yield
+    finally:
+        if former is None:
+            del os.environ[name]
+
+
+def load_package(package: Path) -> Any:
+    """The loaded package, which `boxed_run` runs. Raises `ConfigError` where others may have written it."""
+    check_native(package)
+    # `torch._inductor.aoti_load_package` is this, after an import of the whole compiler: seconds.
+    aoti: Any = torch._C._aoti
+    return aoti.AOTIModelPackageLoader(str(package), "model", False, 1, -1)
+
+
+def first_line(error: BaseException) -> str:
+    """What a compiler says first."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

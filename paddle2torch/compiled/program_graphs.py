@@ -1,0 +1,217 @@
+"""A program as a graph that needs none of our Python code, and what was made of it beside the module.
+
+Sizes that the program leaves free are free in a graph too, where `torch.export` can prove it; else only the batch is,
+or none, and a note says so. Every graph is run beside the module at several sizes: one that is right at the example's
+size alone would be wrong in silence.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from paddle2torch.compiled.serving import Check, quiet
+from paddle2torch.model_zoo.errors import ConversionError, Paddle2TorchError
+from paddle2torch.model_zoo.programs.inputs import Sizes, made_up, running_sizes, runs
+from paddle2torch.model_zoo.programs.network import Program, build_program
+
+TOLERANCE = 1e-5
+"""Of an output's largest value, between the module and a graph that was made of it."""
+
+
+Free = Literal["all", "batch", "none"]
+"""Which of the sizes that a program leaves free are free in its graph."""
+
+
+@dataclass(frozen=True)
+class Captured:
+    """A graph, the sizes it was made with, and which of them are free."""
+
+    program: torch.export.ExportedProgram
+    sizes: Sizes
+    free: Free
+
+
+FREEST_FIRST: tuple[Free, ...] = ("all", "batch", "none")
+
+
+def capture(program: Program, kinds: Sequence[Free] = FREEST_FIRST) -> Captured:
+    """The program as a graph of `torch.export`, with as many free sizes as can be proven.
+
+    kinds: what to try, in this order. Raises `ConversionError` where control flow or an operation forbids them all.
+    """
+    module = copy.deepcopy(program).cpu().float().eval().requires_grad_(False)
+    reason = ""
+    sizes = _captured_sizes(program)
+    for free in kinds:
+        inputs, shapes = _example(program, sizes, free)
+        if free == "batch" and not any(shapes) and not any(-1 in feed.shape for feed in program.config.feeds):
+            continue
+        try:
+            with quiet():
+                graph = torch.export.export(_Positional(module), inputs, dynamic_shapes=(shapes,), strict=False)
+        except Paddle2TorchError:
+            raise
+        except Exception as error:  # what the exporter raises has no common class
+            reason = reason or str(error)
+            continue
+        return Captured(graph, sizes, free)
+    first = next((line.strip() for line in reason.splitlines() if line.strip()), "")
+    raise ConversionError(f"PyTorch cannot capture {program.config.name} as a graph: {first[:300]}")
+
+
+class _Positional(nn.Module):
+    """The program with its inputs as one tuple, so that their names do not matter."""
+
+    def __init__(self, program: nn.Module) -> None:
+        super().__init__()
+        self.program = program
+
+    def forward(self, *inputs: Tensor) -> Any:
+        return self.program(*inputs)
+
+
+def _example(program: Program, sizes: Sizes, free: Free) -> tuple[tuple[Tensor, ...], tuple[dict[int, Any], ...]]:
+    """Inputs, and for each of them its free dimensions as `torch.export` takes them."""
+    inputs = tuple(torch.from_numpy(array) for array in made_up(program, sizes).values())
+    shapes: list[dict[int, Any]] = []
+    for feed in program.config.feeds:
+        axes = [axis for axis, size in enumerate(feed.shape) if size == -1 and (free == "all" or axis == 0)]
+        shapes.append(dict.fromkeys(axes, torch.export.Dim.AUTO) if free != "none" else {})
+    return inputs, tuple(shapes)
+
+
+def _captured_sizes(program: Program) -> Sizes:
+    """The sizes of an example: as they run, but a batch of two, because one of one would become a constant."""
+    sizes = running_sizes(program)
+    two = replace(sizes, batch=2)
+    return two if sizes.batch == 1 and runs(program, made_up(program, two)) else sizes
+
+
+def other_sizes(captured: Captured) -> Iterator[Sizes]:
+    """The example's sizes, and other ones where these are free."""
+    sizes = captured.sizes
+    yield sizes
+    if captured.free == "batch":
+        yield from (replace(sizes, batch=batch) for batch in (1, 3))
+    elif captured.free == "all":
+        yield replace(sizes, batch=1)
+        yield replace(sizes, batch=3, image=sizes.image + 32, other=sizes.other + 4)
+        yield replace(sizes, batch=3, image=sizes.image + 64)
+
+
+def compare(program: Program, captured: Captured, run: Callable[..., Any], what: str) -> tuple[Check, ...]:
+    """What `run` gives beside the module, at several sizes; raises `ConversionError` where it differs.
+
+    A size that the module itself refuses is left out, and one that the graph refuses is an error of its own.
+    """
+    module = copy.deepcopy(program).cpu().float().eval()
+    checks: list[Check] = []
+    seen: set[tuple[tuple[int, ...], ...]] = set()
+    for sizes in other_sizes(captured):
+        inputs = [torch.from_numpy(array) for array in made_up(program, sizes).values()]
+        shapes = tuple(tuple(x.shape) for x in inputs)
+        if shapes in seen:
+            continue
+        seen.add(shapes)
+        with torch.inference_mode():
+            try:
+                expected = [item.numpy() for item in listed(module(*inputs))]
+            except Exception:
+                if not checks:
+                    raise
+                continue
+            try:
+                found = listed(run(*inputs))
+            except Exception as error:
+                if checks and "guard" in str(error).lower():
+                    continue  # said by the graph itself: it is not for this size
+                raise ConversionError(f"{what} cannot be computed at {list(shapes)}: {error!s:.200}") from None
+            checks.append(_checked(program, inputs, found, expected, what))
+    return tuple(checks)
+
+
+def _checked(
+    program: Program, inputs: Sequence[Tensor], found: Sequence[Any], expected: Sequence[np.ndarray], what: str
+) -> Check:
+    """`check`, and where it differs by more than the tolerance, by how much both are from the program in float64: what
+    is not further off than twice PyTorch's own rounding is rounding.
+    """
+    shape = tuple(inputs[0].shape) if inputs else ()
+    plain = difference(found, expected, shape, what)
+    if plain.relative <= TOLERANCE:
+        return plain
+    exact = build_program(program.program, program.config, program.state_dict(), torch.float64)
+    truth = [
+        item.to(torch.from_numpy(wanted).dtype).numpy()
+        for item, wanted in zip(listed(exact(*map(_in_double, inputs))), expected, strict=True)
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the switch warns about Intel's GPUs
+        # The same by PyTorch's other kernels, which add up in another order: one order may be lucky.
+        with torch.backends.mkldnn.flags(enabled=False):
+            again = listed(copy.deepcopy(program).cpu().float().eval()(*inputs))
+    rounding = max(difference(result, truth, shape, what).relative for result in (expected, again))
+    error = difference(found, truth, shape, what).relative
+    if not error <= max(TOLERANCE, 2 * rounding):
+        raise ConversionError(
+            f"{what} differs by {plain.relative:.1e} of the largest value, at an input of {shape}: it is {error:.1e} "
+            f"from the program in float64, PyTorch's own result {rounding:.1e}"
+        )
+    return replace(plain, rounding=rounding)
+
+
+def _in_double(x: Tensor) -> Tensor:
+    return x.double() if x.dtype == torch.float32 else x
+
+
+def check(
+    found: Sequence[Any], expected: Sequence[np.ndarray], shape: tuple[int, ...], what: str, tolerance: float
+) -> Check:
+    """The largest difference of all outputs; raises `ConversionError` where it is too large."""
+    result = difference(found, expected, shape, what)
+    if not result.relative <= tolerance:
+        raise ConversionError(f"{what} differs by {result.relative:.1e} of the largest value, at an input of {shape}")
+    return result
+
+
+def difference(found: Sequence[Any], expected: Sequence[np.ndarray], shape: tuple[int, ...], what: str) -> Check:
+    """The largest difference of all outputs; raises `ConversionError` for other shapes or integers."""
+    absolute = relative = 0.0
+    for output, wanted in zip(found, expected, strict=True):
+        array = output.numpy() if isinstance(output, Tensor) else np.asarray(output)
+        if array.shape != wanted.shape:
+            raise ConversionError(f"{what} has the shape {array.shape} where {wanted.shape} belongs")
+        if wanted.size == 0:
+            continue
+        if not np.issubdtype(wanted.dtype, np.floating):
+            if not np.array_equal(array, wanted):
+                raise ConversionError(f"{what} has other integers, at an input of {shape}")
+            continue
+        same = (array == wanted) | (np.isnan(array) & np.isnan(wanted))
+        largest = np.where(np.isfinite(wanted), np.abs(wanted), 0.0).max()
+        gap = float(np.where(same, 0.0, np.abs(array - wanted)).max())
+        absolute = max(absolute, gap)
+        worst = gap / max(float(largest), 1e-30)
+        relative = worst if not worst <= relative else relative
+    return Check(shape, absolute, relative, 0.0)
+
+
+def listed(outputs: Any) -> list[Any]:
+    """The outputs of a program as a list."""
+    return list(outputs) if isinstance(outputs, tuple | list) else [outputs]
+
+
+def notes_of(captured: Captured) -> tuple[str, ...]:
+    """Which sizes are not free, though the program leaves them."""
+    if captured.free == "all":
+        return ()
+    rest = "only the batch is free" if captured.free == "batch" else "no size is free"
+    return (f"{rest}: PyTorch could not prove more for this program",)

@@ -1,0 +1,218 @@
+"""Programs compiled ahead of time for the CPU at hand, as networks are (`paddle2torch.compiled.network`).
+
+What is compiled is the form for running (`model_zoo.programs.running`), captured by `torch.export` with as many free
+sizes as it can prove. Inputs for which the package is not right go through the same form without being compiled.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Sequence
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from paddle2torch.atomic import land_file
+from paddle2torch.cache import make_native_home
+from paddle2torch.compiled.guards import Conditions, conditions_of
+from paddle2torch.compiled.kernel_library import CompilerError, find_compiler
+from paddle2torch.compiled.packages import (
+    OPTIONS,
+    compiler_files,
+    first_line,
+    load_package,
+    only_compiler_errors,
+    package_for,
+)
+from paddle2torch.compiled.program_graphs import FREEST_FIRST, Captured, Free, capture, compare
+from paddle2torch.converters.paddle_files.files import sha256_of
+from paddle2torch.forks import survive_forks
+from paddle2torch.model_zoo.config import CONFIG_NAME
+from paddle2torch.model_zoo.errors import ConfigError, ConversionError
+from paddle2torch.model_zoo.names import file_in
+from paddle2torch.model_zoo.programs.config import ProgramConfig
+from paddle2torch.model_zoo.programs.graph import GRAPH_NAME
+from paddle2torch.model_zoo.programs.network import Program
+from paddle2torch.model_zoo.programs.running import fold_program
+from paddle2torch.zoo.folder import WEIGHTS_NAME
+from paddle2torch.zoo.programs import load_program
+
+_CONDITIONS, _BATCH_OF_ONE = "paddle2torch_conditions", "paddle2torch_batch_of_one"
+"""What is kept inside a package beside the code."""
+
+
+class CompiledProgram(nn.Module):
+    """A package as a module: called as the `Program` it was made of, in evaluation; it has no parameters.
+
+    Several threads may call it; they take turns. Pickled, as for other processes of this machine, it is loaded again
+    from its folder. Sizes that PyTorch could not prove go through the folded program, which is then loaded.
+    """
+
+    def __init__(self, package: Path, folder: Path) -> None:
+        super().__init__()
+        self.config = ProgramConfig.load(folder)
+        self.package = package
+        self.folder = folder
+        self._run = load_package(package)
+        metadata = self._run.get_metadata()
+        self._conditions = Conditions(metadata[_CONDITIONS])
+        self._batch_of_one = metadata[_BATCH_OF_ONE] == "yes"
+        survive_forks()
+        self.eval()
+
+    def forward(self, *inputs: Tensor, **named: Tensor) -> Any:
+        """The program's inputs, by position or by name, on the CPU; see `Program`."""
+        if self.training:
+            raise ConfigError(f"{self.config.name} is compiled: nothing can be trained, load it without compiled=True")
+        given = self._given(inputs, named)
+        if not self.takes(given):
+            return self._eager(*given)
+        # The code counts on this layout and does not look.
+        outputs = self._run.boxed_run([x.contiguous() for x in given])
+        return outputs[0] if self.config.fetches == 1 else tuple(outputs)
+
+    def takes(self, inputs: tuple[Tensor, ...]) -> bool:
+        """Whether the package itself computes inputs of these sizes."""
+        return self._conditions.hold(inputs, batch_of_one=self._batch_of_one)
+
+    def _given(self, inputs: tuple[Tensor, ...], named: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        feeds = self.config.feeds
+        names = [feed.name for feed in feeds[len(inputs) :]]
+        if len(inputs) > len(feeds) or set(named) != set(names):
+            raise ConfigError(f"{self.config.name} takes {', '.join(feed.name for feed in feeds)}, each of them once")
+        given = (*inputs, *(named[name] for name in names))
+        for feed, x in zip(feeds, given, strict=True):
+            if x.device.type != "cpu" or str(x.dtype).removeprefix("torch.") != feed.dtype:
+                raise ConfigError(
+                    f"{self.config.name}: {feed.name} is {feed.dtype} on the CPU, not {x.dtype} on {x.device}"
+                )
+        return given
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """See `pickle`: what is kept is where it is."""
+        return load_compiled_program, (self.folder,)
+
+    def state_dict(self, *arguments: Any, **options: Any) -> Any:
+        """Raise `ConfigError`: an empty one would be saved in silence."""
+        raise ConfigError(f"{self.config.name} is compiled and has no tensors to save: load it without compiled=True")
+
+    @cached_property
+    def _eager(self) -> Program:
+        return fold_program(load_program(self.folder))
+
+    def extra_repr(self) -> str:
+        """The package."""
+        return str(self.package)
+
+
+def load_compiled_program(folder: Path) -> CompiledProgram:
+    """The compiled form of a converted program; made first where this machine has none, which takes about a minute.
+
+    Raises `CompilerError` where it cannot be made, or kept, here, `ConversionError` where the program cannot be
+    compiled.
+    """
+    package = program_package(folder)
+    if not package.is_file():
+        find_compiler()
+        name = ProgramConfig.load(folder).name
+        warnings.warn(f"{name} is compiled for this CPU now, once: this takes a minute or two", stacklevel=3)
+        with only_compiler_errors(name):
+            compile_program(folder)
+    return CompiledProgram(package, folder)
+
+
+def program_package(folder: Path) -> Path:
+    """Where the package of a converted program is, or would be, on this machine."""
+    ProgramConfig.load(folder)  # raises where it is not a program
+    return package_for(*(sha256_of(file_in(folder, name)) for name in (WEIGHTS_NAME, GRAPH_NAME, CONFIG_NAME)))
+
+
+def compile_program(folder: Path) -> tuple[Path, tuple[str, ...]]:
+    """Compile a converted program for this CPU; the package's path, and what should be known about it.
+
+    The package is compared with the program first, at up to four sizes. Raises `CompilerError` without a working C++
+    compiler, `ConversionError` for a program whose control flow or operations cannot be captured, or whose package
+    gives something else. Then nothing was written.
+    """
+    package = program_package(folder)
+    find_compiler()
+    program = load_program(folder)
+    folded = fold_program(program)
+    refusals: list[str] = []
+    left: Sequence[Free] = FREEST_FIRST
+    while left:
+        captured = capture(folded, left)
+        try:
+            _compile(package, program, captured)
+            return package, notes_of_package(captured)
+        except ConversionError as error:
+            if isinstance(error, CompilerError):
+                raise
+            refusals.append(str(error))
+        left = left[left.index(captured.free) + 1 :] if _has_free_sizes(program) else ()
+    loops = " It has a loop, which may be what forbids it." if _has_loop(program) else ""
+    raise ConversionError(
+        f"{refusals[0]}.{loops} Load {program.config.name} with fused=True in place of compiled=True: that form needs "
+        f"no compiler"
+    )
+
+
+def _compile(package: Path, program: Program, captured: Captured) -> None:
+    """Write the package of a captured program, compared with the program."""
+    conditions = conditions_of(captured.program, len(program.config.feeds))
+    make_native_home()
+    with land_file(package) as temporary:
+        batch_of_one = captured.free != "none"
+        _make(captured, temporary, {_CONDITIONS: conditions, _BATCH_OF_ONE: "yes" if batch_of_one else "no"}, program)
+        temporary.chmod(0o600)
+        loaded = load_package(temporary)
+        checked = Conditions(conditions)
+
+        def run(*inputs: Tensor) -> list[Tensor]:
+            if not checked.hold(inputs, batch_of_one=batch_of_one):
+                raise ConversionError("guard: these sizes go through the program that is not compiled")
+            return list(loaded.boxed_run([x.contiguous() for x in inputs]))
+
+        compare(program, captured, run, "the compiled output")
+
+
+def _has_free_sizes(program: Program) -> bool:
+    return any(-1 in feed.shape for feed in program.config.feeds)
+
+
+def _has_loop(program: Program) -> bool:
+    return any(node.kind == "while" for node in program.program.walk())
+
+
+def _make(captured: Captured, target: Path, metadata: dict[str, str], program: Program) -> None:
+    """Write the package of a captured program."""
+    inductor = import_module("torch._inductor")
+    errors = import_module("torch._inductor.exc")
+    # It tells of its own deprecated parts, and of each guess about a size.
+    logging.getLogger("torch._inductor").setLevel(logging.ERROR)
+    made = target.with_suffix(".pt2")  # PyTorch insists on the name
+    options = {**OPTIONS, "aot_inductor.metadata": metadata}
+    try:
+        with compiler_files(), torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            inductor.aoti_compile_and_package(captured.program, package_path=str(made), inductor_configs=options)
+        made.replace(target)
+    except errors.CppCompileError as error:
+        raise CompilerError(f"{program.config.name} could not be compiled: {first_line(error)}") from error
+    except Exception as error:  # what the compiler raises for a graph that it does not take has no common class
+        raise ConversionError(f"PyTorch's compiler does not take {program.config.name}: {first_line(error)}") from error
+    finally:
+        made.unlink(missing_ok=True)
+
+
+def notes_of_package(captured: Captured) -> tuple[str, ...]:
+    """Which sizes are compiled, where not all that the program leaves free are."""
+    if captured.free == "all":
+        return ()
+    rest = "only the batch is free" if captured.free == "batch" else "no size is free"
+    return (f"{rest} in the compiled form, other sizes run without it: PyTorch could not prove more",)
