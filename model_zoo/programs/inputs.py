@@ -6,6 +6,7 @@ values. Sizes that the program leaves free are tried in an order until the progr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,8 @@ IMAGE_SIZES = (128, 224, 320, 64, 640, 48, 512, 32)
 """Pixels of an image's free sides, in the order in which they are tried."""
 OTHER_SIZES = (8, 4, 2, 1, 16)
 """The same of any other free axis."""
+ELEMENTS_AT_MOST = 1 << 26
+"""Of one made-up input: a shape in a file must not take the memory."""
 
 _KEEPS_VALUES = frozenset(
     {
@@ -217,6 +220,8 @@ def cast_input(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 def _values(
     feed: Feed, shape: tuple[int, ...], use: _Use, place: int, sides: tuple[int, ...], boxes: int
 ) -> np.ndarray:
+    if math.prod(shape) > ELEMENTS_AT_MOST:
+        raise ConfigError(f"input {feed.name!r:.80} of shape {list(shape)} is too large for values to be made up")
     if feed.dtype == "bfloat16":
         raise ConfigError(f"input {feed.name!r:.80} is bfloat16, which numpy does not have: no values can be made up")
     random = np.random.default_rng([place, *shape])

@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, fx, nn
 
+from paddle2torch.model_zoo.errors import ConversionError
 from paddle2torch.model_zoo.forms.folded import Affine, FoldedConv2d, FoldedConvTranspose2d, Tail
 from paddle2torch.model_zoo.programs.modules import Constant
 from paddle2torch.model_zoo.programs.network import Program
@@ -27,6 +28,7 @@ Convolution: TypeAlias = "nn.Conv2d | nn.ConvTranspose2d"
 
 FROZEN_AT_MOST = 1 << 22
 """Elements of a tensor that is computed from the weights once; a larger one is computed in every run."""
+FROZEN_IN_ALL_AT_MOST = 1 << 26
 
 _ACTIVATIONS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "relu": ("relu", {}),
@@ -93,15 +95,16 @@ class _Folder:
     def _freeze(self) -> None:
         """Compute once what depends on weights and constants alone."""
         interpreter = fx.Interpreter(self.module)
+        left = FROZEN_IN_ALL_AT_MOST
         for node in list(self.graph.nodes):
             if node.op == "get_attr":
                 self.known[node] = interpreter.get_attr(str(node.target), (), {})
             elif node.op == "call_module" and isinstance(self.module.get_submodule(str(node.target)), Constant):
                 self.known[node] = interpreter.call_module(str(node.target), (), {})
             elif node.op == "call_function" and node.all_input_nodes and self.known.keys() >= {*node.all_input_nodes}:
-                args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda item: self.known[item])
-                made = None if _has_effects(node) else node.target(*args, **kwargs)
-                if isinstance(made, Tensor) and made.numel() <= FROZEN_AT_MOST:
+                made = None if _has_effects(node) else self._computed(node)
+                if made is not None and made.numel() <= min(FROZEN_AT_MOST, left):
+                    left -= made.numel()
                     self.known[node] = made
         for number, (node, value) in enumerate(list(self.known.items())):
             if node.op == "call_function" and any(user not in self.known for user in node.users):
@@ -112,6 +115,15 @@ class _Folder:
                 made.meta.update(node.meta)
                 node.replace_all_uses_with(made)
                 self.known[made] = value
+
+    def _computed(self, node: fx.Node) -> Tensor | None:
+        """What an operation gives on what is known; None where that is no tensor, or it fails, as it will when run."""
+        args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda item: self.known[item])
+        try:
+            made = node.target(*args, **kwargs)  # type: ignore[operator]
+        except (ConversionError, RuntimeError, TypeError, ValueError, LookupError):
+            return None
+        return made if isinstance(made, Tensor) else None
 
     def _fold(self, node: fx.Node, conv: Convolution) -> None:
         outputs = int(isinstance(conv, nn.ConvTranspose2d))

@@ -161,13 +161,19 @@ def our_form(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def run_engines(
-    engines: Sequence[Engine], images: Sequence[str | Path], *, repeat: int = 5, threads: int = 2
+    engines: Sequence[Engine],
+    images: Sequence[str | Path],
+    *,
+    repeat: int = 5,
+    threads: int = 2,
+    own_inputs: bool = False,
 ) -> EnginesBench:
     """Start the engines that can take part, warm them up, and let them read the images in turn, `repeat` times each.
 
-    The first one, ours, must be able to. Raises `BenchError` with an engine's last words where one fails.
+    The first one, ours, must be able to. own_inputs: each engine has inputs of its own, so that there need be no image.
+    Raises `BenchError` with an engine's last words where one fails.
     """
-    if not images:
+    if not images and not own_inputs:
         raise ConfigError("a benchmark needs at least one image")
     check_threads(threads)
     versions = {"python": platform.python_version()}

@@ -134,6 +134,45 @@ def bench_network_command(
     echo(f"{results[0].result.threads} threads, {_machine(results[0].result)}")
 
 
+@bench.command("program")
+@click.argument("model")
+@click.option("--input", "inputs", type=PATH, help="An .npz with the program's inputs by name; else they are made up.")
+@click.option("--onnx", type=PATH, help="The same network as ONNX, for ONNX Runtime.")
+@click.option("--compiled/--no-compiled", default=True, show_default=True, help="Run our compiled form as well.")
+@click.option("--repeat", type=click.IntRange(min=1), default=7, show_default=True, help="Turns.")
+@click.option("--threads", type=click.IntRange(min=1), default=2, show_default=True, help="Of each engine.")
+@AS_JSON
+def bench_program_command(model: str, as_json: bool, **options: Any) -> None:
+    """One forward pass of a program beside Paddle, with and without oneDNN, and ONNX Runtime, taking turns.
+
+    MODEL is the folder of a converted program, or its name.
+    """
+    from paddle2torch.bench.programs import bench_program
+
+    with spinner("running the program in each engine", not as_json):
+        result = bench_program(model, **options)
+    if as_json:
+        print_json(result.to_json())
+        return
+    rows = [
+        (
+            run.passes.name,
+            f"{1000 * run.passes.median:.2f}",
+            f"{1000 * min(run.passes.seconds):.2f}",
+            f"{1000 * max(run.passes.seconds):.2f}",
+            _ratio(*result.result.ratios(run)),
+            f"{run.passes.peak_memory / 2**20:.0f}",
+            f"{result.difference(run):.0e}",
+        )
+        for run in result.result.runs
+    ]
+    print_table(("engine", "median ms", "min", "max", "ours times as fast", "peak MiB", "size of outputs"), rows)
+    shown = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in result.inputs.items())
+    echo(f"{result.model}: {shown or 'no inputs'}")
+    _print_left_out(result.result)
+    echo(f"{result.result.threads} threads, {_machine(result.result)}")
+
+
 @bench.command("pages")
 @click.argument("images", nargs=-1, required=True, type=PATH, metavar="IMAGE...")
 @click.option(

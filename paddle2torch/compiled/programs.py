@@ -154,8 +154,9 @@ def compile_program(folder: Path) -> tuple[Path, tuple[str, ...]]:
             if isinstance(error, CompilerError):
                 raise
             refusals.append(str(error))
-        left = left[left.index(captured.free) + 1 :] if _has_free_sizes(program) else ()
-    loops = " It has a loop, which may be what forbids it." if _has_loop(program) else ""
+        # What a loop forbids at one size it forbids at all.
+        left = left[left.index(captured.free) + 1 :] if _has_free_sizes(program) and not _has_loop(program) else ()
+    loops = " It has a loop, whose places the compiler may not know." if _has_loop(program) else ""
     raise ConversionError(
         f"{refusals[0]}.{loops} Load {program.config.name} with fused=True in place of compiled=True: that form needs "
         f"no compiler"
