@@ -111,10 +111,10 @@ class _Folder:
                 path = f"frozen.c{number}"
                 put(self.module, path, Constant(value.contiguous().clone()))
                 with self.graph.inserting_before(node):
-                    made = self.graph.call_module(path)
-                made.meta.update(node.meta)
-                node.replace_all_uses_with(made)
-                self.known[made] = value
+                    constant = self.graph.call_module(path)
+                constant.meta.update(node.meta)
+                node.replace_all_uses_with(constant)
+                self.known[constant] = value
 
     def _computed(self, node: fx.Node) -> Tensor | None:
         """What an operation gives on what is known; None where that is no tensor, or it fails, as it will when run."""

@@ -90,7 +90,8 @@ def bench_program(
     arrays = example_inputs(program) if inputs is None else read_inputs(inputs, program.config)
     with tempfile.TemporaryDirectory() as name:
         temporary = Path(name)
-        np.savez(temporary / "inputs.npz", **arrays)
+        # numpy's annotations take every keyword for its own `allow_pickle`.
+        np.savez(temporary / "inputs.npz", **arrays)  # type: ignore[arg-type]
         given = {"inputs": str(temporary / "inputs.npz")}
         path, parameters = write_paddle(program, folder, temporary)
         if parameters is None:
