@@ -29,6 +29,7 @@ def lacks(words: list[str]) -> bool:
     return any(importlib.util.find_spec(name) is None for name in names)
 
 
+@pytest.mark.slow
 def test_every_command_and_snippet_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PADDLE2TORCH_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)

@@ -86,6 +86,7 @@ def test_made_up_boxes_have_their_corners_in_order_and_sizes_are_the_images(tmp_
     assert (size > 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["legacy_boxes_yolo", "boxes_proposals"])
 def test_verify_holds_on_made_up_inputs_that_paddle_takes(name: str, tmp_path: Path) -> None:
     needs_paddle()
@@ -93,6 +94,7 @@ def test_verify_holds_on_made_up_inputs_that_paddle_takes(name: str, tmp_path: P
     assert found.holds, (found.first_failure, found.output)
 
 
+@pytest.mark.slow
 def test_verify_takes_own_inputs_from_a_file(tmp_path: Path) -> None:
     needs_paddle()
     folder = converted("networks_convnet", tmp_path)
@@ -172,6 +174,7 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_folding_takes_normalisations_and_activations_into_convolutions(classifier: Path, tmp_path: Path) -> None:
     convert("classifier", weights=classifier / "export", output=tmp_path / "model", as_program=True)
     model = load_program(tmp_path / "model")
@@ -186,6 +189,7 @@ def test_folding_takes_normalisations_and_activations_into_convolutions(classifi
         assert np.abs(found - values["scores"]).max() <= 1e-5 * np.abs(values["scores"]).max()
 
 
+@pytest.mark.slow
 def test_gradients_of_a_program_are_paddles(classifier: Path, tmp_path: Path) -> None:
     convert("classifier", weights=classifier / "export", output=tmp_path / "model", as_program=True)
     model = load_program(tmp_path / "model").train()
@@ -207,6 +211,7 @@ def test_gradients_of_a_program_are_paddles(classifier: Path, tmp_path: Path) ->
         assert compared == sum(name.startswith("grad:") for name in values) == 21
 
 
+@pytest.mark.slow
 def test_a_classifier_learns_and_goes_back_to_paddle(classifier: Path, tmp_path: Path) -> None:
     convert("classifier", weights=classifier / "export", output=tmp_path / "model", as_program=True)
     model = load_pretrained(tmp_path / "model")
@@ -233,6 +238,7 @@ def test_a_classifier_learns_and_goes_back_to_paddle(classifier: Path, tmp_path:
     assert before.read_bytes() != after.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_compiled_program_gives_the_same_at_every_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torch._inductor")
     from paddle2torch.compiled.kernel_library import CompilerError, find_compiler
