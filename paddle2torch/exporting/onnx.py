@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from paddle2torch.atomic import land_file
-from paddle2torch.compiled.serving import Served, captured, compare, example_images, quiet, served
+from paddle2torch.compiled.quiet import quiet
+from paddle2torch.compiled.serving import Served, captured, compare, example_images, served
 from paddle2torch.exporting.export import Exported
 from paddle2torch.model_zoo.config import CONFIG_NAME, ModelConfig
 from paddle2torch.model_zoo.errors import ConversionError, Paddle2TorchError

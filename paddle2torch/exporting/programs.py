@@ -13,13 +13,14 @@ from torch import Tensor
 
 from paddle2torch.atomic import land_file, land_folder
 from paddle2torch.compiled.program_graphs import capture, check, compare, listed, notes_of
-from paddle2torch.compiled.serving import Check, quiet
+from paddle2torch.compiled.quiet import quiet
+from paddle2torch.compiled.serving import Check
 from paddle2torch.exporting.export import Exported
 from paddle2torch.model_zoo.config import CONFIG_NAME
 from paddle2torch.model_zoo.errors import ConversionError, Paddle2TorchError
 from paddle2torch.model_zoo.programs.inputs import example_inputs
 from paddle2torch.model_zoo.programs.network import Program
-from paddle2torch.parity.programs import SETS, sorted_rows
+from paddle2torch.model_zoo.programs.rows import SETS, matched
 from paddle2torch.parity.reference import run_program
 from paddle2torch.zoo.programs import write_paddle
 
@@ -107,15 +108,6 @@ def export_onnx(program: Program, target: Path, *, force: bool = False) -> Expor
 
         checks = compare(program, captured, run, "ONNX Runtime's output")
     return Exported(target, "onnx", f"ONNX Runtime {onnxruntime.__version__}", checks, notes_of(captured))
-
-
-def matched(found: Tensor, expected: np.ndarray) -> np.ndarray:
-    """Paddle's rows in our order: suppression of boxes returns rows of equal score in any."""
-    array = found.numpy()
-    if array.shape != expected.shape or array.ndim != 2:
-        return expected
-    ordered, _ = sorted_rows(expected, array)
-    return ordered
 
 
 def _has(name: str) -> bool:

@@ -24,6 +24,7 @@ from paddle2torch.converters.programs.convert import read_graph
 from paddle2torch.model_zoo.errors import VerificationError
 from paddle2torch.model_zoo.programs.inputs import example_inputs
 from paddle2torch.model_zoo.programs.network import Program, build_program
+from paddle2torch.model_zoo.programs.rows import SETS, sorted_rows
 from paddle2torch.parity.program_inputs import read_inputs
 from paddle2torch.parity.reference import ReferenceRun, run_program
 from paddle2torch.parity.results import (
@@ -39,7 +40,6 @@ from paddle2torch.parity.results import (
 from paddle2torch.zoo.programs import load_program, write_paddle
 
 OUTPUT = "(output)"
-SETS = frozenset({"multiclass_nms3", "matrix_nms"})
 _ORDERED = frozenset({"argsort", "topk"})
 
 
@@ -166,21 +166,6 @@ def _rounded(ours: np.ndarray, theirs: np.ndarray, exact: Any) -> Roundings | No
     if not isinstance(right, np.ndarray) or right.dtype != np.float64 or not ours.shape == theirs.shape == right.shape:
         return None
     return Roundings(_difference(ours.astype(np.float64), right), _difference(theirs.astype(np.float64), right))
-
-
-def sorted_rows(found: np.ndarray, expected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both with their rows matched: each expected row takes the nearest that is left."""
-    if expected.ndim < 2:
-        return np.sort(found, axis=0), np.sort(expected, axis=0)
-    a, b = found.reshape(len(found), -1).astype(np.float64), expected.reshape(len(expected), -1).astype(np.float64)
-    left = np.ones(len(a), bool)
-    order = np.empty(len(a), np.int64)
-    for place, row in enumerate(b):
-        distance = np.abs(a - row).max(1)
-        distance[~left] = np.inf
-        order[place] = int(distance.argmin())
-        left[order[place]] = False
-    return found[order], expected
 
 
 @dataclass
