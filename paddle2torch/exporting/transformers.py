@@ -1,8 +1,9 @@
-"""To Hugging Face transformers: the folder that its own PP-OCRv5 classes load.
+"""To Hugging Face transformers: the folder that its own PP-OCRv5, PP-OCRv6 and PP-LCNet classes load.
 
-They hold PP-OCRv4's mobile networks too, which are the same. Every tensor has another name there, and what only
-training needs has no place: the second head of a recogniser, the threshold map of a detector. Re-parameterised layers
-exist as sums of branches alone. Names and settings are those of the releases `PaddlePaddle/PP-OCRv5_*_safetensors`.
+Those of PP-OCRv5 hold PP-OCRv4's mobile networks too, which are the same. Every tensor has another name there, and what
+only training needs has no place: the second head of a recogniser, the threshold map of a detector. Re-parameterised
+layers exist as sums of branches alone in PP-OCRv5, as one convolution alone in PP-OCRv6. Names and settings are those
+of the releases `PaddlePaddle/PP-OCRv*_safetensors` and `PP-LCNet_*_safetensors`.
 """
 
 from __future__ import annotations
@@ -22,13 +23,27 @@ from torch import Tensor, nn
 
 from paddle2torch.atomic import land_folder
 from paddle2torch.compiled.serving import Served, compare, example_images
+from paddle2torch.converters.fused_layout import to_there
 from paddle2torch.converters.transformers import INTRACL, INTRACL_SIZES, family_of, transformers_names
 from paddle2torch.exporting.export import Exported
-from paddle2torch.model_zoo.config import Component, CTCDecode, DetPreprocess, ModelConfig, RecPreprocess
+from paddle2torch.model_zoo.config import (
+    ClsPostprocess,
+    ClsPreprocess,
+    Component,
+    CTCDecode,
+    DetPreprocess,
+    ModelConfig,
+    RecPreprocess,
+)
 from paddle2torch.model_zoo.errors import ConversionError
 from paddle2torch.model_zoo.layers import BatchNorm2d
-from paddle2torch.model_zoo.network import Network, build_model
+from paddle2torch.model_zoo.lightsvtr import EncoderWithLightSVTR
+from paddle2torch.model_zoo.network import Network, build_model, fuse
+from paddle2torch.model_zoo.pplcnet import STAGES
 from paddle2torch.model_zoo.pplcnetv3 import DET_STAGES, REC_STAGES, LearnableRepLayer
+from paddle2torch.model_zoo.pplcnetv4 import DET_STAGES as V4_DET_STAGES
+from paddle2torch.model_zoo.pplcnetv4 import DET_STEMS, PLAIN_STEMS, REC_STEMS
+from paddle2torch.model_zoo.pplcnetv4 import REC_STAGES as V4_REC_STAGES
 from paddle2torch.model_zoo.svtr import EncoderWithSVTR
 from paddle2torch.zoo.folder import WEIGHTS_NAME, write_state
 
@@ -59,7 +74,8 @@ def export_transformers(network: Network, target: Path, *, force: bool = False) 
         ours = Served(copy.deepcopy(network).to(device="cpu", dtype=torch.float32)).eval()
         images = example_images(network.config)
         change = _one_epsilon(ours, images)
-        checks = compare(ours, lambda image: _run(model, image), images, f"transformers' {family.class_name}")
+        logits = network.config.task == "cls"
+        checks = compare(ours, lambda image: _run(model, image, logits), images, f"transformers' {family.class_name}")
     if change is not None:
         notes = (*notes, f"that one epsilon changes the output for the checked inputs by {change:.1e} at most")
     return Exported(target, "transformers", f"transformers {version}", checks, notes)
@@ -78,8 +94,10 @@ def _one_epsilon(model: nn.Module, images: tuple[Tensor, ...]) -> float | None:
 
 
 @torch.inference_mode()
-def _run(model: nn.Module, image: Tensor) -> np.ndarray[Any, Any]:
-    array: np.ndarray[Any, Any] = model(pixel_values=image).last_hidden_state.numpy()
+def _run(model: nn.Module, image: Tensor, logits: bool) -> np.ndarray[Any, Any]:
+    """The output of the class there, as probabilities where it gives `logits`."""
+    output = model(pixel_values=image).last_hidden_state
+    array: np.ndarray[Any, Any] = (output.softmax(-1) if logits else output).numpy()
     return array
 
 
@@ -118,18 +136,27 @@ def load_strictly(folder: Path, class_name: str) -> nn.Module:
 
 def transformers_state(network: Network) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """The tensors under the names they have there, float32 on the CPU, and what was left out."""
+    family = family_of(network.config)
     state = {key: value.detach().to("cpu", torch.float32) for key, value in network.state_dict().items()}
-    if network.config.form == "fused" and network.config.backbone.name == "PPLCNetV3":
+    left = sorted({key.split(".")[1] for key in state if key not in transformers_names(network.config, state)})
+    notes = (f"left out {', '.join(left)}: transformers has no place for what only training needs",) if left else ()
+    if family.fused:
+        if network.config.form == "training":
+            notes = (*notes, "left out the branches: transformers has one convolution for each sum of them")
+        fused = fuse(copy.deepcopy(network).to(device="cpu", dtype=torch.float32))
+        state = {key: value.detach() for key, value in fused.state_dict().items()}
+    elif network.config.form == "fused" and network.config.backbone.name == "PPLCNetV3":
         state = with_branches(network.config, state)
     names = transformers_names(network.config, state)
-    left = sorted({key.split(".")[1] for key in state if key not in names})
-    notes = (f"left out {', '.join(left)}: transformers has no place for what only training needs",) if left else ()
-    if network.config.task == "rec":
-        notes = (
-            *notes,
-            f"its layer normalisations share one epsilon ({LAYER_NORM_EPS:g}), Paddle's last has 1e-6",
-            "its image processor gives RGB where the network takes BGR: flip the channels of pixel_values",
-        )
+    if any(isinstance(module, nn.LayerNorm) for module in network.modules()):
+        notes = (*notes, f"its layer normalisations share one epsilon ({LAYER_NORM_EPS:g}), Paddle's last has 1e-6")
+    if network.config.task == "rec" and not family.fused:
+        notes = (*notes, "its image processor gives RGB where the network takes BGR: flip the channels of pixel_values")
+    preprocess = network.config.preprocess
+    if isinstance(preprocess, ClsPreprocess) and preprocess.channel_order == "RGB":
+        notes = (*notes, "its image processor turns the channels around: give it images in BGR")
+    if family.fused:
+        return to_there(names, state), notes
     return {name: state[key] for key, name in names.items()}, notes
 
 
@@ -165,15 +192,19 @@ def transformers_config(network: Network) -> dict[str, Any]:
     config = network.config
     family = family_of(config)
     common = {"architectures": [family.class_name], "model_type": family.model_type, "dtype": "float32"}
-    backbone = _lcnet_config(config) if config.backbone.name == "PPLCNetV3" else _hgnet_config(config)
+    if config.task == "cls":
+        return {**common, **_classifier_config(network)}
+    configs = {"PPLCNetV3": _lcnet_config, "PPLCNetV4": _lcnetv4_config}
+    backbone = configs.get(config.backbone.name, _hgnet_config)(config)
     if config.task == "rec":
         return {**common, "backbone_config": backbone, **_svtr_config(network), "head_out_channels": config.classes}
     kernels = list(config.head.options.get("kernel_list", (3, 2, 2)))
     assert config.neck is not None
     width = config.neck.options.get("out_channels")
-    if config.neck.name == "RSEFPN":
+    if config.neck.name in ("RSEFPN", "RepLKFPN"):
         if not config.neck.options.get("shortcut", True):
-            raise ConversionError(f"{config.name}: transformers has no RSEFPN without shortcut")
+            raise ConversionError(f"{config.name}: transformers has no {config.neck.name} without shortcut")
+        large = {"dilated_kernel_size": config.neck.options.get("dilated_kernel_size", 7)}
         assert isinstance(network.backbone.out_channels, tuple)
         outputs = list(network.backbone.out_channels)
         return {
@@ -184,9 +215,12 @@ def transformers_config(network: Network) -> dict[str, Any]:
             "neck_out_channels": width,
             "kernel_list": kernels,
             "interpolate_mode": "nearest",
+            **(large if config.neck.name == "RepLKFPN" else {}),
         }
     if not config.neck.options.get("intracl") or config.head.options.get("mode", "large") != "large":
-        raise ConversionError(f"{config.name}: transformers has no LKPAN without intracl, and no mode but large")
+        raise ConversionError(
+            f"{config.name}: transformers has no {config.neck.name} without intracl, and no mode but large"
+        )
     blocks = {
         f"{INTRACL[letter]}_{word}ratio": [
             [size if letter != "q" else 1, size if letter != "v" else 1],
@@ -196,20 +230,20 @@ def transformers_config(network: Network) -> dict[str, Any]:
         for letter in INTRACL
         for size, word in INTRACL_SIZES.items()
     }
-    return {
+    pan = {
         **common,
         "backbone_config": backbone,
-        "mode": "large",
         "neck_out_channels": width,
         "reduce_factor": 2,
         "intraclass_block_number": 4,
         "intraclass_block_config": {"reduce_channel": [1, 1, 0], "return_channel": [1, 1, 0], **blocks},
         "scale_factor": 2,
         "scale_factor_list": [1, 2, 4, 8],
-        "hidden_act": "relu",
         "kernel_list": kernels,
-        "upsample_mode": "nearest",
     }
+    if config.neck.name == "RepLKPAN":
+        return {**pan, "interpolate_mode": "nearest"}
+    return {**pan, "mode": "large", "hidden_act": "relu", "upsample_mode": "nearest"}
 
 
 def processor_config(config: ModelConfig) -> dict[str, Any]:
@@ -235,6 +269,8 @@ def processor_config(config: ModelConfig) -> dict[str, Any]:
             # Class 0 is the blank.
             "character_list": ["blank", *config.charset],
         }
+    if isinstance(preprocess, ClsPreprocess):
+        return _classifier_processor(common, preprocess)
     assert isinstance(preprocess, DetPreprocess)
     return {
         **common,
@@ -246,6 +282,27 @@ def processor_config(config: ModelConfig) -> dict[str, Any]:
         "limit_side_len": preprocess.limit_side_len,
         "limit_type": preprocess.limit_type,
         "max_side_limit": 4000,
+    }
+
+
+def _classifier_processor(common: dict[str, Any], preprocess: ClsPreprocess) -> dict[str, Any]:
+    """It turns the channels around after it has normalised them, whatever it was given."""
+    if preprocess.keep_ratio and preprocess.resize_short is None:
+        raise ConversionError(
+            "transformers' image processor of PP-LCNet does not pad: it stretches, or cuts out the centre"
+        )
+    _, height, width = preprocess.image_shape
+    size = {"height": height, "width": width}
+    return {
+        **common,
+        "rescale_factor": preprocess.scale,
+        "do_normalize": True,
+        "image_mean": list(preprocess.mean)[::-1],
+        "image_std": list(preprocess.std)[::-1],
+        "size": size,
+        "do_center_crop": preprocess.resize_short is not None,
+        "crop_size": size,
+        "resize_short": preprocess.resize_short,
     }
 
 
@@ -269,6 +326,54 @@ def _lcnet_config(config: ModelConfig) -> dict[str, Any]:
     }
 
 
+def _lcnetv4_config(config: ModelConfig) -> dict[str, Any]:
+    options = config.backbone.options
+    det, size = options.get("det", False), options.get("model_size", "small")
+    stages = (V4_DET_STAGES if det else V4_REC_STAGES)[size]
+    mid, width = (DET_STEMS if det else REC_STEMS)[size]
+    return {
+        "model_type": "pp_lcnet_v4",
+        "stem_channels": [3, mid, width],
+        "stem_type": "small" if not det and size in PLAIN_STEMS else "large",
+        "hidden_act": "relu",
+        "block_configs": [
+            [
+                [3, c_in, c_out, list(stride) if isinstance(stride, tuple) else stride, se]
+                for c_in, c_out, stride, se in blocks
+            ]
+            for blocks in stages.values()
+            if blocks
+        ],
+        "out_features": ["stage1", "stage2", "stage3", "stage4"],
+        "out_indices": [1, 2, 3, 4],
+    }
+
+
+def _classifier_config(network: Network) -> dict[str, Any]:
+    config = network.config
+    head, strides = config.head.options, config.backbone.options.get("stride_list", [2] * 5)
+    if head.get("class_expand", 1280) is None or not isinstance(strides[0], int):
+        raise ConversionError(
+            f"{config.name}: transformers has no PP-LCNet without its wide convolution, or whose first stride differs "
+            f"between the axes"
+        )
+    stages = []
+    for stride, blocks in zip((1, *strides[1:]), STAGES.values(), strict=True):
+        given = list(stride) if isinstance(stride, list | tuple) else stride
+        stages.append([[k, c_in, c_out, 1 if i else given, se] for i, (k, c_in, c_out, se) in enumerate(blocks)])
+    assert isinstance(config.postprocess, ClsPostprocess)
+    labels = dict(enumerate(map(str, config.postprocess.labels)))
+    return {
+        "scale": config.backbone.options.get("scale", 1.0),
+        "stem_stride": strides[0],
+        "block_configs": stages,
+        "class_expand": head.get("class_expand", 1280),
+        "hidden_dropout_prob": head.get("dropout_prob", 0.2),
+        "id2label": {str(index): label for index, label in labels.items()},
+        "label2id": {label: index for index, label in labels.items()},
+    }
+
+
 def _hgnet_config(config: ModelConfig) -> dict[str, Any]:
     common = {"model_type": "hgnet_v2", "arch": "L", "out_features": ["stage1", "stage2", "stage3", "stage4"]}
     if config.task == "det":
@@ -282,7 +387,20 @@ def _hgnet_config(config: ModelConfig) -> dict[str, Any]:
 
 
 def _svtr_config(network: Network) -> dict[str, Any]:
+    head = network.config.head.options
+    if head.get("encoder_type") == "reshape":
+        if not head.get("use_guide") or not head.get("mid_channels"):
+            raise ConversionError(
+                f"{network.config.name}: transformers has this head with a guide and two layers alone"
+            )
+        return {"hidden_size": head["mid_channels"]}
     encoder = network.get_submodule("head.ctc_encoder.encoder")
+    if isinstance(encoder, EncoderWithLightSVTR):
+        return {
+            "hidden_size": encoder.norm.normalized_shape[0],
+            "conv_kernel_size": [1, head["ctc"].get("local_kernel", 7)],
+            **_attention_config({"mlp_ratio": 4.0, **head["ctc"]}, len(encoder.svtr_block)),
+        }
     assert isinstance(encoder, EncoderWithSVTR)
     hidden = encoder.conv2.conv.out_channels
     kernel = list(encoder.conv1.conv.kernel_size)
@@ -292,12 +410,14 @@ def _svtr_config(network: Network) -> dict[str, Any]:
             f"({hidden}, not {encoder.out_channels}), and its two wide convolutions have one kernel"
         )
     options = network.config.head.options["ctc"]
+    return {"hidden_size": hidden, "conv_kernel_size": kernel, **_attention_config(options, len(encoder.svtr_block))}
+
+
+def _attention_config(options: Mapping[str, Any], depth: int) -> dict[str, Any]:
     return {
         "hidden_act": "silu",
-        "hidden_size": hidden,
         "mlp_ratio": options.get("mlp_ratio", 2.0),
-        "depth": len(encoder.svtr_block),
-        "conv_kernel_size": kernel,
+        "depth": depth,
         "qkv_bias": True,
         "num_attention_heads": options.get("num_heads", 8),
         "attention_dropout": 0.0,
