@@ -228,10 +228,11 @@ def _describe_failures(failures: Sequence[tuple[bool, float, str]], path: Path) 
     _, share, reason = max(failures, key=lambda failure: failure[:2])
     if len(failures) == 1:
         return f"as {reason}"
+    program = ". Any other network converts from its Paddle export, not from ONNX" if path.suffix == ".onnx" else ""
     nearest = f"the nearest, {share:.0%} of whose layers match, is {reason}" if share else f"one of them: {reason}"
     return (
         f"{path} is none of the {len(failures)} networks that are known here; {nearest}. Where you know what it was "
-        f"trained as, give that: a name of the zoo, or its yml (--config)"
+        f"trained as, give that: a name of the zoo, or its yml (--config){program}"
     )
 
 

@@ -106,6 +106,11 @@ def convert(
     local = output is None
     folder = zoo_dir() / name if output is None else Path(output)
     place = _Place(folder, overwrite or local, local)
+    if weights is not None and as_program and Path(weights).suffix == ".onnx":
+        raise ConfigError(
+            f"{weights}: programs are read from Paddle's files; an .onnx converts where its network is known by name. "
+            f"Leave --as-program out, or give the Paddle export"
+        )
     if weights is not None and (as_program or _without_parameters(Path(weights))):
         return _convert_program(name, Path(weights), f"local file {weights}", place, ())
     if program is not None:

@@ -184,6 +184,18 @@ def test_another_network_is_refused_by_its_first_different_layer(tmp_path: Path)
         read(write(tmp_path / "b.onnx", "rec"), "det")
 
 
+def test_any_network_is_read_from_paddles_files_alone(tmp_path: Path) -> None:
+    def without_norms(model: Any) -> None:
+        for node in [node for node in model.graph.node if node.op_type == "GlobalAveragePool"][:1]:
+            node.op_type = "Relu"
+
+    path = spoilt(tmp_path / "a.onnx", without_norms)
+    with pytest.raises(ConversionError, match="converts from its Paddle export, not from ONNX"):
+        convert("own", weights=path, output=tmp_path / "own")
+    with pytest.raises(ConfigError, match="programs are read from Paddle's files"):
+        convert("own", weights=path, output=tmp_path / "own", as_program=True)
+
+
 def test_a_factor_that_the_network_has_not_is_refused(tmp_path: Path) -> None:
     """A preprocessing that was built in would otherwise be dropped in silence."""
 
