@@ -17,6 +17,28 @@ from fuzz.mutate import dumps, json_attacks, mutate_bytes, mutate_tree
 NUMBERS = (-1, 0, 2**31, 2**40, 2**62, -(2**63), 1.5, None)
 
 
+def _parts(document: Any) -> tuple[list[list[Any]], list[tuple[Any, Any]], list[tuple[Any, Any]]]:
+    """All lists of a document, and the places of its whole numbers and of its texts."""
+    lists: list[list[Any]] = [[]]
+    numbers: list[tuple[Any, Any]] = []
+    texts: list[tuple[Any, Any]] = []
+    pending = [document]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, list):
+            lists.append(item)
+        keys: Any = item if isinstance(item, dict) else range(len(item)) if isinstance(item, list) else ()
+        for key in keys:
+            value = item[key]
+            if isinstance(value, int) and not isinstance(value, bool):
+                numbers.append((item, key))
+            elif isinstance(value, str):
+                texts.append((item, key))
+            else:
+                pending.append(value)
+    return lists, numbers, texts
+
+
 class Onnx(Kind):
     """An ONNX file of a small network, its bytes damaged or its graph saying something else."""
 
@@ -83,24 +105,8 @@ class AnyProgram(Kind):
 
     def _meant(self, rng: Random, document: Any) -> Any:
         """Lists repeated, exchanged or emptied, numbers that no size is, values that stand for one another."""
-        lists: list[list[Any]] = []
-        numbers: list[tuple[Any, Any]] = []
-        texts: list[tuple[Any, Any]] = []
-        pending = [document]
-        while pending:
-            item = pending.pop()
-            if isinstance(item, list):
-                lists.append(item)
-            keys: Any = item if isinstance(item, dict) else range(len(item)) if isinstance(item, list) else ()
-            for key in keys:
-                value = item[key]
-                if isinstance(value, int) and not isinstance(value, bool):
-                    numbers.append((item, key))
-                elif isinstance(value, str):
-                    texts.append((item, key))
-                else:
-                    pending.append(value)
         for _ in range(rng.choice((1, 1, 2, 4))):
+            lists, numbers, texts = _parts(document)
             chosen = rng.choice(lists)
             match rng.randrange(5):
                 case 0:
@@ -112,7 +118,7 @@ class AnyProgram(Kind):
                 case 3 if numbers:
                     place, key = rng.choice(numbers)
                     place[key] = rng.choice(NUMBERS)
-                case _:
+                case _ if texts:
                     (place, key), (other, name) = rng.choice(texts), rng.choice(texts)
                     place[key] = other[name]
         return document
