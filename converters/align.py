@@ -36,9 +36,10 @@ from paddle2torch.converters.kinds import PASSED, activation_of_norm, kind_of
 from paddle2torch.converters.layout import Row, layout_of, layout_table
 from paddle2torch.converters.paddle_files.program import Program
 from paddle2torch.converters.steps import Step, steps_of
-from paddle2torch.model_zoo.config import ClsPreprocess, ModelConfig, RecPreprocess
+from paddle2torch.model_zoo.config import ModelConfig, RecPreprocess, one_size
+from paddle2torch.model_zoo.deformable import DeformConv2D
 from paddle2torch.model_zoo.errors import ConversionError
-from paddle2torch.model_zoo.layers import Hardsigmoid
+from paddle2torch.model_zoo.layers import Constant, Hardsigmoid
 from paddle2torch.model_zoo.network import Network, build_model
 from paddle2torch.model_zoo.show import show_text
 
@@ -60,12 +61,14 @@ class Alignment:
     """All layers of a network against a program, in order of execution.
 
     `made` has parameters that the program need not have, because they change nothing: those of a normalisation that
-    was folded into the layer before it, of an affine whose bias is 0. `rows` name them like the others.
+    was folded into the layer before it, of an affine whose bias is 0. `rows` name them like the others. `constants` has
+    what parameters of the program must be that the network does not have, because they follow from its settings.
     """
 
     layers: tuple[Aligned, ...]
     rows: tuple[Row, ...]
     made: Mapping[str, np.ndarray]
+    constants: Mapping[str, np.ndarray]
 
 
 def layers_of(model: Network) -> Layers:
@@ -109,11 +112,11 @@ def layers_of(model: Network) -> Layers:
 
 def example_shape(config: ModelConfig) -> tuple[int, int, int]:
     """(3, H, W) of a small input that the network accepts."""
+    if (size := one_size(config.preprocess)) is not None:
+        return size
     if isinstance(config.preprocess, RecPreprocess):
         channels, height, _ = config.preprocess.image_shape
         return channels, height, 64
-    if isinstance(config.preprocess, ClsPreprocess):
-        return config.preprocess.image_shape
     return 3, 64, 64
 
 
@@ -133,7 +136,7 @@ def align(program: Program, config: ModelConfig, source: str) -> Alignment:
     Raises `AlignmentError`, led by `source`, at the first layer that differs in kind, shape or attribute.
     """
     match = _matched(program, config, source)
-    return Alignment(tuple(match.layers), tuple(match.rows), match.made)
+    return Alignment(tuple(match.layers), tuple(match.rows), match.made, match.constants)
 
 
 def fused_shapes(program: Program, config: ModelConfig, source: str) -> dict[str, tuple[int, ...]]:
@@ -208,6 +211,7 @@ class _Match:
         self.layers: list[Aligned] = []
         self.rows: list[Row] = []
         self.made: dict[str, np.ndarray] = {}
+        self.constants: dict[str, np.ndarray] = {}
 
     def run(self, network: Layers, steps: Sequence[Step]) -> None:
         """Match layer by layer: `layers`, `rows` of all tensors and `made` are what comes of it.
@@ -352,6 +356,15 @@ class _Match:
         )
         return Step("affine", names, step.reads, step.writes)
 
+    def _constant(self, module: Constant, name: str, where: str) -> np.ndarray:
+        values = module.values().numpy()
+        if self.program.values[name].shape != values.shape:
+            raise ConversionError(
+                f"{where}, has constants of {list(values.shape)}, the program has "
+                f"{list(self.program.values[name].shape)}"
+            )
+        return values
+
     def _rows(self, path: str, module: nn.Module, step: Step, where: str) -> list[Row]:
         own = {
             **dict(module.named_parameters(recurse=False)),
@@ -359,6 +372,8 @@ class _Match:
         }
         if set(own) != set(step.parameters):
             raise ConversionError(f"{where}, has {sorted(own)} where the program has {_say(step, self.program)}")
+        if step.constant is not None and isinstance(module, Constant) and self.sizes:
+            self.constants[step.constant] = self._constant(module, step.constant, where)
         rows = []
         for name, tensor in own.items():
             parameter = step.parameters[name]
@@ -412,6 +427,13 @@ def _check_attributes(module: nn.Module, step: Step, where: str) -> None:
         expected = {"strides": module.stride, "dilations": module.dilation, "groups": module.groups}
         if not isinstance(module.padding, str) and step.attributes.get("padding_algorithm", "EXPLICIT") == "EXPLICIT":
             expected["paddings"] = module.padding
+    elif isinstance(module, DeformConv2D):
+        expected = {
+            "strides": module.stride,
+            "paddings": module.padding,
+            "dilations": module.dilation,
+            "deformable_groups": module.deformable_groups,
+        }
     elif isinstance(module, nn.LSTM):
         expected = {
             "input_size": module.input_size,

@@ -9,26 +9,39 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from paddle2torch.converters.unnamed import HEADS, WHAT_TO_DO, unnamed
 from paddle2torch.model_zoo.config import Component, Task
 from paddle2torch.model_zoo.errors import ConfigError, ConversionError
 from paddle2torch.model_zoo.network import check_options
 from paddle2torch.model_zoo.registry import Part, Role, Shapes, parts, recognise
 from paddle2torch.model_zoo.show import show, show_text
 
-ROLES: tuple[Role, ...] = ("backbone", "neck", "head")
+ROLES: tuple[Role, ...] = ("transform", "backbone", "neck", "head")
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """Backbone, neck and head of a network."""
+    """Backbone, neck and head of a network, and the transform before them where it has one."""
 
     backbone: Component
     neck: Component | None
     head: Component
+    transform: Component | None = None
+
+    @property
+    def parts(self) -> tuple[Component | None, ...]:
+        """They, in the order of `ROLES`."""
+        return self.transform, self.backbone, self.neck, self.head
+
+    @property
+    def one_size(self) -> bool:
+        """Whether it is trained and exported for images of one size."""
+        found = ((role, part) for role, part in zip(ROLES, self.parts, strict=True) if part is not None)
+        return any(part.name in parts(role) and parts(role)[part.name].one_size for role, part in found)
 
     def say(self) -> str:
         """Its parts in words."""
-        return " with ".join(part.name for part in (self.backbone, self.neck, self.head) if part is not None)
+        return " with ".join(part.name for part in self.parts if part is not None)
 
 
 # Keys of PaddleOCR's settings that say how to train or initialise and nothing about the network.
@@ -53,6 +66,13 @@ def from_paddleocr(architecture: Mapping[str, Any], task: Task, where: str) -> A
         if architecture.get("Neck") is None
         else _neck(_component(architecture["Neck"], f"{where}: Architecture.Neck"), where)
     )
+    if head.name in HEADS:
+        raise ConfigError(f"{where} describes {HEADS[head.name]}, {WHAT_TO_DO}")
+    transform = (
+        None
+        if architecture.get("Transform") is None
+        else _component(architecture["Transform"], f"{where}: Architecture.Transform")
+    )
     if head.name == "MultiHead":
         head = _multi_head(head, where)
     elif head.name == "ClsHead":
@@ -64,7 +84,9 @@ def from_paddleocr(architecture: Mapping[str, Any], task: Task, where: str) -> A
         head = replace(head, options={**head.options, "fold_norms": True})
     if backbone.name == "RepSVTR_det":
         backbone = Component("RepSVTR", {**backbone.options, "det": True})
-    if backbone.name == "ResNet":
+    if backbone.name == "ResNet" and not (task == "det" and architecture.get("algorithm") == "DB++"):
+        # Paddle has three networks of this name: a ResNet_vd for lines, for pages in old releases another, and a plain
+        # one since DB++.
         backbone = replace(backbone, name="ResNet_vd")
     if backbone.name in ("MobileNetV3", "ResNet_vd") and task == "det":
         # Paddle has two classes of this name, and picks one by the task.
@@ -79,10 +101,10 @@ def from_paddleocr(architecture: Mapping[str, Any], task: Task, where: str) -> A
         if key not in ignored and not (key in fixed and fixed[key] == value)
     }
     backbone = replace(backbone, options=options)
-    for role, component in zip(ROLES, (backbone, neck, head), strict=True):
+    for role, component in zip(ROLES, (transform, backbone, neck, head), strict=True):
         if component is not None:
             check_options(role, component, f"{where}: Architecture.{role.capitalize()}")
-    return Architecture(backbone, neck, head)
+    return Architecture(backbone, neck, head, transform)
 
 
 def _component(data: Any, where: str) -> Component:
@@ -114,7 +136,7 @@ def _pplcnet(backbone: Component, head: Component) -> tuple[Component, Component
 
 
 def _multi_head(head: Component, where: str) -> Component:
-    options: dict[str, Any] = {"nrtr": None}
+    options: dict[str, Any] = {"nrtr": None, **{key: True for key in ("use_pool", "use_pos") if head.options.get(key)}}
     entries = head.options.get("head_list") or ()
     if not isinstance(entries, list | tuple) or not all(isinstance(entry, Mapping) for entry in entries):
         raise ConfigError(f"{where}: Architecture.Head.head_list is {show(entries)}, which is not a list of heads")
@@ -165,7 +187,7 @@ def network_keys(keys: Iterable[str]) -> dict[str, str]:
 
 def describe(shapes: Shapes) -> str:
     """What a checkpoint looks like, in words: for errors."""
-    backbone, neck, head = (recognise(role, shapes) for role in ROLES)
+    _, backbone, neck, head = (recognise(role, shapes) for role in ROLES)
     names = [part.name if part else None for part in (backbone, neck, head)]
     if not any(names):
         sample = ", ".join(list(shapes)[:3]) or "none"
@@ -187,9 +209,12 @@ def infer(shapes: Shapes, hint: Architecture | None, source: str) -> tuple[Archi
     checkpoint overruled the hint. Raises `ConversionError` for a checkpoint of another network: it says which one the
     file looks like.
     """
-    backbone, neck, head = (recognise(role, shapes) for role in ROLES)
-    if hint is not None and hint.head.name == "CTCHead" and neck is None and _only_reshapes(hint.neck):
-        # Such a neck has no tensors, and without them the head looks like a classifier's.
+    if (other := unnamed(shapes)) is not None:
+        raise ConversionError(f"{source} looks like {other}, {WHAT_TO_DO}")
+    transform, backbone, neck, head = (recognise(role, shapes) for role in ROLES)
+    reshapes = transform is not None if hint is None else hint.head.name == "CTCHead" and _only_reshapes(hint.neck)
+    if neck is None and reshapes:
+        # Such a neck has no tensors, and without them the head looks like a classifier's, which no transform stands by.
         neck, head = parts("neck")["SequenceEncoder"], parts("head")["CTCHead"]
     if backbone is None or head is None or (neck is None and head.behind_neck):
         raise ConversionError(f"{source} cannot be converted: it looks like {describe(shapes)}")
@@ -202,10 +227,12 @@ def infer(shapes: Shapes, hint: Architecture | None, source: str) -> tuple[Archi
         layout = ("the checkpoint has a CTC head alone, in the layout of older releases",)
         # With the guide no head would train the backbone.
         ctc = {"encoder_type": "svtr", "svtr": {**hint.head.options["ctc"], "use_guide": False}}
-        hint = Architecture(hint.backbone, Component("SequenceEncoder", ctc), Component("CTCHead"))
+        hint = replace(hint, neck=Component("SequenceEncoder", ctc), head=Component("CTCHead"))
+    if hint is not None and {hint.backbone.name, backbone.name} == {"ResNet", "ResNet_vd"}:
+        hint = replace(hint, backbone=Component(backbone.name))  # settings call both ResNet: see `from_paddleocr`
     if hint is not None:
-        asked = (hint.backbone.name, hint.neck.name if hint.neck else None, hint.head.name)
-        if asked != (backbone.name, neck.name if neck else None, head.name):
+        asked = [part.name if part else None for part in hint.parts]
+        if asked != [part.name if part else None for part in (transform, backbone, neck, head)]:
             names = ", ".join(name for name in asked if name)
             raise ConversionError(
                 f"{source} is not of the architecture asked for ({names}): it looks like {describe(shapes)}"
@@ -215,6 +242,7 @@ def infer(shapes: Shapes, hint: Architecture | None, source: str) -> tuple[Archi
             _read(backbone, shapes, hint.backbone if hint else None),
             None if neck is None else _read(neck, shapes, hint.neck if hint else None),
             _read(head, shapes, hint.head if hint else None),
+            None if transform is None else _read(transform, shapes, hint.transform if hint else None),
         )
     except KeyError as key:
         raise ConversionError(f"{source} looks like {describe(shapes)}, but the tensor {key} is missing") from None

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from paddle2torch.converters.align import AlignmentError, align
+from paddle2torch.converters.align import Alignment, AlignmentError, align
 from paddle2torch.converters.architecture import (
     Architecture,
     infer,
@@ -169,6 +169,7 @@ def _convert_program(
             continue
         # The network is known: whatever is wrong with its characters is wrong with no other.
         config = _config(name, architecture, template, path, KINDS[program.format], source, "fused")
+        _check_constants(alignment, tensors, path)
         state = to_torch(alignment.rows, {**tensors, **alignment.made}, bfloat16)
         second = " and no NRTR or SAR head" if config.head.name == "MultiHead" else ""
         notes: tuple[str, ...] = (f"an export has no training branches{second}",)
@@ -178,6 +179,25 @@ def _convert_program(
             notes = (*notes, f"{folded} normalisations were folded into the layers before them: they add a bias here")
         return Converted(_noted(config, notes), state, alignment.rows, notes)
     raise ConversionError(_describe_failures(failures, path))
+
+
+# Of constants' largest value: Paddle inverts a spline's matrix in float32.
+CONSTANT_TOLERANCE = 1e-3
+
+
+def _check_constants(alignment: Alignment, tensors: Mapping[str, np.ndarray], path: Path) -> None:
+    """Raise `ConversionError` for numbers in an export that other settings make than those of the network."""
+    for name, values in alignment.constants.items():
+        found, finite = np.asarray(tensors[name], np.float32), np.isfinite(values)
+        largest = np.abs(values[finite]).max(initial=1.0)
+        if not np.array_equal(finite, np.isfinite(found)) or not np.allclose(
+            found[finite], values[finite], rtol=0, atol=CONSTANT_TOLERANCE * largest
+        ):
+            layer = next(layer.path for layer in alignment.layers if layer.step.constant == name)
+            raise ConversionError(
+                f"{path}: {layer} has other constants in the program than the settings make: a window (local_mixer), "
+                f"margins or sizes are others there"
+            )
 
 
 def _may_mix(template: Template | None) -> bool:
@@ -311,7 +331,8 @@ def _drop(
 ) -> tuple[dict[str, tuple[tuple[int, ...], str]], tuple[str, ...]]:
     kept, notes = dict(tensors), []
     for pattern, reason in DROPPED:
-        matching = [key for key in kept if re.match(pattern, key)]
+        # SVTRNet's last stage has a convolution of this name, and runs it.
+        matching = [key for key in kept if re.match(pattern, key) and "backbone.pos_embed" not in tensors]
         if matching:
             notes.append(f"left out {', '.join(matching)}: {reason}")
             for key in matching:

@@ -66,6 +66,8 @@ def layout_table(model: nn.Module) -> tuple[Row, ...]:
     for key in model.state_dict():
         path, _, name = key.rpartition(".")
         paddle_name, op = layout_of(modules[path], name)
+        if getattr(modules[path], "OF_PARENT", False):  # a module here, a tensor of the module around it in Paddle
+            path = path.rpartition(".")[0]
         rows.append(Row(key, f"{path}.{paddle_name}" if path else paddle_name, op))
     return tuple(rows)
 

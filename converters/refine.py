@@ -58,6 +58,7 @@ def refine(
             _read("backbone", hint.backbone, shapes),
             None if hint.neck is None else _read("neck", hint.neck, shapes),
             _read("head", hint.head, shapes),
+            None if hint.transform is None else _read("transform", hint.transform, shapes),
         )
     except (IndexError, KeyError, ValueError) as error:
         raise ConversionError(f"the program's layers are not those of this network: {error}") from None

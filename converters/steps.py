@@ -17,7 +17,9 @@ RENAMING = frozenset({"assign", "reshape", "unsqueeze"})
 SIZES = frozenset({"strides", "paddings", "dilations"})
 CONVOLUTIONS = {"conv2d": "conv", "depthwise_conv2d": "conv", "conv2d_transpose": "conv_transpose"}
 # Kinds of operations that are looked at: each has an input and an output.
-_READ = frozenset({*CONVOLUTIONS, *ACTIVATIONS, *RENAMING, "add", "batch_norm", "layer_norm", "matmul", "multiply"}) | {
+_READ = frozenset({*CONVOLUTIONS, *ACTIVATIONS, *RENAMING, "add", "batch_norm", "deformable_conv", "layer_norm"}) | {
+    "matmul",
+    "multiply",
     "rnn",
     "transpose",
 }
@@ -29,6 +31,7 @@ class Step:
 
     `parameters` maps torch's name of a tensor ("weight", "running_mean") to the program's parameter. `reads` and
     `writes` are the values before and after the layer, its bias included; "" where the program has no such value.
+    `constant` is the parameter of a layer that learns none: numbers that follow from the network's settings.
     """
 
     kind: str
@@ -36,6 +39,7 @@ class Step:
     reads: str
     writes: str
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    constant: str | None = None
 
 
 def steps_of(program: Program) -> tuple[Step, ...]:  # noqa: C901, a case for each kind of operation
@@ -87,7 +91,7 @@ def steps_of(program: Program) -> tuple[Step, ...]:  # noqa: C901, a case for ea
         if index in absorbed:
             continue
         try:
-            step = _step(operation, alias, following_add)
+            step = _step(operation, alias, following_add) or _fixed_step(operation, alias, program)
         except KeyError as name:
             raise ConversionError(
                 f"operation {operation.position} of the program ({operation.kind}) takes {name} for a parameter"
@@ -105,7 +109,7 @@ def steps_of(program: Program) -> tuple[Step, ...]:  # noqa: C901, a case for ea
             step = replace(step, reads=reads, writes=writes, attributes={**step.attributes, **along})
         if step is not None:
             steps.append(step)
-    used = {name for step in steps for name in step.parameters.values()}
+    used = {name for step in steps for name in (*step.parameters.values(), step.constant)}
     if unused := [name for name in program.parameters if name not in used]:
         raise ConversionError(
             f"the program uses parameters in a way that no supported network does: {', '.join(unused[:8])}"
@@ -133,6 +137,8 @@ def _step(operation: Operation, alias: Mapping[str, str], following_add: Any) ->
         bias, writes = following_add(output)
         parameters = {"weight": alias[inputs[1]]} | ({"bias": bias} if bias else {})
         return Step("linear", parameters, inputs[0], writes, operation.attributes)
+    if kind == "deformable_conv":
+        return Step(kind, {"weight": alias[inputs[2]]}, inputs[0], output, operation.attributes)
     if kind == "batch_norm":
         names = dict(
             zip(("running_mean", "running_var", "weight", "bias"), (alias[n] for n in inputs[1:5]), strict=True)
@@ -152,6 +158,18 @@ def _step(operation: Operation, alias: Mapping[str, str], following_add: Any) ->
     if kind in PASSED:
         return Step(kind, {}, inputs[0], output, operation.attributes)
     return None
+
+
+def _fixed_step(operation: Operation, alias: Mapping[str, str], program: Program) -> Step | None:
+    """Of an operation that is no layer of its own: what it does with a parameter, which may be a constant."""
+    kind, inputs, output = operation.kind, operation.inputs, operation.outputs[0] if operation.outputs else ""
+    parameter = next((name for name in inputs if name in alias), None)
+    if parameter is None or kind not in ("add", "expand", "matmul"):
+        return None
+    reads = next((name for name in inputs if name != parameter), "") if kind != "expand" else ""
+    if kind == "add" and len(program.values[alias[parameter]].shape) == 3:
+        return Step("addition", {"pos_embed": alias[parameter]}, reads, output)
+    return Step("constant", {}, reads, output, constant=alias[parameter])
 
 
 def _lstm_parameters(operation: Operation, alias: Mapping[str, str]) -> dict[str, str]:

@@ -83,6 +83,7 @@ class Template:
             form=form,
             backbone=self.architecture.backbone,
             neck=self.architecture.neck,
+            transform=self.architecture.transform,
             head=head,
             preprocess=self.preprocess or preprocess,
             postprocess=postprocess if task == "rec" else self.postprocess or postprocess,
@@ -205,7 +206,10 @@ def _from_training_yml(
     kind = section.get("model_type")
     tasks: dict[str, Task] = {"rec": "rec", "det": "det", "cls": "cls"}
     if not isinstance(kind, str) or kind not in tasks:
-        raise ConfigError(f"{path}: Architecture.model_type is {show(kind)}; rec, det and cls can be converted")
+        raise ConfigError(
+            f"{path}: Architecture.model_type is {show(kind)}; rec, det and cls can be converted from checkpoints. "
+            f"Exports of other networks can, as programs (--weights FOLDER, without --config)"
+        )
     task = tasks[kind]
     architecture = from_paddleocr(section, task, str(path))
     evaluation = _section(_section(data, "Eval", path), "dataset", path)
@@ -224,7 +228,7 @@ def _from_training_yml(
         task,
         architecture,
         charset,
-        _preprocess(task, transforms, path),
+        _preprocess(task, transforms, path, one_size=architecture.one_size),
         _postprocess(task, _section(data, "PostProcess", path), labels, path),
     )
 
@@ -298,12 +302,27 @@ def _longest(name: str) -> Limit:
 
 
 def _preprocess(
-    task: str, transforms: Mapping[str, Mapping[str, Any]], path: Path, longest: Limit = "resize_long"
+    task: str,
+    transforms: Mapping[str, Mapping[str, Any]],
+    path: Path,
+    longest: Limit = "resize_long",
+    *,
+    one_size: bool = False,
 ) -> RecPreprocess | DetPreprocess | ClsPreprocess | None:
-    """`longest` is what `resize_long` means: in PaddleOCR's own code, which reads training settings, what it says."""
+    """`longest` is what `resize_long` means: in PaddleOCR's own code, which reads training settings, what it says.
+
+    `one_size`: the network takes lines of one width, however long they are.
+    """
     try:
         if task == "rec" and "RecResizeImg" in transforms:
-            return RecPreprocess(image_shape=_image_shape(transforms["RecResizeImg"], "RecResizeImg"))
+            shape = _image_shape(transforms["RecResizeImg"], "RecResizeImg")
+            return RecPreprocess(shape, max_width=shape[2]) if one_size else RecPreprocess(shape)
+        if task == "rec" and "SVTRRecResizeImg" in transforms:
+            resize = transforms["SVTRRecResizeImg"]
+            shape = _image_shape(resize, "SVTRRecResizeImg")
+            padding = bool(resize.get("padding", True))
+            one_size = one_size or not padding
+            return RecPreprocess(shape, max_width=shape[2], keep_ratio=padding) if one_size else RecPreprocess(shape)
         if task == "cls" and "ClsResizeImg" in transforms:
             return ClsPreprocess(image_shape=_image_shape(transforms["ClsResizeImg"], "ClsResizeImg"))
         if task == "det":

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from paddle2torch.model_zoo.initialisers import uniform_by_fan_in
 from paddle2torch.model_zoo.registry import Part, Shapes, register
 
 
@@ -25,6 +26,10 @@ class ClsHead(nn.Module):
         """x: float (N, in_channels, H, W); returns (N, classes): logits in training, else probabilities."""
         logits = self.fc(self.pool(x).flatten(1))
         return logits if self.training else logits.softmax(-1)
+
+    def init_weights(self) -> None:
+        """The weights uniform by the width of the input."""
+        uniform_by_fan_in(self.fc.weight, self.fc.in_features)
 
 
 def _cls_head_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:

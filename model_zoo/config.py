@@ -17,7 +17,7 @@ from typing import Any, Literal
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.names import check_name, file_in
 from paddle2torch.model_zoo.show import show, show_path
-from paddle2torch.model_zoo.strict_json import check_plain, from_json, read_json, to_json, within
+from paddle2torch.model_zoo.strict_json import RARE, check_plain, from_json, read_json, to_json, within
 
 CONFIG_NAME = "model_config.json"
 
@@ -50,7 +50,7 @@ OriginKind = Literal[
 
 @dataclass(frozen=True)
 class Component:
-    """A backbone, neck or head: Paddle's class name and the keywords of its constructor.
+    """A transform, backbone, neck or head: Paddle's class name and the keywords of its constructor.
 
     In JSON one object: `{"name": "PPLCNetV3", "scale": 0.95}`. Which keywords there are is the constructor's to
     say: `build_model` refuses one that it does not take.
@@ -112,6 +112,7 @@ class RecPreprocess:
     `image_shape` is (channels, height, width): the line is resized to that height with its aspect ratio kept,
     normalised as `(v * scale - mean) / std` per channel in `channel_order`, and padded on the right with zeros to
     at least that width; `max_width` is where the official pipeline stops growing (pixels), None where it does not.
+    With `max_width` equal to that width all inputs have it; without `keep_ratio` each line is then stretched to it.
     """
 
     image_shape: tuple[int, int, int] = (3, 48, 320)
@@ -120,10 +121,21 @@ class RecPreprocess:
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     max_width: int | None = 3200
+    keep_ratio: bool = field(default=True, metadata={RARE: True})
 
     def __post_init__(self) -> None:
         within(self, max_width=(1, MOST_WIDTH))
         _check_image(self)
+        if not self.keep_ratio and not self.fixed_width:
+            raise ConfigError(
+                f"keep_ratio is False, which stretches lines to one width: max_width is that of image_shape then, "
+                f"{self.image_shape[2]}, not {self.max_width}"
+            )
+
+    @property
+    def fixed_width(self) -> bool:
+        """Whether all inputs have the width of `image_shape`."""
+        return self.max_width == self.image_shape[2]
 
 
 @dataclass(frozen=True)
@@ -172,6 +184,13 @@ class ClsPreprocess:
                 f"resize_short keeps the aspect ratio and leaves enough to cut out {self.image_shape[1:]}: "
                 f"it cannot be {self.resize_short} with keep_ratio {self.keep_ratio}"
             )
+
+
+def one_size(preprocess: RecPreprocess | DetPreprocess | ClsPreprocess) -> tuple[int, int, int] | None:
+    """(channels, height, width) that all inputs have; None where they have several sizes."""
+    if isinstance(preprocess, ClsPreprocess) or (isinstance(preprocess, RecPreprocess) and preprocess.fixed_width):
+        return preprocess.image_shape
+    return None
 
 
 @dataclass(frozen=True)
@@ -246,6 +265,7 @@ class ModelConfig:
     postprocess: CTCDecode | DBPostprocess | ClsPostprocess
     charset: tuple[str, ...] | None = None
     freeze_backbone: bool = False
+    transform: Component | None = field(default=None, metadata={RARE: True})
     origin: Origin | None = None
 
     def __post_init__(self) -> None:
@@ -264,6 +284,11 @@ class ModelConfig:
             check_charset(self.charset, self.head, self.name)
         elif self.charset is not None:
             raise ConfigError(f"{self.name}: a model of task {self.task!r} has no character set")
+
+    @property
+    def parts(self) -> tuple[Component, ...]:
+        """Transform, backbone, neck and head, as far as the network has them."""
+        return tuple(part for part in (self.transform, self.backbone, self.neck, self.head) if part is not None)
 
     @property
     def classes(self) -> int:

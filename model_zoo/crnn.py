@@ -81,7 +81,7 @@ def _sequence_encoder_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[s
     if "neck.encoder.conv1.conv.weight" in shapes:
         svtr = {"use_guide": False, **(hint.get("svtr") or {})}
         return {"encoder_type": "svtr", "svtr": svtr_options_of(shapes, "neck.encoder", svtr)}
-    if hint.get("encoder_type") == "reshape":
+    if hint.get("encoder_type") == "reshape" or not any(key.startswith("neck.encoder.") for key in shapes):
         return {"encoder_type": "reshape"}
     return {"encoder_type": "rnn", "hidden_size": shapes["neck.encoder.lstm.weight_hh_l0"][1]}
 

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from paddle2torch.model_zoo.asf import ASFBlock
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.initialisers import kaiming_uniform, uniform_by_fan_in
 from paddle2torch.model_zoo.layers import BatchNormReLU, Chains, ConvBNAct, Reparameterised, SEModule, fold_batch_norm
@@ -34,24 +35,31 @@ def add_from_coarse(laterals: Sequence[Tensor]) -> list[Tensor]:
 
 def join_levels(levels: Sequence[Tensor]) -> Tensor:
     """Maps, coarsest first and each half as large as the next, in the size of the last; their channels in a row."""
+    return torch.cat(enlarge_levels(levels), dim=1)
+
+
+def enlarge_levels(levels: Sequence[Tensor]) -> list[Tensor]:
+    """Maps, coarsest first and each half as large as the next, each in the size of the last."""
     coarsest = len(levels) - 1
-    return torch.cat([enlarge(x, 2 ** (coarsest - i)) for i, x in enumerate(levels)], dim=1)
+    return [enlarge(x, 2 ** (coarsest - i)) for i, x in enumerate(levels)]
 
 
 class DBFPN(nn.Module):
-    """Feature pyramid of plain convolutions, of the v2.0 and v2 detectors.
+    """Feature pyramid of plain convolutions, of the v2.0, v2 and DB++ detectors.
 
     Args:
         in_channels: channels of the four maps, finest first.
         out_channels: channels of the result, a quarter from each level.
+        use_asf: the levels are weighed against each other, as in DB++.
     """
 
-    def __init__(self, in_channels: Sequence[int], *, out_channels: int) -> None:
+    def __init__(self, in_channels: Sequence[int], *, out_channels: int, use_asf: bool = False) -> None:
         super().__init__()
         for level, channels in enumerate(in_channels, start=2):
             self.add_module(f"in{level}_conv", nn.Conv2d(channels, out_channels, 1, bias=False))
         for level in range(1 + len(in_channels), 1, -1):
             self.add_module(f"p{level}_conv", nn.Conv2d(out_channels, out_channels // 4, 3, padding=1, bias=False))
+        self.asf = ASFBlock(out_channels) if use_asf else None
         self.out_channels = out_channels
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
@@ -62,7 +70,14 @@ class DBFPN(nn.Module):
         # Coarsest first throughout: Paddle's order of execution, by which exported parameters are found again.
         order = range(len(maps) + 1, 1, -1)
         levels = add_from_coarse([self.get_submodule(f"in{level}_conv")(maps[level - 2]) for level in order])
-        return join_levels([self.get_submodule(f"p{level}_conv")(x) for level, x in zip(order, levels, strict=True)])
+        narrow = [self.get_submodule(f"p{level}_conv")(x) for level, x in zip(order, levels, strict=True)]
+        return join_levels(narrow) if self.asf is None else self.asf(enlarge_levels(narrow))
+
+    def init_weights(self) -> None:
+        """The pyramid's convolutions by KaimingUniform."""
+        for conv in self.children():
+            if isinstance(conv, nn.Conv2d):
+                kaiming_uniform(conv.weight)
 
 
 class RSELayer(nn.Module):
@@ -323,7 +338,8 @@ class PFHeadLocal(DBHead):
 
 
 def _dbfpn_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:
-    return {"out_channels": shapes["neck.in2_conv.weight"][0]}
+    fused = {"use_asf": True} if "neck.asf.conv.weight" in shapes else {}
+    return {"out_channels": shapes["neck.in2_conv.weight"][0], **fused}
 
 
 def _rsefpn_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,11 @@ def kaiming_uniform(weight: Tensor) -> None:
     nn.init.uniform_(weight, -limit, limit)
 
 
+def kaiming_normal(weight: Tensor) -> None:
+    """Paddle's KaimingNormal, which counts the input channels of one group."""
+    nn.init.normal_(weight, std=math.sqrt(2 / weight[0].numel()))
+
+
 def uniform_by_fan_in(tensor: Tensor, fan_in: int) -> None:
     """Uniform between plus and minus 1 / sqrt(fan_in)."""
     nn.init.uniform_(tensor, -(fan_in**-0.5), fan_in**-0.5)

@@ -32,6 +32,14 @@ class SparesDecay(Protocol):
         """Those parameters."""
 
 
+@runtime_checkable
+class SetsItsRates(Protocol):
+    """A module some of whose parameters learn by a share of the learning rate."""
+
+    def rate_factors(self) -> Iterator[tuple[nn.Parameter, float]]:
+        """Those parameters, and their factor on the rate."""
+
+
 Chains: TypeAlias = "tuple[tuple[str, ...], ...]"
 """Children that a module runs one after another with nothing between, beginning with a convolution: `forms.folding`
 makes one convolution of each chain."""
@@ -249,6 +257,16 @@ class SELayer(SEModule):
     def __init__(self, channels: int, reduction: int = 4) -> None:
         super().__init__(channels, reduction)
         self.hardsigmoid = nn.Hardsigmoid()
+
+
+class Constant(nn.Module, ABC):
+    """Applies numbers that follow from the settings and are not learned. An export has them among its parameters."""
+
+    KIND: ClassVar[str] = "constant"
+
+    @abstractmethod
+    def values(self) -> Tensor:
+        """They, float32 on the CPU, in the shape that Paddle has."""
 
 
 class Mlp(nn.Module):

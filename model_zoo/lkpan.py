@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from paddle2torch.model_zoo.db import add_from_coarse, join_levels
+from paddle2torch.model_zoo.initialisers import kaiming_uniform
 from paddle2torch.model_zoo.layers import BatchNorm2d
 from paddle2torch.model_zoo.registry import Part, Shapes, register
 
@@ -87,6 +88,12 @@ class LKPAN(nn.Module):
         if self.intracl:
             levels = [self.get_submodule(f"incl{len(levels) - i}")(x) for i, x in enumerate(levels)]
         return join_levels(levels)
+
+    def init_weights(self) -> None:
+        """The pyramid's convolutions by KaimingUniform."""
+        for conv in (*self.ins_conv, *self.inp_conv, *self.pan_head_conv, *self.pan_lat_conv):
+            if isinstance(conv, nn.Conv2d):
+                kaiming_uniform(conv.weight)
 
 
 def _large_kernel(in_channels: int, out_channels: int) -> nn.Conv2d:

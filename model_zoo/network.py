@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from paddle2torch.model_zoo.config import Component, ModelConfig
+from paddle2torch.model_zoo.config import Component, ModelConfig, RecPreprocess
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.layers import Reparameterised
 from paddle2torch.model_zoo.rec_heads import MultiHead, Targets
@@ -37,6 +37,8 @@ LIMITS: Mapping[str, tuple[float, float]] = {
     "dropout_prob": _RATES,
     "k": (1, 1e6),
     "kernel_list": _SIZES,
+    "last_drop": _RATES,
+    "loc_lr": (0, 100),
     "kernel_size": _SIZES,
     "large_stride": _STRIDES,
     "last_conv_stride": _STRIDES,
@@ -56,22 +58,30 @@ LIMITS: Mapping[str, tuple[float, float]] = {
 
 
 class Network(nn.Module):
-    """A PP-OCR network: backbone, neck where there is one, head, under Paddle's names.
+    """A PP-OCR network: transform and neck where there are any, backbone, head, under Paddle's names.
 
     `config` says what it is. A recogniser gives (N, T, classes) probabilities in evaluation and a dict of logits in
     training; see the head for shapes.
     """
 
-    def __init__(self, config: ModelConfig, backbone: nn.Module, neck: nn.Module | None, head: nn.Module) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        backbone: nn.Module,
+        neck: nn.Module | None,
+        head: nn.Module,
+        transform: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         self.config = config
+        self.transform = transform
         self.backbone = backbone
         self.neck = neck
         self.head = head
 
     def forward(self, x: Tensor, targets: Targets | None = None) -> Any:
         """x: float (N, 3, H, W), pre-processed as `config.preprocess` says; `targets` for heads that train on them."""
-        x = self.backbone(x)
+        x = self._see(x)
         if self.neck is not None:
             x = self.neck(x)
         return self.head(x) if targets is None else self.head(x, targets)
@@ -84,7 +94,10 @@ class Network(nn.Module):
         """
         if not isinstance(self.head, MultiHead):
             raise ValueError(f"{self.config.name} has no NRTR head: its head is {self.config.head.name}")
-        return self.head.decode(self.backbone(x))
+        return self.head.decode(self._see(x))
+
+    def _see(self, x: Tensor) -> Any:
+        return self.backbone(x if self.transform is None else self.transform(x))
 
 
 def build_model(config: ModelConfig) -> Network:
@@ -96,19 +109,38 @@ def build_model(config: ModelConfig) -> Network:
         with torch.device("meta"):
             build_model(config)  # so that nothing larger than a network is made
     fused = config.form == "fused"
+    transform = None if config.transform is None else _build("transform", config.transform, fused, config)
     backbone = _build("backbone", config.backbone, fused, config)
+    _check_size(config, transform, backbone)
     channels = backbone.out_channels
     neck = None
     if config.neck is not None:
         neck = _build("neck", config.neck, fused, config, in_channels=channels)
         channels = neck.out_channels
     head = _build("head", config.head, fused, config, in_channels=channels)
-    network = Network(config, backbone, neck, head)
+    network = Network(config, backbone, neck, head, transform)
     if (elements := sum(tensor.numel() for tensor in network.state_dict().values())) > MOST_PARAMETERS:
         raise ConfigError(
             f"{config.name}: its settings make a network of {elements:,} numbers, at most {MOST_PARAMETERS:,} are taken"
         )
     return network
+
+
+def _check_size(config: ModelConfig, transform: nn.Module | None, backbone: nn.Module) -> None:
+    """Raise `ConfigError` for a backbone of images of one size that is given others."""
+    wanted: tuple[int, int] | None = getattr(backbone, "image_size", None)
+    if wanted is None:
+        return
+    given: tuple[int, int] | None = getattr(transform, "image_size", None)
+    preprocess = config.preprocess
+    if given is None and isinstance(preprocess, RecPreprocess) and preprocess.fixed_width:
+        given = preprocess.image_shape[1:]
+    if given != wanted:
+        place = "the transform makes them of" if transform is not None else "preprocess.image_shape makes them of"
+        others = "several widths: set max_width to that of image_shape" if given is None else str(list(given))
+        raise ConfigError(
+            f"{config.name}: backbone {config.backbone.name} takes images of {list(wanted)} alone, {place} {others}"
+        )
 
 
 def _build(

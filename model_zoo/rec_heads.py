@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from paddle2torch.model_zoo.crnn import SequenceEncoder
@@ -26,6 +27,8 @@ Targets = Mapping[str, Tensor]
 NRTR_EXTRA_SYMBOLS = 4
 # SAR has unknown, start and end in one, and padding where CTC has the blank.
 SAR_EXTRA_SYMBOLS = 2
+# Of the map that `use_pool` averages, and of the positions of `use_pos`.
+POOLED_ROWS, MOST_POSITIONS = 3, 80
 
 
 class ClassLinear(nn.Linear):
@@ -112,6 +115,22 @@ class FCTranspose(nn.Module):
         return self.fc(x.transpose(1, 2))
 
 
+class AddPos(nn.Module):
+    """Adds a learned vector to each step."""
+
+    def __init__(self, steps: int, dim: int) -> None:
+        super().__init__()
+        self.dec_pos_embed = nn.Parameter(torch.zeros(1, steps, dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: float (N, T, dim), T at most `steps`; returns the same shape."""
+        return x + self.dec_pos_embed[:, : x.shape[1]]
+
+    def init_weights(self) -> None:
+        """Paddle's TruncatedNormal, which cuts off at 2.0, not at two standard deviations."""
+        nn.init.normal_(self.dec_pos_embed, std=0.02)
+
+
 class MultiHead(nn.Module):
     """CTC for reading, NRTR or SAR beside it in training.
 
@@ -123,6 +142,8 @@ class MultiHead(nn.Module):
         ctc: keywords of the neck, `EncoderWithSVTR` or `EncoderWithLightSVTR`; none for "reshape".
         encoder_type: which neck, see `SequenceEncoder`.
         mid_channels, use_guide: see `CTCHead`.
+        use_pool: what the backbone gives is the sequence of a map of three rows, and is averaged to one row.
+        use_pos: the NRTR head sees where each step is.
         nrtr: keywords of `Transformer` (without `vocabulary`), or None for a checkpoint without that head.
         sar: keywords of `SARHead` (without `symbols`), or None; v3 has it where later versions have NRTR.
         fused: only what reading needs; `nrtr` and `sar` are left out.
@@ -137,6 +158,8 @@ class MultiHead(nn.Module):
         encoder_type: str = "svtr",
         mid_channels: int | None = None,
         use_guide: bool = False,
+        use_pool: bool = False,
+        use_pos: bool = False,
         nrtr: Mapping[str, Any] | None = None,
         sar: Mapping[str, Any] | None = None,
         fused: bool = False,
@@ -144,6 +167,8 @@ class MultiHead(nn.Module):
         super().__init__()
         if nrtr is not None and sar is not None:
             raise ConfigError("MultiHead: nrtr and sar are two ways to guide the training: set one of them to null")
+        self.use_pool = use_pool
+        self.pool = nn.AvgPool2d((POOLED_ROWS, 2)) if use_pool else None
         self.ctc_encoder = SequenceEncoder(in_channels, encoder_type=encoder_type, svtr=ctc)
         self.ctc_head = CTCHead(self.ctc_encoder.out_channels, classes, mid_channels, use_guide=use_guide)
         self.before_gtc: nn.Sequential | None = None
@@ -151,14 +176,17 @@ class MultiHead(nn.Module):
         if nrtr is not None and not fused:
             gtc_head = Transformer(vocabulary=classes + NRTR_EXTRA_SYMBOLS, **nrtr)
             # Registered in Paddle's order, which is that of a checkpoint's tensors.
-            self.before_gtc = nn.Sequential(nn.Flatten(2), FCTranspose(in_channels, gtc_head.tgt_word_prj.in_features))
+            width = gtc_head.tgt_word_prj.in_features
+            self.before_gtc = nn.Sequential(nn.Flatten(2), FCTranspose(in_channels, width))
+            if use_pos:
+                self.before_gtc.append(AddPos(MOST_POSITIONS, width))
             self.gtc_head = gtc_head
         self.sar_head: SARHead | None = None
         if sar is not None and not fused:
             self.sar_head = SARHead(in_channels, symbols=classes + SAR_EXTRA_SYMBOLS, **sar)
 
     def forward(self, x: Tensor, targets: Targets | None = None) -> Tensor | dict[str, Tensor]:
-        """x: float (N, in_channels, 1, T).
+        """x: float (N, in_channels, 1, T), or with `use_pool` a sequence (N, 6 * T, in_channels).
 
         Evaluation: probabilities (N, T, classes). Training: `{"ctc": logits (N, T, classes)}` and, with the NRTR
         head, `"gtc": logits (N, L, classes + 4)` for `targets`: `label_gtc` int64 (N, max_text_length), start symbol
@@ -167,6 +195,7 @@ class MultiHead(nn.Module):
         SAR head, `"sar": logits (N, L, classes + 1)` for `label_sar` int64 (N, L) and `valid_ratio` float (N,), see
         `SARHead`.
         """
+        x = self._pooled(x)
         ctc = self.ctc_head(self.ctc_encoder(x))
         if not self.training:
             return ctc
@@ -194,7 +223,10 @@ class MultiHead(nn.Module):
         """Read with the NRTR head: x float (N, in_channels, 1, T); see `Transformer.decode`."""
         if self.gtc_head is None or self.before_gtc is None:
             raise ValueError("this model has no NRTR head: convert the training checkpoint, without --fused")
-        return self.gtc_head.decode(self.before_gtc(x))
+        return self.gtc_head.decode(self.before_gtc(self._pooled(x)))
+
+    def _pooled(self, x: Tensor) -> Tensor:
+        return x if self.pool is None else self.pool(x.unflatten(1, (POOLED_ROWS, -1)).permute(0, 3, 1, 2))
 
 
 def _ctc_branch(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:
@@ -212,6 +244,10 @@ def _ctc_branch(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:
 
 def _multi_head_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:
     options: dict[str, Any] = {**_ctc_branch(shapes, hint), "nrtr": None}
+    if hint.get("use_pool"):  # an average leaves no trace in the tensors
+        options["use_pool"] = True
+    if "head.before_gtc.2.dec_pos_embed" in shapes:
+        options["use_pos"] = True
     classes = options["classes"]
     if any(key.startswith("head.gtc_head.") for key in shapes):
         vocabulary, width = shapes["head.gtc_head.embedding.embedding.weight"]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from paddle2torch.model_zoo.config import Task
 
-Role: TypeAlias = Literal["backbone", "neck", "head"]
+Role: TypeAlias = Literal["transform", "backbone", "neck", "head"]
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 """Sizes of a checkpoint's tensors, by Paddle's names."""
 Options: TypeAlias = dict[str, Any]
@@ -33,7 +33,7 @@ def no_options(shapes: Shapes, hint: Mapping[str, Any]) -> Options:
 
 @dataclass(frozen=True)
 class Part:
-    """A backbone, neck or head that networks can be built of.
+    """A transform, backbone, neck or head that networks can be built of.
 
     Attributes:
         name: as settings name it; Paddle's own name of the class where it has one meaning only.
@@ -46,6 +46,7 @@ class Part:
         fixed: options that official settings give and that have this value here in any case.
         task: of a head, what its network is for.
         behind_neck: of a head, whether it reads what a neck makes of the backbone's output.
+        one_size: networks with it are trained and exported for lines of one size.
     """
 
     role: Role
@@ -58,6 +59,7 @@ class Part:
     fixed: Mapping[str, Any] = field(default_factory=dict)
     task: Task | None = None
     behind_neck: bool = False
+    one_size: bool = False
 
 
 _PARTS: dict[tuple[Role, str], Part] = {}

@@ -113,13 +113,21 @@ def _listed(value: Any) -> Any:
     return [_listed(item) for item in value] if isinstance(value, list | tuple) else value
 
 
+RARE = "rare"
+"""Metadata of a field that few files have: one that holds its default is left out."""
+
+
 def to_json(value: Any) -> Any:
     """Plain JSON data of a dataclass, in the order of its fields."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         custom = getattr(value, "to_json", None)
         if custom is not None:
             return custom()
-        return {field.name: to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {
+            field.name: to_json(getattr(value, field.name))
+            for field in dataclasses.fields(value)
+            if not (field.metadata.get(RARE) and getattr(value, field.name) == field.default)
+        }
     if isinstance(value, Mapping):
         return {key: to_json(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -17,15 +17,27 @@ from paddle2torch.model_zoo.registry import Shapes, count_items
 
 
 class Attention(nn.Module):
-    """Global self-attention over the time steps."""
+    """Self-attention over all steps.
 
-    def __init__(self, dim: int, *, num_heads: int, dropout: float, attention_dropout: float) -> None:
+    `scale` is what queries are multiplied by, where it is not the root of a head's width.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        num_heads: int,
+        dropout: float,
+        attention_dropout: float,
+        qkv_bias: bool = True,
+        scale: float | None = None,
+    ) -> None:
         super().__init__()
         if dim % num_heads:
-            raise ConfigError(f"hidden_dims {dim} cannot be shared out to num_heads {num_heads}")
+            raise ConfigError(f"a width of {dim} cannot be shared out to num_heads {num_heads}")
         self.num_heads = num_heads
-        self.scale: float = (dim // num_heads) ** -0.5
-        self.qkv = nn.Linear(dim, dim * 3)
+        self.scale: float = scale or (dim // num_heads) ** -0.5
+        self.qkv = nn.Linear(dim, dim * 3, bias=qkv_bias)
         self.attn_drop = nn.Dropout(attention_dropout)
         self.proj = nn.Linear(dim, dim)
         self.proj_drop = nn.Dropout(dropout)
@@ -40,8 +52,12 @@ class Attention(nn.Module):
         n, t, dim = x.shape
         q, k, v = self.qkv(x).view(n, t, 3, self.num_heads, dim // self.num_heads).permute(2, 0, 3, 1, 4)
         # attn_drop is a module of its own in every form because Paddle's reference holds its output.
-        attention = self.attn_drop(((q * self.scale) @ k.transpose(-2, -1)).softmax(-1))
+        attention = self.attn_drop(self.masked((q * self.scale) @ k.transpose(-2, -1)).softmax(-1))
         return self.proj_drop(self.proj((attention @ v).transpose(1, 2).reshape(n, t, dim)))
+
+    def masked(self, scores: Tensor) -> Tensor:
+        """scores: float (N, heads, T, T); returns them with minus infinity where a step does not see another."""
+        return scores
 
 
 class Block(nn.Module):

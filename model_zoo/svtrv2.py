@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from paddle2torch.model_zoo.errors import ConfigError
+from paddle2torch.model_zoo.initialisers import kaiming_normal, kaiming_uniform
 from paddle2torch.model_zoo.layers import BatchNorm2d, Chains, Mlp
 from paddle2torch.model_zoo.registry import Part, Shapes, register
 from paddle2torch.model_zoo.svtr import Attention
@@ -41,6 +42,10 @@ class ConvNormGELU(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x: float (N, in_channels, H, W); returns (N, out_channels, H', W')."""
         return self.act(self.norm(self.conv(x)))
+
+    def init_weights(self) -> None:
+        """The convolution by KaimingUniform."""
+        kaiming_uniform(self.conv.weight)
 
 
 class POPatchEmbed(nn.Module):
@@ -110,6 +115,10 @@ class ConvBlock(nn.Module):
         x = self.norm1((x + self.drop_path(self.mixer(x))).flatten(2).transpose(1, 2))
         x = self.norm2(x + self.drop_path(self.mlp(x)))
         return x.transpose(1, 2).reshape(shape)
+
+    def init_weights(self) -> None:
+        """The mixer by KaimingNormal."""
+        kaiming_normal(self.mixer.weight)
 
 
 class FlattenTranspose(nn.Module):
@@ -241,6 +250,12 @@ class SVTRv2(nn.Module):
         for stage in stages:
             x, size = stage(x, size)
         return pool(x, size)
+
+    def init_weights(self) -> None:
+        """Linear layers by Paddle's TruncatedNormal, which cuts off at 2.0, not at two standard deviations."""
+        for linear in self.modules():
+            if isinstance(linear, nn.Linear):
+                nn.init.normal_(linear.weight, std=0.02)
 
 
 def _to_map(x: Tensor, size: tuple[int, int]) -> Tensor:

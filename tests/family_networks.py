@@ -8,16 +8,12 @@ from functools import cache
 import numpy as np
 import recipe
 import torch
-from goldens.family import CLASSES, architecture
+from goldens.family import is_paddleclas, template
 from material import GOLDENS
 from safetensors.numpy import load_file
 from torch import Tensor
 
-from paddle2torch.converters.architecture import from_paddleocr
-from paddle2torch.converters.characters import Charset
 from paddle2torch.converters.layout import layout_table, to_torch
-from paddle2torch.converters.templates import from_card
-from paddle2torch.model_zoo.cards import load_card
 from paddle2torch.model_zoo.network import Network, build_model
 
 FAMILY = GOLDENS / "family"
@@ -29,17 +25,14 @@ def golden(name: str) -> dict[str, np.ndarray]:
 
 
 def network(name: str) -> Network:
-    """The card's network with the recipe's weights and the golden's statistics, in evaluation."""
-    card = load_card(name)
-    known = replace(from_card(card), architecture=from_paddleocr(architecture(name), card.task, name))
-    characters = Charset(tuple(map(chr, range(0x4E00, 0x4E00 + CLASSES - 1))), False, "a test")
-    config = replace(known, charset=characters).config()
+    """The network with the recipe's weights and the golden's statistics, in evaluation."""
+    config = template(name).config()
     with torch.device("meta"):
         model = build_model(config)
     state = model.state_dict()
     # The positions of the second head are not read in evaluation.
     table = tuple(row for row in layout_table(model) if not row.torch_key.endswith(".pe"))
-    if card.task == "cls":
+    if is_paddleclas(name):
         table = tuple(replace(row, paddle_key=row.paddle_key.partition(".")[2]) for row in table)
     statistics = {
         key.removeprefix("statistics:"): v for key, v in golden(name).items() if key.startswith("statistics:")

@@ -40,8 +40,24 @@ GAINS = tuple(
         (r"^backbone\.stages\.2\.blocks\.5\.norm2\.", 1 / BEFORE_LAYER_NORM),
         (r"^backbone\.stages\.\d+\.(.+\.mixer|downsample\.conv)\.bias", BEFORE_LAYER_NORM),
         (r"^backbone\.stages\.\d+\..+\.(mixer\.qkv|mlp\.fc1)\.weight", 1 / BEFORE_LAYER_NORM),
+        # What moves pixels by much magnifies every rounding: the images are noise.
+        (r"\.conv_offset\.weight", 0.03),
+        (r"^transform\..+fc2\.weight", 0.01),
+        # Beside the stream of SVTRNet its branches are no smaller than beside others.
+        (r"^backbone\.blocks[123]\.\d+\.(mixer\.proj|mlp\.fc2)\.", 1 / BEFORE_LAYER_NORM),
     )
 )
+
+
+# Points along the two edges of a text, which a spline runs through: a spatial transformer's last bias.
+FRAME = re.compile(r"^transform\.(loc_net\.fc2|stn_head\.stn_fc2)\.bias")
+
+
+def frame(points: int, low: float, high: float) -> np.ndarray:
+    """float32 (2 * points,): (x, y) of points from the left to the right, along the top and then along the bottom."""
+    x = np.linspace(low, high, points // 2)
+    rows = [np.stack([x, np.full_like(x, y)], axis=1) for y in (low, high)]
+    return np.concatenate(rows).astype(np.float32).reshape(-1)
 
 
 def uniform(name: str, shape: tuple[int, ...], low: float = -1.0, high: float = 1.0) -> np.ndarray:
@@ -59,8 +75,24 @@ def image(name: str, shape: tuple[int, int, int, int]) -> np.ndarray:
     return blocks + uniform(f"{name}.noise", shape, -0.25, 0.25)
 
 
+def smooth_image(name: str, shape: tuple[int, int, int, int]) -> np.ndarray:
+    """The same without blocks and noise: triangle waves, for networks that take pixels from places between pixels.
+
+    Where those are is known to 1e-5 of the width: Paddle inverts a spline's matrix in float32.
+    """
+    n, channels, height, width = shape
+    waves = uniform(f"{name}.waves", (4, n, channels, 3, 1, 1), 0, 1).astype(np.float64)
+    y, x = np.arange(height)[:, None] * 4 / width, np.arange(width)[None, :] * 4 / width
+    place = waves[0] * x + waves[1] * y + waves[2]
+    return ((0.5 + waves[3]) * (np.abs(place - np.floor(place) - 0.5) * 4 - 1)).sum(axis=2).astype(np.float32) / 3
+
+
 def tensor(name: str, shape: tuple[int, ...]) -> np.ndarray:
     """The float32 weight of Paddle's name, in Paddle's layout: the weight of a linear layer is [in, out]."""
+    if FRAME.search(name):
+        return frame(shape[0] // 2, 0.05 if ".stn_head." in name else -0.9, 0.95 if ".stn_head." in name else 0.9)
+    if name.endswith("pos_embed"):  # as large as what it is added to
+        return uniform(name, shape, -0.3, 0.3)
     gain = math.prod(gain for pattern, gain in GAINS if pattern.search(name))
     if len(shape) == 1:
         low, high = (0.7, 1.3) if name.endswith((".weight", ".scale")) else (-0.3, 0.3)

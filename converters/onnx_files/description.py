@@ -48,7 +48,7 @@ def _from_settings(text: str, path: Path) -> Template:
         raise FileFormatError(f"{where} is not JSON: {error}") from None
     config: ModelConfig = from_json(ModelConfig, data, where)
     charset = None if config.charset is None else Charset(config.charset, False, where)
-    architecture = Architecture(config.backbone, config.neck, config.head)
+    architecture = Architecture(config.backbone, config.neck, config.head, config.transform)
     direction: Direction | None = None
     if isinstance(config.postprocess, CTCDecode):
         direction = "rtl" if config.postprocess.right_to_left else "ltr"

@@ -16,6 +16,7 @@ INPUT_ORDER: Mapping[str, tuple[str, ...]] = {
     "conv2d": ("input", "filter"),
     "depthwise_conv2d": ("input", "filter"),
     "conv2d_transpose": ("input", "filter"),
+    "deformable_conv": ("input", "offset", "filter", "mask"),
     "batch_norm": ("x", "mean", "variance", "scale", "bias"),
     "layer_norm": ("x", "scale", "bias"),
     "matmul": ("x", "y"),
@@ -25,6 +26,7 @@ INPUT_ORDER: Mapping[str, tuple[str, ...]] = {
 # How many of them every program has: the scale and bias of a normalisation may be absent ("" in their place).
 REQUIRED_INPUTS: Mapping[str, int] = {kind: len(names) for kind, names in INPUT_ORDER.items()} | {
     "batch_norm": 3,
+    "deformable_conv": 3,
     "layer_norm": 1,
 }
 

@@ -347,7 +347,8 @@ def to_native(network: Network, dtype: torch.dtype = torch.float32) -> Network: 
     if type(native.head) is DBHead:
         _without_joining(native, native.head, dtype)
     for path, module in list(native.named_modules()):
-        if isinstance(module, Attention):
+        # The kernel has no mask and no projection without a bias, as two kinds of SVTRNet have them.
+        if type(module) is Attention and module.qkv.bias is not None:
             replace_module(native, path, NativeAttention(module))
         elif isinstance(module, Stem):
             replace_module(native, path, NativeStem(module, dtype))

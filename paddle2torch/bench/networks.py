@@ -32,7 +32,7 @@ from paddle2torch.bench.engines import (
     run_engines,
 )
 from paddle2torch.bench.processes import version_of
-from paddle2torch.model_zoo.config import ClsPreprocess, ModelConfig, RecPreprocess
+from paddle2torch.model_zoo.config import ModelConfig, RecPreprocess, one_size
 from paddle2torch.model_zoo.errors import ConfigError, Paddle2TorchError
 
 if TYPE_CHECKING:
@@ -332,10 +332,10 @@ def _check_shape(shape: Shape, config: ModelConfig) -> None:
     _, height, width = shape
     settings = config.preprocess
     fits = height % 32 == width % 32 == 0
-    if isinstance(settings, RecPreprocess):
+    if (size := one_size(settings)) is not None:
+        fits = (height, width) == size[1:]
+    elif isinstance(settings, RecPreprocess):
         fits = height == settings.image_shape[1]
-    elif isinstance(settings, ClsPreprocess):
-        fits = (height, width) == settings.image_shape[1:]
     if not fits or min(shape) < 1:
         raise ConfigError(f"{config.name} takes no images of {height}x{width}: see its preprocess settings")
 

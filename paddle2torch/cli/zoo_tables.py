@@ -128,8 +128,7 @@ def _network_info_rows(info: Info) -> Iterator[tuple[str, str]]:  # noqa: C901, 
             yield "languages", ", ".join(names)
         yield "licence", card.licence
     if config is not None:
-        parts = (config.backbone, config.neck, config.head)
-        yield "network", ", ".join(part.name for part in parts if part is not None)
+        yield "network", ", ".join(part.name for part in config.parts)
     else:
         yield "network", "not known"
     if info.parameters.training is not None:

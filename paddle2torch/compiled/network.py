@@ -35,7 +35,7 @@ from paddle2torch.compiled.packages import (
 from paddle2torch.compiled.serving import LINE_WIDTH_AT_LEAST, Served, captured, compare, example_images
 from paddle2torch.converters.paddle_files.files import sha256_of
 from paddle2torch.forks import survive_forks
-from paddle2torch.model_zoo.config import CONFIG_NAME, ClsPreprocess, ModelConfig, RecPreprocess
+from paddle2torch.model_zoo.config import CONFIG_NAME, ModelConfig, RecPreprocess, one_size
 from paddle2torch.model_zoo.errors import ConfigError, ConversionError
 from paddle2torch.model_zoo.forms.folding import fold
 from paddle2torch.model_zoo.forms.native import has_bfloat16, takes_images, to_native
@@ -94,10 +94,10 @@ class CompiledNetwork(nn.Module):
 
     def _takes(self, x: Tensor) -> bool:
         height, width = x.shape[2:]
+        if (size := one_size(self.config.preprocess)) is not None:
+            return (height, width) == size[1:]
         if isinstance(self.config.preprocess, RecPreprocess):
             return bool(height == self.config.preprocess.image_shape[1] and width >= LINE_WIDTH_AT_LEAST)
-        if isinstance(self.config.preprocess, ClsPreprocess):
-            return (height, width) == tuple(self.config.preprocess.image_shape[1:])
         return height % 32 == width % 32 == 0 and min(height, width) >= PAGE_SIZE_AT_LEAST
 
     @cached_property
@@ -246,9 +246,9 @@ def _to_run(folder: Path, quantized: bool) -> Network:
 
 def _usual_sizes(config: ModelConfig) -> list[tuple[int, ...]]:
     """Sizes of batches (N, C, H, W) that the package is to be fast for."""
+    if (size := one_size(config.preprocess)) is not None:
+        return [(n, *size) for n in (1, 6)]
     if isinstance(config.preprocess, RecPreprocess):
         channels, height, _ = config.preprocess.image_shape
         return [(n, channels, height, w) for n, w in ((1, 96), (1, 320), (6, 320), (3, 777), (6, 600), (1, 1280))]
-    if isinstance(config.preprocess, ClsPreprocess):
-        return [(n, *config.preprocess.image_shape) for n in (1, 6)]
     return [(1, 3, height, width) for height, width in ((320, 320), (640, 640), (736, 1280), (960, 704))]

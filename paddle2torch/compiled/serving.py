@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from paddle2torch.model_zoo.config import ClsPreprocess, ModelConfig, RecPreprocess
+from paddle2torch.model_zoo.config import ModelConfig, RecPreprocess, one_size
 from paddle2torch.model_zoo.errors import ConversionError
 from paddle2torch.model_zoo.network import Network, fuse
 
@@ -65,14 +65,16 @@ LINE_WIDTH_AT_LEAST = 16  # pixels
 def free_dimensions(config: ModelConfig) -> dict[int, Any]:
     """The sizes of the input that are free, as `torch.export` takes them: {dimension: size}.
 
-    The batch always is; a recogniser's width; a detector's height and width, in multiples of 32. A recogniser's height
-    and a classifier's size are the network's own. A size of one is a case of its own for `torch.export`: what is free
-    begins where every map of the network has two columns.
+    The batch always is; a recogniser's width, where it has no width of its own; a detector's height and width, in
+    multiples of 32. A recogniser's height and a classifier's size are the network's own. A size of one is a case of its
+    own for `torch.export`: what is free begins where every map of the network has two columns.
     """
     free: dict[int, Any] = {0: torch.export.Dim("batch", min=1)}
+    if one_size(config.preprocess) is not None:
+        return free
     if isinstance(config.preprocess, RecPreprocess):
         free[3] = torch.export.Dim("width", min=LINE_WIDTH_AT_LEAST)
-    elif not isinstance(config.preprocess, ClsPreprocess):
+    else:
         free[2] = 32 * torch.export.Dim("rows", min=2)
         free[3] = 32 * torch.export.Dim("columns", min=2)
     return free
@@ -84,11 +86,12 @@ def example_images(config: ModelConfig) -> tuple[Tensor, ...]:
     Text, because what a network gives for noise can be so small that nothing is left but rounding.
     """
     preprocess = config.preprocess
-    if isinstance(preprocess, RecPreprocess):
+    size = one_size(preprocess)
+    if size is not None:
+        sizes = [(n, *size) for n in (1, 2, 3, 5, 8)]
+    elif isinstance(preprocess, RecPreprocess):
         channels, height, _ = preprocess.image_shape
         sizes = [(n, channels, height, width) for n, width in ((1, 320), (2, 48), (3, 161), (1, 800), (6, 192))]
-    elif isinstance(preprocess, ClsPreprocess):
-        sizes = [(n, *preprocess.image_shape) for n in (1, 2, 3, 5, 8)]
     else:
         sizes = [(n, 3, h, w) for n, h, w in ((1, 64, 64), (2, 96, 160), (1, 320, 128), (3, 64, 96), (1, 256, 416))]
     mean, std = (np.array(values, np.float32) for values in (preprocess.mean, preprocess.std))

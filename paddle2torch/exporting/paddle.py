@@ -142,11 +142,11 @@ def _export_program(network: Network, target: Path, template: Path, force: bool)
     program, _ = read_program(template)
     try:
         content, program, changed = _fitted(program, path, config)
-        rows = align(program, config, str(path)).rows
+        alignment = align(program, config, str(path))
     except ConversionError as error:
         raise ConversionError(f"the template is not an export of this model's architecture. {error}") from None
     state = model.network.state_dict()
-    tensors = to_paddle(rows, state)
+    tensors = {**to_paddle(alignment.rows, state), **alignment.constants}
     notes = list(changed)
     with land_folder(target, overwrite=force) as temporary:
         # PaddleX and RapidOCR look for these names.

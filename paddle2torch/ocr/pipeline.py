@@ -407,7 +407,7 @@ def _override(detector: Detector, steps: Steps) -> None:
 
 
 def _recognizer(model: nn.Module, config: ModelConfig, fast: bool, padding: Padding) -> Recognizer:
-    if fast and isinstance(config.preprocess, RecPreprocess):
+    if fast and isinstance(config.preprocess, RecPreprocess) and not config.preprocess.fixed_width:
         channels, height, _ = config.preprocess.image_shape
         config = replace(config, preprocess=replace(config.preprocess, image_shape=(channels, height, FAST_MIN_WIDTH)))
     return Recognizer(model, config, padding=padding)

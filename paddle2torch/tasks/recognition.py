@@ -99,8 +99,12 @@ def padded_width(ratio: float, config: RecPreprocess) -> int:
     return min(MOST_PIXELS // height if config.max_width is None else config.max_width, width)
 
 
-def resized_width(image: BGRImage, height: int, width: int) -> int:
-    """Width of the image's picture in an input of `height` x `width`: its aspect ratio kept, at most `width`."""
+def resized_width(image: BGRImage, height: int, width: int, config: RecPreprocess) -> int:
+    """Width of the image's picture in an input of `height` x `width`: its aspect ratio kept, at most `width`; or
+    stretched to that, without `keep_ratio`.
+    """
+    if not config.keep_ratio:
+        return width
     return min(width, math.ceil(height * (image.shape[1] / image.shape[0])))
 
 
@@ -119,7 +123,7 @@ def resize_norm(
     """
     if out is None:
         out = np.empty((3, height, width), np.float32)
-    used = resized_width(image, height, width)
+    used = resized_width(image, height, width, config)
     resized = cv2.resize(image, (used, height), interpolation=cv2.INTER_LINEAR)
     if config.channel_order == "RGB":
         resized = cv2.cvtColor(resized, cv2.COLOR_BGR2RGB)
@@ -229,7 +233,7 @@ class Recognizer:
             if self.padding == "alone":
                 most = padded_width(image.shape[1] / image.shape[0], self.preprocess)
             resize_norm(image, height, most, self.preprocess, row[:, :, :most])
-            extents.append(Extent(image.shape[1], resized_width(image, height, most), width))
+            extents.append(Extent(image.shape[1], resized_width(image, height, most, self.preprocess), width))
         ids, scores = self._best(torch.from_numpy(batch))
         return decode_ctc(ids, scores, self.charset, extents, right_to_left=self.right_to_left)
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from paddle2torch.model_zoo.errors import ConfigError
-from paddle2torch.model_zoo.layers import SparesDecay
+from paddle2torch.model_zoo.layers import SetsItsRates, SparesDecay
 from paddle2torch.model_zoo.pplcnetv3 import LearnableRepLayer
 from paddle2torch.training.settings import OptimizerSettings, ScheduleSettings
 
@@ -91,6 +91,8 @@ def treatments(network: nn.Module, settings: OptimizerSettings) -> dict[str, Tre
             own.update({id(p): Treatment(rate, settings.l2) for p in module.parameters()})
         if decay is not None:
             own.update({id(p): Treatment(1.0, decay) for p in module.parameters()})
+        if isinstance(module, SetsItsRates):
+            own.update({id(p): Treatment(factor, settings.l2) for p, factor in module.rate_factors()})
     default = Treatment(1.0, settings.l2)
     treated = {name: own.get(id(parameter), default) for name, parameter in network.named_parameters()}
     if settings.name == "AdamW":

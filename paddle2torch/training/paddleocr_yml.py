@@ -269,11 +269,8 @@ def _transforms(reader: Reader, path: str, length: int, *, lower: bool) -> list[
             if name == "SVTRRecResizeImg":
                 # The same, with one option more.
                 name, options = "RecResizeImg", dict(options or {})
-                if options.pop("padding", True) is not True:
-                    raise ConfigError(
-                        f"{reader.where}: {path}: SVTRRecResizeImg with padding False stretches lines to the whole "
-                        f"width, which the reading of lines does not do here"
-                    )
+                if options.get("padding") is True:
+                    del options["padding"]
             if name == "RecConAug":
                 options = {**(options or {}), "max_text_length": length}
             if name in ("CTCLabelEncode", "MultiLabelEncode"):

@@ -263,17 +263,20 @@ def _rec_settings(config: ModelConfig, recipe: RecRecipe, pretrained: str | None
         encode, guide = Transform("MultiLabelEncode"), ["label_sar"]
     keys = ["image", "label_ctc", *guide, "length", "valid_ratio"]
     keep = Transform("KeepKeys", {"keep_keys": keys})
+    stretched = {} if config.preprocess.keep_ratio else {"padding": False}
+    resize = Transform("RecResizeImg", {"image_shape": [channels, height, width], **stretched})
+    sizes = None if config.preprocess.fixed_width else tuple((width, height + more) for more in (-16, 0, 16))
+    steps = (decode, *([join] if recipe.joins else []), Transform("RecAug"), encode)
     train = SplitSettings(
         DatasetSettings(
             DATA_DIR,
             (f"{DATA_DIR}/train_list.txt",),
-            name="MultiScaleDataSet",
-            transforms=(decode, *([join] if recipe.joins else []), Transform("RecAug"), encode, keep),
+            name="SimpleDataSet" if sizes is None else "MultiScaleDataSet",
+            transforms=(*steps, *([resize] if sizes is None else []), keep),
         ),
         LoaderSettings(recipe.batch, shuffle=True, drop_last=True, num_workers=8),
-        MultiScaleSampler(((width, height - 16), (width, height), (width, height + 16)), recipe.batch),
+        None if sizes is None else MultiScaleSampler(sizes, recipe.batch),
     )
-    resize = Transform("RecResizeImg", {"image_shape": [channels, height, width]})
     evaluation = SplitSettings(
         DatasetSettings(DATA_DIR, (f"{DATA_DIR}/val_list.txt",), transforms=(decode, encode, resize, keep)),
         LoaderSettings(128, num_workers=4),

@@ -51,7 +51,7 @@ def hub_card(config: ModelConfig, repo: str, licence: str, figures: Mapping[str,
         # The Hub runs no models of this library: a widget would only show an error.
         inference=False,
     )
-    architecture = " with ".join(part.name for part in (config.backbone, config.neck, config.head) if part is not None)
+    architecture = " with ".join(part.name for part in config.parts)
     characters = f", {len(config.charset)} characters" if config.charset is not None else ""
     parts = [
         f"---\n{metadata.to_yaml()}\n---\n",

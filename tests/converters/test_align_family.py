@@ -8,18 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from goldens.family import CLASSES, PROGRAMS, architecture, our_name
+from goldens.family import PROGRAMS, our_name, template
 from material import GOLDENS
 
 from paddle2torch.converters.align import align
-from paddle2torch.converters.architecture import Architecture, from_paddleocr
-from paddle2torch.converters.characters import Charset
-from paddle2torch.converters.layout import layout_table
+from paddle2torch.converters.architecture import Architecture
+from paddle2torch.converters.layout import layout_table, lstm_key
 from paddle2torch.converters.paddle_files.pir import read_pir
 from paddle2torch.converters.paddle_files.program import Program
 from paddle2torch.converters.refine import refine
-from paddle2torch.converters.templates import from_card
-from paddle2torch.model_zoo.cards import load_card
 from paddle2torch.model_zoo.config import ModelConfig
 from paddle2torch.model_zoo.errors import ConversionError
 from paddle2torch.model_zoo.network import build_model
@@ -36,6 +33,19 @@ TENSORS = {
     "ch_RepSVTR_rec": 354,
     "ch_RepSVTR_rec.fused": 159,
     "ch_SVTRv2_rec": 273,
+    "rec_svtrnet": 223,
+    "rec_svtrnet_ch": 138,
+    "ch_PP-OCRv4_rec_svtr_large": 162,
+    "rec_svtrnet_pool": 97,
+    "rec_mv3_tps_bilstm_ctc": 311,
+    "rec_r18_vd_tps_none_ctc": 143,
+    "rec_mv3_none_none_ctc": 269,
+    "rec_r34_vd_none_none_ctc": 197,
+    "det_repsvtr_db": 353,
+    "det_repsvtr_db.fused": 161,
+    "det_r50_db_plus_plus": 317,
+    "det_r18_db": 126,
+    "ch_PP-OCRv3_rotnet": 145,
 }
 
 
@@ -48,26 +58,30 @@ def stored(file: str, folder: Path) -> tuple[Program, dict[str, str]]:
 
 
 def hint(name: str) -> Architecture:
-    return from_paddleocr(architecture(name), load_card(name).task, name)
+    architecture = template(name).architecture
+    assert architecture is not None
+    return architecture
 
 
 def fused_config(name: str, parts: Architecture) -> ModelConfig:
-    known = replace(from_card(load_card(name)), architecture=parts)
-    characters = Charset(tuple(map(chr, range(0x4E00, 0x4E00 + CLASSES - 1))), False, "a test")
-    return replace(known, charset=characters).config("fused")
+    return replace(template(name), architecture=parts).config("fused")
 
 
 @pytest.mark.parametrize("file", FILES)
 def test_every_parameter_is_found(file: str, tmp_path: Path) -> None:
     name = file.removesuffix(".fused")
     program, names = stored(file, tmp_path)
-    parts = refine(hint(name), program)
+    parts = refine(hint(name), program, template(name).preprocess)
     config = fused_config(name, parts)
-    found = {row.paddle_key: row.torch_key for row in align(program, config, file).rows}
+    alignment = align(program, config, file)
+    found = {row.paddle_key: row.torch_key for row in alignment.rows}
     keys = {row.torch_key: row.paddle_key for row in layout_table(build_model(config))}
-    assert len(found) == len(program.parameters) == TENSORS[file]
+    assert len(program.parameters) == TENSORS[file]
+    assert not set(found) & set(alignment.constants)
+    assert set(found) | set(alignment.constants) == set(program.parameters)
+    # An LSTM's tensor has two names.
     assert {parameter: keys[key] for parameter, key in found.items()} == {
-        parameter: our_name(name, names[parameter]) for parameter in program.parameters
+        parameter: our_name(name, lstm_key(names[parameter]) or names[parameter]) for parameter in found
     }
 
 

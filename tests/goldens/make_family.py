@@ -19,14 +19,24 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-from goldens.family import CLASSES, LABEL_SAR, PROGRAMS, SIZES, VALID_RATIO, architecture
+from goldens.family import (
+    CLASSES,
+    LABEL_SAR,
+    PROGRAMS,
+    SIZES,
+    VALID_RATIO,
+    architecture,
+    is_paddleclas,
+    picture,
+    task_of,
+)
 from goldens.make import HERE, LABEL_GTC, LENGTH, base_model, record
+from goldens.ymls import ONE_SIZE
 from recipe import image, tensor
 from safetensors.numpy import save_file
 
 from paddle2torch.atomic import land_file
 from paddle2torch.converters.layout import lstm_key
-from paddle2torch.model_zoo.cards import load_card
 from paddle2torch.parity.golden import OUTPUT, sample
 
 SAMPLES = 16
@@ -68,7 +78,7 @@ def official_network(checkout: Path, paddleclas: Path, name: str) -> Any:
             "SARLabelDecode": CLASSES + 2,
         }
         network = base_model(checkout)(settings)
-    elif settings["model_type"] == "cls":
+    elif is_paddleclas(name):
         backbone = {key: value for key, value in settings["Backbone"].items() if key != "name"}
         network = pplcnet(paddleclas)(**backbone, class_num=settings["Head"]["class_num"])
     else:
@@ -131,7 +141,8 @@ def save_program(network: Any, name: str, fused: bool) -> None:
 
     if fused:
         fuse(network)
-    image_spec = paddle.static.InputSpec([None, 3, SIZES[name][1], None], "float32", "x")
+    _, height, width = SIZES[name]
+    image_spec = paddle.static.InputSpec([None, 3, height, width if name in ONE_SIZE else None], "float32", "x")
     program = paddle.jit.to_static(network.eval(), input_spec=[image_spec], full_graph=True)
     with TemporaryDirectory() as folder:
         paddle.jit.save(program, f"{folder}/inference")
@@ -174,13 +185,14 @@ def main() -> None:
         unique_name.switch()  # or the names of parameters would depend on the networks before
         network = official_network(checkout, paddleclas, name)
         # Large: where the coarsest maps are a few cells, their statistics would magnify every rounding.
-        task = load_card(name).task
-        batch = {"det": (2, 3, 192, 256), "rec": (2, 3, height, 640), "cls": (8, 3, height, width)}[task]
-        statistics = calibrate(network, image("calibration", batch))
-        layers, result = record(network.eval(), image("family", (count, 3, height, width)))
+        task = task_of(name)
+        wide = width if name in ONE_SIZE else 640
+        batch = {"det": (2, 3, 192, 256), "rec": (2, 3, height, wide), "cls": (8, 3, height, width)}[task]
+        statistics = calibrate(network, picture(name, "calibration", batch))
+        layers, result = record(network.eval(), picture(name, "family", (count, 3, height, width)))
         output = result["maps"] if task == "det" else result
         # Its export ends in a softmax that the network has not.
-        layers[OUTPUT] = (softmax(output) if task == "cls" else output).numpy().copy()
+        layers[OUTPUT] = (softmax(output) if is_paddleclas(name) else output).numpy().copy()
         axes = {"det": (2, 3), "rec": 1, "cls": 0}[task]
         spread = layers[OUTPUT].std(axis=axes).mean() / layers[OUTPUT].max()
         if spread < SPREAD:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from family_networks import golden, images, network
-from goldens.family import CLASSES, LABEL_SAR, SIZES, VALID_RATIO, our_name
+from goldens.family import CLASSES, LABEL_SAR, SIZES, VALID_RATIO, our_name, picture
 from reference import record
 from torch import nn
 
@@ -49,6 +49,18 @@ LAYERS = {
     "PP-LCNet_x0_25_textline_ori": 144,
     "PP-LCNet_x1_0_doc_ori": 144,
     "PP-LCNet_x1_0_textline_ori": 144,
+    "rec_svtrnet": 255,
+    "rec_svtrnet_ch": 171,
+    "ch_PP-OCRv4_rec_svtr_large": 194,
+    "rec_svtrnet_pool": 124,
+    "rec_mv3_tps_bilstm_ctc": 214,
+    "rec_r18_vd_tps_none_ctc": 105,
+    "rec_mv3_none_none_ctc": 195,
+    "rec_r34_vd_none_none_ctc": 143,
+    "det_repsvtr_db": 312,
+    "det_r50_db_plus_plus": 227,
+    "det_r18_db": 87,
+    "ch_PP-OCRv3_rotnet": 108,
 }
 
 
@@ -57,7 +69,7 @@ def test_every_layer_equals_paddles(name: str) -> None:
     model = network(name)
     count, height, width = SIZES[name]
     with torch.inference_mode(), record(model) as outputs:
-        result = model(images("family", count, 3, height, width))
+        result = model(torch.from_numpy(picture(name, "family", (count, 3, height, width))))
     outputs[OUTPUT] = result["maps"] if isinstance(result, dict) else result
     expected = {key.removeprefix("layer:"): v for key, v in golden(name).items() if key.startswith("layer:")}
     assert len(expected) == LAYERS[name] + 1

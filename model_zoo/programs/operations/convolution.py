@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from paddle2torch.model_zoo.deformable import deformable_conv2d
 from paddle2torch.model_zoo.programs.table import ProgramError, operation
 
 _ALGORITHMS = ("EXPLICIT", "SAME", "VALID")
@@ -225,35 +226,18 @@ def deformable_conv(
     deformable_groups: int = 1,
     groups: int = 1,
 ) -> Tensor:
-    """A convolution whose taps are moved: offset (N, 2 * groups * taps, H, W) of (y, x) pairs, mask (N, groups *
-    taps, H, W).
-
-    A tap between pixels is their bilinear mean; pixels outside of the image are 0.
-    """
-    n, c, height, width = x.shape
-    out, _, kh, kw = filter.shape
-    taps = kh * kw
-    rows, columns = offset.shape[2], offset.shape[3]
-    kind: dict[str, Any] = {"dtype": x.dtype, "device": x.device}
-    ky = torch.arange(kh, **kind).repeat_interleave(kw) * dilations[0]
-    kx = torch.arange(kw, **kind).repeat(kh) * dilations[1]
-    y0 = torch.arange(rows, **kind) * strides[0] - paddings[0]
-    x0 = torch.arange(columns, **kind) * strides[1] - paddings[1]
-    moved = offset.reshape(n, deformable_groups, taps, 2, rows, columns)
-    py = moved[:, :, :, 0] + ky.view(1, 1, -1, 1, 1) + y0.view(1, 1, 1, -1, 1)
-    px = moved[:, :, :, 1] + kx.view(1, 1, -1, 1, 1) + x0.view(1, 1, 1, 1, -1)
-    # From pixels to the range of grid_sample, whose corners are the outer pixels' centres.
-    gx = px * (2.0 / torch.sym_max(width - 1, 1)) - 1.0
-    gy = py * (2.0 / torch.sym_max(height - 1, 1)) - 1.0
-    grid = torch.stack((gx, gy), -1).reshape(n * deformable_groups, taps * rows, columns, 2)
-    maps = x.reshape(n * deformable_groups, c // deformable_groups, height, width)
-    sampled = F.grid_sample(maps, grid, "bilinear", "zeros", align_corners=True)
-    sampled = sampled.reshape(n, deformable_groups, c // deformable_groups, taps, rows, columns)
-    if mask is not None:
-        sampled = sampled * mask.reshape(n, deformable_groups, 1, taps, rows, columns)
-    columns_ = sampled.reshape(n, groups, c // groups * taps, rows * columns)
-    weight = filter.reshape(1, groups, out // groups, c // groups * taps)
-    return torch.matmul(weight, columns_).reshape(n, out, rows, columns)
+    """See `deformable_conv2d`, whose names for the operands are PyTorch's."""
+    return deformable_conv2d(
+        x,
+        offset,
+        filter,
+        mask,
+        strides=strides,
+        paddings=paddings,
+        dilations=dilations,
+        deformable_groups=deformable_groups,
+        groups=groups,
+    )
 
 
 @operation("grid_sample", choices={"mode": ("bilinear", "nearest"), "padding_mode": ("zeros", "border", "reflection")})

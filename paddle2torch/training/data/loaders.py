@@ -304,6 +304,16 @@ def _lines(
         )
     if resize is not None and resize.eval_mode and split.loader.batch_size_per_card != 1:
         raise ConfigError("RecResizeImg: eval_mode gives each line its own width: set batch_size_per_card to 1")
+    if resize is not None and resize.padding != model.preprocess.keep_ratio:
+        raise ConfigError(
+            f"RecResizeImg: padding is {resize.padding}, keep_ratio in {model.name}'s model_config.json is "
+            f"{model.preprocess.keep_ratio}: make both the same"
+        )
+    if model.preprocess.fixed_width and (resize is None or resize.image_shape != model.preprocess.image_shape):
+        raise ConfigError(
+            f"transforms: {model.name} takes lines of one size: a SimpleDataSet with RecResizeImg: image_shape "
+            f"{list(model.preprocess.image_shape)}"
+        )
     keys = steps["KeepKeys"].keep_keys
     for key in {"label_gtc", "label_sar"} & set(keys):
         if key != GUIDE_KEYS.get(encoder.guide):

@@ -351,18 +351,20 @@ def resize_line(image: BGRImage, size: tuple[int, int], preprocess: RecPreproces
     Returns the network's input, float32 (3, height, width), and the share of its width that is not padding.
     """
     width, height = size
-    return resize_norm(image, height, width, preprocess), resized_width(image, height, width) / width
+    return resize_norm(image, height, width, preprocess), resized_width(image, height, width, preprocess) / width
 
 
 @dataclass(frozen=True)
 class RecResizeImg:
     """Options of RecResizeImg: `image_shape` is (channels, height, width).
 
-    With `eval_mode` a line that is longer than that keeps its aspect ratio, for evaluation one by one.
+    With `eval_mode` a line that is longer than that keeps its aspect ratio, for evaluation one by one. Without
+    `padding` lines are stretched to the width, as SVTRRecResizeImg can do it.
     """
 
     image_shape: tuple[int, int, int]
     eval_mode: bool = False
+    padding: bool = True
 
     def __post_init__(self) -> None:
         _check_size(self.image_shape[1:])

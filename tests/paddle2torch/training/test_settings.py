@@ -14,6 +14,7 @@ from small_models import saved
 from tiny_training import tiny_config, tiny_det_config, tiny_settings
 
 from paddle2torch.model_zoo.charsets import charset_path, read_charset
+from paddle2torch.model_zoo.config import RecPreprocess
 from paddle2torch.model_zoo.errors import ConfigError, FileFormatError
 from paddle2torch.model_zoo.strict_json import from_json, to_json
 from paddle2torch.training.checkpoints import changed_settings
@@ -318,8 +319,10 @@ def test_a_yml_without_a_dictionary_reads_digits_and_small_letters(
     assert steps["RecConAug"]["max_text_length"] == 40
     assert steps["RecResizeImg"] == {"image_shape": [3, 48, 320]}
     resize["SVTRRecResizeImg"]["padding"] = False
-    with pytest.raises(ConfigError, match="SVTRRecResizeImg with padding False stretches lines"):
-        translate(write_yml(tmp_path, official_rec), pretrained=None)
+    translation = translate(write_yml(tmp_path, official_rec), pretrained=None)
+    steps = {step.name: step.options for step in translation.settings.data.eval.dataset.transforms}
+    assert steps["RecResizeImg"] == {"image_shape": [3, 48, 320], "padding": False}
+    assert translation.template.preprocess == RecPreprocess((3, 48, 320), max_width=320, keep_ratio=False)
 
 
 def test_every_key_is_used_or_named(tmp_path: Path, official_rec: dict[str, Any]) -> None:
