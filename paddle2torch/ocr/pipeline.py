@@ -6,6 +6,7 @@ models of v5 or v6 read; with its weights it returns its boxes, texts and scores
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections import Counter, deque
@@ -30,10 +31,20 @@ from paddle2torch.ocr.document import Document
 from paddle2torch.ocr.pages import Failure, Page, failure_of, find_sources, is_document, read_pages
 from paddle2torch.ocr.results import PageText, TextLine, TextWord
 from paddle2torch.tasks.detection import Box, Detector
-from paddle2torch.tasks.geometry import Crop, Points, crop_polygon, crop_quad, order_clockwise, turn_points
+from paddle2torch.tasks.geometry import (
+    Crop,
+    Points,
+    crop_polygon,
+    crop_quad,
+    order_clockwise,
+    sorted_order,
+    turn_points,
+)
 from paddle2torch.tasks.images import BGRImage, ImageSource, load_image
+from paddle2torch.tasks.long_lines import first_of
 from paddle2torch.tasks.orientation import Classifier
 from paddle2torch.tasks.recognition import Line, Padding, Recognizer, words
+from paddle2torch.tasks.skew import LevelPage, levelled, skew_of, turned_level
 from paddle2torch.zoo.models import Generation, generation_of, pipeline_of
 
 Model: TypeAlias = "str | Path | nn.Module"
@@ -80,6 +91,16 @@ PADDLEOCR_3 = {
 }
 """PaddleOCR 3's names of what PaddleOCR 2, and `OCR`, call otherwise."""
 
+LEAST_SKEW = 2.5
+"""Degrees by which a page lies askew from which on its lines are put in the order of the page turned level. With less,
+as photographs of upright pages have, they keep PaddleOCR's order."""
+
+MOST_SKEW = 30.0
+"""Degrees from which on the page itself is turned level, and its lines looked for again."""
+
+LEVELLED_AT_MOST = 60_000_000
+"""Pixels of a page that is turned level; up to twice as many come of it."""
+
 MUCH_SMALLER = 1.5
 """A page that the detector sees this many times smaller is named: small text may be missing."""
 
@@ -121,9 +142,10 @@ class OCR:
     text_det_unclip_ratio, and text_rec_score_thresh for drop_score. Without a limit of the caller's, pages that are
     too long or too finely written for PaddleOCR 2's limit are seen in their own size (`Detector`, fit).
 
-    turn_pages: turn pages that stand on their heads or lie on a side, as most of their lines tell; boxes are those of
-    the page as it is. orientation: a classifier of pages that decides it in their place, by name, by folder or as
-    loaded: PaddleOCR 3's use_doc_orientation_classify, with "PP-LCNet_x1_0_doc_ori".
+    turn_pages: turn pages that stand on their heads, lie on a side or askew, as most of their lines tell; boxes are
+    those of the page as it is, and lines of a page that lies askew come in the order of the level page. orientation: a
+    classifier of pages that decides in their place, by name, by folder or as loaded: PaddleOCR 3's
+    use_doc_orientation_classify, with "PP-LCNet_x1_0_doc_ori".
 
     workers: pages that are read at once, each in a thread; the models are shared.
     """
@@ -275,10 +297,17 @@ class OCR:
         """Everything but reading: boxes and upright crops, of the page turned upright."""
         if self.orientation is not None:
             (way,) = self.orientation([page.image])
-            return self._find(page, page.image, int(way.label) // 90)
-        prepared = self._find(page, page.image, 0)
-        turns = _turns_told_by(prepared.crops) if self.turn_pages else None
-        return self._find(page, page.image, turns) if turns else prepared
+            return self._find(page, None, int(way.label) // 90)
+        prepared = self._find(page, None, 0)
+        if not self.turn_pages:
+            return prepared
+        level = None
+        angle = skew_of([box.points for box in prepared.boxes])
+        if abs(angle) > MOST_SKEW and math.prod(page.image.shape[:2]) <= LEVELLED_AT_MOST:
+            level = turned_level(page.image, angle)
+            prepared = self._find(page, level, 0)
+        turns = _turns_told_by(prepared.crops)
+        return self._find(page, level, turns) if turns else prepared
 
     def find(self, image: ImageSource) -> list[Points]:
         """The boxes of the lines of a page, in PaddleOCR's order; nothing is read."""
@@ -293,18 +322,24 @@ class OCR:
         pixels = load_image(image)
         if self.orientation is not None:
             return int(self.orientation([pixels])[0].label) // 90
-        return _turns_told_by(self._find(Page("", 1, 1, pixels), pixels, 0).crops)
+        return _turns_told_by(self._find(Page("", 1, 1, pixels), None, 0).crops)
 
-    def _find(self, page: Page, image: BGRImage, quarter_turns: int) -> _Prepared:
+    def _find(self, page: Page, level: LevelPage | None, quarter_turns: int) -> _Prepared:
+        """Boxes and crops of the page, of what it is when it is turned level, and so often by 90 degrees."""
+        image = page.image if level is None else level.image
+        size = image.shape
         if quarter_turns:
             image = np.ascontiguousarray(np.rot90(image, quarter_turns))
         found = self.detector.find(image)
+        boxes = _by_rows(found.boxes) if self.turn_pages else found.boxes
         cut = crop_polygon if self.detector.postprocess.box_type == "poly" else self.steps.crop
-        crops = [cut(image, box.points) for box in found.boxes]
+        crops = [cut(image, box.points) for box in boxes]
         if self.classifier is not None:
-            directions = self.classifier([crop.image for crop in crops])
+            # A long line would be squeezed to nothing in the classifier's input.
+            shown = (crop.image for crop in crops)
+            directions = self.classifier([first_of(x) if self.recognizer.is_long(x) else x for x in shown])
             crops = [crop.turned(2) if way.upside_down else crop for crop, way in zip(crops, directions, strict=True)]
-        return _Prepared(page, found.boxes, crops, found.shrunk, quarter_turns)
+        return _Prepared(page, boxes, crops, found.shrunk, _Way(size, quarter_turns, level))
 
     def _recognize(self, prepared: Sequence[_Prepared]) -> list[PageText]:
         lines = iter(self.recognizer([crop.image for page in prepared for crop in page.crops]))
@@ -315,15 +350,42 @@ class OCR:
                 count=page.page.count,
                 image=page.page.image,
                 lines=tuple(
-                    _on_page(_text_line(line, box, crop), page)
+                    page.way.back(_text_line(line, box, crop))
                     for box, crop, line in zip(page.boxes, page.crops, islice(lines, len(page.crops)), strict=True)
                     if line.score >= self.drop_score
                 ),
                 shrunk=page.shrunk,
-                quarter_turns=page.quarter_turns,
+                quarter_turns=page.way.quarter_turns if page.way.level is None else 0,
             )
             for page in prepared
         ]
+
+
+@dataclass(frozen=True, eq=False)
+class _Way:
+    """How a page was turned to be read: level, where it lay askew, and then by so many times 90 degrees.
+
+    size: (height, width, …) before the quarter turns.
+    """
+
+    size: tuple[int, ...]
+    quarter_turns: int
+    level: LevelPage | None
+
+    def back(self, line: TextLine) -> TextLine:
+        """A line of what was read on the page as it is."""
+        if not self.quarter_turns and self.level is None:
+            return line
+        words = tuple(replace(word, box=self._points(word.box)) for word in line.words)
+        return replace(line, box=self._points(line.box), words=words)
+
+    def _points(self, box: Points) -> Points:
+        turned = self.size[1::-1] if self.quarter_turns % 2 else self.size[:2]
+        points = turn_points(box, turned, -self.quarter_turns)
+        if self.level is not None:
+            # Askew, no corner of a line is its top left one but that of its text.
+            return self.level.back(points)
+        return order_clockwise(points) if len(points) == 4 else points
 
 
 @dataclass(frozen=True, eq=False)
@@ -332,7 +394,16 @@ class _Prepared:
     boxes: list[Box]
     crops: list[Crop]
     shrunk: float
-    quarter_turns: int
+    way: _Way
+
+
+def _by_rows(boxes: list[Box]) -> list[Box]:
+    """PaddleOCR's order; of a page that lies askew, the one that it has for the page turned level."""
+    points = [box.points for box in boxes]
+    angle = skew_of(points)
+    if abs(angle) < LEAST_SKEW:
+        return boxes
+    return [boxes[place] for place in sorted_order(levelled(points, angle))]
 
 
 def _turns_told_by(crops: Sequence[Crop]) -> int | None:
@@ -346,21 +417,6 @@ def _turns_told_by(crops: Sequence[Crop]) -> int | None:
         return None
     turns, count = Counter(crop.quarter_turns for crop in crops).most_common(1)[0]
     return turns if 2 * count > len(crops) else None
-
-
-def _on_page(line: TextLine, page: _Prepared) -> TextLine:
-    """A line of the turned page on the page as it is."""
-    if not page.quarter_turns:
-        return line
-    height, width = page.page.image.shape[:2]
-    size = (width, height) if page.quarter_turns % 2 else (height, width)
-
-    def back(box: Points) -> Points:
-        points = turn_points(box, size, -page.quarter_turns)
-        return order_clockwise(points) if len(points) == 4 else points
-
-    words = tuple(replace(word, box=back(word.box)) for word in line.words)
-    return replace(line, box=back(line.box), words=words)
 
 
 def _names_of_paddleocr3(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,10 +32,17 @@ def order_clockwise(points: Points) -> Points:
     """Four corners, clockwise from the top left, as PaddleOCR orders what its detector found.
 
     The first corner has the smallest x + y and the third the largest; of the other two, the second has the smaller
-    y - x. points: (4, 2).
+    y - x. Where that is no way around the quad, as for lines at 45 degrees, whose corners PaddleOCR mixes up, it is
+    the way around from the first. points: (4, 2).
     """
     sums = points.sum(axis=1)
     first, third = int(np.argmin(sums)), int(np.argmax(sums))
+    centre = points.mean(axis=0)
+    around = np.argsort(np.arctan2(points[:, 1] - centre[1], points[:, 0] - centre[0]), kind="stable")
+    around = np.roll(around, -int(np.flatnonzero(around == first)[0]))
+    if around[2] != third:
+        # At 45 degrees two corners have the same sum, and the second pair need not be opposite the first.
+        return points[around].astype(np.float32)
     others = np.delete(points, (first, third), axis=0)
     differences = others[:, 1] - others[:, 0]
     second, fourth = others[np.argmin(differences)], others[np.argmax(differences)]

@@ -24,19 +24,18 @@ from paddle2torch.tasks.jpeg_markers import END, read_markers
 from paddle2torch.tasks.picture_budget import WHILE_DECODING, Limits, bytes_needed, pixels_of, size_behind, stored_size
 from paddle2torch.tasks.picture_headers import BROKEN, FORMATS, HEAD_BYTES, name_kind, open_picture, orientation_of
 from paddle2torch.tasks.pixels import (
-    STRIP_PIXELS,
     BGRImage,
     ImageError,
     convert,
     from_array,
     join_pieces,
-    lay_on_white,
     no_white,
     turn_upright,
     undecodable,
 )
 from paddle2torch.tasks.png_rows import STRIP_BYTES, read_header, read_rows
 from paddle2torch.tasks.tiff_pieces import can_be_cut, read_pieces
+from paddle2torch.tasks.transparency import STRIP_PIXELS, WHITE, lay_on
 
 __all__ = ["FILE_AT_MOST", "BGRImage", "ImageError", "ImageSource", "load_image"]
 
@@ -79,7 +78,9 @@ def load_image(source: ImageSource, *, max_bytes: int | None = None, reduce: boo
     - a PIL image in any mode. It is turned by its EXIF orientation only where it is as `PIL.Image.open` gave it: what
       has been worked on is taken to be upright.
 
-    Transparency is laid on white, and 16 bits are cut to their upper 8, as PaddleOCR does (its `alpha_to_color`).
+    Transparency is laid on white, and 16 bits are cut to their upper 8, as PaddleOCR does (its `alpha_to_color`). Where
+    things that are drawn on nothing would be lost on white, as white letters, it is laid on black, or on grey where
+    that loses fewer, with a warning that says so. Pictures too large to be decoded at once are always laid on white.
 
     max_bytes: memory that decoding a file may take, by default `BUDGET` or `BUDGET_PER_BYTE` times the file's size,
     whichever is more. What needs more at its full size is read a whole number of times smaller, with a warning that
@@ -228,7 +229,7 @@ def _decode_png(file: BinaryIO, image: ImageFile.ImageFile, name: str, limits: L
 
     def rows() -> Iterator[BGRImage]:
         for strip in read_rows(file, header):
-            yield strip if strip.shape[2:] != (4,) else lay_on_white(np.ascontiguousarray(strip))
+            yield strip if strip.shape[2:] != (4,) else lay_on(WHITE, np.ascontiguousarray(strip))
 
     return _decode_pieces(rows(), image, name, limits, 8 * STRIP_BYTES)
 
@@ -289,6 +290,6 @@ def _decode_tiff_pieces(image: TiffImagePlugin.TiffImageFile, name: str, limits:
         for piece in read_pieces(cast(BinaryIO, image.fp), image, STRIP_PIXELS):
             with piece:
                 piece.load()
-                yield convert(piece, name, 1, 1)
+                yield convert(piece, name, 1, 1, whole=False)
 
     return _decode_pieces(pieces(), image, name, limits, 12 * _TIFF_PIECE)

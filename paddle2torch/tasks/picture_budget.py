@@ -12,7 +12,8 @@ from typing import Any, BinaryIO
 from PIL import ImageFile
 
 from paddle2torch.tasks.picture_headers import orientation_of
-from paddle2torch.tasks.pixels import STRIP_PIXELS, ImageError
+from paddle2torch.tasks.pixels import ImageError
+from paddle2torch.tasks.transparency import STRIP_PIXELS
 
 BUDGET = 300_000_000
 """Bytes that decoding a file may take, and `BUDGET_PER_BYTE` times its size where that is more. The smallest of files

@@ -1,4 +1,4 @@
-"""Pixels of every kind as uint8 (H, W, 3), BGR, on white, upright, and smaller where that is asked for."""
+"""Pixels of every kind as uint8 (H, W, 3), BGR, not transparent, upright, and smaller where that is asked for."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from PIL import Image
 from paddle2torch.model_zoo.errors import Paddle2TorchError
 from paddle2torch.model_zoo.show import show_text
 from paddle2torch.tasks.picture_headers import BROKEN
+from paddle2torch.tasks.transparency import STRIP_PIXELS, WHITE, ground_of, lay_on
 
 BGRImage: TypeAlias = npt.NDArray[np.uint8]
-STRIP_PIXELS = 2**20  # pixels that are converted at a time
 
 
 class ImageError(Paddle2TorchError):
@@ -41,11 +41,11 @@ def from_array(array: npt.NDArray[np.generic]) -> BGRImage:
     pixels: BGRImage = np.ascontiguousarray(array, np.uint8)
     if pixels.shape[2] == 1:
         return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR), np.uint8)
-    return lay_on_white(pixels) if pixels.shape[2] == 4 else pixels
+    return lay_on(ground_of([pixels], "the image array"), pixels) if pixels.shape[2] == 4 else pixels
 
 
-def convert(image: Image.Image, name: str, factor: int, orientation: int) -> BGRImage:
-    """A PIL image in BGR on white, `factor` times smaller, a strip at a time."""
+def convert(image: Image.Image, name: str, factor: int, orientation: int, *, whole: bool = True) -> BGRImage:
+    """A PIL image in BGR, `factor` times smaller, a strip at a time; a part of one (not `whole`) on white."""
     if 0 in image.size:
         raise ImageError(f"{name} has no pixels: {image.width} x {image.height}")
     # 16 bits: PNG and TIFF say so, PGM is widened to 32.
@@ -53,7 +53,9 @@ def convert(image: Image.Image, name: str, factor: int, orientation: int) -> BGR
     if image.mode in ("I", "F") and not sixteen:
         raise no_white(image.mode, name)
     try:
-        return turn_upright(join_pieces(_strips(image, sixteen), image.size, factor), orientation)
+        ground = ground_of(_strips(image, sixteen), name) if whole and image.has_transparency_data else WHITE
+        pieces = (lay_on(ground, piece) if piece.shape[2:] == (4,) else piece for piece in _strips(image, sixteen))
+        return turn_upright(join_pieces(pieces, image.size, factor), orientation)
     except (*BROKEN, cv2.error) as error:
         raise undecodable(name, error) from None
 
@@ -95,21 +97,6 @@ def join_pieces(pieces: Iterable[BGRImage], size: tuple[int, int], factor: int) 
     return result
 
 
-def lay_on_white(image: npt.NDArray[np.uint8]) -> BGRImage:
-    """BGRA on white, truncated from float64 to whole values as PaddleOCR has it."""
-    lowest, highest = image[:, :, 3].min(), image[:, :, 3].max()
-    if lowest == 255:
-        return np.ascontiguousarray(image[:, :, :3])
-    if highest == 0:
-        return np.full((*image.shape[:2], 3), 255, np.uint8)
-    result = np.empty((*image.shape[:2], 3), np.uint8)
-    rows = max(STRIP_PIXELS // image.shape[1], 1)
-    for top in range(0, len(image), rows):
-        strip = image[top : top + rows]
-        result[top : top + rows] = _ON_WHITE[strip[:, :, 3:], strip[:, :, :3]]
-    return result
-
-
 def undecodable(name: str, error: BaseException) -> ImageError:
     """The error for a picture whose pixels cannot be read."""
     problem = "is truncated" if "truncated" in str(error).lower() else "cannot be decoded"
@@ -125,26 +112,19 @@ def no_white(mode: str, name: str) -> ImageError:
 
 
 def _strips(image: Image.Image, sixteen: bool) -> Iterator[BGRImage]:
-    transparent = not sixteen and image.has_transparency_data
+    """The picture from the top down: (n, width) grey, (n, width, 3) BGR, or (n, width, 4) BGRA."""
+    nothing = image.info.get("transparency")
     rows = max(STRIP_PIXELS // image.width, 1)
     for top in range(0, image.height, rows):
         strip = image.crop((0, top, image.width, min(top + rows, image.height)))
         if sixteen:
-            yield (np.asarray(strip) >> 8).astype(np.uint8)
-        elif transparent:
-            yield lay_on_white(
-                np.asarray(cv2.cvtColor(np.asarray(strip.convert("RGBA")), cv2.COLOR_RGBA2BGRA), np.uint8)
-            )
+            values = np.asarray(strip)
+            grey = (values >> 8).astype(np.uint8)
+            alpha = np.where(values == nothing, 0, 255).astype(np.uint8)
+            yield grey if not isinstance(nothing, int) else np.stack([grey, grey, grey, alpha], axis=2)
+        elif image.has_transparency_data:
+            yield np.asarray(cv2.cvtColor(np.asarray(strip.convert("RGBA")), cv2.COLOR_RGBA2BGRA), np.uint8)
         elif image.mode in ("1", "L"):
             yield np.asarray(strip.convert("L"))
         else:
             yield np.asarray(cv2.cvtColor(np.asarray(strip.convert("RGB")), cv2.COLOR_RGB2BGR), np.uint8)
-
-
-def _table_on_white() -> npt.NDArray[np.uint8]:
-    """By alpha and value. The composition is in float64."""
-    alpha = np.arange(256)[:, None] / 255
-    return np.asarray(255 * (1 - alpha) + np.arange(256)[None] * alpha).astype(np.uint8)
-
-
-_ON_WHITE = _table_on_white()

@@ -24,6 +24,7 @@ from paddle2torch.model_zoo.config import MOST_PIXELS, CTCDecode, ModelConfig, R
 from paddle2torch.model_zoo.errors import ConfigError, Paddle2TorchError
 from paddle2torch.tasks.failures import cannot_be_run
 from paddle2torch.tasks.images import BGRImage, ImageError, load_image
+from paddle2torch.tasks.long_lines import join, pieces_of
 from paddle2torch.tasks.right_to_left import logical_order
 
 Padding = Literal["line", "batch", "alone"]
@@ -34,6 +35,11 @@ _NRTR_FIRST = 4
 
 # Ideographs and kana: scripts without spaces, of which each character is a word of its own.
 _UNSPACED = re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]+")
+
+
+SQUEEZED = 1.2
+"""A line that would be squeezed by more, to fit into the widest input (3,200 pixels at a height of 48), is read in
+pieces."""
 
 
 class RecognitionError(Paddle2TorchError):
@@ -162,6 +168,8 @@ class Recognizer:
     - "alone": as PaddleOCR 3 does it. The batches are the same, but each picture has the width that it has alone, which
       of a long line is rounded down where "batch" rounds up.
 
+    A line that is so long that PaddleOCR would squeeze it is read in pieces, see `long_lines`.
+
     Raises `RecognitionError` for a model in training mode, or of other classes than its configuration has.
     """
 
@@ -196,7 +204,28 @@ class Recognizer:
         lines: dict[int, Line] = {}
         for indices, width in self._batches([image.shape[1] / image.shape[0] for image in images]):
             lines.update(zip(indices, self._read([images[index] for index in indices], width), strict=True))
+        # Read with the others all the same: PaddleOCR's batches are as wide as their longest line.
+        lines.update((index, self._read_long(image)) for index, image in enumerate(images) if self.is_long(image))
         return [lines[index] for index in range(len(images))]
+
+    def is_long(self, image: BGRImage) -> bool:
+        """Whether a line is read in pieces."""
+        ratio = image.shape[1] / image.shape[0]
+        return self.preprocess.image_shape[1] * ratio > SQUEEZED * padded_width(ratio, self.preprocess)
+
+    def _read_long(self, image: BGRImage) -> Line:
+        """A line that would be squeezed: in pieces."""
+        pieces = pieces_of(image)
+        readings = []
+        for piece in pieces:
+            part = np.ascontiguousarray(image[:, piece.left : piece.right])
+            (line,) = self._read([part], padded_width(part.shape[1] / part.shape[0], self.preprocess), turned=False)
+            readings.append(
+                [replace(char, start=char.start + piece.left, end=char.end + piece.left) for char in line.chars]
+            )
+        chars = join(readings, pieces, image.shape[0])
+        score = sum(char.score for char in chars) / len(chars) if chars else 0.0
+        return line_of(chars, score, right_to_left=self.right_to_left)
 
     def stream(self, images: Iterable[BGRImage]) -> Iterator[Line]:
         """Read images as they come, a `Line` each, in order: as many in memory as `WINDOW` batches hold.
@@ -224,7 +253,8 @@ class Recognizer:
     def _width(self, ratios: Sequence[float], indices: list[int]) -> int:
         return padded_width(ratios[indices[-1]], self.preprocess)
 
-    def _read(self, images: Sequence[BGRImage], width: int) -> list[Line]:
+    def _read(self, images: Sequence[BGRImage], width: int, *, turned: bool = True) -> list[Line]:
+        """Lines in an input of that width; without `turned` those of right-to-left scripts as they are seen."""
         height = self.preprocess.image_shape[1]
         batch = np.zeros((len(images), 3, height, width), np.float32)
         extents = []
@@ -235,7 +265,7 @@ class Recognizer:
             resize_norm(image, height, most, self.preprocess, row[:, :, :most])
             extents.append(Extent(image.shape[1], resized_width(image, height, most, self.preprocess), width))
         ids, scores = self._best(torch.from_numpy(batch))
-        return decode_ctc(ids, scores, self.charset, extents, right_to_left=self.right_to_left)
+        return decode_ctc(ids, scores, self.charset, extents, right_to_left=self.right_to_left and turned)
 
     def _best(self, batch: torch.Tensor) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         """The best class of each time step and its probability, both (N, T)."""
@@ -302,12 +332,16 @@ def decode_ctc(
             Char(charset[index - 1], float(score), float(start), float(end))
             for index, score, start, end in zip(ids[row, first], found, left, right, strict=True)
         )
-        if right_to_left:
-            order = logical_order([char.char for char in chars])
-            chars = tuple(replace(chars[place], char=character) for place, character in order)
-        text = "".join(char.char for char in chars)
-        lines.append(Line(text, float(found.mean()) if len(found) else 0.0, chars))
+        lines.append(line_of(chars, float(found.mean()) if len(found) else 0.0, right_to_left=right_to_left))
     return lines
+
+
+def line_of(chars: Sequence[Char], score: float, *, right_to_left: bool) -> Line:
+    """A line of characters that stand from left to right; with `right_to_left` in the order in which it is read."""
+    if right_to_left:
+        order = logical_order([char.char for char in chars])
+        chars = tuple(replace(chars[place], char=character) for place, character in order)
+    return Line("".join(char.char for char in chars), score, tuple(chars))
 
 
 def _spread(centres: npt.NDArray[np.float64], width: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:

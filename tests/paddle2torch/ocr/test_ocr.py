@@ -34,9 +34,10 @@ from paddle2torch.ocr.pages import Failure, Page, find_sources, read_pages
 from paddle2torch.ocr.pipeline import OCR
 from paddle2torch.ocr.results import PageText
 from paddle2torch.tasks.detection import DetectionError
-from paddle2torch.tasks.geometry import turn_points
+from paddle2torch.tasks.geometry import sorted_order, turn_points
 from paddle2torch.tasks.images import BGRImage, ImageError
 from paddle2torch.tasks.recognition import Line, Recognizer
+from paddle2torch.tasks.skew import turned_level
 from paddle2torch.zoo.conversion import convert
 
 
@@ -592,3 +593,55 @@ def test_a_classifier_of_pages_says_how_they_stand() -> None:
         put(page, bar(text), 20, top)
     turned = np.ascontiguousarray(np.rot90(page, 1))
     assert [line.text for line in pipeline(orientation=Sideways().eval())(turned)] == ["ABC", "CAB"]
+
+
+# Pages that lie askew
+
+
+@pytest.mark.parametrize("angle", [3, -10, 20, -29, 38, -45, 45, 60, 135, 180, -100])
+def test_a_page_that_lies_askew_is_read_in_order_and_its_boxes_are_its_own(angle: float) -> None:
+    page = blank(260, 420)
+    rows = [("ABC AAB", "CC BAC"), ("CAB BAC", "AB CAB"), ("BBA CAA", "BC ACA"), ("CCC ABB", "AAB CC")]
+    for row, (left, right) in enumerate(rows):
+        put(page, bar(left), 20, 25 + 56 * row)
+        put(page, bar(right), 240, 25 + 56 * row)
+    upright = pipeline()(page)
+    # `turned_level` turns a page that lies askew back; here the other way, to lay one askew.
+    askew = turned_level(page, -angle)
+    result = next(iter(pipeline().read_pages([Page("", 1, 1, askew.image)])))
+    assert texts(result) == [text for row in rows for text in row]
+    assert isinstance(result, PageText)
+    assert result.text.split("\n") == [" ".join(row) for row in rows]
+    for line, other in zip(result.lines, upright, strict=True):
+        np.testing.assert_allclose(askew.back(line.box).mean(axis=0), other.box.mean(axis=0), atol=6)
+        for word, like in zip(line.words, other.words, strict=True):
+            np.testing.assert_allclose(askew.back(word.box).mean(axis=0), like.box.mean(axis=0), atol=8)
+
+
+def test_a_page_askew_keeps_paddleocrs_order_where_pages_are_not_turned() -> None:
+    page = blank(260, 420)
+    for row in range(4):
+        for left in (20, 240):
+            put(page, bar("ABC AAB"), left, 25 + 56 * row)
+    askew = turned_level(page, -12).image
+    boxes = [line.box for line in pipeline(turn_pages=False)(askew)]
+    assert sorted_order(boxes) == list(range(8))
+    assert sorted_order([line.box for line in pipeline()(askew)]) != list(range(8))
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+def test_a_very_long_line_is_read_whole_whichever_way_it_runs(turns: int) -> None:
+    text = ("ABC CAB BCA CCB BBA ABC " * 5).strip()
+    page = blank(80, CELL * len(text) + 80)
+    put(page, bar(text), 40, 26)
+    shown: list[tuple[int, ...]] = []
+
+    class Looked(Shadow):
+        def forward(self, x: Tensor) -> Tensor:
+            shown.append(tuple(x.shape))
+            return super().forward(x)
+
+    (line,) = pipeline(cls=Looked().eval())(np.ascontiguousarray(np.rot90(page, turns)))
+    assert line.text == text
+    assert len(line.words) == len(text.split())
+    assert shown

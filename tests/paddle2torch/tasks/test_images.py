@@ -7,8 +7,10 @@ import os
 import re
 import struct
 import time
+import warnings
 import zlib
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -150,7 +152,8 @@ def test_png_with_one_transparent_colour(mode: str) -> None:
     image.paste(0 if mode == "P" else (255, 255, 255) if mode == "RGB" else 255, (0, 0, 3, 4))
     black = {"RGB": (0, 0, 0), "P": 1}.get(mode, 0)
     result = load_image(encode(image, "PNG", transparency=black))
-    assert (result[:, 3:] == 255).all()
+    # White on nothing would be lost on white.
+    assert (result[:, 3:] == (255 if mode == "P" else 0)).all()
     assert (result[:, :3] == (9 if mode == "P" else 255)).all()
 
 
@@ -612,3 +615,69 @@ def test_a_jpeg_of_endless_scans_is_refused() -> None:
     huge[frame + 5 : frame + 9] = struct.pack(">HH", 8000, 8000)
     with pytest.raises(ImageError, match=r"8,000 x 8,000 pixels in 3.. scans"):
         load_image(bytes(huge))
+
+
+# Letters on nothing
+
+
+def letters_on_nothing(*colours: tuple[int, ...], width: int = 60) -> Image.Image:
+    image = Image.new("RGBA", (width, 30), (9, 9, 9, 0))
+    for place, colour in enumerate(colours):
+        image.paste(colour, (6 + 10 * place, 8, 10 + 10 * place, 22))
+    return image
+
+
+@pytest.mark.parametrize(
+    ("colours", "ground"),
+    [
+        ([(0, 0, 0, 255)], 255),
+        ([(255, 0, 0, 255), (255, 255, 0, 255)], 255),
+        ([(128, 128, 128, 255)], 255),
+        ([(0, 0, 0, 100)], 255),
+        ([(255, 255, 255, 255)], 0),
+        ([(235, 240, 250, 255)], 0),
+        ([(255, 255, 255, 128)], 0),
+        ([(255, 255, 255, 255), (255, 255, 0, 255), (0, 255, 0, 255)], 0),
+        ([(255, 255, 255, 255), (0, 0, 0, 255)], 128),
+    ],
+)
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF", "palette", "PIL", "array"])
+def test_letters_of_any_colour_on_nothing_are_laid_on_what_shows_them(
+    colours: list[tuple[int, ...]], ground: int, kind: str
+) -> None:
+    image = letters_on_nothing(*colours)
+    source: Any = image
+    if kind == "array":
+        source = np.asarray(image)[:, :, [2, 1, 0, 3]]
+    elif kind == "palette":
+        if any(0 < colour[3] < 255 for colour in colours):
+            pytest.skip("a palette is transparent or not")
+        source = encode(image.quantize(8), "PNG")
+    elif kind != "PIL":
+        source = encode(image, kind, **({"lossless": True} if kind == "WEBP" else {}))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        result = load_image(source)
+    assert (result[0, 0] == ground).all()
+    found = [str(warning.message) for warning in said if "laid on" in str(warning.message)]
+    assert len(found) == (ground != 255)
+    for place in range(len(colours)):
+        assert np.abs(result[15, 8 + 10 * place].astype(int) - ground).max() > 40
+
+
+def test_grey_and_deep_letters_on_nothing() -> None:
+    white = letters_on_nothing((255, 255, 255, 255))
+    assert (load_image(encode(white.convert("LA"), "PNG"))[0, 0] == 0).all()
+    deep = np.where(np.asarray(white)[:, :, 3] > 0, 65535, 1799).astype(np.uint16)
+    assert (load_image(encode(Image.fromarray(deep), "PNG", transparency=1799))[0, 0] == 0).all()
+    first, second = white, letters_on_nothing((0, 0, 0, 255))
+    for kind in ("PNG", "WEBP", "GIF"):
+        assert (load_image(encode(first, kind, save_all=True, append_images=[second]))[0, 0] == 0).all()
+
+
+def test_a_card_with_transparent_corners_stays_on_white() -> None:
+    card = Image.new("RGBA", (120, 60), (0, 0, 0, 0))
+    card.paste((255, 255, 255, 255), (10, 10, 110, 50))
+    card.paste((0, 0, 0, 255), (40, 25, 43, 35))
+    assert (load_image(encode(card, "PNG"))[0, 0] == 255).all()
+    assert (load_image(Image.new("RGBA", (20, 20), (0, 0, 0, 0))) == 255).all()

@@ -383,7 +383,7 @@ def test_results_come_in_the_order_of_the_images() -> None:
 
 def test_a_line_is_read_at_its_own_width_by_default() -> None:
     reader = BarReader()
-    images = [bars("ab", width=width) for width in (500, 16, 400, 24, 500, 5000, 40)]
+    images = [bars("ab", width=width) for width in (500, 16, 400, 24, 500, 3500, 40)]
     together = Recognizer(reader, config())(images)
     assert sorted(reader.shapes) == [(1, 3, 48, 400), (1, 3, 48, 3200), (2, 3, 48, 500), (3, 3, 48, 320)]
     reader.shapes.clear()
@@ -538,3 +538,66 @@ def test_a_stream_reads_as_one_call_does_and_holds_a_window(monkeypatch: pytest.
     assert [line.text for line in found] == [line.text for line in expected]
     assert np.allclose([line.score for line in found], [line.score for line in expected], atol=1e-5)
     assert list(recognizer.stream([])) == []
+
+
+# Lines that would be squeezed
+
+
+def read_long(text: str, charset: Sequence[str] = LETTERS, **options: object) -> tuple[Line, BarReader]:
+    model = BarReader()
+    right_to_left = bool(options.pop("right_to_left", False))
+    (line,) = Recognizer(model, config(charset, right_to_left=right_to_left), **options)([bars(text)])  # type: ignore[arg-type]
+    return line, model
+
+
+def letters(count: int, of: str = LETTERS[:9]) -> str:  # type: ignore[assignment]
+    rng = np.random.default_rng(count)
+    drawn = [of[0]]
+    while len(drawn) < count:
+        letter = of[int(rng.integers(len(of)))]
+        drawn += [letter] if letter != drawn[-1] else []
+    return "".join(drawn)
+
+
+@pytest.mark.parametrize("between", ["", "-", "---"])
+@pytest.mark.parametrize("padding", ["line", "batch", "alone"])
+def test_a_line_that_would_be_squeezed_is_read_in_pieces(between: str, padding: str) -> None:
+    text = between.join(letters(700 // (1 + len(between))))
+    line, model = read_long(text, padding=padding)
+    assert line.text == text.replace("-", "")
+    assert model.shapes[0][3] == 3200  # as PaddleOCR reads it, which its batches depend on
+    assert max(shape[3] for shape in model.shapes[1:]) <= 30 * 48
+    places = [8 * index + 4 for index, letter in enumerate(text) if letter != "-"]
+    middles = [(char.start + char.end) / 2 for char in line.chars]
+    np.testing.assert_allclose(middles[1:-1], places[1:-1], atol=12)
+    assert line.score == pytest.approx(0.9)
+
+
+def test_spaces_at_cuts_are_there_once() -> None:
+    charset = (*LETTERS[:9], " ")
+    words = [letters(3 + index % 4) for index in range(160)]
+    # A space is one bar between two of ground.
+    line, _ = read_long("-j-".join(words), charset)
+    assert line.text == " ".join(words)
+
+
+def test_equal_letters_at_a_cut_stay_two() -> None:
+    assert read_long("-".join("a" * 350))[0].text == "a" * 350
+
+
+def test_a_long_line_of_a_right_to_left_script_comes_in_reading_order() -> None:
+    hebrew = tuple(map(chr, range(0x5D0, 0x5DA)))
+    text = letters(700)
+    line, _ = read_long(text, hebrew, right_to_left=True)
+    assert line.text == "".join(hebrew[LETTERS.index(letter)] for letter in reversed(text))
+
+
+def test_what_is_hardly_squeezed_is_read_as_paddleocr_reads_it() -> None:
+    line, model = read_long("-".join(letters(220)))
+    assert model.shapes == [(1, 3, 48, 3200)]
+    assert line.text
+
+
+def test_an_empty_long_line_has_no_text() -> None:
+    line, _ = read_long("-" * 700)
+    assert (line.text, line.score, line.chars) == ("", 0.0, ())
