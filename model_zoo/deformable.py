@@ -54,12 +54,12 @@ def deformable_conv2d(
     moved = offset.reshape(n, deformable_groups, taps, 2, rows, columns)
     py = moved[:, :, :, 0] + ky.view(1, 1, -1, 1, 1) + y0.view(1, 1, 1, -1, 1)
     px = moved[:, :, :, 1] + kx.view(1, 1, -1, 1, 1) + x0.view(1, 1, 1, 1, -1)
-    # From pixels to the range of grid_sample, whose corners are the outer pixels' centres.
-    gx = px * (2.0 / torch.sym_max(width - 1, 1)) - 1.0
-    gy = py * (2.0 / torch.sym_max(height - 1, 1)) - 1.0
+    # From pixels to the range of grid_sample, which ends at the outer edges of the image: also right for one pixel.
+    gx = (2.0 * px + 1.0) / width - 1.0
+    gy = (2.0 * py + 1.0) / height - 1.0
     grid = torch.stack((gx, gy), -1).reshape(n * deformable_groups, taps * rows, columns, 2)
     maps = x.reshape(n * deformable_groups, c // deformable_groups, height, width)
-    sampled = F.grid_sample(maps, grid, "bilinear", "zeros", align_corners=True)
+    sampled = F.grid_sample(maps, grid, "bilinear", "zeros", align_corners=False)
     sampled = sampled.reshape(n, deformable_groups, c // deformable_groups, taps, rows, columns)
     if mask is not None:
         sampled = sampled * mask.reshape(n, deformable_groups, 1, taps, rows, columns)

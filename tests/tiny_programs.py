@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import rare_programs
 
 Case = tuple[str, Callable[..., Any], tuple[Any, ...]]
 
@@ -1172,7 +1173,20 @@ TRANSFORMED = (_assign, _assign_tensor, _while, _while_break, _if, _nested)
 """Functions that Paddle rewrites before it records them: Python's own `while`, `if` and assignments to parts."""
 
 
-FIXED = {"shape_fold", "indexing_put", "indexing_multiplex", "linear_solvers"}
+FIXED = {
+    "shape_fold",
+    "indexing_put",
+    "indexing_multiplex",
+    "linear_solvers",
+    "arithmetic_rare_isin",
+    "shape_rare_diagonals",
+    "shape_rare_fill_diagonal",
+    "sorting_rare_decoded",
+    "linear_rare_products",
+    "linear_rare_factors",
+    "linear_rare_spectra",
+    "convolution_rare_folds",
+}
 """Cases that Paddle only records for shapes without a free size."""
 
 
@@ -1184,6 +1198,8 @@ def export(folder: Path, themes: list[str]) -> None:
     import paddle
 
     every = cases(paddle, paddle.nn.functional)
+    for theme, rare in rare_programs.cases(paddle, paddle.nn.functional).items():
+        every[theme] += [(f"rare_{name}", function, inputs) for name, function, inputs in rare]
     for theme in themes or list(every):
         for name, function, inputs in every[theme]:
             target = folder / f"{theme}_{name}"

@@ -139,7 +139,8 @@ def _batch_norm_layer(block: BlockBuilder, node: Node) -> bool:
         return False
     declared = block.owner.type_of(x)
     attributes = node.attributes
-    if declared is None or not (attributes.get("is_test") or attributes.get("use_global_stats")):
+    held = attributes.get("is_test") and not attributes.get("trainable_statistics")
+    if declared is None or not (held or attributes.get("use_global_stats")):
         return False
     mean, variance, scale, bias = (str(name) for name in weights)
     size = math.prod(block.owner.graph.types[mean].shape)

@@ -49,7 +49,7 @@ TABLE: dict[str, Definition] = {}
 
 _RANDOM = """
 bernoulli binomial class_center_sample dirichlet exponential gaussian gaussian_inplace gaussian_random gumbel_softmax
-multinomial poisson randint random_routing randperm rrelu standard_gamma truncated_gaussian_random uniform
+multinomial poisson randint random_routing randperm standard_gamma top_p_sampling truncated_gaussian_random uniform
 uniform_inplace uniform_random uniform_random_batch_size_like
 """
 _TRAINING = "adam adamw cross_entropy_with_softmax hsigmoid_loss lamb momentum nce rmsprop sgd warpctc warprnnt"
@@ -70,7 +70,6 @@ IGNORED_ATTRIBUTES = frozenset(
         "seed",
         "fix_seed",
         "dropout_seed",
-        "trainable_statistics",
         "momentum",
         "is_sparse",
         "sparse",

@@ -9,12 +9,15 @@ from paddle2torch.model_zoo.programs.operations import (
     creation,
     indexing,
     linear,
+    losses,
     normalisation,
     pooling,
     reduction,
     resizing,
     shape,
+    signals,
     sorting,
+    suppression,
 )
 from paddle2torch.model_zoo.programs.table import TABLE
 
@@ -28,10 +31,13 @@ __all__ = [
     "creation",
     "indexing",
     "linear",
+    "losses",
     "normalisation",
     "pooling",
     "reduction",
     "resizing",
     "shape",
+    "signals",
     "sorting",
+    "suppression",
 ]

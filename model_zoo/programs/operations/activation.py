@@ -218,3 +218,11 @@ def dropout_nd(
     if not is_test:
         raise ProgramError("dropout_nd was exported in training mode")
     return (x * (1.0 - p) if mode == "downgrade_in_infer" else x), None
+
+
+@operation("rrelu", results=2)
+def rrelu(x: Tensor, *, lower: float, upper: float, is_test: bool = False) -> tuple[Tensor, None]:
+    """x above 0, below it times the mean of both slopes."""
+    if not is_test:
+        raise ProgramError("rrelu was exported in training mode: it draws random slopes")
+    return torch.where(x >= 0, x, x * ((lower + upper) / 2)), None

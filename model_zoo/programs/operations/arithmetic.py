@@ -255,10 +255,14 @@ _unary("exp", torch.exp, "e to the power of x.")
 _unary("expm1", torch.expm1, "exp(x) - 1, also right near 0.")
 _unary("floor", torch.floor, "Rounded down.")
 _unary("i0", torch.i0, "The modified Bessel function of order 0.")
+_unary("i0e", torch.special.i0e, "The same, times exp(-abs(x)).")
+_unary("i1", torch.special.i1, "The modified Bessel function of order 1.")
+_unary("i1e", torch.special.i1e, "The same, times exp(-abs(x)).")
 _unary("imag", torch.imag, "The imaginary part.")
 _unary("isfinite", torch.isfinite, "True where x is neither infinite nor NaN.")
 _unary("isinf", torch.isinf, "True where x is infinite.")
 _unary("isnan", torch.isnan, "True where x is NaN.")
+_unary("gammaln", torch.lgamma, "The logarithm of the absolute value of gamma.")
 _unary("lgamma", torch.lgamma, "The logarithm of the absolute value of gamma.")
 _unary("log", torch.log, "The natural logarithm.")
 _unary("log10", torch.log10, "The logarithm to base 10.")
@@ -359,3 +363,9 @@ def as_real(x: Tensor) -> Tensor:
 def polygamma(x: Tensor, *, n: int) -> Tensor:
     """The n-th derivative of digamma."""
     return torch.polygamma(n, x)
+
+
+@operation("gammaincc")
+def gammaincc(x: Tensor, y: Tensor) -> Tensor:
+    """The regularised upper incomplete gamma function."""
+    return torch.special.gammaincc(x, y)

@@ -1,4 +1,4 @@
-"""Boxes of detectors: priors, decoding, suppression, pooling of regions. Batched over boxes, classes and images."""
+"""Boxes of detectors: priors, decoding, pooling of regions, proposals. Batched over boxes, classes and images."""
 
 from __future__ import annotations
 
@@ -9,245 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from paddle2torch.model_zoo.programs.operations.overlaps import area, overlap
+from paddle2torch.model_zoo.programs.operations.suppression import suppress
 from paddle2torch.model_zoo.programs.table import ProgramError, check_size, operation
-
-
-def _area(boxes: Tensor, offset: float) -> Tensor:
-    """Areas of (…, 4) boxes; 0 of those that are turned round."""
-    width, height = boxes[..., 2] - boxes[..., 0], boxes[..., 3] - boxes[..., 1]
-    return torch.where((width < 0) | (height < 0), torch.zeros_like(width), (width + offset) * (height + offset))
-
-
-def _overlap(a: Tensor, b: Tensor, offset: float) -> Tensor:
-    """Intersection over union of (…, 4) boxes, broadcast; 0 where they do not touch."""
-    x1, y1 = torch.maximum(a[..., 0], b[..., 0]), torch.maximum(a[..., 1], b[..., 1])
-    x2, y2 = torch.minimum(a[..., 2], b[..., 2]), torch.minimum(a[..., 3], b[..., 3])
-    apart = (x2 < x1) | (y2 < y1)
-    inside = (x2 - x1 + offset) * (y2 - y1 + offset)
-    union = _area(a, offset) + _area(b, offset) - inside
-    return torch.where(apart, torch.zeros_like(inside), inside / union)
-
-
-def _suppressed(boxes: Tensor, scores: Tensor, threshold: float, eta: float, offset: float, enough: int) -> Tensor:
-    """Greedy suppression in all groups at once: bool (G, K), which boxes stay.
-
-    boxes (G or 1, K, 4), scores (G, K) with -inf for what is not a candidate. Each turn takes the best candidate of
-    every group
-    and drops what overlaps it, so there are as many turns as the largest group keeps boxes. With `enough` >= 0 only
-    that many
-    of all groups matter: what is worse than they are is not looked at.
-    """
-    kept = torch.zeros_like(scores, dtype=torch.bool)
-    found: list[Tensor] = []  # scores of what was kept
-    # What is still looked at: groups and boxes without a candidate are left out now and then.
-    group = torch.arange(scores.shape[0], device=scores.device)
-    column = torch.arange(scores.shape[1], device=scores.device)
-    live, limits = scores, torch.full_like(scores[:, :1], threshold)
-    worst = torch.zeros_like(scores) if eta < 1 else None
-    total = turns = 0
-    while live.numel():
-        if turns % 8 == 0:
-            candidates = live > float("-inf")
-            rows, columns = candidates.any(1), candidates.any(0)
-            live, limits, group, column = live[rows][:, columns], limits[rows], group[rows], column[columns]
-            worst = None if worst is None else worst[rows][:, columns]
-            boxes = boxes[:, columns] if boxes.shape[0] == 1 else boxes[rows][:, columns]
-            every = torch.arange(group.numel(), device=scores.device)
-            if not live.numel():
-                break
-        turns += 1
-        best, place = live.max(1)
-        active = best > float("-inf")
-        kept[group[active], column[place[active]]] = True
-        found.append(best[active])
-        total += found[-1].numel()
-        chosen = boxes[0, place] if boxes.shape[0] == 1 else boxes[every, place]
-        overlap = _overlap(chosen.unsqueeze(1), boxes, offset)
-        if worst is None:
-            drop = overlap > limits
-        else:
-            worst = torch.maximum(worst, torch.where(active[:, None], overlap, torch.zeros_like(overlap)))
-            limits = torch.where(active[:, None] & (limits > 0.5), limits * eta, limits)
-            drop = worst > limits
-        drop[every, place] = True
-        live = live.masked_fill(drop & active[:, None], float("-inf"))
-        if 0 <= enough <= total and turns % 8 == 0:
-            best_found = torch.cat(found)
-            floor = best_found.topk(enough).values[-1] if enough else float("inf")
-            live = live.masked_fill(live < floor, float("-inf"))
-    return kept
-
-
-def _candidates(scores: Tensor, threshold: float, top_k: int) -> Tensor:
-    """Scores (G, M) with -inf for those not above the threshold and those beyond the best `top_k` of their group."""
-    live = torch.where(scores > threshold, scores, torch.full_like(scores, float("-inf")))
-    if 0 <= top_k < scores.shape[1]:
-        order = live.sort(dim=1, descending=True, stable=True).indices[:, :top_k]
-        best = torch.full_like(live, float("-inf"))
-        live = best.scatter(1, order, live.gather(1, order))
-    return live
-
-
-def _ranked(labels: Tensor, places: Tensor, scores: Tensor, keep_top_k: int) -> Tensor:
-    """Which of several detections stay and in what order: the best ones, then by class, best first."""
-    order = scores.sort(dim=0, descending=True, stable=True).indices
-    if 0 <= keep_top_k < order.numel():
-        order = order[:keep_top_k]
-    return order[labels[order].sort(dim=0, stable=True).indices]
-
-
-def _detected(rows: list[Tensor], places: list[Tensor], like: Tensor, width: int) -> tuple[Tensor, Tensor, Tensor]:
-    counts = torch.tensor([row.shape[0] for row in rows], dtype=torch.int32, device=like.device)
-    out = torch.cat(rows) if rows else like.new_zeros((0, width))
-    index = torch.cat(places) if places else like.new_zeros(0)
-    return out, index.to(torch.int32).reshape(-1, 1), counts
-
-
-@operation("multiclass_nms3", results=3)
-def multiclass_nms3(
-    bboxes: Tensor,
-    scores: Tensor,
-    rois_num: Tensor | None = None,
-    *,
-    score_threshold: float,
-    nms_top_k: int,
-    keep_top_k: int,
-    nms_threshold: float = 0.3,
-    normalized: bool = True,
-    nms_eta: float = 1.0,
-    background_label: int = 0,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Detections (R, 6): class, score, box; their places (R, 1) among all boxes; how many each image has.
-
-    bboxes (N, M, 4) and scores (N, C, M), or (M, C, 4) and (M, C) with `rois_num` boxes for each image.
-    """
-    if torch.compiler.is_exporting():
-        made: tuple[Tensor, Tensor, Tensor] = torch.ops.paddle2torch.multiclass_nms3(
-            bboxes,
-            scores,
-            rois_num,
-            score_threshold,
-            nms_top_k,
-            keep_top_k,
-            nms_threshold,
-            normalized,
-            nms_eta,
-            background_label,
-        )
-        return made
-    if bboxes.shape[-1] != 4:
-        raise ProgramError(f"multiclass_nms3 of polygons with {bboxes.shape[-1]} coordinates is not known")
-    offset = 0.0 if normalized else 1.0
-    if scores.ndim == 2:
-        sizes = [bboxes.shape[0]] if rois_num is None else rois_num.tolist()
-        box_parts = [part.transpose(0, 1) for part in torch.split(bboxes, sizes)]  # (C, m, 4)
-        score_parts = [part.transpose(0, 1) for part in torch.split(scores, sizes)]
-    else:
-        box_parts = [part[None] for part in bboxes.unbind(0)]  # (1, M, 4)
-        score_parts = list(scores.unbind(0))
-    rows, places, start = [], [], 0
-    for boxes, points in zip(box_parts, score_parts, strict=True):
-        classes = points.shape[0]
-        labels = torch.arange(classes, device=points.device)
-        live = _candidates(points, score_threshold, nms_top_k)
-        if 0 <= background_label < classes:
-            live = live.clone()
-            live[background_label] = float("-inf")
-        used = (live > float("-inf")).any(0).nonzero()[:, 0]
-        kept = _suppressed(boxes[:, used], live[:, used], nms_threshold, nms_eta, offset, keep_top_k)
-        label, column = kept.nonzero().unbind(1)
-        column = used[column]
-        score = points[label, column]
-        order = _ranked(labels[label], column, score, keep_top_k)
-        label, column, score = label[order], column[order], score[order]
-        box = boxes[label if boxes.shape[0] > 1 else torch.zeros_like(label), column]
-        rows.append(torch.cat([label[:, None].to(box.dtype), score[:, None], box], 1))
-        # Of regions the place counts classes as well.
-        places.append((start + column) * classes + label if scores.ndim == 2 else start + column)
-        start += points.shape[1]
-    return _detected(rows, places, bboxes, 6)
-
-
-@operation("matrix_nms", results=3)
-def matrix_nms(
-    bboxes: Tensor,
-    scores: Tensor,
-    *,
-    score_threshold: float,
-    nms_top_k: int,
-    keep_top_k: int,
-    post_threshold: float = 0.0,
-    use_gaussian: bool = False,
-    gaussian_sigma: float = 2.0,
-    background_label: int = 0,
-    normalized: bool = True,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """As `multiclass_nms3`, but what overlaps a better box of its class loses score by a factor, none is dropped for
-    it.
-    """
-    if torch.compiler.is_exporting():
-        made: tuple[Tensor, Tensor, Tensor] = torch.ops.paddle2torch.matrix_nms(
-            bboxes,
-            scores,
-            score_threshold,
-            nms_top_k,
-            keep_top_k,
-            post_threshold,
-            use_gaussian,
-            gaussian_sigma,
-            background_label,
-            normalized,
-        )
-        return made
-    offset = 0.0 if normalized else 1.0
-    rows, places = [], []
-    for image, (boxes, points) in enumerate(zip(bboxes.unbind(0), scores.unbind(0), strict=True)):
-        classes, count = points.shape
-        live = torch.where(points > score_threshold, points, torch.full_like(points, float("-inf")))
-        if 0 <= background_label < classes:
-            live[background_label] = float("-inf")
-        most = int((live > float("-inf")).sum(1).max()) if live.numel() else 0
-        size = min(most, nms_top_k) if nms_top_k > -1 else most
-        sorted_scores, order = live.sort(dim=1, descending=True, stable=True)
-        sorted_scores, order = sorted_scores[:, :size], order[:, :size]
-        chosen = boxes[order]  # (C, K, 4)
-        decayed = [
-            _decay(chosen[part], sorted_scores[part], offset, use_gaussian, gaussian_sigma)
-            for part in torch.arange(classes).split(max(1, (1 << 22) // max(1, size * size)))
-        ]
-        score = torch.cat(decayed) if decayed else sorted_scores
-        stays = (sorted_scores > float("-inf")) & (score > post_threshold)
-        label, rank = stays.nonzero().unbind(1)
-        value, column = score[label, rank], order[label, rank]
-        best = value.sort(dim=0, descending=True, stable=True).indices
-        if 0 <= keep_top_k < best.numel():
-            best = best[:keep_top_k]
-        label, column, value = label[best], column[best], value[best]
-        rows.append(torch.cat([label[:, None].to(boxes.dtype), value[:, None], boxes[column]], 1))
-        places.append(image * count + column)
-    return _detected(rows, places, bboxes, 6)
-
-
-def _decay(boxes: Tensor, scores: Tensor, offset: float, gaussian: bool, sigma: float) -> Tensor:
-    """Scores (C, K), best first, times the smallest factor that a better box gives."""
-    if scores.shape[1] == 0:
-        return scores
-    overlap = _overlap(boxes[:, :, None], boxes[:, None], offset).tril(-1)  # row i: with the better boxes j < i
-    most = overlap.amax(2)  # (C, K)
-    if gaussian:
-        factor = torch.exp((most[:, None].square() - overlap.square()) * sigma)
-    else:
-        factor = (1.0 - overlap) / (1.0 - most[:, None])
-    better = torch.ones_like(factor[0], dtype=torch.bool).tril(-1)
-    factor = torch.where(better, factor, torch.ones_like(factor))
-    return scores * factor.amin(2).clamp(max=1.0)
-
-
-@operation("nms")
-def nms(x: Tensor, *, threshold: float = 1.0) -> Tensor:
-    """Places of the boxes that stay; they come in the order of their worth: int64."""
-    worth = torch.arange(x.shape[0], 0, -1, dtype=x.dtype, device=x.device)[None]
-    return _suppressed(x[None], worth, threshold, 1.0, 0.0, -1)[0].nonzero()[:, 0]
 
 
 @operation("yolo_box", results=2)
@@ -472,7 +236,7 @@ def roi_align(
     parts = []
     for part in torch.arange(boxes.shape[0], device=x.device).split(64):
         # The samples lie on a grid, so the sum over them is a product with both tables.
-        made = torch.einsum("rph,rchw,rqw->rcpq", down[part], x[owner[part]], across[part])
+        made = torch.matmul(torch.matmul(down[part, None], x[owner[part]]), across[part, None].transpose(2, 3))
         parts.append(made / number[part].view(-1, 1, 1, 1))
     return torch.cat(parts) if parts else x.new_zeros((0, c, pooled_height, pooled_width))
 
@@ -518,6 +282,44 @@ def roi_pool(
         parts.append(torch.where(torch.isinf(cells), torch.zeros_like(cells), cells))
     made = torch.cat(parts) if parts else x.new_zeros((0, x.shape[1], pooled_height, pooled_width))
     return made, None
+
+
+@operation("psroi_pool")
+def psroi_pool(
+    x: Tensor,
+    boxes: Tensor,
+    boxes_num: Tensor | None = None,
+    *,
+    pooled_height: int = 1,
+    pooled_width: int = 1,
+    output_channels: int = 1,
+    spatial_scale: float = 1.0,
+) -> Tensor:
+    """The mean in each cell of each region, where each cell has channels of its own: (R, channels, ph, pw)."""
+    height, width = x.shape[2:]
+    rounded = torch.trunc(boxes + torch.sign(boxes) * 0.5)  # half away from zero
+    start, end = rounded[:, :2] * spatial_scale, (rounded[:, 2:] + 1.0) * spatial_scale
+
+    def within(axis: int, cells: int, size: int) -> Tensor:
+        """(R, cells, size): 1 where a row or column belongs to a cell."""
+        first = start[:, axis, None]
+        cell = (end[:, axis, None] - first).clamp(min=0.1) / cells
+        index = torch.arange(cells, dtype=x.dtype, device=x.device)[None]
+        low = torch.floor(index * cell + first).clamp(0, size)
+        high = torch.ceil((index + 1) * cell + first).clamp(0, size)
+        place = torch.arange(size, dtype=x.dtype, device=x.device)
+        return ((place >= low[:, :, None]) & (place < high[:, :, None])).to(x.dtype)
+
+    rows, columns = within(1, pooled_height, height), within(0, pooled_width, width)
+    owner = _owners(boxes_num, boxes)
+    maps = x.reshape(x.shape[0], output_channels, pooled_height, pooled_width, height, width)
+    parts = []
+    for part in torch.arange(boxes.shape[0], device=x.device).split(16):
+        covered = rows[part, None, :, None, :, None] * columns[part, None, None, :, None, :]
+        total = (maps[owner[part]] * covered).sum((4, 5))
+        cells = rows[part].sum(2)[:, None, :, None] * columns[part].sum(2)[:, None, None, :]
+        parts.append(torch.where(cells > 0, total / cells.clamp(min=1.0), torch.zeros_like(total)))
+    return torch.cat(parts) if parts else x.new_zeros((0, output_channels, pooled_height, pooled_width))
 
 
 @operation("generate_proposals", results=3)
@@ -568,10 +370,8 @@ def generate_proposals(
         if boxes.shape[0] == 0:
             boxes, score = boxes.new_zeros((1, 4)), score.new_zeros(1)
         elif nms_thresh > 0:
-            kept = _suppressed(
-                boxes[None], score[None], nms_thresh, eta, offset, post_nms_top_n if post_nms_top_n > 0 else -1
-            )
-            place = kept[0].nonzero()[:, 0]
+            enough = post_nms_top_n if post_nms_top_n > 0 else -1
+            place = suppress(boxes, torch.zeros_like(score), nms_thresh, eta=eta, offset=offset, enough=enough)
             boxes, score = boxes[place], score[place]
             if post_nms_top_n > 0:
                 boxes, score = boxes[:post_nms_top_n], score[:post_nms_top_n]
@@ -598,7 +398,7 @@ def distribute_fpn_proposals(
     """
     if not 0 <= max_level - min_level < 100:
         raise ProgramError(f"distribute_fpn_proposals from level {min_level} to {max_level}")
-    size = _area(fpn_rois, 1.0 if pixel_offset else 0.0).sqrt()
+    size = area(fpn_rois, 1.0 if pixel_offset else 0.0).sqrt()
     level = torch.floor(torch.log2(size / refer_scale + 1e-8) + refer_level).clamp(min_level, max_level).to(torch.int64)
     owner = _owners(rois_num, fpn_rois)
     images = 1 if rois_num is None else rois_num.shape[0]
@@ -666,78 +466,4 @@ def anchor_generator(
 @operation("iou_similarity")
 def iou_similarity(x: Tensor, y: Tensor, *, box_normalized: bool = True) -> Tensor:
     """Intersection over union of each box of x with each of y."""
-    return _overlap(x[:, None], y[None], 0.0 if box_normalized else 1.0)
-
-
-# As one operation of a graph: how many boxes stay is known when it runs.
-
-
-@torch.library.custom_op("paddle2torch::multiclass_nms3", mutates_args=())
-def _multiclass_nms3(
-    bboxes: Tensor,
-    scores: Tensor,
-    rois_num: Tensor | None,
-    score_threshold: float,
-    nms_top_k: int,
-    keep_top_k: int,
-    nms_threshold: float,
-    normalized: bool,
-    nms_eta: float,
-    background_label: int,
-) -> tuple[Tensor, Tensor, Tensor]:
-    return multiclass_nms3(
-        bboxes,
-        scores,
-        rois_num,
-        score_threshold=score_threshold,
-        nms_top_k=nms_top_k,
-        keep_top_k=keep_top_k,
-        nms_threshold=nms_threshold,
-        normalized=normalized,
-        nms_eta=nms_eta,
-        background_label=background_label,
-    )
-
-
-@torch.library.custom_op("paddle2torch::matrix_nms", mutates_args=())
-def _matrix_nms(
-    bboxes: Tensor,
-    scores: Tensor,
-    score_threshold: float,
-    nms_top_k: int,
-    keep_top_k: int,
-    post_threshold: float,
-    use_gaussian: bool,
-    gaussian_sigma: float,
-    background_label: int,
-    normalized: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    return matrix_nms(
-        bboxes,
-        scores,
-        score_threshold=score_threshold,
-        nms_top_k=nms_top_k,
-        keep_top_k=keep_top_k,
-        post_threshold=post_threshold,
-        use_gaussian=use_gaussian,
-        gaussian_sigma=gaussian_sigma,
-        background_label=background_label,
-        normalized=normalized,
-    )
-
-
-def _rows_of(bboxes: Tensor, images: Any) -> tuple[Tensor, Tensor, Tensor]:
-    count = torch.library.get_ctx().new_dynamic_size()
-    number = bboxes.new_empty((images,), dtype=torch.int32)
-    return bboxes.new_empty((count, 6)), bboxes.new_empty((count, 1), dtype=torch.int32), number
-
-
-@_multiclass_nms3.register_fake
-def _(bboxes: Tensor, scores: Tensor, rois_num: Tensor | None, *settings: Any) -> tuple[Tensor, Tensor, Tensor]:
-    images = bboxes.shape[0] if scores.ndim == 3 else 1 if rois_num is None else rois_num.shape[0]
-    return _rows_of(bboxes, images)
-
-
-@_matrix_nms.register_fake
-def _(bboxes: Tensor, scores: Tensor, *settings: Any) -> tuple[Tensor, Tensor, Tensor]:
-    return _rows_of(bboxes, bboxes.shape[0])
+    return overlap(x[:, None], y[None], 0.0 if box_normalized else 1.0)

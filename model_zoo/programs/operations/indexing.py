@@ -339,3 +339,10 @@ def sequence_mask(
     if isinstance(length, int) and length < 0:
         length = int(x.max())
     return (torch.arange(length, device=x.device) < x.unsqueeze(-1)).to(out_dtype)
+
+
+@operation("fill_diagonal_tensor")
+def fill_diagonal_tensor(x: Tensor, y: Tensor, *, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
+    """x with y on a diagonal of two of its axes."""
+    shape = torch.diagonal(x, offset, dim1, dim2).shape
+    return torch.diagonal_scatter(x, y.reshape(shape), offset, dim1, dim2)

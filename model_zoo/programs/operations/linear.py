@@ -258,3 +258,42 @@ def flash_attn(
         q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask, is_causal=causal
     )
     return y.transpose(1, 2), None, None, None
+
+
+@operation("multi_dot")
+def multi_dot(x: list[Tensor]) -> Tensor:
+    """The product of several matrices."""
+    made: Tensor = torch.linalg.multi_dot(x)
+    return made
+
+
+@operation("slogdet")
+def slogdet(x: Tensor) -> Tensor:
+    """Signs of determinants, and logarithms of their absolute values: (2, …)."""
+    return torch.stack(list(torch.linalg.slogdet(x)))
+
+
+@operation("eigvalsh", results=2, choices={"uplo": ("L", "U")})
+def eigvalsh(x: Tensor, *, uplo: str = "L", is_test: bool = False) -> tuple[Tensor, None]:
+    """Eigenvalues of symmetric matrices, the smallest first."""
+    return torch.linalg.eigvalsh(x, uplo), None
+
+
+@operation("svdvals")
+def svdvals(x: Tensor) -> Tensor:
+    """Singular values, the largest first."""
+    return torch.linalg.svdvals(x)
+
+
+@operation("matrix_rank")
+def matrix_rank(x: Tensor, *, tol: float = 0.0, use_default_tol: bool = True, hermitian: bool = False) -> Tensor:
+    """How many singular values are above the tolerance: int64."""
+    if use_default_tol:
+        return torch.linalg.matrix_rank(x, hermitian=hermitian)
+    return torch.linalg.matrix_rank(x, atol=tol, rtol=0.0, hermitian=hermitian)
+
+
+@operation("cholesky_solve")
+def cholesky_solve(x: Tensor, y: Tensor, *, upper: bool = False) -> Tensor:
+    """The solution of A @ result = x where y is the Cholesky factor of A."""
+    return torch.cholesky_solve(x, y, upper)

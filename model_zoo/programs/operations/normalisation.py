@@ -27,12 +27,20 @@ def batch_norm(
     epsilon: float = 1e-5,
     data_format: str = "NCHW",
     use_global_stats: bool = False,
+    trainable_statistics: bool = False,
 ) -> tuple[Tensor, None, None, None, None, None]:
-    """(x - mean) / sqrt(variance + epsilon) * scale + bias with the statistics of training."""
+    """(x - mean) / sqrt(variance + epsilon) * scale + bias, with the statistics of training.
+
+    `trainable_statistics` without `use_global_stats` takes those of the input at inference too.
+    """
     if not (is_test or use_global_stats):
         raise ProgramError("batch_norm was exported in training mode: its statistics would be those of the input")
     last = data_format[-1] == "C" and x.ndim > 2
-    y = F.batch_norm(x.movedim(-1, 1) if last else x, mean, variance, scale, bias, False, 0.0, epsilon)
+    moved = x.movedim(-1, 1) if last else x
+    if trainable_statistics and not use_global_stats:
+        y = F.batch_norm(moved, None, None, scale, bias, True, 0.0, epsilon)
+    else:
+        y = F.batch_norm(moved, mean, variance, scale, bias, False, 0.0, epsilon)
     return (y.movedim(1, -1) if last else y), None, None, None, None, None
 
 
@@ -51,7 +59,7 @@ def layer_norm(
     return F.layer_norm(x, shape, weight, None if bias is None else bias.reshape(shape), epsilon), None, None
 
 
-@operation("rms_norm", results=2)
+@operation("rms_norm", "fused_rms_norm_quant", results=3)
 def rms_norm(
     x: Tensor,
     bias: Tensor | None = None,
@@ -65,7 +73,7 @@ def rms_norm(
     quant_round_type: int = 0,
     quant_max_bound: float = 0.0,
     quant_min_bound: float = 0.0,
-) -> tuple[Tensor, Any]:
+) -> tuple[Tensor, Any, None]:
     """x over the root of the mean of its squares, then scale and bias."""
     if quant_scale > 0:
         raise ProgramError("rms_norm with quantisation is not known")
@@ -74,7 +82,7 @@ def rms_norm(
     axes = tuple(range(begin_norm_axis % x.ndim, x.ndim))
     y = x * torch.rsqrt(x.square().mean(axes, keepdim=True) + epsilon)
     y = y if norm_weight is None else y * norm_weight
-    return (y if norm_bias is None else y + norm_bias), x
+    return (y if norm_bias is None else y + norm_bias), x, None
 
 
 @operation("group_norm", results=3, choices={"data_format": _LAYOUTS, "data_layout": _LAYOUTS})
@@ -195,3 +203,29 @@ def spectral_norm(
         u = matrix @ v
         u = u / (u.norm() + eps)
     return weight / (u.reshape(-1) @ (matrix @ v.reshape(-1)))
+
+
+@operation("fused_bias_residual_layernorm", results=4)
+def fused_bias_residual_layernorm(
+    x: Tensor,
+    bias: Tensor | None = None,
+    residual: Tensor | None = None,
+    norm_weight: Tensor | None = None,
+    norm_bias: Tensor | None = None,
+    *,
+    epsilon: float,
+    residual_alpha: float = 1.0,
+    begin_norm_axis: int = 1,
+    quant_scale: float = -1.0,
+    quant_round_type: int = 0,
+    quant_max_bound: float = 0.0,
+    quant_min_bound: float = 0.0,
+) -> tuple[Tensor, Any, None, None]:
+    """`layer_norm` of x + bias + residual_alpha * residual, and that sum."""
+    if quant_scale > 0:
+        raise ProgramError("fused_bias_residual_layernorm with quantisation is not known")
+    x = x if bias is None else x + bias
+    x = x if residual is None else x + residual_alpha * residual
+    shape = list(x.shape[begin_norm_axis:])
+    weights = [None if item is None else item.reshape(shape) for item in (norm_weight, norm_bias)]
+    return F.layer_norm(x, shape, weights[0], weights[1], epsilon), x, None, None

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from paddle2torch.model_zoo.programs.operations.convolution import CHOICES, channels_back, channels_first, resolve
-from paddle2torch.model_zoo.programs.table import ProgramError, operation
+from paddle2torch.model_zoo.programs.table import ProgramError, check_size, operation
 
 _MAX: dict[int, Any] = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 _AVERAGE: dict[int, Any] = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
@@ -120,8 +120,9 @@ def pool(
     # How many cells of each window count: those of the image, or those of the image and its padding.
     inside = torch.ones_like(x[:1, :1])
     if not exclusive:
-        inside = _pad(inside, widths, 1.0)
-        rest = [(0, after - b) for (_, after), (_, b) in zip(whole, widths, strict=True)]
+        # Paddle counts the padding before an axis on both of its sides.
+        inside = _pad(inside, [(before, before) for before, _ in widths], 1.0)
+        rest = [(0, after - before) for (_, after), (before, _) in zip(whole, widths, strict=True)]
         counted = _AVERAGE[axes](_pad(inside, rest, 0.0), k, s) * cells
     else:
         counted = _AVERAGE[axes](_pad(inside, whole, 0.0), k, s) * cells
@@ -296,3 +297,21 @@ def unpool(
     flat = torch.zeros((n, c, sizes[0] * sizes[1]), dtype=x.dtype, device=x.device)
     flat = flat.scatter(2, indices.to(torch.int64).flatten(2), x.flatten(2))
     return flat.reshape(n, c, sizes[0], sizes[1])
+
+
+@operation("unpool3d", choices={"data_format": ("NCDHW",)})
+def unpool3d(
+    x: Tensor,
+    indices: Tensor,
+    *,
+    ksize: Sequence[int] = (),
+    strides: Sequence[int] = (1, 1, 1),
+    paddings: Sequence[int] = (0, 0, 0),
+    output_size: Sequence[int],
+    data_format: str = "NCDHW",
+) -> Tensor:
+    """As `unpool`, with a depth."""
+    sizes = list(output_size)[-3:]
+    check_size([*x.shape[:2], *sizes], "unpool3d")
+    flat = torch.zeros((*x.shape[:2], sizes[0] * sizes[1] * sizes[2]), dtype=x.dtype, device=x.device)
+    return flat.scatter(2, indices.to(torch.int64).flatten(2), x.flatten(2)).reshape(*x.shape[:2], *sizes)

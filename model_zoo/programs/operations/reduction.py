@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from paddle2torch.model_zoo.programs.table import operation
+from paddle2torch.model_zoo.programs.table import check_size, operation
 
 
 def axes_of(x: Tensor, axis: Any, reduce_all: bool = False) -> tuple[int, ...]:
@@ -235,3 +235,43 @@ def nanmedian(x: Tensor, *, axis: Sequence[int] = (), keepdim: bool = True, mode
         for place in sorted(axes):
             y = y.unsqueeze(place)
     return y, None
+
+
+@operation("reduce_as")
+def reduce_as(x: Tensor, target: Tensor) -> Tensor:
+    """The sum over the axes along which `target` would be repeated: of its shape."""
+    return x.sum_to_size(target.shape)
+
+
+def _gathered(values: Tensor, places: Tensor, rows: Any, kind: str) -> tuple[Tensor, Tensor]:
+    """Rows of `values` put together by their places, and how many came to each; 0 where none did."""
+    check_size([rows, *values.shape[1:]], "a sum of rows")
+    places = places.to(torch.int64)
+    zeros = torch.zeros((rows, *values.shape[1:]), dtype=values.dtype, device=values.device)
+    counts = torch.zeros(rows, dtype=torch.int64, device=values.device)
+    counts = counts.index_add(0, places, torch.ones_like(places))
+    if kind in ("SUM", "MEAN"):
+        total = zeros.index_add(0, places, values)
+        shape = [-1] + [1] * (values.ndim - 1)
+        return (total if kind == "SUM" else total / counts.clamp(min=1).reshape(shape).to(values.dtype)), counts
+    index = places.reshape([-1] + [1] * (values.ndim - 1)).expand_as(values)
+    how = {"MAX": "amax", "MIN": "amin"}[kind]
+    return zeros.scatter_reduce(0, index, values, how, include_self=False), counts
+
+
+@operation("segment_pool", results=2, choices={"pooltype": ("SUM", "MEAN", "MAX", "MIN")})
+def segment_pool(x: Tensor, segment_ids: Tensor, *, pooltype: str = "SUM") -> tuple[Tensor, Tensor]:
+    """Rows of the same segment put together; segments are numbered in order."""
+    rows = int(segment_ids[-1]) + 1 if segment_ids.numel() else 0
+    made, counts = _gathered(x, segment_ids, rows, pooltype)
+    return made, counts.to(x.dtype)[:, None]
+
+
+@operation("send_u_recv", numbers=("out_size",), results=2, choices={"reduce_op": ("SUM", "MEAN", "MAX", "MIN")})
+def send_u_recv(
+    x: Tensor, src_index: Tensor, dst_index: Tensor, out_size: Any = (), *, reduce_op: str = "SUM"
+) -> tuple[Tensor, Tensor]:
+    """Each edge carries the row of its source to its end, where rows are put together."""
+    rows = next((size for size in (out_size or ()) if size > 0), x.shape[0])
+    made, counts = _gathered(x[src_index.to(torch.int64)], dst_index, rows, reduce_op)
+    return made, counts.to(torch.int32)

@@ -410,3 +410,9 @@ def as_strided(x: Tensor, *, dims: Sequence[int], stride: Sequence[int], offset:
 def kron(x: Tensor, y: Tensor) -> Tensor:
     """The Kronecker product."""
     return torch.kron(x, y)
+
+
+@operation("is_empty")
+def is_empty(x: Tensor) -> Tensor:
+    """Whether there is no element."""
+    return torch.full((), x.numel() == 0, dtype=torch.bool, device=x.device)

@@ -112,3 +112,14 @@ def histogram(
     if weight is not None or density:
         raise ProgramError("histogram with weights or as a density is not known")
     return torch.histc(input.float(), bins, min, max).to(torch.int64)
+
+
+@operation("gather_tree")
+def gather_tree(ids: Tensor, parents: Tensor) -> Tensor:
+    """Beams of a search from their end back: ids and parents (steps, N, beams)."""
+    beam = torch.arange(ids.shape[2], device=ids.device).expand(ids.shape[1:])
+    found = []
+    for step in range(ids.shape[0] - 1, -1, -1):
+        found.append(ids[step].gather(1, beam))
+        beam = parents[step].to(torch.int64).gather(1, beam)
+    return torch.stack(found[::-1]) if found else ids

@@ -1,0 +1,234 @@
+"""Converts what `export_networks.py` made, compares it with Paddle at every size, exports it, and writes a table.
+
+    python tests/corpus/check_networks.py FOLDER [--export] [--again] [NAME…]
+
+Each network is checked in a process of its own, and what came out is kept as `result.json` beside it; `--again` makes
+it anew. With `--export` the program also goes through `torch.export` and to ONNX, each run at several sizes. The table
+on standard output is Markdown; a network that is wrong is named with the reason.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import time
+import traceback
+import warnings
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from paddle2torch.converters.paddle_files.exports import find_program
+from paddle2torch.converters.programs.convert import ConvertedProgram, convert_program
+from paddle2torch.exporting.programs import export_onnx, export_torch
+from paddle2torch.model_zoo.errors import Paddle2TorchError
+from paddle2torch.parity.programs import SETS, compare_program, sorted_rows
+from paddle2torch.parity.reference import run_program
+
+TOLERANCE = 5e-5
+"""Of an output's largest value."""
+LOCAL_TOLERANCE = 1e-5
+SECONDS_AT_MOST = 900
+
+
+def difference(found: np.ndarray, expected: np.ndarray, rows: bool) -> float:
+    """Of the largest value; infinite for another shape, another type, or another integer."""
+    if (found.shape, found.dtype) != (expected.shape, expected.dtype):
+        return float("inf")
+    if expected.size == 0:
+        return 0.0
+    if rows and expected.ndim == 2:
+        found, expected = sorted_rows(found, expected)
+    if not np.issubdtype(expected.dtype, np.floating):
+        return 0.0 if np.array_equal(found, expected) else float("inf")
+    same = (found == expected) | (np.isnan(found) & np.isnan(expected))
+    if same.all():
+        return 0.0
+    largest = np.abs(np.where(np.isfinite(expected), expected, 0)).max()
+    worst = float(np.where(same, 0, np.abs(found - expected)).max() / max(float(largest), 1e-30))
+    return float("inf") if np.isnan(worst) else worst
+
+
+def compare(folder: Path, converted: ConvertedProgram) -> list[dict[str, Any]]:
+    """What differs at each size that Paddle ran."""
+    rows = any(node.kind in SETS for node in converted.graph.walk())
+    found = []
+    for path in sorted(folder.glob("io*.npz")):
+        with np.load(path) as values:
+            inputs = [torch.from_numpy(values[f"in:{feed.name}"]) for feed in converted.config.feeds]
+            started = time.perf_counter()
+            with torch.inference_mode():
+                outputs = converted.network(*inputs)
+            seconds = time.perf_counter() - started
+            listed = outputs if isinstance(outputs, tuple) else (outputs,)
+            worst = 0.0
+            shapes = []
+            for index, output in enumerate(listed):
+                assert isinstance(output, Tensor)
+                expected = values[f"out:{index}"]
+                shapes.append(list(expected.shape))
+                worst = max(worst, difference(output.numpy(), expected, rows))
+            finite = all(np.isfinite(values[key]).all() for key in values if key.startswith("out:"))
+            found.append(
+                {
+                    "inputs": [list(x.shape) for x in inputs],
+                    "outputs": shapes,
+                    "worst": worst,
+                    "finite": bool(finite),
+                    "seconds": seconds,
+                }
+            )
+    return found
+
+
+def by_operation(folder: Path, converted: ConvertedProgram) -> dict[str, Any]:
+    """Each operation on Paddle's own inputs: what differs at the end alone is rounding that made-up weights magnify."""
+    program, parameters = find_program(folder)
+    if parameters is None:
+        parameters = folder / "empty.pdiparams"
+        parameters.touch()
+    with np.load(folder / "io.0.npz") as values:
+        inputs = {feed.name: values[f"in:{feed.name}"] for feed in converted.config.feeds}
+    run = run_program(program, parameters, inputs, None, threads=1)
+    made = compare_program(converted.network, inputs, run, "Paddle")
+        converted.network, inputs, run_program(program, parameters, inputs, None, threads=1), "Paddle"
+    )
+    off = [layer for layer in made.layers if not layer.local.relative <= LOCAL_TOLERANCE]
+    worst = max((layer.local.relative for layer in made.layers), default=0.0)
+    return {"compared": len(made.layers), "off": [f"{layer.kind} {layer.path}" for layer in off], "worst": worst}
+
+
+def exports(folder: Path, converted: ConvertedProgram) -> dict[str, Any]:
+    """How the program leaves again: a word for each way, or why it does not."""
+    said: dict[str, Any] = {}
+    for way, function in (("torch", export_torch), ("onnx", export_onnx)):
+        target = folder / f"exported.{'pt2' if way == 'torch' else 'onnx'}"
+        target.unlink(missing_ok=True)
+        started = time.perf_counter()
+        try:
+            made = function(converted.network, target, force=True)
+            said[way] = {
+                "worst": max((check.relative for check in made.checks), default=0.0),
+                "sizes": [list(check.shape) for check in made.checks],
+                "notes": list(made.notes),
+            }
+        except Paddle2TorchError as error:
+            said[way] = {"error": str(error)[:400]}
+        said[way]["seconds"] = time.perf_counter() - started
+        target.unlink(missing_ok=True)
+    return said
+
+
+def check(folder: Path, export: bool) -> dict[str, Any]:
+    """All that is known of one network."""
+    result: dict[str, Any] = {"name": folder.name}
+    try:
+        started = time.perf_counter()
+        converted = convert_program(folder, name=folder.name)
+        result["seconds"] = time.perf_counter() - started
+        kinds = Counter(node.kind for node in converted.graph.walk())
+        result["operations"], result["kinds"] = sum(kinds.values()), len(kinds)
+        result["sizes"] = compare(folder, converted)
+        if any(size["worst"] > TOLERANCE for size in result["sizes"]):
+            result["by_operation"] = by_operation(folder, converted)
+        if export:
+            result["exports"] = exports(folder, converted)
+    except Paddle2TorchError as error:
+        result["error"] = str(error)
+    return result
+
+
+def in_a_process(folder: Path, export: bool) -> dict[str, Any]:
+    """`check` where neither memory nor a crash of one network reaches the next."""
+    path = folder / "result.json"
+    path.unlink(missing_ok=True)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(SECONDS_AT_MOST)
+        warnings.simplefilter("ignore")
+        try:
+            result = check(folder, export)
+        except BaseException as error:
+            result = {"name": folder.name, "error": f"{type(error).__name__}: {error}", "raw": traceback.format_exc()}
+        path.write_text(json.dumps(result, indent=1), encoding="utf-8")
+        os._exit(0)
+    os.waitpid(child, 0)
+    if not path.exists():
+        path.write_text(json.dumps({"name": folder.name, "error": "was ended: too slow, or out of memory"}))
+    return read(path)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A result that was kept."""
+    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return result
+
+
+def right(result: dict[str, Any]) -> bool:
+    """Whether every output at every size is Paddle's, or every operation is, on the inputs that Paddle gave it."""
+    sizes = result.get("sizes", [])
+    if not sizes or "error" in result:
+        return False
+    return all(size["worst"] <= TOLERANCE for size in sizes) or result["by_operation"]["off"] == []
+
+
+def row(result: dict[str, Any]) -> str:
+    """The network's line in the table."""
+    name = result["name"]
+    if "error" in result and "sizes" not in result:
+        return f"| {name} | | refused: {result['error'].splitlines()[0][:200]} | | | |"
+    sizes = result["sizes"]
+    worst = max(size["worst"] for size in sizes)
+    shown = [f"{worst:.0e}" if worst else "0", str(len(sizes))]
+    if "by_operation" in result:
+        found = result["by_operation"]
+        shown[0] = f"{worst:.0e}; by operation {found['worst']:.0e}, {len(found['off'])} of {found['compared']} off"
+    for way in ("torch", "onnx"):
+        said = result.get("exports", {}).get(way)
+        if said is None:
+            shown.append("")
+        elif "error" in said:
+            shown.append(f"no: {said['error'].splitlines()[0][:120]}")
+        else:
+            shown.append(f"{said['worst']:.0e}, {len(said['sizes'])} sizes")
+    return f"| {name} | {result['operations']} | {' | '.join(shown)} |"
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--export", action="store_true")
+    parser.add_argument("--again", action="store_true")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    print("| network | operations | largest difference | sizes | `torch.export` | ONNX |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    results = []
+    for folder in sorted(path.parent for path in options.folder.glob("*/about.json")):
+        if options.names and folder.name not in options.names:
+            continue
+        kept = folder / "result.json"
+        result = read(kept) if kept.exists() else {}
+        wanted = options.export and "exports" not in result and "error" not in result
+        if not result or options.again or wanted:
+            result = in_a_process(folder, options.export)
+        results.append(result)
+        print(row(result), flush=True)
+    good = sum(map(right, results))
+    print(f"\n{good} of {len(results)} are right.")
+    for way in ("torch", "onnx"):
+        tried = [result["exports"][way] for result in results if way in result.get("exports", {})]
+        if tried:
+            print(f"{way}: {sum('error' not in said for said in tried)} of {len(tried)}.")
+
+
+if __name__ == "__main__":
+    main()
