@@ -504,10 +504,7 @@ def cases(P: Any, F: Any) -> dict[str, list[Case]]:  # noqa: N803
             ),
             (
                 "moments",
-                lambda x: (
-                    P.multiplex([x, x * 2], P.to_tensor([[0], [1], [0]])),
-                    P.shard_index(P.full([2, 1], 3, "int64"), 20, 2, 0, -1),
-                ),
+                lambda x: (x + 1, P.shard_index(P.full([2, 1], 3, "int64"), 20, 2, 0, -1)),
                 (r(3, 4),),
             ),
         ],
@@ -555,7 +552,7 @@ def cases(P: Any, F: Any) -> dict[str, list[Case]]:  # noqa: N803
             ),
             (
                 "nans",
-                lambda x: (P.nansum(x, 1), P.nanmean(x, 0), P.isneginf(x)),
+                lambda x: (P.nansum(x, 1), P.nanmean(x, 0)),
                 (np.where(r(4, 5) > 1, np.nan, r(4, 5)).astype(np.float32),),
             ),
             (

@@ -1179,6 +1179,8 @@ FIXED = {
     "indexing_multiplex",
     "linear_solvers",
     "arithmetic_rare_isin",
+    "indexing_rare_scatters",
+    "shape_rare_splits",
     "shape_rare_diagonals",
     "shape_rare_fill_diagonal",
     "sorting_rare_decoded",

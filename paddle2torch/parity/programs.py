@@ -148,9 +148,11 @@ def _difference(found: np.ndarray, expected: np.ndarray, *, rows: bool = False) 
         wrong = int((found != expected).sum())
         return Difference(float(wrong), math.inf if wrong else 0.0)
     same = (found == expected) | (np.isnan(found) & np.isnan(expected))
-    return (
-        compare(np.where(same, 0.0, found), np.where(same, 0.0, expected)) if not same.all() else Difference(0.0, 0.0)
-    )
+    if same.all():
+        return Difference(0.0, 0.0)
+    finite = np.isfinite(expected)
+    largest = float(np.abs(expected[finite]).max()) if finite.any() else 0.0
+    return compare(np.where(same, 0.0, found), np.where(same, 0.0, expected), largest)
 
 
 def _double(value: Any) -> Any:

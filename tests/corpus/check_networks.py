@@ -97,8 +97,6 @@ def by_operation(folder: Path, converted: ConvertedProgram) -> dict[str, Any]:
         inputs = {feed.name: values[f"in:{feed.name}"] for feed in converted.config.feeds}
     run = run_program(program, parameters, inputs, None, threads=1)
     made = compare_program(converted.network, inputs, run, "Paddle")
-        converted.network, inputs, run_program(program, parameters, inputs, None, threads=1), "Paddle"
-    )
     off = [layer for layer in made.layers if not layer.local.relative <= LOCAL_TOLERANCE]
     worst = max((layer.local.relative for layer in made.layers), default=0.0)
     return {"compared": len(made.layers), "off": [f"{layer.kind} {layer.path}" for layer in off], "worst": worst}

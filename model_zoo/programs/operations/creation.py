@@ -107,6 +107,14 @@ def linspace(start: Any, stop: Any, number: Any, *, dtype: torch.dtype, device: 
     return torch.linspace(start, stop, number, dtype=dtype, device=device)
 
 
+@operation("logspace", scalars=("start", "stop", "number", "base"))
+def logspace(start: Any, stop: Any, number: Any, base: Any, *, dtype: torch.dtype, device: Any = None) -> Tensor:
+    """Powers of the base, their exponents as `linspace` gives them."""
+    number = int(number)
+    check_size([number], "logspace")
+    return torch.logspace(start, stop, number, float(base), dtype=dtype, device=device)
+
+
 @operation("eye", scalars=("num_rows", "num_columns"))
 def eye(num_rows: Any, num_columns: Any = None, *, dtype: torch.dtype, device: Any = None) -> Tensor:
     """Ones on the diagonal; as many columns as rows where their number is missing or negative."""
