@@ -80,6 +80,12 @@ def export_onnx(program: Program, target: Path, *, force: bool = False) -> Expor
         )
     import onnxruntime
 
+    sets = sorted({node.kind for node in program.program.walk()} & SETS)
+    if sets:
+        raise ConversionError(
+            f"{', '.join(sets)}: this suppression of boxes has no form in ONNX here. Export the network without it, or "
+            "with --to torch, where it stays one operation"
+        )
     with land_file(target) as temporary:
         captured = capture(program)
         try:

@@ -146,7 +146,14 @@ def transposed(
     y = _TRANSPOSED[axes](x, weight, None, tuple(strides), 0, 0, groups, tuple(dilations))
     for axis, (before, after) in enumerate(widths):
         full = y.shape[2 + axis]
-        size = full - before - after + extra[axis] if not sizes else sizes[axis]
+        least = full - before - after
+        size = least + extra[axis] if not sizes else sizes[axis]
+        known = isinstance(size, int) and isinstance(least, int)
+        if sizes and known and not least <= size < least + strides[axis]:
+            raise ProgramError(
+                f"the program asks for {size} places of a transposed convolution that makes {least} of this input: "
+                "it is for inputs of another size"
+            )
         missing = before + size - full
         if not isinstance(missing, int) or missing > 0:
             pad = [0, 0] * (axes - 1 - axis) + [0, missing if isinstance(missing, int) else torch.sym_max(missing, 0)]

@@ -18,8 +18,9 @@ from torch import nn
 from paddle2torch import load_pretrained, verify
 from paddle2torch.exporting.export import export
 from paddle2torch.model_zoo.config import ModelConfig
-from paddle2torch.model_zoo.errors import ConfigError, FileFormatError, Paddle2TorchError
+from paddle2torch.model_zoo.errors import ConfigError, ConversionError, FileFormatError, Paddle2TorchError
 from paddle2torch.model_zoo.programs.network import Program
+from paddle2torch.model_zoo.programs.table import ProgramError
 from paddle2torch.zoo.conversion import convert
 
 PROGRAMS = SHARED / "programs"
@@ -288,3 +289,21 @@ def test_paddle_rounds_half_to_even() -> None:
     with np.load(program_cases.GOLDENS / "arithmetic_round" / "io.npz") as values:
         assert values["in:x0"][:2].tolist() == [-2.5, -1.5]
         assert values["out:0"][:2].tolist() == [-2.0, -2.0]
+
+
+def test_a_program_for_one_size_of_input_refuses_another(tmp_path: Path) -> None:
+    convert(
+        "case", weights=program_cases.GOLDENS / "convolution_transposed", output=tmp_path / "model", as_program=True
+    )
+    model = load_pretrained(tmp_path / "model")
+    assert isinstance(model, Program)
+    declared = [feed.shape for feed in model.config.feeds]
+    inputs = [torch.zeros([3 if size == -1 else size + 4 for size in shape]) for shape in declared]
+    with pytest.raises(ProgramError, match="for inputs of another size"):
+        model(*inputs)
+
+
+def test_suppression_of_boxes_is_refused_for_onnx_by_name(tmp_path: Path) -> None:
+    convert("case", weights=program_cases.GOLDENS / "boxes_matrix_nms", output=tmp_path / "model", as_program=True)
+    with pytest.raises(ConversionError, match="matrix_nms: this suppression of boxes has no form in ONNX"):
+        export(load_pretrained(tmp_path / "model"), "onnx", tmp_path / "out.onnx")
