@@ -37,6 +37,21 @@ from paddle2torch.model_zoo.programs.operations import TABLE
 # Attributes that a slot or an operand has taken the place of, or that say how Paddle runs an operation.
 _TYPE_CODES = frozenset({"dtype", "out_dtype", "in_dtype"})
 _SILENT = frozenset({"in_dtype", "is_mkldnn", "with_quant_attr", "use_quantizer", "data_type", "is_scalar_condition"})
+# What programs of years ago carry of fusions and layouts that were not used; another value is refused as any attribute.
+_NOT_USED: Mapping[str, tuple[Any, ...]] = {
+    **dict.fromkeys(("x_data_format", "y_data_format", "data_format"), ("", "AnyLayout")),
+    **dict.fromkeys(("Scale_in", "Scale_in_eltwise"), (1.0,)),
+    **dict.fromkeys((f"fused_{what}_{slot}" for what in ("reshape", "transpose") for slot in ("X", "Y", "Out")), ((),)),
+    **dict.fromkeys(
+        ("fuse_brelu", "fuse_relu", "fuse_residual_connection", "fuse_relu_before_depthwise_conv"), (False,)
+    ),
+    **dict.fromkeys(("fuse_alpha", "fuse_beta"), (0.0,)),
+    "Scale_weights": ((1.0,),),
+    "fuse_activation": ("",),
+    "fuse_brelu_threshold": (6.0,),
+    "head_number": (1,),
+    "is_test": (False, True),
+}
 _VALUES = ("values", "fp32_values", "fp64_values", "int32_values", "int64_values", "bool_values", "int8_values")
 
 
@@ -300,6 +315,10 @@ class _Reader(LegacyFile):
             if name not in used and name not in _SILENT
         }
         attributes = self.typed(attributes)
+        known = TABLE[kind].attributes if kind in TABLE else frozenset()
+        for name in [name for name in attributes if name not in known and name in _NOT_USED]:
+            if attributes[name] in _NOT_USED[name]:
+                del attributes[name]
         if kind in ("shape", "arange"):
             attributes.pop("dtype", None)
         text = attributes.pop("str_value", None)

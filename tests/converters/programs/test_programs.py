@@ -6,6 +6,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from material import SHARED, TESTS
 from torch import nn
 
 from paddle2torch import load_pretrained, verify
+from paddle2torch.converters.programs.legacy_file import LegacyFile, Op
 from paddle2torch.exporting.export import export
 from paddle2torch.model_zoo.config import ModelConfig
 from paddle2torch.model_zoo.errors import ConfigError, ConversionError, FileFormatError, Paddle2TorchError
@@ -307,3 +309,36 @@ def test_suppression_of_boxes_is_refused_for_onnx_by_name(tmp_path: Path) -> Non
     convert("case", weights=program_cases.GOLDENS / "boxes_matrix_nms", output=tmp_path / "model", as_program=True)
     with pytest.raises(ConversionError, match="matrix_nms: this suppression of boxes has no form in ONNX"):
         export(load_pretrained(tmp_path / "model"), "onnx", tmp_path / "out.onnx")
+
+
+@pytest.mark.parametrize(("value", "fits"), [(1.0, True), (0.5, False)])
+def test_what_old_programs_carry_of_unused_fusions_is_dropped(
+    value: float, fits: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = LegacyFile._load_op
+
+    def with_left_over(self: LegacyFile, data: memoryview, position: int) -> Op:
+        op = read(self, data, position)
+        return replace(op, attributes={**op.attributes, "Scale_in": value, "x_data_format": ""})
+
+    monkeypatch.setattr(LegacyFile, "_load_op", with_left_over)
+    if fits:
+        program_cases.check_case(program_cases.GOLDENS / "legacy_pooling_average", tmp_path / "model")
+        return
+    with pytest.raises(Paddle2TorchError, match="Scale_in"):
+        convert(
+            "case", weights=program_cases.GOLDENS / "legacy_pooling_average", output=tmp_path / "model", as_program=True
+        )
+
+
+@pytest.mark.parametrize("name", ["ch_ppocr_mobile_v2.0_cls", "ch_PP-OCRv4_rec"])
+def test_released_exports_of_years_ago_are_programs_too(name: str, tmp_path: Path) -> None:
+    folder = SHARED / "models" / f"{name}_infer"
+    if not folder.is_dir():
+        pytest.skip("../shared/models is not here")
+    convert("program", weights=folder, output=tmp_path / "program", as_program=True)
+    convert(name, weights=folder, output=tmp_path / "named", named_only=True)
+    x = torch.rand(2, 3, 48, 160, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.inference_mode():
+        found, expected = load_pretrained(tmp_path / "program")(x), load_pretrained(tmp_path / "named")(x)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
