@@ -140,7 +140,7 @@ def _selected(
             among = _ranks(label) < top_k
             label, column = label[among], column[among]
         chosen = boxes[label if boxes.shape[0] > 1 else torch.zeros_like(label), column]
-        kept = suppress(chosen, label, enough=keep_top_k, **settings)  # type: ignore[arg-type]
+        kept = suppress(chosen, label, enough=keep_top_k, **settings)
         if size >= values.numel() or 0 <= keep_top_k <= kept.numel():
             break
         size = values.numel()
