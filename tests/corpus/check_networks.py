@@ -28,7 +28,8 @@ from paddle2torch.converters.paddle_files.exports import find_program
 from paddle2torch.converters.programs.convert import ConvertedProgram, convert_program
 from paddle2torch.exporting.programs import export_onnx, export_torch
 from paddle2torch.model_zoo.errors import Paddle2TorchError
-from paddle2torch.parity.programs import SETS, compare_program, sorted_rows
+from paddle2torch.model_zoo.programs.rows import SETS, sorted_rows
+from paddle2torch.parity.programs import compare_program
 from paddle2torch.parity.reference import run_program
 
 TOLERANCE = 5e-5
