@@ -497,7 +497,7 @@ def _step(reader: Reader, path: str, epochs: int) -> dict[str, Any]:
     size = reader.at(f"{path}.step_size", int)
     if size < 1:
         raise ConfigError(f"{reader.where}: {path}.step_size is {size}: at least one epoch is meant")
-    return _steps_down(reader, path, list(range(size, epochs, size)))
+    return _steps_down(reader, path, range(size, epochs, size))
 
 
 def _multi_step(reader: Reader, path: str, epochs: int) -> dict[str, Any]:
@@ -507,10 +507,12 @@ def _multi_step(reader: Reader, path: str, epochs: int) -> dict[str, Any]:
 def _steps_down(reader: Reader, path: str, epochs: Any) -> dict[str, Any]:
     """A rate that is multiplied by `gamma` after each of some epochs."""
     lr, gamma = reader.at(f"{path}.learning_rate", float), reader.at(f"{path}.gamma", float)
-    if not isinstance(epochs, list) or len(epochs) > MOST_DECAYS:
-        raise ConfigError(f"{reader.where}: {path}: at most {MOST_DECAYS:,} changes of the rate are taken")
+    if not isinstance(epochs, list | range) or len(epochs) > MOST_DECAYS:
+        raise ConfigError(f"{reader.where}: {path}: a list of at most {MOST_DECAYS:,} changes of the rate is taken")
+    if not 0 <= gamma <= 1:
+        raise ConfigError(f"{reader.where}: {path}.gamma is {gamma:g}: a rate is multiplied by 0 to 1")
     values = [lr * gamma**number for number in range(len(epochs) + 1)]
-    return {"name": "Piecewise", "lr": lr, "values": values, "decay_epochs": epochs}
+    return {"name": "Piecewise", "lr": lr, "values": values, "decay_epochs": list(epochs)}
 
 
 _SCHEDULES: Mapping[str, Callable[[Reader, str, int], dict[str, Any]]] = {

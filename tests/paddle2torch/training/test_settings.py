@@ -353,6 +353,9 @@ def test_the_shared_official_ymls_translate(shared: Path) -> None:
         assert found["training"] == {**official["training"], "sync_batch_norm": False}
 
 
+STEPS_DOWN = {"name": "MultiStepDecay", "learning_rate": 1e-3, "milestones": [3, 7], "gamma": 0.1}
+
+
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
@@ -363,6 +366,8 @@ def test_the_shared_official_ymls_translate(shared: Path) -> None:
         ("Optimizer.lr.name", "Noam", "'Noam' is not one of Cosine, Const, TwoStepCosine"),
         ("Optimizer.lr.name", "OneCycle", "Optimizer.lr.max_lr is missing"),
         ("Optimizer.lr.name", "Step", "Optimizer.lr.step_size is missing"),
+        ("Optimizer.lr", {**STEPS_DOWN, "gamma": 1e300}, "gamma is 1e\\+300: a rate is multiplied by 0 to 1"),
+        ("Optimizer.lr", {**STEPS_DOWN, "milestones": 7}, "a list of at most 10,000 changes of the rate is taken"),
         ("Optimizer.lr.name", "Piecewise", "Optimizer.lr.values should be a list of rates, found None"),
         ("Optimizer.lr.learning_rate", "fast", "should be of type float, found 'fast'"),
         ("Optimizer.clip_norm", 5.0, "write clip_norm_global"),
