@@ -41,9 +41,9 @@ class Progress:
 
     `step` counts steps of the optimiser, `epoch` (from 0) and `batch` say which batch comes next. `best` is the best
     metric so far and `best_step` its step, `start` what training began with, `stale` the number of evaluations since
-    without a better one. `pending`: this step is still to be evaluated. `metrics` are those of the last evaluation.
-    `scaler` is the state of fp16's loss scaling, `processes` the number of those that train, `settings` the text of
-    `config.json`, `data` tells the training samples from others.
+    without a better one. `pending`: this step is still to be evaluated. `metrics` are those of the last evaluation, of
+    step `measured`. `scaler` is the state of fp16's loss scaling, `processes` the number of those that train,
+    `settings` the text of `config.json`, `data` tells the training samples from others.
     """
 
     step: int = 0
@@ -55,6 +55,7 @@ class Progress:
     stale: int = 0
     pending: bool = False
     metrics: Mapping[str, float] = field(default_factory=dict)
+    measured: int = 0
     scaler: Mapping[str, Any] = field(default_factory=dict)
     processes: int = 1
     settings: str = ""
@@ -110,12 +111,12 @@ def save_checkpoint(
         write_state(temporary / WEIGHTS_NAME, on_cpu(state), metadata(config))
         write_state(temporary / STATE_NAME, on_cpu(tensors), {"progress": json.dumps(to_json(progress))})
         (temporary / CONFIG_NAME).write_text(config.dumps(), encoding="utf-8")
-        (temporary / METRICS_NAME).write_text(metrics_text(progress.step, progress.metrics), encoding="utf-8")
+        (temporary / METRICS_NAME).write_text(metrics_text(progress), encoding="utf-8")
 
 
-def metrics_text(step: int, metrics: Mapping[str, float]) -> str:
-    """What stands beside weights: the step they are of, and the metrics of the last evaluation up to it."""
-    return json.dumps({"step": step, **metrics}, indent=2) + "\n"
+def metrics_text(progress: Progress) -> str:
+    """What stands beside weights: their step, and the metrics of the last one that was evaluated."""
+    return json.dumps({"step": progress.step, "measured": progress.measured, **progress.metrics}, indent=2) + "\n"
 
 
 def refuse_other_model(folder: Path, config: ModelConfig) -> None:

@@ -185,9 +185,10 @@ def fine_tuned(settings: Settings, task: str) -> tuple[Settings, list[str]]:
         optimizer=replace(settings.optimizer, lr=scaled),
         schedule=replace(settings.schedule, warmup_epoch=min(warm_up, WARM_UP)),
     )
+    new = settings.schedule.warmup_epoch
     return settings, [
         f"for fine-tuning on one device: batches of {batch} (officially {CARDS} x {official}), a rate of {scaled:g} "
-        f"({rate:g}), which goes with the batch, a warm-up of {settings.schedule.warmup_epoch:g} epoch ({warm_up:g}). "
+        f"({rate:g}) that goes with the batch, and a warm-up of {new:g} epoch ({warm_up:g}). "
         f"--official writes the recipe as it is, for new weights on {CARDS} GPUs"
     ]
 

@@ -484,19 +484,23 @@ def evaluate_and_keep(run: Run) -> None:
     # Said and noted first: a full disk loses no measurement.
     run.log.evaluation(run.progress.step, metrics, best=kept, seconds=time.perf_counter() - began)
     run.progress = replace(
-        run.progress, pending=False, stale=0 if better else run.progress.stale + 1, metrics={**metrics}
+        run.progress,
+        pending=False,
+        stale=0 if better else run.progress.stale + 1,
+        metrics={**metrics},
+        measured=run.progress.step,
     )
     if run.progress.step == 0:
         run.progress = replace(run.progress, start=value)
-    if kept and _keep_best(run, reader, metrics):
+    if kept and _keep_best(run, reader):
         run.progress = replace(run.progress, best=value, best_step=run.progress.step)
 
 
-def _keep_best(run: Run, reader: Network, metrics: Mapping[str, float]) -> bool:
+def _keep_best(run: Run, reader: Network) -> bool:
     """Write `best`; whether that went well, in all processes. The next as good evaluation tries it again."""
     written = True
     if run.accelerator.is_main_process:
-        beside = {METRICS_NAME: metrics_text(run.progress.step, metrics)}
+        beside = {METRICS_NAME: metrics_text(run.progress)}
         try:
             save_model(run.folder / BEST, run.config, on_cpu(reader.state_dict()), overwrite=True, beside=beside)
         except WriteError as error:

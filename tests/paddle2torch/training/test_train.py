@@ -601,8 +601,8 @@ def test_the_start_is_evaluated_and_kept_where_nothing_is_better(
     assert "evaluation of step 3: acc 0.2500 (" in said
     # What was said, what was measured and how it was trained lie beside the weights.
     assert "nothing was better" in (tmp_path / "train.log").read_text()
-    assert json.loads((tmp_path / "best" / "metrics.json").read_text()) == {"step": 0, "acc": 0.5}
-    assert json.loads((tmp_path / "last" / "metrics.json").read_text()) == {"step": 5, "acc": 0.375}
+    assert json.loads((tmp_path / "best" / "metrics.json").read_text()) == {"step": 0, "measured": 0, "acc": 0.5}
+    assert json.loads((tmp_path / "last" / "metrics.json").read_text()) == {"step": 5, "measured": 5, "acc": 0.375}
     again, config = read_settings(tmp_path / "settings" / "config.json")
     assert (again, config) == (settings, tiny_config())
 
