@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import signal
 from collections.abc import Iterator, Sequence
 from typing import TypeAlias
@@ -139,9 +140,11 @@ def _collate(samples: Sequence[Loaded]) -> tuple[Batch, list[Event], int]:
 
 
 def _start_worker(worker: int) -> None:
-    # A terminal and a batch system ask all processes to stop: the one that trains ends them, behind its step.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    # A terminal asks all processes of its group to stop, and so do others: the one that trains does, behind its step.
+    # SIGTERM is not ignored: by it that one ends its workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)
     # A process per worker is enough. What forked has one thread already, see `_one_opencv_thread`.
     if cv2.getNumThreads() != 1:
         cv2.setNumThreads(1)
