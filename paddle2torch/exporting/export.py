@@ -13,9 +13,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from paddle2torch.compiled.serving import Check
 from paddle2torch.model_zoo.errors import ConfigError, ConversionError
 from paddle2torch.model_zoo.forms.folded import FoldedConv2d, FoldedConvTranspose2d
+from paddle2torch.model_zoo.forms.folding import drop_denormals
 from paddle2torch.model_zoo.names import file_in, plain_name
 from paddle2torch.model_zoo.network import Network
 from paddle2torch.model_zoo.programs.config import is_program
@@ -55,6 +58,14 @@ TRAINING_FOLDERS = ("best", "last", "output")
 PDPARAMS = ".pdparams"
 
 FOLDED = (FoldedConv2d, FoldedConvTranspose2d)
+
+
+def without_denormals(model: nn.Module) -> tuple[str, ...]:
+    """Put zeros for `model`'s denormal values (see `folding.drop_denormals`); returns a note where there were any."""
+    count = drop_denormals(model)
+    return (f"{count} values below float32's smallest normal one are zeros: processors are slow with them",) * bool(
+        count
+    )
 
 
 @dataclass(frozen=True)

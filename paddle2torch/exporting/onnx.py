@@ -17,7 +17,7 @@ from torch import Tensor
 from paddle2torch.atomic import land_file
 from paddle2torch.compiled.quiet import quiet
 from paddle2torch.compiled.serving import Served, captured, compare, example_images, served
-from paddle2torch.exporting.export import Exported
+from paddle2torch.exporting.export import Exported, without_denormals
 from paddle2torch.model_zoo.config import CONFIG_NAME, ModelConfig
 from paddle2torch.model_zoo.errors import ConversionError, Paddle2TorchError
 from paddle2torch.model_zoo.network import Network
@@ -42,6 +42,7 @@ def export_onnx(network: Network, target: Path, *, force: bool = False) -> Expor
     with land_file(target) as temporary:
         model = served(network)
         metadata, notes = metadata_of(model.network.config)
+        notes += without_denormals(model)
         temporary.write_bytes(_onnx_bytes(model, metadata))
         checks, version = _check(temporary, model, metadata)
     return Exported(target, "onnx", f"ONNX Runtime {version}", checks, notes)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from paddle2torch.atomic import land_file
 from paddle2torch.compiled.serving import captured, compare, example_images, served
-from paddle2torch.exporting.export import Exported
+from paddle2torch.exporting.export import Exported, without_denormals
 from paddle2torch.model_zoo.config import CONFIG_NAME, ModelConfig
 from paddle2torch.model_zoo.network import Network
 
@@ -32,6 +32,7 @@ def export_torch(network: Network, target: Path, *, force: bool = False) -> Expo
     """
     with land_file(target) as temporary:
         model = served(network)
+        notes = without_denormals(model)
         # Through memory: PyTorch has a say about names of files, and the temporary one is not to its liking.
         buffer = io.BytesIO()
         torch.export.save(captured(model), buffer, extra_files=texts(model.network.config))
@@ -44,7 +45,7 @@ def export_torch(network: Network, target: Path, *, force: bool = False) -> Expo
             return output.numpy()
 
         checks = compare(model, run, example_images(model.network.config), "the exported graph")
-    return Exported(target, "torch", f"torch {torch.__version__}", checks)
+    return Exported(target, "torch", f"torch {torch.__version__}", checks, notes)
 
 
 def texts(config: ModelConfig) -> dict[str, str]:

@@ -31,7 +31,7 @@ from paddle2torch.converters.convert import convert_checkpoint, convert_export
 from paddle2torch.converters.templates import Template, from_card
 from paddle2torch.exporting import onnx as export_onnx
 from paddle2torch.exporting import torch as export_torch
-from paddle2torch.exporting.export import Exported
+from paddle2torch.exporting.export import Exported, without_denormals
 from paddle2torch.model_zoo.cards import load_card
 from paddle2torch.model_zoo.config import ModelConfig, RecPreprocess
 from paddle2torch.model_zoo.errors import ConfigError, ConversionError, Paddle2TorchError
@@ -279,6 +279,17 @@ def test_what_fails_leaves_the_older_file(small: Network, tmp_path: Path, monkey
         export(small, "torch", target, force=True)
     assert target.read_bytes() == b"an older one"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_denormal_values_leave_as_zeros_and_that_is_said(small: Network) -> None:
+    model = served(small)
+    assert without_denormals(model) == ()
+    weight = next(parameter for parameter in model.parameters() if parameter.dim() == 4)
+    weight.flatten()[:3] = 1e-40
+    weight.flatten()[3] = 2e-38  # small, but of the usual form
+    (note,) = without_denormals(model)
+    assert note.startswith("3 values ")
+    assert weight.flatten()[:4].tolist() == [0, 0, 0, float(np.float32(2e-38))]
 
 
 class Means(torch.nn.Module):
