@@ -56,6 +56,7 @@ STYLES = {
     "paddle2onnx, version 12, constants as nodes": Style(opset=12, pieces=True, nodes=True),
     "paddle2onnx, version 14": Style(opset=14, split_bias=True, identities=True),
     "whole layers, version 17": Style(opset=17, gemm=True),
+    "whole layers, version 22": Style(opset=22, gemm=True),
     "half precision, version 13": Style(opset=13, pieces=True, halves=True),
 }
 

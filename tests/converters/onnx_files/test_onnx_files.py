@@ -231,6 +231,23 @@ def test_a_quantized_file_is_refused_by_name(tmp_path: Path) -> None:
         read(tmp_path / "q.onnx", "cls")
 
 
+def test_a_file_with_quantized_values_between_its_layers_is_refused_by_name(tmp_path: Path) -> None:
+    """QDQ, as static quantization writes it: each layer reads what was rounded and turned back."""
+
+    def quantize(model: Any) -> None:
+        model.graph.initializer.extend(
+            [numpy_helper.from_array(np.float32(0.02), "step"), numpy_helper.from_array(np.uint8(128), "zero")]
+        )
+        first = next(node for node in model.graph.node if node.op_type == "Conv")
+        for name, kind, reads in (("q", "QuantizeLinear", "x"), ("d", "DequantizeLinear", "q")):
+            model.graph.node.insert(len(name) - 1, helper.make_node(kind, [reads, "step", "zero"], [name]))
+        model.graph.node.sort(key=lambda node: {"q": 0, "d": 1}.get(node.output[0], 2))
+        first.input[0] = "d"
+
+    with pytest.raises(FileFormatError, match=r"\(QuantizeLinear\): the model is quantized, its weights are integers"):
+        read(spoilt(tmp_path / "a.onnx", quantize, "cls", Style(opset=17)), "cls")
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [

@@ -105,12 +105,15 @@ class AnyProgram(Kind):
 
     def _meant(self, rng: Random, document: Any) -> Any:
         """Lists repeated, exchanged or emptied, numbers that no size is, values that stand for one another."""
+        repeated = False
         for _ in range(rng.choice((1, 1, 2, 4))):
             lists, numbers, texts = _parts(document)
             chosen = rng.choice(lists)
             match rng.randrange(5):
-                case 0:
-                    chosen[:] = chosen * rng.choice((2, 50, 2000)) if len(json.dumps(chosen)) < 2000 else chosen[::-1]
+                case 0 if not repeated and len(json.dumps(chosen)) < 2000:
+                    # Once: what is repeated within what was repeated has no end.
+                    chosen[:] = chosen * rng.choice((2, 50, 2000))
+                    repeated = True
                 case 1:
                     rng.shuffle(chosen)
                 case 2:
