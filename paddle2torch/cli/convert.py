@@ -37,7 +37,8 @@ def list_command(as_json: bool, **filters: Any) -> None:
     from paddle2torch.cli import zoo_tables
 
     if not sys.stdout.isatty():
-        print_table(zoo_tables.HEADER, [*zoo_tables.model_rows(models, own), *zoo_tables.program_rows(programs)])
+        named, mine = zoo_tables.model_rows(models), zoo_tables.model_rows((), own)
+        print_table(zoo_tables.HEADER, [*named, *zoo_tables.program_rows(programs), *mine])
         return
     from rich.console import Console
 
