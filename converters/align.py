@@ -41,6 +41,7 @@ from paddle2torch.model_zoo.deformable import DeformConv2D
 from paddle2torch.model_zoo.errors import ConversionError
 from paddle2torch.model_zoo.layers import Constant, Hardsigmoid
 from paddle2torch.model_zoo.network import Network, build_model
+from paddle2torch.model_zoo.registry import Seen, SeenLayer
 from paddle2torch.model_zoo.show import show_text
 
 # Elements that a network may have beyond those of the program: all of the largest official one, so that the message
@@ -121,13 +122,13 @@ def example_shape(config: ModelConfig) -> tuple[int, int, int]:
 
 
 class AlignmentError(ConversionError):
-    """A program is not the network it was compared with: the layers `matched` are its first, of `layers` in all."""
+    """A program is not this network; `matched` of the first layers of `network` are its layers too."""
 
-    def __init__(self, message: str, matched: Sequence[str], layers: int) -> None:
+    def __init__(self, message: str, matched: int, network: Sequence[Layer]) -> None:
         super().__init__(message)
-        self.share = len(matched) / layers
+        self.share = matched / len(network)
         # Whether it parts from the network behind the backbone.
-        self.has_backbone = any(not path.startswith("backbone.") for path in matched)
+        self.has_backbone = all(not layer.path.startswith("backbone.") for layer in network[matched:])
 
 
 def align(program: Program, config: ModelConfig, source: str) -> Alignment:
@@ -139,10 +140,11 @@ def align(program: Program, config: ModelConfig, source: str) -> Alignment:
     return Alignment(tuple(match.layers), tuple(match.rows), match.made, match.constants)
 
 
-def fused_shapes(program: Program, config: ModelConfig, source: str) -> dict[str, tuple[int, ...]]:
+def fused_shapes(program: Program, config: ModelConfig, source: str) -> tuple[dict[str, tuple[int, ...]], Seen]:
     """Sizes of `program`'s tensors in Paddle's layout, by the names they have in the fused network of `config`.
 
-    The network and the program need to have the same layers, of whatever sizes. Raises as `align`.
+    Also what the program says of those layers besides. The network and the program need to have the same layers, of
+    whatever sizes. Raises as `align`.
     """
     match = _matched(program, config, source, sizes=False)
     paddle_rows = {row.torch_key: row for row in layout_table(match.model)}
@@ -152,7 +154,19 @@ def fused_shapes(program: Program, config: ModelConfig, source: str) -> dict[str
         if found is not None:
             known = paddle_rows[row.torch_key]
             shapes[known.paddle_key] = found if row.op == known.op else found[::-1]
-    return shapes
+    return shapes, _seen(program, match.layers)
+
+
+def _seen(program: Program, layers: Sequence[Aligned]) -> Seen:
+    positions = {name: index for index, operation in enumerate(program.operations) for name in operation.outputs}
+    ends = [positions.get(layer.step.writes, -1) for layer in layers]
+    parts = {layer.step.writes for layer in layers}
+    seen = []
+    for layer, end, after in zip(layers, ends, [*ends[1:], len(program.operations)], strict=True):
+        between = program.operations[end + 1 : max(after, end + 1)] if end >= 0 else ()
+        behind = tuple((item.kind, item.attributes) for item in between if not parts.intersection(item.outputs))
+        seen.append(SeenLayer(layer.path, layer.step.attributes, behind))
+    return Seen(tuple(seen))
 
 
 def _matched(program: Program, config: ModelConfig, source: str, *, sizes: bool = True) -> _Match:
@@ -176,14 +190,12 @@ def _matched(program: Program, config: ModelConfig, source: str, *, sizes: bool 
                     f"{source}: layer {found + 1} of the network, {layer.path} ({layer.kind}): of its sizes and "
                     f"attributes no layer of the program reads what {_say_flow(layer.reads, network.layers)} give"
                 )
-            matched = network.layers[: max(found, len(match.layers))]
-            raise AlignmentError(message, [layer.path for layer in matched], len(network.layers)) from None
+            raise AlignmentError(message, max(found, len(match.layers)), network.layers) from None
     match = _Match(program, model, source, sizes=sizes)
     try:
         match.run(network, found)
     except ConversionError as error:
-        paths = [layer.path for layer in match.layers]
-        raise AlignmentError(str(error), paths, len(network.layers)) from None
+        raise AlignmentError(str(error), len(match.layers), network.layers) from None
     return match
 
 
@@ -443,6 +455,8 @@ def _check_attributes(module: nn.Module, step: Step, where: str) -> None:
         }
     elif isinstance(module, (nn.modules.batchnorm._BatchNorm, nn.LayerNorm)):
         expected = {"epsilon": module.eps}
+    elif isinstance(module, nn.GELU):
+        expected = {"approximate": module.approximate != "none"}
     elif isinstance(module, nn.Hardsigmoid):
         expected = {"slope": 1 / 6, "offset": 0.5}
     elif isinstance(module, Hardsigmoid):

@@ -248,27 +248,37 @@ def infer(shapes: Shapes, hint: Architecture | None, source: str) -> tuple[Archi
         raise ConversionError(f"{source} looks like {describe(shapes)}, but the tensor {key} is missing") from None
     except (IndexError, ValueError) as error:
         raise ConversionError(f"{source} looks like {describe(shapes)}, but {error}") from None
-    return found, (*layout, *(_differences(hint, found) if hint else ()))
+    if hint is None:
+        return found, layout
+    return found, (*layout, *differences(hint, found, "the checkpoint"), *_missing_heads(hint, found))
 
 
 def _read(part: Part, shapes: Shapes, hint: Component | None) -> Component:
     return Component(part.name, part.read_options(shapes, {} if hint is None else hint.options))
 
 
-def _differences(hint: Architecture, found: Architecture) -> tuple[str, ...]:
+def differences(hint: Architecture, found: Architecture, what: str) -> tuple[str, ...]:
+    """Notes about options of `hint` that a file does not have; `what` it is, in words."""
     notes = []
     for part, asked, got in (("backbone", hint.backbone, found.backbone), ("head", hint.head, found.head)):
         before, after = _flat(asked.options), _flat(got.options)
         for key in sorted(before.keys() & after.keys()):
             if before[key] != after[key]:
-                notes.append(f"{part} {key}: the checkpoint has {after[key]}, not {before[key]}")
+                notes.append(f"{part} {key}: {what} has {after[key]}, not {before[key]}")
         for key in sorted(after.keys() - before.keys()):
             if key.endswith("last_kernel_size"):
-                notes.append(f"{part} {key}: the checkpoint has {after[key]}")
-        if any(key.startswith("nrtr.") for key in before) and after.get("nrtr", "") is None:
-            notes.append("the checkpoint has no NRTR head")
-        if any(key.startswith("sar.") for key in before) and not any(key.startswith("sar.") for key in after):
-            notes.append("the checkpoint has no SAR head")
+                notes.append(f"{part} {key}: {what} has {after[key]}")
+    return tuple(notes)
+
+
+def _missing_heads(hint: Architecture, found: Architecture) -> tuple[str, ...]:
+    """Notes about heads for training that `hint` has and a checkpoint lacks."""
+    before, after = _flat(hint.head.options), _flat(found.head.options)
+    notes = []
+    if any(key.startswith("nrtr.") for key in before) and after.get("nrtr", "") is None:
+        notes.append("the checkpoint has no NRTR head")
+    if any(key.startswith("sar.") for key in before) and not any(key.startswith("sar.") for key in after):
+        notes.append("the checkpoint has no SAR head")
     return tuple(notes)
 
 

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,22 +16,31 @@ from torch import Tensor
 from paddle2torch.converters.align import Alignment, AlignmentError, align
 from paddle2torch.converters.architecture import (
     Architecture,
+    differences,
     infer,
     network_keys,
 )
+from paddle2torch.converters.equality import EqualityError, Runner, check_equality
 from paddle2torch.converters.layout import Row, check_table, layout_table, lstm_key, to_torch
 from paddle2torch.converters.onnx_files.lowering import lower
 from paddle2torch.converters.onnx_files.model import read_onnx
+from paddle2torch.converters.onnx_files.run import run_onnx
 from paddle2torch.converters.onnx_files.witness import check_names
 from paddle2torch.converters.paddle_files.exports import find_export, read_program
 from paddle2torch.converters.paddle_files.pdiparams import read_parameters
 from paddle2torch.converters.paddle_files.pdparams import read_pdparams
 from paddle2torch.converters.paddle_files.program import Program
+from paddle2torch.converters.programs.run import run_program
 from paddle2torch.converters.refine import any_characters, refine
 from paddle2torch.converters.steps import steps_of
 from paddle2torch.converters.templates import Template, from_card, task_of
 from paddle2torch.model_zoo.cards import list_cards
 from paddle2torch.model_zoo.config import (
+    MOST_HEIGHT,
+    MOST_WIDTH,
+    ClsPreprocess,
+    Component,
+    DetPreprocess,
     Form,
     ModelConfig,
     Origin,
@@ -38,7 +48,7 @@ from paddle2torch.model_zoo.config import (
 )
 from paddle2torch.model_zoo.errors import ConfigError, ConversionError, Paddle2TorchError
 from paddle2torch.model_zoo.network import MOST_PARAMETERS, build_model
-from paddle2torch.model_zoo.registry import Shapes
+from paddle2torch.model_zoo.registry import Shapes, parts
 
 # Tensors that are left out on purpose, and why. Whatever else has no place in the network is an error.
 DROPPED: tuple[tuple[str, str], ...] = (
@@ -49,6 +59,19 @@ DROPPED: tuple[tuple[str, str], ...] = (
 PREFIXES = ("Student.", "Student2.", "Teacher.")
 # What wrappers put before every name: PaddleSlim's and DataParallel's layers, other scripts' modules.
 WRAPPERS = ("_layers.", "module.", "model.")
+
+
+# Networks that PaddleOCR has settings of and no released model.
+FURTHER = (
+    Architecture(
+        Component("RepSVTR", {"det": True}), Component("RSEFPN", {"out_channels": 96}), Component("DBHead", {"k": 50})
+    ),
+    Architecture(
+        Component("MobileNetV3", {"scale": 0.5, "model_name": "small"}),
+        Component("SequenceEncoder", {"encoder_type": "reshape"}),
+        Component("CTCHead"),
+    ),
+)
 
 
 MOST_TENSORS = 20_000
@@ -108,7 +131,8 @@ def convert_export(path: Path, template: Template | None = None, *, name: str, s
     # Views of the file, not copies. What the program declares is in the file before a network of such sizes is made.
     parameters = read_parameters(program, parameters_path)
     _check_types(parameters.tensors, parameters.bfloat16, parameters_path)
-    return _convert_program(program, parameters.tensors, parameters.bfloat16, template, program_path, name, source)
+    run = partial(run_program, program_path, parameters.tensors, parameters.bfloat16)
+    return _convert_program(program, parameters.tensors, parameters.bfloat16, run, template, program_path, name, source)
 
 
 def convert_onnx(path: Path, template: Template | None = None, *, name: str, source: str = "") -> Converted:
@@ -117,9 +141,11 @@ def convert_onnx(path: Path, template: Template | None = None, *, name: str, sou
     Raises as `convert_export`.
     """
     path = Path(path)
-    lowered = lower(read_onnx(path))
+    model = read_onnx(path)
+    lowered = lower(model)
     _check_sizes({name: array.shape for name, array in lowered.tensors.items()}, path)
-    converted = _convert_program(lowered.program, lowered.tensors, frozenset(), template, path, name, source)
+    run = partial(run_onnx, model)
+    converted = _convert_program(lowered.program, lowered.tensors, frozenset(), run, template, path, name, source)
     check_names(converted.rows, str(path))
     names = " and ".join(lowered.widened)
     widened = (f"the file has {names} numbers: here they are float32, which holds them exactly",) if names else ()
@@ -134,17 +160,24 @@ def _convert_program(
     program: Program,
     tensors: Mapping[str, np.ndarray],
     bfloat16: frozenset[str],
+    run: Runner,
     template: Template | None,
     path: Path,
     name: str,
     source: str,
 ) -> Converted:
-    """The network that `program` is, with its parameters; those named in `bfloat16` are bits as uint16."""
+    """The network that `program` is, with its parameters; those named in `bfloat16` are bits as uint16.
+
+    `run` runs the file's own operations: the network must compute the same.
+    """
     steps_of(program)  # what no network here has is said once, not for each of them
     failures: list[tuple[bool, float, str]] = []
     behind: list[Architecture] = []
     known = candidates(template)
-    position = 0
+    tasks = {None if template is None else template.task, None}
+    further = [other for other in FURTHER if tasks == {None} or task_of(other) in tasks]
+    official = [*known, *further]
+    position, settled = 0, False
     while position < len(known):
         hint = known[position]
         position += 1
@@ -154,27 +187,32 @@ def _convert_program(
             same_layers = True
             unnamed = _with_any_characters(template, architecture)
             config = _config(name, architecture, unnamed, path, KINDS[program.format], source, "fused")
+            config, _ = _of_the_size(config, program)
             alignment = align(program, config, str(path))
+            _check_constants(alignment, tensors, path)
+            state = to_torch(alignment.rows, {**tensors, **alignment.made}, bfloat16)
+            equal = check_equality(program, run, alignment, config, state, str(path))
         except (ConversionError, ConfigError) as error:
             if isinstance(error, ConfigError) and not _may_mix(template):
                 raise
-            share = error.share if isinstance(error, AlignmentError) else 0.0
+            share = error.share if isinstance(error, AlignmentError) else float(isinstance(error, EqualityError))
             failures.append((same_layers, share, f"{hint.say()}: {error}"))
             if isinstance(error, AlignmentError) and error.has_backbone:
                 behind.append(hint)
-            if position == len(known) and _may_mix(template) and not any(same for same, _, _ in failures):
-                # None of the official ones; but its backbone may be one of theirs, with another's neck and head.
-                known += _mixed(behind, known)
-                behind = []
+            settled = settled or (same_layers and not isinstance(error, EqualityError))
+            if position == len(known) and _may_mix(template) and not settled:
+                # None of the official ones: of their kinds, or a backbone of theirs with another's neck and head.
+                known += [other for other in official if other not in known]
+                known += _varied(official, known) or _mixed(behind, official, known)
             continue
         # The network is known: whatever is wrong with its characters is wrong with no other.
         config = _config(name, architecture, template, path, KINDS[program.format], source, "fused")
-        _check_constants(alignment, tensors, path)
-        state = to_torch(alignment.rows, {**tensors, **alignment.made}, bfloat16)
+        config, resized = _of_the_size(config, program)
         second = " and no NRTR or SAR head" if config.head.name == "MultiHead" else ""
         notes: tuple[str, ...] = (f"an export has no training branches{second}",)
         folded = sum(name.endswith("running_var@made") for name in alignment.made)
-        notes = (*notes, *_notes(config))
+        asked = () if _may_mix(template) else differences(hint, architecture, "the program")
+        notes = (*notes, *_notes(config), *resized, *asked, *equal)
         if folded:
             notes = (*notes, f"{folded} normalisations were folded into the layers before them: they add a bias here")
         return Converted(_noted(config, notes), state, alignment.rows, notes)
@@ -200,19 +238,70 @@ def _check_constants(alignment: Alignment, tensors: Mapping[str, np.ndarray], pa
             )
 
 
+def _of_the_size(config: ModelConfig, program: Program) -> tuple[ModelConfig, tuple[str, ...]]:
+    """`config` with images of the height that the program is made for, where it says one; a note where that is news."""
+    known = config.preprocess
+    declared = program.values[program.feeds[0]].shape if program.feeds and program.feeds[0] in program.values else ()
+    if isinstance(known, DetPreprocess) or len(declared) != 4 or not 0 < declared[2] <= MOST_HEIGHT:
+        return config, ()
+    channels, height, width = known.image_shape
+    if isinstance(known, ClsPreprocess) and 0 < declared[3] <= MOST_WIDTH:
+        width = declared[3]
+    size = (channels, declared[2], width)
+    if size == known.image_shape:
+        return config, ()
+    before = known.image_shape[2]
+    note = f"images are {size[1]} x {size[2]} pixels, as the program says; the settings had {height} x {before}"
+    return replace(config, preprocess=replace(known, image_shape=size)), (note,)
+
+
 def _may_mix(template: Template | None) -> bool:
     return template is None or template.architecture is None
 
 
-def _mixed(behind: Sequence[Architecture], known: Sequence[Architecture]) -> list[Architecture]:
-    """Backbones of `behind`, each with every neck and head that is known for its task, that are not in `known`."""
+def _varied(official: Sequence[Architecture], known: Sequence[Architecture]) -> list[Architecture]:
+    """Official networks with other variants of their backbones, that are not in `known`."""
+    found: list[Architecture] = []
+    for architecture in official:
+        backbone = architecture.backbone
+        for variant in parts("backbone")[backbone.name].variants:
+            options = {key: value for key, value in backbone.options.items() if not key.endswith("_stride")}
+            varied = replace(architecture, backbone=replace(backbone, options={**options, **variant}))
+            if varied not in (*known, *found):
+                found.append(varied)
+    return found
+
+
+def _mixed(
+    behind: Sequence[Architecture], official: Sequence[Architecture], known: Sequence[Architecture]
+) -> list[Architecture]:
+    """Backbones of `behind`, each with every official neck and every head for its task, of kinds not in `known`."""
+    seen = {_kind(architecture) for architecture in known}
     found: list[Architecture] = []
     for backbone in behind:
-        for other in known:
-            mixed = replace(other, backbone=backbone.backbone)
-            if task_of(other) == task_of(backbone) and mixed not in (*known, *found):
-                found.append(mixed)
+        alike = [other for other in official if task_of(other) == task_of(backbone)]
+        for neck in alike:
+            for head in alike:
+                mixed = Architecture(backbone.backbone, neck.neck, head.head, backbone.transform)
+                # A CTC head stands behind a neck, the others of recognisers bring theirs.
+                if (neck.neck is None) == (head.neck is None) and _kind(mixed) not in seen:
+                    seen.add(_kind(mixed))
+                    found.append(mixed)
     return found
+
+
+# Options that the sizes of an export's tensors show.
+_SIZES = frozenset(
+    {"scale", "out_channels", "classes", "k", "hidden_size", "dims", "kernel_list", "mode", "nrtr", "sar"}
+)
+
+
+def _kind(architecture: Architecture) -> tuple[str, ...]:
+    """What makes other layers of a network, or another number of them."""
+    return tuple(
+        "" if part is None else f"{part.name} {sorted((k, str(v)) for k, v in part.options.items() if k not in _SIZES)}"
+        for part in (architecture.backbone, architecture.neck, architecture.head)
+    )
 
 
 def _with_any_characters(template: Template | None, architecture: Architecture) -> Template | None:

@@ -1,7 +1,8 @@
-"""The sizes of an exported network: what a checkpoint tells by names and shapes, a program tells by places and shapes.
+"""The options of an exported network: what a checkpoint tells by names and shapes, a program by places and shapes.
 
 The program's layers are those of a candidate network, of the same kinds in the same order; so its shapes get the
-candidate's names, and the parts of the network read their options from them as they do from a checkpoint's.
+candidate's names, and the parts of the network read their options from them as they do from a checkpoint's. What has no
+shape (strides, poolings, heads of attention) they read from the operations' attributes.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from paddle2torch.model_zoo.config import ClsPreprocess, Component, DetPreproces
 from paddle2torch.model_zoo.errors import ConversionError
 from paddle2torch.model_zoo.layers import Reparameterised
 from paddle2torch.model_zoo.network import Network, build_model
-from paddle2torch.model_zoo.registry import Role, Shapes, count_items, parts
+from paddle2torch.model_zoo.registry import Role, Seen, Shapes, count_items, parts
 
 
 def any_characters(classes: int) -> Charset:
@@ -39,7 +40,7 @@ def refine(
     preprocess: RecPreprocess | DetPreprocess | ClsPreprocess | None = None,
     source: str = "the program",
 ) -> Architecture:
-    """`hint` with the sizes that the program's layers have, and as many blocks where their number is an option.
+    """`hint` with the sizes and attributes that the program's layers have, and as many blocks where that is an option.
 
     The alignment proves or refutes the result. Raises `AlignmentError`, led by `source`, for a program of other layers,
     `ConfigError` for a `hint` that makes no network.
@@ -52,13 +53,14 @@ def refine(
     if surplus:
         hint = _deeper(hint, fused, surplus // 2)
         fused = _on_meta(_config(hint, preprocess))
-    shapes = _training_shapes(fused, fused_shapes(program, fused.config, source))
+    found, seen = fused_shapes(program, fused.config, source)
+    shapes = _training_shapes(fused, found)
     try:
         return Architecture(
-            _read("backbone", hint.backbone, shapes),
-            None if hint.neck is None else _read("neck", hint.neck, shapes),
-            _read("head", hint.head, shapes),
-            None if hint.transform is None else _read("transform", hint.transform, shapes),
+            _read("backbone", hint.backbone, shapes, seen),
+            None if hint.neck is None else _read("neck", hint.neck, shapes, seen),
+            _read("head", hint.head, shapes, seen),
+            None if hint.transform is None else _read("transform", hint.transform, shapes, seen),
         )
     except (IndexError, KeyError, ValueError) as error:
         raise ConversionError(f"the program's layers are not those of this network: {error}") from None
@@ -76,8 +78,9 @@ def _on_meta(config: ModelConfig) -> Network:
         return build_model(config).eval()
 
 
-def _read(role: Role, component: Component, shapes: Shapes) -> Component:
-    return Component(component.name, parts(role)[component.name].read_options(shapes, component.options))
+def _read(role: Role, component: Component, shapes: Shapes, seen: Seen) -> Component:
+    part = parts(role)[component.name]
+    return Component(component.name, part.read_seen(seen, part.read_options(shapes, component.options)))
 
 
 def _with(component: Component, **options: Any) -> Component:

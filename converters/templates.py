@@ -325,6 +325,8 @@ def _preprocess(
             return RecPreprocess(shape, max_width=shape[2], keep_ratio=padding) if one_size else RecPreprocess(shape)
         if task == "cls" and "ClsResizeImg" in transforms:
             return ClsPreprocess(image_shape=_image_shape(transforms["ClsResizeImg"], "ClsResizeImg"))
+        if task == "cls" and "ResizeImage" in transforms:
+            return _paddleclas_preprocess(transforms)
         if task == "det":
             return _det_preprocess(transforms, longest)
     except ConfigError as error:
@@ -356,6 +358,35 @@ def _number(value: Any, where: str) -> float:
     return number
 
 
+def _paddleclas_preprocess(transforms: Mapping[str, Mapping[str, Any]]) -> ClsPreprocess:
+    """As PaddleClas writes it, whose images are RGB: stretched to a size, or the middle of what has a shortest side."""
+    resize, normalise = transforms["ResizeImage"], transforms.get("NormalizeImage", {})
+    mean, std = (
+        _numbers(normalise, key, "NormalizeImage") if key in normalise else known
+        for key, known in (("mean", (0.485, 0.456, 0.406)), ("std", (0.229, 0.224, 0.225)))
+    )
+    if resize.get("resize_short") is not None:
+        height, width = _size(transforms.get("CropImage", {}), "CropImage")
+        short: int | None = int(_number(resize["resize_short"], "ResizeImage.resize_short"))
+    else:
+        (height, width), short = _size(resize, "ResizeImage"), None
+    return ClsPreprocess(
+        image_shape=(3, height, width),
+        keep_ratio=short is not None,
+        resize_short=short,
+        channel_order="RGB",
+        mean=mean,
+        std=std,
+    )
+
+
+def _size(options: Mapping[str, Any], transform: str) -> tuple[int, int]:
+    """(height, width) of `size`, which PaddleClas gives as one number or as width and height."""
+    size = options.get("size")
+    width, height = size if isinstance(size, list) and len(size) == 2 else (size, size)
+    return int(_number(height, f"{transform}.size")), int(_number(width, f"{transform}.size"))
+
+
 def _det_preprocess(transforms: Mapping[str, Mapping[str, Any]], longest: Limit) -> DetPreprocess:
     settings = DetPreprocess()
     resize = transforms.get("DetResizeForTest", {})
@@ -381,7 +412,9 @@ def _postprocess(
         if task == "cls" and labels:
             if not isinstance(labels, list | tuple) or not all(isinstance(label, str | int) for label in labels):
                 raise ConfigError(f"label_list is {show(labels)}, which is not a list of labels")
-            return ClsPostprocess(labels=tuple(str(label) for label in labels))
+            names = tuple(str(label) for label in labels)
+            # PaddleX takes the best label of a classifier of PaddleClas, whatever its score.
+            return ClsPostprocess(labels=names, thresh=None) if "Topk" in section else ClsPostprocess(labels=names)
     except ConfigError as error:
         raise FileFormatError(f"{path}: PostProcess cannot be read: {error}") from None
     return ClsPostprocess() if task == "cls" else None

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.lightsvtr import EncoderWithLightSVTR
-from paddle2torch.model_zoo.registry import Part, Shapes, register
-from paddle2torch.model_zoo.svtr import EncoderWithSVTR, svtr_options_of
+from paddle2torch.model_zoo.registry import Part, Seen, Shapes, register
+from paddle2torch.model_zoo.svtr import EncoderWithSVTR, seen_svtr_options, svtr_options_of
 
 
 class Im2Seq(nn.Module):
@@ -86,6 +86,14 @@ def _sequence_encoder_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[s
     return {"encoder_type": "rnn", "hidden_size": shapes["neck.encoder.lstm.weight_hh_l0"][1]}
 
 
+def _seen_options(seen: Seen, options: dict[str, Any]) -> dict[str, Any]:
+    svtr = options.get("svtr")
+    if svtr is None:
+        return options
+    width = svtr.get("hidden_dims", svtr["dims"])
+    return {**options, "svtr": seen_svtr_options(seen, "neck.encoder", width, svtr)}
+
+
 register(
     Part(
         "neck",
@@ -93,5 +101,6 @@ register(
         SequenceEncoder,
         signatures=("neck.encoder.",),
         read_options=_sequence_encoder_options,
+        read_seen=_seen_options,
     )
 )

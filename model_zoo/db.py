@@ -17,7 +17,7 @@ from paddle2torch.model_zoo.asf import ASFBlock
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.initialisers import kaiming_uniform, uniform_by_fan_in
 from paddle2torch.model_zoo.layers import BatchNormReLU, Chains, ConvBNAct, Reparameterised, SEModule, fold_batch_norm
-from paddle2torch.model_zoo.registry import Part, Shapes, register
+from paddle2torch.model_zoo.registry import Part, Seen, Shapes, register
 
 
 def enlarge(x: Tensor, factor: int) -> Tensor:
@@ -346,6 +346,19 @@ def _rsefpn_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:
     return {"out_channels": shapes["neck.ins_conv.0.in_conv.weight"][0], "shortcut": hint.get("shortcut", True)}
 
 
+def seen_shortcut(seen: Seen, options: dict[str, Any]) -> dict[str, Any]:
+    """`options` of a neck of `RSELayer`s with their shortcut as an exported program has it.
+
+    Behind the gate of the first one nothing else is added before the next layer.
+    """
+    deepest = max(
+        (layer.path.split(".")[2] for layer in seen.layers if layer.path.startswith("neck.ins_conv.")), key=int
+    )
+    prefix = f"neck.ins_conv.{deepest}."
+    gated = seen.behind(prefix, "multiply") is not None
+    return {**options, "shortcut": seen.behind(prefix, "add") is not None} if gated else options
+
+
 def _db_head_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:
     kernels = [shapes[f"head.binarize.conv{i}.weight"][2] for i in (1, 2, 3)]
     auxiliary = shapes.get("head.aux_binarize_p4.conv1.weight")
@@ -364,7 +377,16 @@ def _pf_head_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:
 
 
 register(Part("neck", "DBFPN", DBFPN, signatures=("neck.in2_conv.",), read_options=_dbfpn_options))
-register(Part("neck", "RSEFPN", RSEFPN, signatures=("neck.ins_conv.0.in_conv.",), read_options=_rsefpn_options))
+register(
+    Part(
+        "neck",
+        "RSEFPN",
+        RSEFPN,
+        signatures=("neck.ins_conv.0.in_conv.",),
+        read_options=_rsefpn_options,
+        read_seen=seen_shortcut,
+    )
+)
 register(
     Part(
         "head",

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from paddle2torch.model_zoo.layers import BatchNorm2d, Chains, ConvNormAct
 from paddle2torch.model_zoo.registry import Shapes, count_items
-from paddle2torch.model_zoo.svtr import Block
+from paddle2torch.model_zoo.svtr import HEADS, Block
 
 
 class EncoderWithLightSVTR(nn.Module):
@@ -36,7 +36,7 @@ class EncoderWithLightSVTR(nn.Module):
         *,
         dims: int = 64,
         depth: int = 1,
-        num_heads: int = 8,
+        num_heads: int = HEADS,
         mlp_ratio: float = 4.0,
         drop_rate: float = 0.1,
         attn_drop_rate: float = 0.1,

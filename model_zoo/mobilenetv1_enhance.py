@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.layers import ConvBatchNorm, SELayer, Size, parameters_of_norms
-from paddle2torch.model_zoo.registry import Part, Shapes, register
+from paddle2torch.model_zoo.registry import Part, Seen, Shapes, register, stride_option
 
 # Per block: kernel size, input and output channels at scale 1, stride, squeeze-and-excitation. The stride of the last
 # block is an option.
@@ -110,6 +110,26 @@ def _mobilenetv1_enhance_options(shapes: Shapes, hint: Mapping[str, Any]) -> dic
     return options | {key: given[key] for key in v3 if key in given}
 
 
+def _seen_options(seen: Seen, options: dict[str, Any]) -> dict[str, Any]:
+    """`options` with the last stride and pooling of an exported program."""
+    last = f"backbone.block_list.{len(BLOCKS) - 1}."
+    options = dict(options)
+    stride = seen.strides(f"{last}_depthwise_conv._conv")
+    if stride is not None and stride != (1, 1):
+        options["last_conv_stride"] = stride_option(stride, options.get("last_conv_stride", 1))
+    elif stride is not None:
+        options.pop("last_conv_stride", None)
+    pool = seen.behind(last, "pool2d")
+    if pool is not None:
+        kernel = [int(size) for size in pool.get("kernel_size", ())]
+        average = pool.get("pooling_type") == "avg"
+        given = options.pop("last_pool_kernel_size", None)
+        options["last_pool_type"] = "avg" if average else "max"
+        if average:
+            options["last_pool_kernel_size"] = given if given is not None and list(given) == kernel else kernel
+    return options
+
+
 register(
     Part(
         "backbone",
@@ -117,5 +137,6 @@ register(
         MobileNetV1Enhance,
         signatures=("backbone.block_list.",),
         read_options=_mobilenetv1_enhance_options,
+        read_seen=_seen_options,
     )
 )

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.layers import Activation, ConvBN, ConvBNAct, SEModule, Size
 from paddle2torch.model_zoo.pplcnetv3 import make_divisible
-from paddle2torch.model_zoo.registry import Part, Shapes, register
+from paddle2torch.model_zoo.registry import Part, Seen, Shapes, register
 
 # Per block: kernel size, expanded and output channels at scale 1, squeeze-and-excitation, activation.
 Blocks = tuple[tuple[int, int, int, bool, Activation], ...]
@@ -56,6 +56,8 @@ TAIL_CHANNELS = {"small": 576, "large": 960}
 # The blocks that have a stride. In pages each is 2, and all but the first begin a new stage; in lines it is an option.
 PAGE_STRIDED = {"small": (0, 1, 3, 8), "large": (1, 3, 6, 12)}
 LINE_STRIDED = {"small": (0, 1, 3, 8), "large": (0, 1, 3, 12)}
+# Their strides where settings say none.
+DEFAULT_STRIDES = {"small": (2, 2, 2, 2), "large": (1, 2, 2, 2)}
 
 
 class ResidualUnit(nn.Module):
@@ -126,9 +128,9 @@ class MobileNetV3(nn.Module):
                 raise ConfigError("MobileNetV3: a detector has fixed strides: leave small_stride and large_stride out")
             strides: dict[int, Size] = dict.fromkeys(PAGE_STRIDED[model_name], 2)
         elif model_name == "small":
-            strides = _line_strides("small", small_stride or (2, 2, 2, 2))
+            strides = _line_strides("small", small_stride or DEFAULT_STRIDES["small"])
         else:
-            strides = _line_strides("large", large_stride or (1, 2, 2, 2))
+            strides = _line_strides("large", large_stride or DEFAULT_STRIDES["large"])
 
         width = make_divisible(16 * scale, 8)
         stem = ConvBNAct(in_channels, width, 3, stride=2, activation="hardswish")
@@ -217,6 +219,18 @@ def _mobilenetv3_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, A
     raise ValueError(f"its channels {projections} are those of no MobileNetV3")
 
 
+def _seen_options(seen: Seen, options: dict[str, Any]) -> dict[str, Any]:
+    """`options` with the strides of an exported network of lines."""
+    if options.get("det"):
+        return options
+    name = str(options["model_name"])
+    found = [seen.strides(f"backbone.blocks.{block}.bottleneck_conv.conv") for block in LINE_STRIDED[name]]
+    strides = [stride[0] for stride in found if stride is not None]
+    if len(strides) != len(found) or strides == list(options.get(f"{name}_stride") or DEFAULT_STRIDES[name]):
+        return options
+    return {**options, f"{name}_stride": strides}
+
+
 register(
     Part(
         "backbone",
@@ -225,5 +239,7 @@ register(
         signatures=("backbone.stage0.", "backbone.blocks.0.expand_conv."),
         rank=1,
         read_options=_mobilenetv3_options,
+        variants=tuple({"model_name": name, "disable_se": plain} for name in BLOCKS for plain in (False, True)),
+        read_seen=_seen_options,
     )
 )

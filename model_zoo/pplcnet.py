@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+import numpy as np
 from torch import Tensor, nn
 
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.layers import Chains, ConvBNAct, SELayer, Size
 from paddle2torch.model_zoo.pplcnetv3 import make_divisible
-from paddle2torch.model_zoo.registry import Part, Shapes, register
+from paddle2torch.model_zoo.registry import Part, Seen, Shapes, register, stride_option
 
 # Per stage: kernel size, input and output channels at scale 1, squeeze-and-excitation. The first block of each stage
 # but blocks2 has a stride, which is an option.
@@ -172,6 +173,28 @@ def _pplcnet_head_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, 
     return {"classes": shapes["head.fc.bias"][0], "class_expand": expand, **dropout}
 
 
+def _seen_strides(seen: Seen, options: dict[str, Any]) -> dict[str, Any]:
+    """`options` with the strides of an exported program."""
+    paths = ["backbone.conv1.conv", *(f"backbone.{stage}.0.dw_conv.conv" for stage in list(STAGES)[1:])]
+    found = [seen.strides(path) for path in paths]
+    given = options["stride_list"]
+    strides = [old if new is None else stride_option(new, old) for new, old in zip(found, given, strict=True)]
+    return {**options, "stride_list": strides}
+
+
+def _seen_dropout(seen: Seen, options: dict[str, Any]) -> dict[str, Any]:
+    """`options` with the dropout of an exported program, which multiplies by 1 - p."""
+    dropout = seen.behind("head.act", "dropout", "factor")
+    if dropout is None:
+        return options
+    scale = dropout.get("scale")
+    keeps = dropout.get("mode") == "upscale_in_train"
+    p = 1 - float(scale) if scale is not None else 0.0 if keeps else float(dropout.get("p", 0.0))
+    # A file holds float32, or half of it, of what settings say in decimals.
+    p = float(f"{p:.3g}" if isinstance(scale, np.float16) else f"{p:.6g}")
+    return options if p == options.get("dropout_prob", 0.2) else {**options, "dropout_prob": p}
+
+
 register(
     Part(
         "backbone",
@@ -179,6 +202,7 @@ register(
         PPLCNet,
         signatures=("backbone.blocks2.0.dw_conv.conv.",),
         read_options=_pplcnet_options,
+        read_seen=_seen_strides,
     )
 )
 register(
@@ -189,6 +213,7 @@ register(
         signatures=("backbone.blocks2.0.dw_conv.conv.",),
         rank=2,
         read_options=_pplcnet_head_options,
+        read_seen=_seen_dropout,
         task="cls",
     )
 )

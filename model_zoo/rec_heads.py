@@ -17,9 +17,9 @@ from paddle2torch.model_zoo.initialisers import uniform_by_fan_in
 from paddle2torch.model_zoo.layers import BatchNorm1d
 from paddle2torch.model_zoo.lightsvtr import light_svtr_options_of
 from paddle2torch.model_zoo.nrtr import Transformer
-from paddle2torch.model_zoo.registry import Part, Shapes, count_items, register
+from paddle2torch.model_zoo.registry import Part, Seen, Shapes, count_items, register
 from paddle2torch.model_zoo.sar import SARHead
-from paddle2torch.model_zoo.svtr import svtr_options_of
+from paddle2torch.model_zoo.svtr import seen_svtr_options, svtr_options_of
 
 Targets = Mapping[str, Tensor]
 
@@ -283,6 +283,14 @@ def _ctc_head_options(shapes: Shapes, hint: Mapping[str, Any], head: str = "head
     return {"classes": shapes[f"{head}.fc.bias"][0], **guide}
 
 
+def _seen_options(seen: Seen, options: dict[str, Any]) -> dict[str, Any]:
+    ctc = options["ctc"]
+    if not ctc:
+        return options
+    width = ctc.get("hidden_dims", ctc["dims"])
+    return {**options, "ctc": seen_svtr_options(seen, "head.ctc_encoder.encoder", width, ctc)}
+
+
 register(
     Part(
         "head",
@@ -290,6 +298,7 @@ register(
         MultiHead,
         signatures=("head.ctc_encoder.encoder.", "head.ctc_head."),
         read_options=_multi_head_options,
+        read_seen=_seen_options,
         task="rec",
     )
 )

@@ -8,7 +8,7 @@ A new file in this folder is found by itself; from elsewhere, importing a module
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
@@ -24,6 +24,41 @@ Role: TypeAlias = Literal["transform", "backbone", "neck", "head"]
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 """Sizes of a checkpoint's tensors, by Paddle's names."""
 Options: TypeAlias = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class SeenLayer:
+    """A layer of an exported program: its path in the network, its operation's attributes, and what follows it.
+
+    `behind` are kind and attributes of the operations between this layer and the next one; attributes have Paddle's
+    names ("strides", "pooling_type", "kernel_size").
+    """
+
+    path: str
+    attributes: Mapping[str, Any]
+    behind: tuple[tuple[str, Mapping[str, Any]], ...] = ()
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What an exported program says besides the sizes of its tensors: its layers, in order of execution."""
+
+    layers: tuple[SeenLayer, ...]
+
+    def strides(self, path: str) -> tuple[int, int] | None:
+        """(height, width) of the convolution at `path`; None where the program does not say them."""
+        found = next((layer.attributes.get("strides") for layer in self.layers if layer.path == path), None)
+        return (found[0], found[1]) if isinstance(found, tuple) and len(found) == 2 else None
+
+    def behind(self, prefix: str, *kinds: str) -> Mapping[str, Any] | None:
+        """Attributes of the first operation of these kinds behind the last layer whose path begins with `prefix`."""
+        last = next((layer for layer in reversed(self.layers) if layer.path.startswith(prefix)), None)
+        return next((given for kind, given in last.behind if kind in kinds), None) if last is not None else None
+
+
+def all_seen(seen: Seen, options: Options) -> Options:
+    """For parts all of whose options show in the sizes of tensors."""
+    return options
 
 
 def no_options(shapes: Shapes, hint: Mapping[str, Any]) -> Options:
@@ -42,6 +77,8 @@ class Part:
         rank: where signatures of several parts fit, the least rank is right.
         read_options: the options of a checkpoint, from its tensors' shapes and from what settings say besides. Raises
             KeyError, IndexError or ValueError for tensors that are not those of this part.
+        variants: options that make other layers of it, and that sizes do not show: tried for exported programs.
+        read_seen: those options after what an exported program says besides shapes: strides, poolings, factors.
         ignored: options that official settings give and the class takes no notice of.
         fixed: options that official settings give and that have this value here in any case.
         task: of a head, what its network is for.
@@ -55,6 +92,8 @@ class Part:
     signatures: tuple[str, ...]
     rank: int = 0
     read_options: Callable[[Shapes, Mapping[str, Any]], Options] = no_options
+    variants: tuple[Mapping[str, Any], ...] = ()
+    read_seen: Callable[[Seen, Options], Options] = all_seen
     ignored: frozenset[str] = frozenset()
     fixed: Mapping[str, Any] = field(default_factory=dict)
     task: Task | None = None
@@ -101,3 +140,11 @@ def count_items(shapes: Shapes, pattern: str) -> int:
     numbered = re.compile(f"{re.escape(before)}(0|[1-9][0-9]{{0,8}}){re.escape(after)}")
     found = {int(match[1]) for match in map(numbered.match, shapes) if match is not None}
     return next(count for count in range(len(found) + 1) if count not in found)
+
+
+def stride_option(found: tuple[int, int], given: int | Sequence[int]) -> int | Sequence[int]:
+    """A stride that a program has, as `given` writes it where it is the same."""
+    same = (given, given) if isinstance(given, int) else tuple(given)
+    if same == found:
+        return given
+    return found[0] if found[0] == found[1] else list(found)

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from paddle2torch.model_zoo.db import RSELayer, add_from_coarse, join_levels
+from paddle2torch.model_zoo.db import RSELayer, add_from_coarse, join_levels, seen_shortcut
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.initialisers import kaiming_uniform
 from paddle2torch.model_zoo.layers import BatchNorm2d, Reparameterised, SEModule, fold_batch_norm
@@ -268,5 +268,15 @@ def _pan_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:
 
 
 # Both before the necks that they were made of.
-register(Part("neck", "RepLKFPN", RepLKFPN, signatures=("neck.inp_conv_dw.",), rank=-1, read_options=_fpn_options))
+register(
+    Part(
+        "neck",
+        "RepLKFPN",
+        RepLKFPN,
+        signatures=("neck.inp_conv_dw.",),
+        rank=-1,
+        read_options=_fpn_options,
+        read_seen=seen_shortcut,
+    )
+)
 register(Part("neck", "RepLKPAN", RepLKPAN, signatures=("neck.inp_conv.0.dw.",), rank=-1, read_options=_pan_options))

@@ -209,6 +209,7 @@ register(
         ResNetVd,
         signatures=("backbone.bb_0_0.",),
         read_options=_resnet_vd_options,
+        variants=tuple({"layers": layers} for layers in DEPTHS),
         ignored=frozenset({"disable_se"}),
         # The detector's outputs, which are these.
         fixed={"out_indices": [0, 1, 2, 3]},

@@ -8,12 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.layers import ConvNormAct, Mlp
-from paddle2torch.model_zoo.registry import Shapes, count_items
+from paddle2torch.model_zoo.registry import Seen, Shapes, count_items
+
+HEADS = 8
+"""Of the attention where settings say nothing."""
 
 
 class Attention(nn.Module):
@@ -102,7 +106,7 @@ class EncoderWithSVTR(nn.Module):
         kernel_size: Sequence[int] = (3, 3),
         last_kernel_size: Sequence[int] | None = None,
         use_guide: bool = False,
-        num_heads: int = 8,
+        num_heads: int = HEADS,
         mlp_ratio: float = 2.0,
         drop_rate: float = 0.1,
         attn_drop_rate: float = 0.1,
@@ -181,3 +185,22 @@ def svtr_options_of(shapes: Shapes, encoder: str, hint: Mapping[str, Any]) -> di
         dims=shapes[f"{encoder}.conv1x1.conv.weight"][0],
         hint=hint,
     )
+
+
+def seen_heads(seen: Seen, attention: str, dim: int) -> int | None:
+    """How many heads the attention at the path `attention` has in an exported program; None where it does not say.
+
+    It multiplies its queries by (dim / heads) ** -0.5.
+    """
+    factor = seen.behind(f"{attention}.qkv", "scale", "factor")
+    scale = None if factor is None else factor.get("scale")
+    if not isinstance(scale, float | np.floating) or not 0 < scale <= 1:
+        return None
+    heads = round(dim * float(scale) ** 2)
+    return heads if heads > 0 and dim % heads == 0 else None
+
+
+def seen_svtr_options(seen: Seen, encoder: str, dim: int, options: dict[str, Any]) -> dict[str, Any]:
+    """Keywords of an encoder at the path `encoder` with the heads that an exported program shows."""
+    heads = seen_heads(seen, f"{encoder}.svtr_block.0.mixer", dim)
+    return options if heads in (None, options.get("num_heads", HEADS)) else {**options, "num_heads": heads}

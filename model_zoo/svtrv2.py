@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.initialisers import kaiming_normal, kaiming_uniform
 from paddle2torch.model_zoo.layers import BatchNorm2d, Chains, Mlp
-from paddle2torch.model_zoo.registry import Part, Shapes, register
-from paddle2torch.model_zoo.svtr import Attention
+from paddle2torch.model_zoo.registry import Part, Seen, Shapes, register
+from paddle2torch.model_zoo.svtr import Attention, seen_heads
 
 Mixer = Literal["Conv", "Global"]
 
@@ -267,6 +267,7 @@ def _svtrv2_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:
     dims: list[int] = []
     mixer: list[list[str]] = []
     heads: list[int] = []
+    asked_heads = list(hint.get("num_heads", ()))
     while (prefix := f"backbone.stages.{len(dims)}.blocks.") + "0.norm1.weight" in shapes:
         if len(dims) == MOST_STAGES:
             raise ValueError(f"it has more than {MOST_STAGES} stages")
@@ -275,13 +276,29 @@ def _svtrv2_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:
         attentions = sum(key.startswith(prefix) and key.endswith(".mixer.qkv.weight") for key in shapes)
         mixer.append(["Conv"] * len(kernels) + ["Global"] * attentions)
         # Attention does not show its heads: those of official models are 32 wide, as their groups are.
-        heads.append(dim // max(1, kernels[0][1] if kernels else 32))
+        asked = asked_heads[len(dims)] if len(asked_heads) > len(dims) else 0
+        fits = isinstance(asked, int) and asked > 0 and dim % asked == 0
+        heads.append(dim // max(1, kernels[0][1]) if kernels else asked if fits else max(1, dim // 32))
         dims.append(dim)
     options: dict[str, Any] = {"dims": dims, "depths": [len(stage) for stage in mixer], "num_heads": heads}
     # Strides leave no trace in the tensors.
     strides = [[2, 1]] * (len(dims) - 1) + [[-1, -1]]
-    asked = {key: hint[key] for key in ("num_heads", "sub_k", "drop_path_rate") if key in hint}
-    return {**options, "mixer": mixer, "sub_k": strides, **asked}
+    if len(hint.get("sub_k", ())) == len(dims):
+        strides = hint["sub_k"]
+    rate = {"drop_path_rate": hint["drop_path_rate"]} if "drop_path_rate" in hint else {}
+    return {**options, "mixer": mixer, "sub_k": strides, **rate}
+
+
+def _seen_options(seen: Seen, options: dict[str, Any]) -> dict[str, Any]:
+    """`options` with the strides and heads of an exported program."""
+    strides = [seen.strides(f"backbone.stages.{stage}.downsample.conv") for stage in range(len(options["dims"]))]
+    pairs = zip(strides, options["sub_k"], strict=True)
+    sub_k = [old if new is None or list(old) == list(new) else list(new) for new, old in pairs]
+    heads = list(options["num_heads"])
+    for stage, (dim, mixer) in enumerate(zip(options["dims"], options["mixer"], strict=True)):
+        if "Conv" not in mixer:
+            heads[stage] = seen_heads(seen, f"backbone.stages.{stage}.blocks.0.mixer", dim) or heads[stage]
+    return {**options, "sub_k": sub_k, "num_heads": heads}
 
 
 register(
@@ -291,6 +308,7 @@ register(
         SVTRv2,
         signatures=("backbone.pope.patch_embed.",),
         read_options=_svtrv2_options,
+        read_seen=_seen_options,
         ignored=frozenset({"local_k"}),
         fixed={"use_pos_embed": False, "last_stage": False, "use_pool": True},
     )

@@ -335,6 +335,9 @@ class _Writer:
     def on_avg_pool2d(self, node: Any, x: Any, kernel: Any, stride: Any) -> str:
         return self.op("AveragePool", [self.value(x)], kernel_shape=list(kernel), strides=list(stride))
 
+    def on_max_pool2d(self, node: Any, x: Any, kernel: Any, stride: Any = ()) -> str:
+        return self.op("MaxPool", [self.value(x)], kernel_shape=list(kernel), strides=list(stride or kernel))
+
     def on_upsample_nearest2d(self, node: Any, x: Any, size: Any, factors: Any) -> str:
         if self.style.opset < 9:
             return self.op("Upsample", [self.value(x)], scales=[1.0, 1.0, *factors], mode="nearest")

@@ -62,13 +62,15 @@ class _Lowering:
                 self._emit(node)
                 self._follow_line(node)
         self._check_coverage()
+        model = self.graph.model
+        self.values.update({name: Value(name, shape, "float32") for name, shape in model.shapes.items()})
         program = Program(
             format="onnx",
             operations=tuple(self.operations),
             values=self.values,
             parameters=tuple(sorted(self.parameters)),
-            feeds=self.graph.model.inputs,
-            fetches=tuple(self.graph.see(name) for name in self.graph.model.outputs),
+            feeds=model.inputs,
+            fetches=tuple(self.graph.see(name) for name in model.outputs),
         )
         tensors = {name: _single(constant.tensor) for name, constant in self.parameters.items()}
         types = {constant.tensor.dtype for constant in self.parameters.values()} - {"float32"}
@@ -265,7 +267,17 @@ class _Lowering:
             if constant is not None and computes and constant.tensor.dtype in REALS:
                 name = self._parameter(name, node)
             inputs.append(name)
-        self._add(node, PLAIN[node.kind], inputs, node.attributes)
+        self._add(node, PLAIN[node.kind], inputs, self._plain_attributes(node))
+
+    def _plain_attributes(self, node: Node) -> Mapping[str, Any]:
+        """Those of `node`; of a pooling under Paddle's names."""
+        given = node.attributes
+        if node.kind not in ("AveragePool", "MaxPool", "GlobalAveragePool"):
+            return given
+        kind = "max" if node.kind == "MaxPool" else "avg"
+        if node.kind == "GlobalAveragePool":
+            return {"pooling_type": kind, "global_pooling": True}
+        return {**given, "pooling_type": kind, "kernel_size": given.get("kernel_shape", ())}
 
     def _check_coverage(self) -> None:
         """Every real constant that the graph reads is a parameter, or belongs to what was recognised."""

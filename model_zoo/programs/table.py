@@ -76,6 +76,9 @@ IGNORED_ATTRIBUTES = frozenset(
         "is_distributed",
     }
     | {"im2col_step", "use_quantizer", "infer_flags", "Scale_x", "Scale_y", "Scale_out", "fuse_with_relu", "use_addto"}
+    | {"is_test", "Scale_in", "Scale_in_eltwise", "Scale_weights", "x_data_format", "y_data_format"}
+    | {"fused_reshape_X", "fused_reshape_Y", "fused_reshape_Out"}
+    | {"fused_transpose_X", "fused_transpose_Y", "fused_transpose_Out"}
     | {
         "workspace_size_MB",
         "exhaustive_search",
@@ -86,7 +89,8 @@ IGNORED_ATTRIBUTES = frozenset(
         "num_classes_hint",
     }
 )
-"""Attributes without a meaning for the result at inference."""
+"""Attributes without a meaning for the result at inference; `Scale_…` and `fused_…` are those of quantising and oneDNN
+passes, which exports do not run."""
 
 
 def operation(

@@ -155,8 +155,8 @@ def _local(path: Path) -> Obtained:
         )
     if path.suffix == ".pdema":
         raise ConfigError(
-            f"{path} holds running sums, for PaddleOCR to resume from; the averaged weights are in "
-            f"{path.with_suffix('.pdparams').name}"
+            f"{path} holds running sums, for PaddleOCR to resume from, without the decay that they need; the averaged "
+            f"weights are in {path.with_suffix('.pdparams').name}"
         )
     if path.suffix == ".onnx":
         digests = {file.name: sha256_of(file) for file in (path, *read_onnx(path).external_files)}

@@ -10,7 +10,8 @@ import pytest
 
 from paddle2torch.converters.templates import from_card, from_yml
 from paddle2torch.model_zoo.cards import load_card
-from paddle2torch.model_zoo.errors import ConfigError, ConversionError, Paddle2TorchError
+from paddle2torch.model_zoo.config import ClsPostprocess
+from paddle2torch.model_zoo.errors import ConfigError, ConversionError, FileFormatError, Paddle2TorchError
 
 REC = "Architecture: {model_type: rec, Backbone: {name: PPLCNetV3}, Head: {name: MultiHead, head_list: %s}}"
 SVTR = "[{CTCHead: {Neck: {name: svtr}}}]"
@@ -93,3 +94,37 @@ def test_a_config_needs_the_network_and_its_classes() -> None:
         from_card(load_card("german_mobile_v2.0_rec")).config()
     with pytest.raises(ConfigError, match="the network of a model for 'rec', not for 'det'"):
         replace(known, task="det").config()
+
+
+PADDLECLAS = """
+Global: {{model_name: mine}}
+PreProcess:
+  transform_ops:
+  - {resize}
+  - NormalizeImage: {{channel_num: 3, mean: [0.485, 0.456, 0.406], order: '', scale: 0.00392156862745098, std: [0.229, 0.224, 0.225]}}
+  - ToCHWImage: null
+PostProcess:
+  Topk: {{label_list: ['0_degree', '180_degree'], topk: 1}}
+"""  # noqa: E501
+
+
+@pytest.mark.parametrize(
+    ("resize", "card"),
+    [
+        ("ResizeImage: {size: [160, 80]}", "PP-LCNet_x1_0_textline_ori"),
+        ("ResizeImage: {resize_short: 256}\n  - CropImage: {size: 224}", "PP-LCNet_x1_0_doc_ori"),
+    ],
+)
+def test_a_classifier_of_paddleclas_has_the_transforms_of_its_settings(tmp_path: Path, resize: str, card: str) -> None:
+    path = tmp_path / "inference.yml"
+    path.write_text(PADDLECLAS.format(resize=resize), encoding="utf-8")
+    template = from_yml(path)
+    assert template.preprocess == load_card(card).preprocess
+    assert template.postprocess == ClsPostprocess(labels=("0_degree", "180_degree"), thresh=None)
+
+
+def test_transforms_of_paddleclas_without_a_size_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "inference.yml"
+    path.write_text(PADDLECLAS.format(resize="ResizeImage: {resize_short: 256}"), encoding="utf-8")
+    with pytest.raises(FileFormatError, match=r"CropImage\.size"):
+        from_yml(path)

@@ -171,8 +171,8 @@ def prelu(x: Tensor, alpha: Tensor, *, data_format: str = "NCHW", mode: str = "a
 
 
 @operation()
-def softmax(x: Tensor, *, axis: int = -1) -> Tensor:
-    """exp(x) over its sum along the axis."""
+def softmax(x: Tensor, *, axis: int = -1, data_format: str = "AnyLayout") -> Tensor:
+    """exp(x) over its sum along the axis; old programs give a layout, which changes nothing."""
     return torch.softmax(x, axis) if x.ndim else torch.ones_like(x)
 
 
