@@ -303,7 +303,7 @@ def _recurrent_layer(block: BlockBuilder, node: Node) -> bool:
 LAYERS: dict[str, Callable[[BlockBuilder, Node], bool]] = {
     **dict.fromkeys(_CONVOLUTIONS, _conv_layer),
     **dict.fromkeys(_TRANSPOSED, _conv_transpose_layer),
-    "batch_norm": _batch_norm_layer,
+    **dict.fromkeys(("batch_norm", "sync_batch_norm"), _batch_norm_layer),
     "layer_norm": _layer_norm_layer,
     "group_norm": _group_norm_layer,
     "matmul": _linear_layer,

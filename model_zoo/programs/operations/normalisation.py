@@ -15,7 +15,7 @@ from paddle2torch.model_zoo.programs.table import ProgramError, operation
 _LAYOUTS = ("NCHW", "NHWC", "NCL", "NLC", "NC", "NCDHW", "NDHWC", "AnyLayout")
 
 
-@operation("batch_norm", results=6, choices={"data_format": _LAYOUTS})
+@operation("batch_norm", "sync_batch_norm", results=6, choices={"data_format": _LAYOUTS})
 def batch_norm(
     x: Tensor,
     mean: Tensor,

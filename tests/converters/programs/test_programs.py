@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -342,3 +343,12 @@ def test_released_exports_of_years_ago_are_programs_too(name: str, tmp_path: Pat
     with torch.inference_mode():
         found, expected = load_pretrained(tmp_path / "program")(x), load_pretrained(tmp_path / "named")(x)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+def test_statistics_of_several_devices_are_those_of_training_at_inference(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(program_cases.GOLDENS / "networks_convnet", source)
+    text = (source / "inference.json").read_text(encoding="utf-8")
+    assert ".batch_norm_" in text
+    (source / "inference.json").write_text(text.replace(".batch_norm_", ".sync_batch_norm_"), encoding="utf-8")
+    program_cases.check_case(source, tmp_path / "model")
