@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from paddle2torch.converters.elements import Budget, broadcast, product, windows
+from paddle2torch.converters.onnx_files.fused import expand
 from paddle2torch.converters.onnx_files.model import Node, OnnxModel
 from paddle2torch.converters.onnx_files.model import Tensor as Stored
 from paddle2torch.model_zoo.programs.table import ProgramError
@@ -35,13 +36,17 @@ def run_onnx(model: OnnxModel, images: Tensor) -> dict[str, Tensor]:
     run = _Run(model.opset)
     values = {name: _tensor(stored) for name, stored in model.constants.items()}
     values[model.inputs[0]] = images
+    made_by: dict[str, str] = {}
     for node in model.nodes:
-        inputs = [values[name] if name else None for name in node.inputs]
-        try:
-            results = run.node(node, inputs)
-        except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
-            raise ProgramError(f"node {node.index} ({node.kind:.40}): {error!s:.200}") from None
-        values.update({name: result for name, result in zip(node.outputs, results, strict=False) if name})
+        for part in expand(node, made_by) or (node,):
+            inputs = [values[name] if name else None for name in part.inputs]
+            try:
+                results = run.node(part, inputs)
+            except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+                raise ProgramError(f"node {node.index} ({node.kind:.40}): {error!s:.200}") from None
+            made = {name: result for name, result in zip(part.outputs, results, strict=False) if name}
+            values.update(made)
+            made_by.update(dict.fromkeys(made, part.kind))
     return values
 
 
@@ -231,6 +236,14 @@ class _Run:
         bias = inputs[2] if len(inputs) > 2 else None
         return F.layer_norm(x, shape, _present(inputs, 1), bias, given.get("epsilon", 1e-5))
 
+    def _simplifiedlayernormalization(self, inputs: Inputs, given: Attributes) -> Tensor:
+        """ONNX Runtime's: without the mean, which was taken off before."""
+        x = _present(inputs, 0)
+        if given.get("axis", -1) not in (-1, x.dim() - 1):
+            raise ValueError("it is over several axes")
+        scale = (x.square().mean(-1, keepdim=True) + given.get("epsilon", 1e-5)).rsqrt()
+        return x * scale * _present(inputs, 1)
+
     # Windows and reductions.
 
     def _averagepool(self, inputs: Inputs, given: Attributes) -> Tensor:
@@ -348,6 +361,8 @@ class _Run:
 
     def _transpose(self, inputs: Inputs, given: Attributes) -> Tensor:
         x = _present(inputs, 0)
+        if given.get("last"):  # of a product that `fused` took apart
+            return x.transpose(-1, -2)
         return x.permute(tuple(given.get("perm") or reversed(range(x.dim()))))
 
     def _squeeze(self, inputs: Inputs, given: Attributes) -> Tensor:

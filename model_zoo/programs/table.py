@@ -76,9 +76,6 @@ IGNORED_ATTRIBUTES = frozenset(
         "is_distributed",
     }
     | {"im2col_step", "use_quantizer", "infer_flags", "Scale_x", "Scale_y", "Scale_out", "fuse_with_relu", "use_addto"}
-    | {"is_test", "Scale_in", "Scale_in_eltwise", "Scale_weights", "x_data_format", "y_data_format"}
-    | {"fused_reshape_X", "fused_reshape_Y", "fused_reshape_Out"}
-    | {"fused_transpose_X", "fused_transpose_Y", "fused_transpose_Out"}
     | {
         "workspace_size_MB",
         "exhaustive_search",

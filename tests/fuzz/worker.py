@@ -24,7 +24,6 @@ from pathlib import Path
 from random import Random
 from typing import IO, Any
 
-MEMORY = 300 << 20
 PER_BYTE = 8
 """An input may take 300 MB above the interpreter or 8 times its files, whichever is more."""
 
@@ -156,7 +155,7 @@ def try_case(kind: Any, case: Any, sandbox: Path, guard: Guard) -> dict[str, Any
     elif strange := _strangers(sandbox):
         result, place = "outside", f"left {strange}"
     elif result in ("accepted", "refused"):
-        if any(isinstance(one, MemoryError) for one in chain) or peak > max(MEMORY, PER_BYTE * size):
+        if any(isinstance(one, MemoryError) for one in chain) or peak > max(kind.memory, PER_BYTE * size):
             result = "memory"
         elif seconds > kind.seconds:
             result = "slow"

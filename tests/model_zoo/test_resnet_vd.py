@@ -71,7 +71,8 @@ def test_a_strided_shortcut_averages_first() -> None:
 def test_blocks_add_before_the_last_activation(kind: type[BasicBlock] | type[BottleneckBlock]) -> None:
     wide = 4 if kind is BottleneckBlock else 1
     x = image(1, 8, 6, 7)
-    for block in (kind(8, 8 // wide, stride=1, project=False).eval(), kind(8, 6, stride=2, project=True).eval()):
+    shortcut = Shortcut(8, 6 * wide, stride=2)
+    for block in (kind(8, 8 // wide, stride=1, short=None).eval(), kind(8, 6, stride=2, short=shortcut).eval()):
         fill(block)
         with torch.no_grad():
             out = block.conv1(block.conv0(x))
@@ -82,11 +83,11 @@ def test_blocks_add_before_the_last_activation(kind: type[BasicBlock] | type[Bot
 
 
 def test_a_bottleneck_has_its_stride_in_the_middle() -> None:
-    block = BottleneckBlock(8, 4, stride=2, project=True)
+    block = BottleneckBlock(8, 4, stride=2, short=None)
     assert [conv._conv.stride for conv in (block.conv0, block.conv1, block.conv2)] == [(1, 1), (2, 2), (1, 1)]
-    assert BasicBlock(8, 4, stride=(2, 1), project=True).conv0._conv.stride == (2, 1)
+    assert BasicBlock(8, 4, stride=(2, 1), short=None).conv0._conv.stride == (2, 1)
 
 
 def test_other_depths_are_refused() -> None:
-    with pytest.raises(ConfigError, match="not one of 18, 34, 50"):
-        ResNetVd(layers=101)
+    with pytest.raises(ConfigError, match="not one of 18, 34, 50, 101, 152, 200"):
+        ResNetVd(layers=35)

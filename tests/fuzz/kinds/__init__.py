@@ -43,6 +43,8 @@ class Kind:
     """How many inputs of it the test suite tries."""
     seconds: ClassVar[float] = 2.0
     """Of processor time for one input."""
+    memory: ClassVar[int] = 300 << 20
+    """Bytes that reading one input may take, above what the process had."""
 
     def prepare(self) -> None:
         """Import and make what inputs have in common, so that none of them is measured with it."""

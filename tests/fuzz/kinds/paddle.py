@@ -153,6 +153,7 @@ class Export(Kind):
 
     name = "export"
     short = 4
+    memory = 500 << 20  # a network that fits is run beside its program, in float64
     card = "PP-LCNet_x1_0_textline_ori"
 
     @cached_property

@@ -422,7 +422,7 @@ class Settings(Kind):
             case "card":
                 from_card(read_card(next(inside.iterdir())))
             case "record":
-                sources._cached(inside, "training", None, [])
+                sources._look_in_cache(inside, "training", None, [])
             case "part":
                 downloads._resumable(inside / "x.part", "http://x/")
             case "figures":

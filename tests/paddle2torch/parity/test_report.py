@@ -340,6 +340,7 @@ def test_json_has_every_value() -> None:
         "local": {"absolute": 0.3, "relative": 0.03},
         "accumulated": {"absolute": 0.3, "relative": 0.03},
         "roundings": None,
+        "local_roundings": None,
     }
     assert data["layers"][3]["local"] == {"absolute": "Infinity", "relative": "Infinity"}
     assert math.isnan(float(data["layers"][4]["accumulated"]["relative"]))
