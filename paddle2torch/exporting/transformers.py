@@ -138,7 +138,8 @@ def transformers_state(network: Network) -> tuple[dict[str, Tensor], tuple[str, 
     """The tensors under the names they have there, float32 on the CPU, and what was left out."""
     family = family_of(network.config)
     state = {key: value.detach().to("cpu", torch.float32) for key, value in network.state_dict().items()}
-    left = sorted({key.split(".")[1] for key in state if key not in transformers_names(network.config, state)})
+    placed = transformers_names(network.config, state)
+    left = sorted({key.split(".")[1] for key in state if key not in placed})
     notes = (f"left out {', '.join(left)}: transformers has no place for what only training needs",) if left else ()
     if family.fused:
         if network.config.form == "training":
