@@ -54,8 +54,9 @@ Problem problem(const Tensor& x, const Sizes& geometry, bool planes = false) {
   } else {
     check_map(x);
   }
-  STD_TORCH_CHECK(geometry.size() == 6 || geometry.size() == 8,
-                  "a geometry is the kernel, the strides and the padding, of height and width, and perhaps that at the end");
+  STD_TORCH_CHECK(
+      geometry.size() == 6 || geometry.size() == 8,
+      "a geometry is the kernel, the strides and the padding, of height and width, and perhaps that at the end");
   Problem p{};
   p.x = x.data_ptr();
   p.planes = planes;
@@ -81,8 +82,9 @@ void set_depthwise(Problem& p, const std::optional<Tensor>& weight, const std::o
                       weight->numel() >= g.kernel_height * g.kernel_width * p.channels,
                   "the depthwise weights do not fit");
   const int64_t kernel = g.kernel_width, largest_stride = kernel <= 5 ? 2 : 1;
-  STD_TORCH_CHECK(p.depth_bias && g.kernel_height == kernel && (kernel == 3 || kernel == 5 || kernel == 7 || kernel == 9) &&
-                      g.stride_width >= 1 && g.stride_width <= largest_stride && p.channels >= HALF,
+  STD_TORCH_CHECK(p.depth_bias && g.kernel_height == kernel &&
+                      (kernel == 3 || kernel == 5 || kernel == 7 || kernel == 9) && g.stride_width >= 1 &&
+                      g.stride_width <= largest_stride && p.channels >= HALF,
                   "not a depthwise convolution that there is a kernel for");
   p.depth_weight = weight->data_ptr();
 }
@@ -308,7 +310,8 @@ Tensor spread_(const Tensor& x, int64_t factor) {
 Tensor join_pooled_(const Tensor& x, const Tensor& y) {
   check_map(x);
   check_map(y);
-  for (const int dimension : {0, 2, 3}) STD_TORCH_CHECK(x.size(dimension) == y.size(dimension), "maps of one size are joined");
+  for (const int dimension : {0, 2, 3})
+    STD_TORCH_CHECK(x.size(dimension) == y.size(dimension), "maps of one size are joined");
   STD_TORCH_CHECK(x.scalar_type() == y.scalar_type(), "maps of one type are joined");
   Problem p = problem(x, {1, 1, 1, 1, 0, 0});
   p.outputs = p.channels + y.size(1);

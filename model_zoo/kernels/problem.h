@@ -23,11 +23,18 @@ struct Geometry {
   Geometry() : Geometry(1, 1, 1, 1, 0, 0) {}
   Geometry(int64_t kernel_height, int64_t kernel_width, int64_t stride_height, int64_t stride_width,
            int64_t padding_height, int64_t padding_width)
-      : kernel_height(kernel_height), kernel_width(kernel_width), stride_height(stride_height),
-        stride_width(stride_width), padding_height(padding_height), padding_width(padding_width),
-        padding_below(padding_height), padding_right(padding_width) {}
+      : kernel_height(kernel_height),
+        kernel_width(kernel_width),
+        stride_height(stride_height),
+        stride_width(stride_width),
+        padding_height(padding_height),
+        padding_width(padding_width),
+        padding_below(padding_height),
+        padding_right(padding_width) {}
 
-  int64_t height(int64_t from) const { return (from + padding_height + padding_below - kernel_height) / stride_height + 1; }
+  int64_t height(int64_t from) const {
+    return (from + padding_height + padding_below - kernel_height) / stride_height + 1;
+  }
   int64_t width(int64_t from) const { return (from + padding_width + padding_right - kernel_width) / stride_width + 1; }
   bool pointwise() const {
     return kernel_height * kernel_width * stride_height * stride_width == 1 &&

@@ -145,16 +145,17 @@ inline Floats<N> absolute(Floats<N> x) {
   return same_bits<Floats<N>>(same_bits<Ints<N>>(x) & 0x7fffffff);
 }
 
-// x * P(z < x) for normally distributed z: max(x, 0) - |x| * P(z > |x|). That probability is a polynomial, fitted to 3e-9
-// over |x| from 0 to 5.5; beyond it is taken as what it is there, 2e-8. Rounding makes it 1.5e-7 of the result at most.
+// x * P(z < x) for normally distributed z: max(x, 0) - |x| * P(z > |x|). That probability is a polynomial, fitted to
+// 3e-9 over |x| from 0 to 5.5; beyond it is taken as what it is there, 2e-8. Rounding makes it 1.5e-7 of the result at
+// most.
 template <int N>
 inline Floats<N> gelu(Floats<N> x) {
   const Floats<N> size = at_most<N>(absolute<N>(x), 5.5f);
   const Floats<N> at = size * (2.0f / 5.5f) - 1.0f;
-  constexpr float PARTS[] = {
-      -0.00133195531f, 0.00245367782f, 0.0066074864f,  -0.0173537694f, -0.00710962713f, 0.0525097288f,  -0.0319587439f,
-      -0.0709728971f,  0.127607703f,   -0.0230300911f, -0.161734715f,  0.214853063f,    -0.0515008047f, -0.176605985f,
-      0.271881908f,    -0.206846416f,  0.0945589915f,  -0.0250073131f, 0.00297976262f};
+  constexpr float PARTS[] = {-0.00133195531f, 0.00245367782f, 0.0066074864f,  -0.0173537694f, -0.00710962713f,
+                             0.0525097288f,   -0.0319587439f, -0.0709728971f, 0.127607703f,   -0.0230300911f,
+                             -0.161734715f,   0.214853063f,   -0.0515008047f, -0.176605985f,  0.271881908f,
+                             -0.206846416f,   0.0945589915f,  -0.0250073131f, 0.00297976262f};
   Floats<N> beyond = Floats<N>{} + PARTS[0];
 #pragma GCC unroll 32
   for (size_t i = 1; i < sizeof PARTS / sizeof *PARTS; ++i) beyond = beyond * at + PARTS[i];
