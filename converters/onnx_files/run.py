@@ -82,7 +82,7 @@ def _integers(inputs: Inputs, place: int, given: Attributes, name: str) -> list[
     return None if value is None else [int(item) for item in value]
 
 
-Operation = Callable[["_Run", Inputs, Attributes], Tensor]
+Operation = Callable[["_Run", Inputs, Attributes], "Tensor | Sequence[Tensor]"]
 
 
 def _unary(function: Callable[[Tensor], Tensor]) -> Operation:
@@ -109,14 +109,12 @@ class _Run:
 
     def node(self, node: Node, inputs: Inputs) -> Sequence[Tensor]:
         """What a node gives."""
-        operation: Callable[[Inputs, Attributes], Tensor | Sequence[Tensor]] | None = getattr(
-            self, f"_{node.kind.lower()}", None
-        )
+        operation = OPERATIONS.get(node.kind)
         if operation is None or node.domain:
             raise ProgramError(f"node {node.index} is of a kind that is not run: {node.kind:.40}")
         for item in inputs:
             self.budget.take(0 if item is None else item.numel(), f"node {node.index}")
-        made = operation(inputs, node.attributes)
+        made = operation(self, inputs, node.attributes)
         return (made,) if isinstance(made, Tensor) else made
 
     _relu = _unary(F.relu)
@@ -424,6 +422,56 @@ class _Run:
         stored = given.get("value")
         value = _tensor(stored).reshape(()) if isinstance(stored, Stored) else torch.zeros((), dtype=torch.float64)
         return value.expand(shape)
+
+
+OPERATIONS: Mapping[str, Operation] = {
+    "Add": _Run._add,
+    "AveragePool": _Run._averagepool,
+    "BatchNormalization": _Run._batchnormalization,
+    "Cast": _Run._cast,
+    "Clip": _Run._clip,
+    "Concat": _Run._concat,
+    "Constant": _Run._constant,
+    "ConstantOfShape": _Run._constantofshape,
+    "Conv": _Run._conv,
+    "ConvTranspose": _Run._convtranspose,
+    "Div": _Run._div,
+    "Dropout": _Run._dropout,
+    "Erf": _Run._erf,
+    "Expand": _Run._expand,
+    "Flatten": _Run._flatten,
+    "Gather": _Run._gather,
+    "Gelu": _Run._gelu,
+    "Gemm": _Run._gemm,
+    "GlobalAveragePool": _Run._globalaveragepool,
+    "HardSigmoid": _Run._hardsigmoid,
+    "HardSwish": _Run._hardswish,
+    "Identity": _Run._identity,
+    "LayerNormalization": _Run._layernormalization,
+    "MatMul": _Run._matmul,
+    "MaxPool": _Run._maxpool,
+    "Mul": _Run._mul,
+    "Pad": _Run._pad,
+    "Pow": _Run._pow,
+    "ReduceMax": _Run._reducemax,
+    "ReduceMean": _Run._reducemean,
+    "Relu": _Run._relu,
+    "Reshape": _Run._reshape,
+    "Resize": _Run._resize,
+    "Shape": _Run._shape,
+    "Sigmoid": _Run._sigmoid,
+    "SimplifiedLayerNormalization": _Run._simplifiedlayernormalization,
+    "Slice": _Run._slice,
+    "Softmax": _Run._softmax,
+    "Split": _Run._split,
+    "Sqrt": _Run._sqrt,
+    "Squeeze": _Run._squeeze,
+    "Sub": _Run._sub,
+    "Transpose": _Run._transpose,
+    "Unsqueeze": _Run._unsqueeze,
+    "Upsample": _Run._upsample,
+}
+"""What runs a node, by the kind that the file names."""
 
 
 def _sides(pads: Sequence[int]) -> list[int]:
