@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from paddle2torch.tasks.geometry import TALL, Points, min_area_quad
+from paddle2torch.tasks.geometry import TALL, Points, min_area_quad, weighted_median
 
 COLUMN_ROWS = 4
 """A column has at least this many lines. Fewer are as likely a table or a form, which is read row by row."""
@@ -77,7 +77,7 @@ def _sides(quads: Sequence[Points]) -> NDArray[np.float64]:
 def _skew(quads: Sequence[Points], sides: NDArray[np.float64]) -> float:
     along = np.array([quad[1] - quad[0] for quad in quads])
     level = sides[:, 1] < sides[:, 0] * TALL
-    return _weighted_median(np.arctan2(along[level, 1], along[level, 0]), sides[level, 0]) if level.any() else 0.0
+    return weighted_median(np.arctan2(along[level, 1], along[level, 0]), sides[level, 0]) if level.any() else 0.0
 
 
 def _level(boxes: Sequence[Points]) -> list[_Line]:
@@ -93,12 +93,6 @@ def _level(boxes: Sequence[Points]) -> list[_Line]:
         (left, top), (right, bottom) = (quad @ turn).min(axis=0), (quad @ turn).max(axis=0)
         lines.append(_Line(index, left, right, top, bottom, float(sides[index, 1]), not level[index]))
     return lines
-
-
-def _weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
-    order = np.argsort(values)
-    position = np.searchsorted(np.cumsum(weights[order]), weights.sum() / 2)
-    return float(values[order[min(int(position), len(order) - 1)]])
 
 
 def _regions(lines: list[_Line]) -> list[list[_Line]]:

@@ -78,6 +78,13 @@ def sorted_order(boxes: Sequence[Points]) -> list[int]:
     return order
 
 
+def weighted_median(values: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
+    """The value up to which half of the weight is, and a half from it on. Both (N,), N at least 1."""
+    order = np.argsort(values)
+    position = int(np.searchsorted(np.cumsum(weights[order]), weights.sum() / 2))
+    return float(values[order[min(position, len(order) - 1)]])  # sums that are rounded may end below the half
+
+
 def turn_points(points: Points, size: tuple[int, ...], quarter_turns: int) -> Points:
     """Where points of a page of (height, width) are after this many turns of it, counter-clockwise by 90 degrees."""
     x, y = points[:, 0], points[:, 1]

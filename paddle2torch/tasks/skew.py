@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from paddle2torch.tasks.geometry import Points
+from paddle2torch.tasks.geometry import Points, weighted_median
 from paddle2torch.tasks.images import BGRImage
 
 LINES = 3
@@ -46,8 +46,7 @@ def skew_of(boxes: Sequence[Points]) -> float:
     # Of directions that repeat every 90 degrees: the mean on the circle, then the median around it.
     mean = np.degrees(np.angle(np.sum(lengths * np.exp(4j * np.radians(angles))))) / 4
     off = (angles - mean + 45) % 90 - 45
-    order = np.argsort(off)
-    middle = off[order][np.searchsorted(np.cumsum(lengths[order]), lengths.sum() / 2)]
+    middle = weighted_median(off, lengths)
     if lengths[np.abs(off - middle) <= TOGETHER].sum() < AGREEING * lengths.sum():
         return 0.0
     return float((mean + middle + 45) % 90 - 45)
