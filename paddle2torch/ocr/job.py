@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TextIO
 
-import cv2
-
 from paddle2torch.atomic import land_file
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.ocr.formats import (
@@ -23,7 +21,7 @@ from paddle2torch.ocr.formats import (
 from paddle2torch.ocr.pages import Failure, find_sources, read_pages
 from paddle2torch.ocr.pipeline import MUCH_SMALLER, OCR
 from paddle2torch.ocr.results import PageText
-from paddle2torch.ocr.visualize import visualize
+from paddle2torch.ocr.visualize import draw_png
 from paddle2torch.tasks.failures import what_went_wrong
 
 Result = PageText | Failure
@@ -137,7 +135,7 @@ def _name_smaller(pages: list[tuple[float, str]]) -> None:
 def _draw(page: PageText, folder: Path) -> Failure | None:
     """Save the picture of a page; a `Failure` where it cannot be drawn. The page is read all the same."""
     try:
-        picture = cv2.imencode(".png", visualize(page))[1].tobytes()
+        picture = draw_png(page)
     except Exception as error:
         place = f"{page.source}, page {page.number}"
         return Failure(page.source, page.number, f"{place} cannot be drawn: {what_went_wrong(error)}")

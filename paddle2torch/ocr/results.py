@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -15,7 +14,7 @@ from PIL import Image
 from paddle2torch.atomic import land_file
 from paddle2torch.ocr.formats import format_of, write_document
 from paddle2torch.ocr.reading_order import reading_blocks
-from paddle2torch.ocr.visualize import visualize
+from paddle2torch.ocr.visualize import draw_png, visualize
 from paddle2torch.ocr.writers.markdown import page_markdown
 from paddle2torch.tasks.geometry import Points, order_clockwise, turn_points
 from paddle2torch.tasks.images import BGRImage
@@ -165,16 +164,14 @@ class PageText:
         path = Path(path)
         if path.suffix.lower() == ".png":
             with land_file(path) as temporary:
-                self.picture().save(temporary, format="PNG")
+                temporary.write_bytes(draw_png(self))
         else:
             write_document([self], path, format_of(path))
         return path
 
     def _repr_png_(self) -> bytes:
         """What a notebook shows."""
-        stream = BytesIO()
-        self.picture().save(stream, format="PNG")
-        return stream.getvalue()
+        return draw_png(self)
 
 
 def _upright(box: Points) -> Points:

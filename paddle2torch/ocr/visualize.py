@@ -63,6 +63,11 @@ def visualize(page: PageText, font: str | Path | None = None) -> BGRImage:
     return np.concatenate([boxes, texts], axis=1)
 
 
+def draw_png(page: PageText) -> bytes:
+    """`visualize` of a page as a PNG."""
+    return cv2.imencode(".png", visualize(page))[1].tobytes()
+
+
 def _draw_text(canvas: BGRImage, line: TextLine, font: Path | None) -> None:
     quad = line.box if len(line.box) == 4 else min_area_quad(line.box)[0]
     width = float(np.linalg.norm(quad[1] - quad[0]))
