@@ -43,6 +43,7 @@ _RECURSIVE = re.compile(r"(^|.*?[/\\])(?:\*\*(?:[/\\]+|$))+" if os.altsep else r
 _LEFT_AFTER = 3  # pages of a PDF that were ended at a limit, after which its others are left
 
 _HEAD = 1024  # bytes that tell what a file is
+_PDF = b"%PDF-"  # anywhere in the head: readers of PDF accept some bytes before it
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
@@ -184,8 +185,7 @@ def _read(
     else:
         data = Path(source)
         start = _start(data)
-    # Readers of PDF accept some bytes before the header.
-    if b"%PDF-" in start:
+    if _PDF in start:
         yield from _read_pdf(source, data, done, pdfs)
     elif start.startswith(_TIFF):
         yield from _read_tiff(source, data, done, max_bytes)
@@ -193,11 +193,19 @@ def _read(
         yield Page(source, 1, 1, load_image(data, max_bytes=max_bytes))
 
 
+def is_pdf(path: str) -> bool:
+    """Whether a file is a PDF. What cannot be read is none."""
+    try:
+        return _PDF in _start(Path(path))
+    except ImageError:
+        return False
+
+
 def is_document(path: str) -> bool:
     """Whether a file is a PDF, or a TIFF of several pages. What cannot be read is neither."""
     try:
         start = _start(Path(path))
-        if b"%PDF-" in start:
+        if _PDF in start:
             return True
         if not start.startswith(_TIFF):
             return False

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from paddle2torch.model_zoo.errors import ConfigError, Paddle2TorchError
-from paddle2torch.model_zoo.files import open_regular, read_bounded
-from paddle2torch.ocr.pages import STDIN, Failure
+from paddle2torch.model_zoo.errors import ConfigError
+from paddle2torch.model_zoo.files import read_bounded
+from paddle2torch.ocr.pages import STDIN, Failure, is_pdf
 from paddle2torch.ocr.pdf import PdfProcess, Picture, PlacedText
+from paddle2torch.ocr.writers.shared import words_of
 from paddle2torch.tasks.geometry import TALL, Points, min_area_quad
 from paddle2torch.tasks.images import FILE_AT_MOST
 from paddle2torch.tasks.picture_headers import describe_picture
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 DPI = 96
 """Pixels to the inch of a picture that does not say how large it is."""
 
-_PDF_HEAD = 1024
-
 
 def searchable_pdf(results: Results) -> Iterator[bytes]:
     """One document, when its last page is read. Raises `ConfigError` for pages of several sources."""
@@ -40,7 +39,8 @@ def searchable_pdf(results: Results) -> Iterator[bytes]:
         for result in results:
             if source is None:
                 source = result.source
-                kept = _is_pdf(source)
+                # A PDF that came through standard input is gone: it is drawn.
+                kept = source not in ("", STDIN) and is_pdf(source)
                 if kept:
                     process.open(Path(source), source)
                 else:
@@ -57,17 +57,6 @@ def searchable_pdf(results: Results) -> Iterator[bytes]:
             process.add_text(result.number - 1 if kept else None, (result.width, result.height), place_text(result))
         if source is not None:
             yield process.save(source)
-
-
-def _is_pdf(source: str) -> bool:
-    """Whether the source's own pages can be kept. A PDF that came through standard input is gone: it is drawn."""
-    if source == STDIN or not source:
-        return False
-    try:
-        with open_regular(source) as file:
-            return b"%PDF-" in file.read(_PDF_HEAD)
-    except Paddle2TorchError:
-        return False
 
 
 def _picture(page: PageText) -> Picture:
@@ -90,16 +79,15 @@ def place_text(page: PageText) -> list[PlacedText]:
 
 
 def _place_line(line: TextLine, quarter_turns: int) -> list[PlacedText]:
-    """quarter_turns: of the page, until it is upright."""
-    words = [(word.text, word.box) for word in line.words] or [(line.text, _quad(line.box))]
+    """quarter_turns: of the page, until it stands upright."""
+    words = [(word.text, word.box, space) for word, space in words_of([line])] or [(line.text, _quad(line.box), False)]
     backwards = is_right_to_left(line.text)
     turns = turns_of(line, quarter_turns)
-    spaces = _spaces(line.text, [text for text, _ in words])
     pieces: list[PlacedText] = []
-    for (text, box), space in zip(words, spaces, strict=True):
+    for number, (text, box, space) in enumerate(words, 1):
         above, _, end, start = np.roll(box, -turns, axis=0)
         pieces.append(PlacedText(as_displayed(text) if backwards else text, start, end, above))
-        if space:
+        if space and number < len(words):
             pieces.append(PlacedText(" ", end, end, end))  # its place follows from its neighbours
     if backwards:
         pieces.reverse()
@@ -130,14 +118,3 @@ def turns_of(line: TextLine, quarter_turns: int = 0) -> int:
     along = (words[-1].mean(axis=0) - words[0].mean(axis=0)) @ (text[1] - text[0])
     upside_down = along > 0 if is_right_to_left(line.text) else along < 0
     return (turns + 2) % 4 if upside_down else turns
-
-
-def _spaces(text: str, words: list[str]) -> list[bool]:
-    """Whether a space follows each word: ideographs have none, nor has the last word."""
-    following = []
-    rest = text.lstrip()
-    for word in words:
-        rest = rest.removeprefix(word)
-        following.append(rest[:1].isspace() and bool(rest.strip()))
-        rest = rest.lstrip()
-    return following
