@@ -92,7 +92,11 @@ LOADERS: dict[str, Callable[..., Read]] = {
 """By the distribution that has it."""
 
 
-def _serve() -> None:
+def serve(load: Callable[[dict[str, Any]], tuple[Read, dict[str, Any]]]) -> None:
+    """An engine's side: `load` what the first line of stdin asks for, then a pass for each further line.
+
+    `load` returns what makes a pass, and what else the answer to the first line says.
+    """
     # Libraries print to stdout: only the answers may go there.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
@@ -101,23 +105,29 @@ def _serve() -> None:
         answers.write(json.dumps({**values, "memory": _peak_memory()}) + "\n")
         answers.flush()
 
-    request = json.loads(sys.stdin.readline())
-    read = LOADERS[request["loader"]](request["images"], request["threads"], **request["options"])
-    answer()
+    read, said = load(json.loads(sys.stdin.readline()))
+    answer(**said)
     for _ in sys.stdin:
         cpu, start = time.process_time(), time.perf_counter()
         texts = read()
-        answer(seconds=time.perf_counter() - start, cpu_seconds=time.process_time() - cpu, texts=texts)
+        seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+        answer(seconds=seconds, cpu_seconds=cpu, texts=texts)
 
 
 def _peak_memory() -> int:
+    """Most bytes that were resident so far."""
     status = Path("/proc/self/status")
     if status.is_file():
+        # Of this program alone: what `getrusage` says begins with the memory of the process that started it.
         high = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
         return int(high.split()[1]) * 1024
     resource: Any = importlib.import_module("resource")
     return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * (1 if sys.platform == "darwin" else 1024)
 
 
+def _by_request(request: dict[str, Any]) -> tuple[Read, dict[str, Any]]:
+    return LOADERS[request["loader"]](request["images"], request["threads"], **request["options"]), {}
+
+
 if __name__ == "__main__":
-    _serve()
+    serve(_by_request)

@@ -10,7 +10,6 @@ import importlib
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
+from paddle2torch.bench._peers import serve
 from paddle2torch.bench.processes import BenchError, Measurement, describe_cpu, last_words, version_of
 from paddle2torch.model_zoo.errors import ConfigError
 
@@ -300,42 +300,18 @@ def _start(engine: Engine, images: Sequence[str], threads: int) -> Iterator[_Pro
             process.kill()
 
 
-def _serve() -> None:
-    """The engine's side: load what the first line of stdin says, then a pass over the images for each further line."""
-    # Libraries print to stdout: only the answers may go there.
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-
-    def answer(**values: Any) -> None:
-        answers.write(json.dumps({**values, "memory": _peak_memory()}) + "\n")
-        answers.flush()
-
+def _load(request: dict[str, Any]) -> tuple[Callable[[], list[list[str]]], dict[str, Any]]:
+    """The reader that a request names, on its images."""
     import cv2
 
     from paddle2torch.tasks.images import load_image
 
-    request = json.loads(sys.stdin.readline())
     cv2.setNumThreads(request["threads"])
     images = [load_image(image) for image in request["images"]]
     module, _, function = request["loader"].partition(":")
     read: Reader = getattr(importlib.import_module(module), function)(request["threads"], **request["options"])
-    answer(opencv=cv2.__version__)
-    for _ in sys.stdin:
-        cpu, start = time.process_time(), time.perf_counter()
-        texts = read(images)
-        seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-        answer(seconds=seconds, cpu_seconds=cpu, texts=texts)
-
-
-def _peak_memory() -> int:
-    """Most bytes that were resident so far."""
-    status = Path("/proc/self/status")
-    if status.is_file():
-        # Of this program alone: what `getrusage` says begins with the memory of the process that started it.
-        high = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-        return int(high.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return lambda: read(images), {"opencv": cv2.__version__}
 
 
 if __name__ == "__main__":
-    _serve()
+    serve(_load)

@@ -153,15 +153,15 @@ def bench_networks(
         peak = matrix_peak(threads)
         for shape in chosen_shapes:
             images = _images(shape, Path(temporary))
-            result = _of_one_run(run_engines(chosen, images, repeat=repeat, threads=threads))
+            result = of_one_run(run_engines(chosen, images, repeat=repeat, threads=threads))
             before, peak = peak, matrix_peak(threads)
             cost = cost_of(config, (shape[0], 3, *shape[1:]))
             results.append(NetworkBench(config.name, shape, cost.multiply_adds, (before, peak), result))
     return tuple(results)
 
 
-def _of_one_run(result: EnginesBench) -> EnginesBench:
-    """The times of a turn, by the runs in it."""
+def of_one_run(result: EnginesBench) -> EnginesBench:
+    """The times of a turn of `RUNS` runs, by the run."""
 
     def each(seconds: Sequence[float]) -> tuple[float, ...]:
         return tuple(value / RUNS for value in seconds)
@@ -241,12 +241,17 @@ def load_ours(threads: int, *, model: str, **options: Any) -> Reader:
 
 def load_onnxruntime(threads: int, *, model: str, onnx: str) -> Reader:
     """ONNX Runtime on the CPU."""
+    session = onnxruntime_session(threads, onnx)
+    name = session.get_inputs()[0].name
+    return _reader(model, lambda x: session.run(None, {name: x})[0])
+
+
+def onnxruntime_session(threads: int, onnx: str) -> Any:
+    """An ONNX file in ONNX Runtime on the CPU."""
     runtime: Any = importlib.import_module("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads
-    session = runtime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return _reader(model, lambda x: session.run(None, {name: x})[0])
+    return runtime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
 
 
 def load_openvino(threads: int, *, model: str, program: str, parameters: str, precision: str) -> Reader:
@@ -263,20 +268,7 @@ def load_openvino(threads: int, *, model: str, program: str, parameters: str, pr
 
 def load_paddle(threads: int, *, model: str, program: str, parameters: str) -> Reader:
     """Paddle's predictor with oneDNN, set up as PaddleOCR does."""
-    # In a process that never imports torch: the two crash in one process.
-    inference: Any = importlib.import_module("paddle.inference")
-    config = inference.Config(program, parameters)
-    config.disable_gpu()
-    config.disable_glog_info()
-    config.set_cpu_math_library_num_threads(threads)
-    config.enable_memory_optim()
-    config.enable_mkldnn()
-    config.set_mkldnn_cache_capacity(10)
-    if program.endswith(".json"):
-        # Paddle 3.3 cannot plan the memory of its newer format without these.
-        config.enable_new_ir()
-        config.enable_new_executor()
-    predictor = inference.create_predictor(config)
+    predictor = paddle_predictor(threads, program, parameters, onednn=True)
     given = predictor.get_input_handle(predictor.get_input_names()[0])
     output = predictor.get_output_handle(predictor.get_output_names()[0])
 
@@ -286,6 +278,27 @@ def load_paddle(threads: int, *, model: str, program: str, parameters: str) -> R
         return np.asarray(output.copy_to_cpu())
 
     return _reader(model, run)
+
+
+def paddle_predictor(threads: int, program: str, parameters: str, *, onednn: bool) -> Any:
+    """Paddle's predictor of an export, with oneDNN or with its plain kernels."""
+    # In a process that never imports torch: the two crash in one process.
+    inference: Any = importlib.import_module("paddle.inference")
+    config = inference.Config(program, parameters)
+    config.disable_gpu()
+    config.disable_glog_info()
+    config.set_cpu_math_library_num_threads(threads)
+    config.enable_memory_optim()
+    if onednn:
+        config.enable_mkldnn()
+        config.set_mkldnn_cache_capacity(10)
+    else:
+        config.disable_mkldnn()
+    if program.endswith(".json"):
+        # Paddle 3.3 cannot plan the memory of its newer format without these.
+        config.enable_new_ir()
+        config.enable_new_executor()
+    return inference.create_predictor(config)
 
 
 def _reader(model: str, run: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> Reader:

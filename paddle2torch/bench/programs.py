@@ -6,7 +6,6 @@ an `.npz`; every engine reads them from the same file.
 
 from __future__ import annotations
 
-import importlib
 import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -17,14 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from paddle2torch.bench.engines import Engine, EngineRun, EnginesBench, Reader, check_threads, run_engines
+from paddle2torch.bench.networks import RUNS, of_one_run, onnxruntime_session, paddle_predictor
 from paddle2torch.bench.processes import BenchError
 from paddle2torch.model_zoo.errors import ConfigError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-RUNS = 5
-"""Of the program in a turn."""
 
 Arrays = Mapping[str, "NDArray[Any]"]
 
@@ -115,7 +112,7 @@ def bench_program(
             form = Engine("paddle2torch, compiled", f"{__name__}:load_ours", ("torch",), {**ours, "compiled": True})
             engines.insert(1, replace(form, cannot=_not_compiled(folder)))
         able = [engines[0], *(_able(engine, threads) for engine in engines[1:])]
-        result = _of_one_run(run_engines(able, (), repeat=repeat, threads=threads, own_inputs=True))
+        result = of_one_run(run_engines(able, (), repeat=repeat, threads=threads, own_inputs=True))
     return ProgramBench(program.config.name, {name: array.shape for name, array in arrays.items()}, result)
 
 
@@ -142,19 +139,6 @@ def _able(engine: Engine, threads: int) -> Engine:
     return engine
 
 
-def _of_one_run(result: EnginesBench) -> EnginesBench:
-    """The times of a turn, by the runs in it."""
-
-    def each(seconds: Sequence[float]) -> tuple[float, ...]:
-        return tuple(value / RUNS for value in seconds)
-
-    runs = [
-        replace(run, passes=replace(run.passes, seconds=each(run.passes.seconds)), cpu_seconds=each(run.cpu_seconds))
-        for run in result.runs
-    ]
-    return replace(result, runs=tuple(runs))
-
-
 def load_ours(threads: int, *, inputs: str, model: str, compiled: bool) -> Reader:
     """Ours: the form for running, or compiled."""
     import torch
@@ -177,23 +161,7 @@ def load_ours(threads: int, *, inputs: str, model: str, compiled: bool) -> Reade
 
 def load_paddle(threads: int, *, inputs: str, program: str, parameters: str, onednn: bool) -> Reader:
     """Paddle's predictor with oneDNN or with its plain kernels."""
-    # In a process that never imports torch: the two do not bear each other.
-    inference: Any = importlib.import_module("paddle.inference")
-    config = inference.Config(program, parameters)
-    config.disable_gpu()
-    config.disable_glog_info()
-    config.set_cpu_math_library_num_threads(threads)
-    config.enable_memory_optim()
-    if onednn:
-        config.enable_mkldnn()
-        config.set_mkldnn_cache_capacity(10)
-    else:
-        config.disable_mkldnn()
-    if program.endswith(".json"):
-        # Paddle 3.3 cannot plan the memory of its newer format without these.
-        config.enable_new_ir()
-        config.enable_new_executor()
-    predictor = inference.create_predictor(config)
+    predictor = paddle_predictor(threads, program, parameters, onednn=onednn)
     given = {name: predictor.get_input_handle(name) for name in predictor.get_input_names()}
     outputs = [predictor.get_output_handle(name) for name in predictor.get_output_names()]
 
@@ -208,10 +176,7 @@ def load_paddle(threads: int, *, inputs: str, program: str, parameters: str, one
 
 def load_onnxruntime(threads: int, *, inputs: str, onnx: str) -> Reader:
     """ONNX Runtime on the CPU; inputs go by name, else by place."""
-    runtime: Any = importlib.import_module("onnxruntime")
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = runtime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime_session(threads, onnx)
     names = [item.name for item in session.get_inputs()]
 
     def run(arrays: Arrays) -> list[NDArray[Any]]:
