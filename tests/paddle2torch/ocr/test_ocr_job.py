@@ -15,8 +15,9 @@ from click.testing import CliRunner
 
 from paddle2torch import cli
 from paddle2torch.atomic import WriteError
+from paddle2torch.cli import read
 from paddle2torch.model_zoo.errors import ConfigError, FileFormatError, Paddle2TorchError
-from paddle2torch.ocr.formats import append_pages
+from paddle2torch.ocr.formats import FORMATS, append_pages
 from paddle2torch.ocr.job import run_job
 from paddle2torch.ocr.pages import Failure, Page, read_pages
 from paddle2torch.ocr.results import PageText, TextLine, TextWord
@@ -179,3 +180,7 @@ def test_a_disk_that_fills_up_under_the_lines_is_one_message(folder: Path, tmp_p
         job(Reader(), folder, output=tmp_path / "pages.jsonl", resume=True)
     with pytest.raises(WriteError, match="No space left on device; choose another place"):
         append_pages(Reader().read_pages(read_pages([str(folder / "0.png")])), tmp_path / "pages.jsonl")
+
+
+def test_the_command_offers_every_format() -> None:
+    assert tuple(FORMATS) == read.FORMATS, "listed a second time, so that --help imports nothing"
