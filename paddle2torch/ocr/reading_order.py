@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from paddle2torch.tasks.geometry import TALL, Points, min_area_quad, weighted_median
+from paddle2torch.tasks.geometry import TALL, Points, quad_of, weighted_median
 
 COLUMN_ROWS = 4
 """A column has at least this many lines. Fewer are as likely a table or a form, which is read row by row."""
@@ -65,7 +65,7 @@ def reading_blocks(boxes: Sequence[Points]) -> list[list[list[int]]]:
 
 def skew(boxes: Sequence[Points]) -> float:
     """The angle at which most text of a page runs, in radians: above 0 where it goes down to the right."""
-    quads = [box if len(box) == 4 else min_area_quad(box)[0] for box in boxes]
+    quads = [quad_of(box) for box in boxes]
     return _skew(quads, _sides(quads)) if quads else 0.0
 
 
@@ -81,7 +81,7 @@ def _skew(quads: Sequence[Points], sides: NDArray[np.float64]) -> float:
 
 
 def _level(boxes: Sequence[Points]) -> list[_Line]:
-    quads = [box if len(box) == 4 else min_area_quad(box)[0] for box in boxes]
+    quads = [quad_of(box) for box in boxes]
     if not quads:
         return []
     sides = _sides(quads)

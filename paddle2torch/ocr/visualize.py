@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from paddle2torch.model_zoo.errors import ConfigError
-from paddle2torch.tasks.geometry import min_area_quad
+from paddle2torch.tasks.geometry import quad_of
 from paddle2torch.tasks.images import BGRImage
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def draw_png(page: PageText) -> bytes:
 
 
 def _draw_text(canvas: BGRImage, line: TextLine, font: Path | None) -> None:
-    quad = line.box if len(line.box) == 4 else min_area_quad(line.box)[0]
+    quad = quad_of(line.box)
     width = float(np.linalg.norm(quad[1] - quad[0]))
     height = float(np.linalg.norm(quad[3] - quad[0]))
     if height > VERTICAL * width and height > VERTICAL_HEIGHT:

@@ -62,6 +62,11 @@ def min_area_quad(points: Coordinates) -> tuple[Points, float]:
     return corners[[top_left, top_right, bottom_right, bottom_left]], min(rectangle[1])
 
 
+def quad_of(box: Points) -> Points:
+    """A box as a quad: itself, or the smallest rectangle around a polygon (N, 2)."""
+    return box if len(box) == 4 else min_area_quad(box)[0]
+
+
 def sorted_order(boxes: Sequence[Points]) -> list[int]:
     """The order in which PaddleOCR reads boxes: by the y of their first corner, and by x within a row.
 

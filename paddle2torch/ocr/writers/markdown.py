@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from paddle2torch.ocr.writers.shared import pages_read
-from paddle2torch.tasks.geometry import min_area_quad
+from paddle2torch.tasks.geometry import quad_of
 
 if TYPE_CHECKING:
     from paddle2torch.ocr.results import PageText, TextLine
@@ -56,10 +56,10 @@ def page_markdown(page: PageText) -> str:
             continue
         # A table may have gaps that divide it into blocks.
         end = index + 1
-        while end < len(blocks) and not levels[end] and _table(_rows(blocks[index : end + 1])):
-            end += 1
+        columns = _table(_rows(blocks[index:end]))
+        while end < len(blocks) and not levels[end] and (wider := _table(_rows(blocks[index : end + 1]))):
+            columns, end = wider, end + 1
         rows = _rows(blocks[index:end])
-        columns = _table(rows)
         parts += [_written_table(rows, columns)] if columns else _paragraphs(rows)
         index = end
     return "\n\n".join(parts) + ("\n" if parts else "")
@@ -96,7 +96,7 @@ def _heading_levels(blocks: Sequence[Sequence[Sequence[TextLine]]]) -> list[int]
 
 
 def _height(line: TextLine) -> float:
-    quad = line.box if len(line.box) == 4 else min_area_quad(line.box)[0]
+    quad = quad_of(line.box)
     sides = np.linalg.norm(quad[3] - quad[0]), np.linalg.norm(quad[1] - quad[0])
     return float(min(sides))
 

@@ -18,7 +18,7 @@ from paddle2torch.model_zoo.files import read_bounded
 from paddle2torch.ocr.pages import STDIN, Failure, is_pdf
 from paddle2torch.ocr.pdf import PdfProcess, Picture, PlacedText
 from paddle2torch.ocr.writers.shared import words_of
-from paddle2torch.tasks.geometry import TALL, Points, min_area_quad
+from paddle2torch.tasks.geometry import TALL, quad_of
 from paddle2torch.tasks.images import FILE_AT_MOST
 from paddle2torch.tasks.picture_headers import describe_picture
 from paddle2torch.tasks.right_to_left import as_displayed, is_right_to_left
@@ -80,7 +80,9 @@ def place_text(page: PageText) -> list[PlacedText]:
 
 def _place_line(line: TextLine, quarter_turns: int) -> list[PlacedText]:
     """quarter_turns: of the page, until it stands upright."""
-    words = [(word.text, word.box, space) for word, space in words_of([line])] or [(line.text, _quad(line.box), False)]
+    words = [(word.text, word.box, space) for word, space in words_of([line])] or [
+        (line.text, quad_of(line.box), False)
+    ]
     backwards = is_right_to_left(line.text)
     turns = turns_of(line, quarter_turns)
     pieces: list[PlacedText] = []
@@ -98,17 +100,13 @@ def _place_line(line: TextLine, quarter_turns: int) -> list[PlacedText]:
     return pieces
 
 
-def _quad(box: Points) -> Points:
-    return box if len(box) == 4 else min_area_quad(box)[0]
-
-
 def turns_of(line: TextLine, quarter_turns: int = 0) -> int:
     """How often a line has to be turned counter-clockwise by 90 degrees to be read.
 
     quarter_turns: of its page. They and the shape of the box say so, but for what is upside down; that is told by
     the order of the words.
     """
-    quad = _quad(line.box)
+    quad = quad_of(line.box)
     words = [word.box for word in line.words] or [quad]
     width, height = np.linalg.norm(quad[1] - quad[0]), np.linalg.norm(quad[3] - quad[0])
     if quarter_turns % 2:
