@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from paddle2torch.model_zoo.errors import FileFormatError
 from paddle2torch.model_zoo.files import read_bounded
 from paddle2torch.model_zoo.strict_json import decode_json
 from paddle2torch.tasks.picture_headers import describe_picture
-from paddle2torch.training.data.labels import COORDINATE_LIMIT, IGNORED
+from paddle2torch.training.data.labels import COORDINATE_LIMIT, IGNORED, is_coordinate, is_point
 
 MOST_BYTES = 1 << 30
 """Bytes of a file of labels."""
@@ -92,7 +91,7 @@ def read_json_file(path: Path, what: str) -> Any:
 
 def check_points(value: Any, where: str, least: int = 3) -> tuple[Point, ...]:
     """Points [[x, y], …] from a file. Raises `FileFormatError` for anything else."""
-    if isinstance(value, list) and len(value) >= least and all(_is_point(point) for point in value):
+    if isinstance(value, list) and len(value) >= least and all(is_point(point) for point in value):
         return tuple((float(x), float(y)) for x, y in value)
     raise FileFormatError(
         f"{where}: the points are not {least} or more [x, y], numbers of at most {COORDINATE_LIMIT:,.0f}"
@@ -101,7 +100,7 @@ def check_points(value: Any, where: str, least: int = 3) -> tuple[Point, ...]:
 
 def check_numbers(values: Any, count: int, where: str) -> list[float]:
     """So many numbers from a file."""
-    if isinstance(values, list) and len(values) == count and all(_is_number(value) for value in values):
+    if isinstance(values, list) and len(values) == count and all(is_coordinate(value) for value in values):
         return [float(value) for value in values]
     raise FileFormatError(f"{where}: there are not {count} numbers of at most {COORDINATE_LIMIT:,.0f}")
 
@@ -153,16 +152,3 @@ def short(number: float) -> float:
     """A coordinate as it is written: two decimals, none where there are none."""
     rounded = round(number, 2)
     return int(rounded) if rounded == int(rounded) else rounded
-
-
-def _is_number(value: Any) -> bool:
-    return (
-        isinstance(value, (int, float))
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-        and abs(value) <= COORDINATE_LIMIT
-    )
-
-
-def _is_point(point: Any) -> bool:
-    return isinstance(point, list) and len(point) == 2 and all(_is_number(value) for value in point)

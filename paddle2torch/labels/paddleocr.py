@@ -10,7 +10,7 @@ from paddle2torch.atomic import land_file
 from paddle2torch.labels.model import Labels, Losses, Region, short
 from paddle2torch.model_zoo.errors import FileFormatError
 from paddle2torch.model_zoo.strict_json import decode_json
-from paddle2torch.training.data.labels import LabelFiles, parse_boxes
+from paddle2torch.training.data.labels import LabelFiles, decode_boxes
 
 
 def read_labels(path: Path) -> list[Labels]:
@@ -31,9 +31,7 @@ def _is_page(label: str) -> bool:
 
 
 def _page(file: LabelFiles, index: int) -> Labels:
-    label, where = file.label(index), file.where(index)
-    parse_boxes(label, where)  # which says what is wrong
-    boxes = decode_json(label)
+    boxes = decode_boxes(file.label(index), file.where(index))
     regions = [Region(tuple((float(x), float(y)) for x, y in box["points"]), box["transcription"]) for box in boxes]
     return Labels(file.path(index), tuple(regions))
 

@@ -206,9 +206,16 @@ class TextBoxes:
 
 
 def parse_boxes(label: str, where: str) -> TextBoxes:
-    """Read the detector's label, `[{"transcription": "text", "points": [[x, y], …]}, …]`.
+    """The boxes of the detector's label, see `decode_boxes`; N is 0 for an empty list."""
+    boxes = decode_boxes(label, where)
+    ignore = np.array([box["transcription"] in IGNORED for box in boxes], dtype=np.bool_)
+    return TextBoxes(stack_polygons([box["points"] for box in boxes]), ignore)
 
-    Raises `FileFormatError` that starts with `where` for anything else; N is 0 for an empty list.
+
+def decode_boxes(label: str, where: str) -> list[dict[str, Any]]:
+    """The list that the detector's label is, `[{"transcription": "text", "points": [[x, y], …]}, …]`.
+
+    Raises `FileFormatError` that starts with `where` for anything else.
     """
     try:
         data = decode_json(label)
@@ -217,19 +224,16 @@ def parse_boxes(label: str, where: str) -> TextBoxes:
         raise FileFormatError(f"{where}: the label is not JSON ({error}): {_short(label)!r}{excel}") from None
     if not isinstance(data, list):
         raise FileFormatError(f"{where}: the label is not a JSON list of boxes: {_short(label)!r}")
-    polygons, ignore = [], []
     for number, box in enumerate(data, 1):
         if not isinstance(box, dict) or not isinstance(box.get("transcription"), str):
             raise FileFormatError(f'{where}: box {number} is not an object with a "transcription" and "points"')
         points = box.get("points")
-        if not isinstance(points, list) or len(points) < 3 or not all(_is_point(point) for point in points):
+        if not isinstance(points, list) or len(points) < 3 or not all(is_point(point) for point in points):
             raise FileFormatError(
                 f'{where}: the "points" of box {number} are not three or more [x, y], numbers of at most '
                 f"{COORDINATE_LIMIT:,.0f}"
             )
-        polygons.append(points)
-        ignore.append(box["transcription"] in IGNORED)
-    return TextBoxes(stack_polygons(polygons), np.array(ignore, dtype=np.bool_))
+    return data
 
 
 def stack_polygons(polygons: Sequence[Any]) -> NDArray[np.float64]:
@@ -239,15 +243,16 @@ def stack_polygons(polygons: Sequence[Any]) -> NDArray[np.float64]:
     return np.array(padded, dtype=np.float64).reshape(-1, most, 2)
 
 
-def _is_point(point: Any) -> bool:
+def is_point(value: Any) -> bool:
+    """Whether a value from a file is a point: [x, y]."""
+    return isinstance(value, list) and len(value) == 2 and all(is_coordinate(number) for number in value)
+
+
+def is_coordinate(value: Any) -> bool:
+    """Whether a value from a file is a number of at most `COORDINATE_LIMIT`."""
     return (
-        isinstance(point, list)
-        and len(point) == 2
-        and all(
-            isinstance(value, (int, float))
-            and not isinstance(value, bool)
-            and math.isfinite(value)
-            and abs(value) <= COORDINATE_LIMIT
-            for value in point
-        )
+        isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and abs(value) <= COORDINATE_LIMIT
     )
