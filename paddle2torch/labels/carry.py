@@ -85,7 +85,7 @@ def cut_lines(label_file: Path, output: Path, pictures: Path | None = None) -> C
         raise ConfigError(f"{label_file} has labels of lines, not of pages")
     _refuse_existing(output)
     losses = Losses()
-    names = distinct_names([Path(entry.path).stem for entry in labels], [entry.path for entry in labels])
+    names = distinct_names(labels)
     lines: list[Labels] = []
     with land_folder(output) as temporary:
         (temporary / CROPS).mkdir()
@@ -113,9 +113,7 @@ def _cut_page(page: Labels, name: str, folder: Path, pictures: Path, losses: Los
             losses.add("regions without an area, left out", page.path)
             continue
         path = f"{CROPS}/{name}_crop_{number}.png"
-        written, data = cv2.imencode(".png", crop.image)
-        assert written
-        (folder / path).write_bytes(data.tobytes())
+        folders.write_png(folder / path, crop.image)
         lines.append(Labels(path, text=region.text))
     return lines
 

@@ -16,7 +16,6 @@ import cv2
 
 from paddle2torch.atomic import land_folder
 from paddle2torch.labels.model import (
-    MOST_BYTES,
     Labels,
     Losses,
     Region,
@@ -24,13 +23,14 @@ from paddle2torch.labels.model import (
     check_object,
     check_points,
     check_text,
-    short,
+    read_text,
+    short_points,
 )
 from paddle2torch.labels.names import distinct_names
 from paddle2torch.model_zoo.errors import FileFormatError
-from paddle2torch.model_zoo.files import open_regular, read_bounded
+from paddle2torch.model_zoo.files import open_regular
 from paddle2torch.model_zoo.strict_json import decode_json
-from paddle2torch.tasks.images import load_image
+from paddle2torch.tasks.images import BGRImage, load_image
 
 TEXT = ".gt.txt"
 PICTURES = (".png", ".tif", ".bin.png", ".nrm.png", ".tiff", ".jpg", ".jpeg")
@@ -48,32 +48,30 @@ def read_tesstrain(path: Path, losses: Losses) -> list[Labels]:
         if picture is None:
             losses.add("texts without a picture, left out", str(file))
             continue
-        labels.append(Labels(picture, text=_utf8(file).rstrip("\r\n")))
+        labels.append(Labels(picture, text=read_text(file, "text").rstrip("\r\n")))
     if not labels:
         raise FileFormatError(f"{path} has no files NAME{TEXT} with a picture beside them")
     return labels
 
 
-def _utf8(file: Path) -> str:
-    try:
-        return read_bounded(file, MOST_BYTES, "text").decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise FileFormatError(f"{file} is not UTF-8") from None
-
-
 def write_tesstrain(labels: Sequence[Labels], target: Path, pictures: Path, losses: Losses) -> None:
     """A folder of pictures, each with its text beside it."""
-    names = distinct_names([Path(entry.path).stem for entry in labels], [entry.path for entry in labels])
+    names = distinct_names(labels)
     with land_folder(target) as temporary:
         for entry, name in zip(labels, names, strict=True):
             source = pictures / entry.path
             if source.suffix.lower() in KEPT:
                 _copy(source, temporary / (name + source.suffix.lower()))
             else:
-                written, data = cv2.imencode(".png", load_image(source, reduce=False))
-                assert written
-                (temporary / f"{name}.png").write_bytes(data.tobytes())
+                write_png(temporary / f"{name}.png", load_image(source, reduce=False))
             (temporary / f"{name}{TEXT}").write_text(f"{entry.text}\n", encoding="utf-8")
+
+
+def write_png(path: Path, image: BGRImage) -> None:
+    """A picture as PNG."""
+    written, data = cv2.imencode(".png", image)
+    assert written
+    path.write_bytes(data.tobytes())
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -85,7 +83,7 @@ def read_imagefolder(path: Path, losses: Losses) -> list[Labels]:
     """The rows of `metadata.jsonl`: `file_name` with `text`, or with `objects` (`polygons` and `text`)."""
     file = path / METADATA if path.is_dir() else path
     labels = []
-    for number, line in enumerate(_utf8(file).split("\n"), 1):
+    for number, line in enumerate(read_text(file, "text").split("\n"), 1):
         if not line.strip():
             continue
         where = f"{file}, line {number}"
@@ -115,7 +113,7 @@ def _objects(value: Any, where: str) -> tuple[Region, ...]:
 
 def write_imagefolder(labels: Sequence[Labels], target: Path, pictures: Path, losses: Losses) -> None:
     """A folder that `datasets.load_dataset("imagefolder", data_dir=…)` reads: the pictures and `metadata.jsonl`."""
-    names = distinct_names([Path(entry.path).name for entry in labels], [entry.path for entry in labels])
+    names = distinct_names(labels, suffix=True)
     with land_folder(target) as temporary:
         with open(temporary / METADATA, "w", encoding="utf-8", newline="\n") as file:
             for entry, name in zip(labels, names, strict=True):
@@ -123,7 +121,7 @@ def write_imagefolder(labels: Sequence[Labels], target: Path, pictures: Path, lo
                 if entry.text is not None:
                     row["text"] = entry.text
                 else:
-                    points = [[[short(x), short(y)] for x, y in region.points] for region in entry.regions]
+                    points = [short_points(region.points) for region in entry.regions]
                     row["objects"] = {"polygons": points, "text": [region.text for region in entry.regions]}
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
         for entry, name in zip(labels, names, strict=True):

@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from paddle2torch.atomic import land_folder
-from paddle2torch.labels.model import MOST_BYTES, Labels, Losses, Point, Region, check_points, text_or_unreadable
+from paddle2torch.labels.model import Labels, Losses, Point, Region, check_points, read_text, text_or_unreadable
 from paddle2torch.labels.names import distinct_names
 from paddle2torch.model_zoo.errors import FileFormatError
-from paddle2torch.model_zoo.files import read_bounded
 from paddle2torch.tasks.geometry import min_area_quad
 
 ENDINGS = (".jpg", ".png", ".jpeg", ".JPG", ".PNG")
@@ -29,12 +28,8 @@ def read(path: Path, losses: Losses) -> list[Labels]:
 
 
 def _picture(file: Path, losses: Losses) -> Labels:
-    try:
-        text = read_bounded(file, MOST_BYTES, "label file").decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise FileFormatError(f"{file} is not UTF-8") from None
     regions = []
-    for number, line in enumerate(text.split("\n"), 1):
+    for number, line in enumerate(read_text(file, "label file").split("\n"), 1):
         if not line.strip():
             continue
         where = f"{file}, line {number}"
@@ -59,7 +54,7 @@ def _quad(fields: Sequence[str], where: str) -> tuple[Point, ...]:
 
 def write(labels: Sequence[Labels], target: Path, pictures: Path, losses: Losses) -> None:
     """A folder of `gt_NAME.txt`. Points become whole pixels, other polygons their smallest rectangle: both counted."""
-    names = distinct_names([Path(entry.path).stem for entry in labels], [entry.path for entry in labels])
+    names = distinct_names(labels)
     with land_folder(target) as temporary:
         for entry, name in zip(labels, names, strict=True):
             lines = [_line(region, entry.path, losses) for region in entry.regions]

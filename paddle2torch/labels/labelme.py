@@ -21,7 +21,7 @@ from paddle2torch.labels.model import (
     check_text,
     read_json_file,
     rectangle,
-    short,
+    short_points,
     size_of,
     text_or_unreadable,
 )
@@ -63,14 +63,14 @@ def _region(shape: dict[str, Any], where: str, losses: Losses) -> Region | None:
 
 def write(labels: Sequence[Labels], target: Path, pictures: Path, losses: Losses) -> None:
     """A folder with a JSON file for each picture, whose path it names as the label file does."""
-    names = distinct_names([Path(entry.path).stem for entry in labels], [entry.path for entry in labels])
+    names = distinct_names(labels)
     with land_folder(target) as temporary:
         for entry, name in zip(labels, names, strict=True):
             width, height = size_of(entry, pictures)
             shapes = [
                 {
                     **{"label": "text", "description": region.text, "group_id": None, "shape_type": "polygon"},
-                    **{"flags": {}, "points": [[short(x), short(y)] for x, y in region.points]},
+                    **{"flags": {}, "points": short_points(region.points)},
                 }
                 for region in entry.regions
             ]

@@ -89,6 +89,14 @@ def read_json_file(path: Path, what: str) -> Any:
         raise FileFormatError(f"{path}: the {what} is not JSON: {error}") from None
 
 
+def read_text(path: Path, what: str) -> str:
+    """The content of a file of texts, called `what` in messages. Raises `FileFormatError` for what is not UTF-8."""
+    try:
+        return read_bounded(path, MOST_BYTES, what).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise FileFormatError(f"{path} is not UTF-8") from None
+
+
 def check_points(value: Any, where: str, least: int = 3) -> tuple[Point, ...]:
     """Points [[x, y], …] from a file. Raises `FileFormatError` for anything else."""
     if isinstance(value, list) and len(value) >= least and all(is_point(point) for point in value):
@@ -152,3 +160,8 @@ def short(number: float) -> float:
     """A coordinate as it is written: two decimals, none where there are none."""
     rounded = round(number, 2)
     return int(rounded) if rounded == int(rounded) else rounded
+
+
+def short_points(points: Sequence[Point]) -> list[list[float]]:
+    """Points as they are written: [[x, y], …]."""
+    return [[short(x), short(y)] for x, y in points]

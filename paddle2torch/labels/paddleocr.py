@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from paddle2torch.atomic import land_file
-from paddle2torch.labels.model import Labels, Losses, Region, short
+from paddle2torch.labels.model import Labels, Losses, Region, short_points
 from paddle2torch.model_zoo.errors import FileFormatError
 from paddle2torch.model_zoo.strict_json import decode_json
 from paddle2torch.training.data.labels import LabelFiles, decode_boxes
@@ -51,8 +51,5 @@ def _label(labels: Labels, losses: Losses) -> str:
         if text != labels.text:
             losses.add("tabs and line breaks in texts, made spaces", labels.path)
         return text
-    boxes = [
-        {"transcription": region.text, "points": [[short(x), short(y)] for x, y in region.points]}
-        for region in labels.regions
-    ]
+    boxes = [{"transcription": region.text, "points": short_points(region.points)} for region in labels.regions]
     return json.dumps(boxes, ensure_ascii=False)
