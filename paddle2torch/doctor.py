@@ -11,15 +11,14 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import torch
 
 from paddle2torch._version import __version__
+from paddle2torch.bench.processes import version_of
 from paddle2torch.cache import cache_dir, zoo_dir
-from paddle2torch.compiled.kernel_library import CompilerError, find_compiler, kernels_path
+from paddle2torch.compiled.kernel_library import CompilerError, find_compiler, kernels_path, processor
 from paddle2torch.model_zoo.cards import UrlSource, WheelSource, list_cards
 from paddle2torch.model_zoo.errors import SourceError
 
@@ -65,7 +64,7 @@ def _versions() -> list[Finding]:
         Finding("versions", "Python", f"{platform.python_version()} on {platform.platform(terse=True)}"),
         Finding("versions", "torch", torch.__version__),
     ]
-    installed = {name: _version(name) for name in PACKAGES}
+    installed = {name: version_of(name) for name in PACKAGES}
     both = installed["opencv-python"] is not None and installed["opencv-python-headless"] is not None
     for name, number in installed.items():
         if number is not None:
@@ -74,31 +73,19 @@ def _versions() -> list[Finding]:
     return found
 
 
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
-
-
 def _processor() -> list[Finding]:
     model, flags = platform.processor() or platform.machine(), frozenset[str]()
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name":
-                model = value.strip()
-            elif key.strip() in ("flags", "Features"):
-                flags = frozenset(value.split())
-    except OSError:  # another system than Linux
-        pass
+    for line in processor().splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == "model name":
+            model = value.strip()
+        elif key.strip() in ("flags", "Features"):
+            flags = frozenset(value.split())
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     has = " ".join(name for name in INSTRUCTIONS if name in flags) or "not known"
     return [
         Finding("processor", "model", model),
-        Finding(
-            "processor", "instructions", f"{has or 'not known'}; PyTorch uses {torch.backends.cpu.get_cpu_capability()}"
-        ),
+        Finding("processor", "instructions", f"{has}; PyTorch uses {torch.backends.cpu.get_cpu_capability()}"),
         Finding("processor", "cores", f"{os.cpu_count()}, {usable} for this process"),
         Finding("processor", "threads", f"{torch.get_num_threads()} of PyTorch"),
     ]

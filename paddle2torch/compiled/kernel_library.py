@@ -76,7 +76,9 @@ def kernels_path() -> Path:
 
 
 def processor() -> str:
-    """What tells processors apart that run different instructions."""
+    """What tells processors apart that run different instructions: lines of Linux's `/proc/cpuinfo`, each once; of
+    another system one line.
+    """
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -23,7 +23,7 @@ def test_versions_and_threads_are_there(monkeypatch: pytest.MonkeyPatch) -> None
 
     assert found("torch").value == torch.__version__
     assert found("threads").value == f"{torch.get_num_threads()} of PyTorch"
-    monkeypatch.setattr(doctor, "version", lambda name: "9.9")
+    monkeypatch.setattr(doctor, "version_of", lambda name: "9.9")
     assert found("opencv-python").wrong, "two OpenCV in one environment"
 
 
