@@ -32,6 +32,7 @@ from paddle2torch.model_zoo.forms.folding import fold
 from paddle2torch.model_zoo.forms.quantized import quantize_network
 from paddle2torch.model_zoo.names import file_in
 from paddle2torch.model_zoo.network import MOST_PARAMETERS, Network, build_model
+from paddle2torch.model_zoo.programs.config import ProgramConfig
 from paddle2torch.model_zoo.show import show, show_all, show_text
 
 WEIGHTS_NAME = "model.safetensors"
@@ -141,7 +142,7 @@ def _bytes(tensor: Tensor) -> NDArray[np.uint8]:
     return flat
 
 
-def metadata(config: ModelConfig) -> dict[str, str]:
+def metadata(config: ModelConfig | ProgramConfig) -> dict[str, str]:
     """What the safetensors file itself says: form, name and the hash of the files it came from."""
     source = json.dumps(dict(sorted(config.origin.files.items()))) if config.origin else ""
     return {"name": config.name, "form": config.form, "source": hashlib.sha256(source.encode()).hexdigest()}

@@ -5,8 +5,6 @@ Nothing in the folder is code: the module is built from the graph, which is data
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -25,14 +23,10 @@ from paddle2torch.model_zoo.config import CONFIG_NAME
 from paddle2torch.model_zoo.errors import ConversionError, FileFormatError
 from paddle2torch.model_zoo.names import file_in
 from paddle2torch.model_zoo.programs.config import ProgramConfig
-from paddle2torch.model_zoo.programs.graph import (
-    GRAPH_NAME,
-    dump_graph,
-    read_graph,
-)
+from paddle2torch.model_zoo.programs.graph import GRAPH_NAME, dump_graph, read_graph
 from paddle2torch.model_zoo.programs.network import Program, build_program
 from paddle2torch.model_zoo.programs.table import torch_dtype
-from paddle2torch.zoo.folder import WEIGHTS_NAME, read_state, write_state
+from paddle2torch.zoo.folder import WEIGHTS_NAME, metadata, read_state, write_state
 
 
 def with_digests(converted: ConvertedProgram) -> ProgramConfig:
@@ -49,10 +43,8 @@ def save_program(folder: Path, network: Program, file: Path, *, overwrite: bool 
     state = {key: tensor.detach().cpu() for key, tensor in network.state_dict().items()}
     config = network.config
     size = sum(tensor.numel() * tensor.element_size() for tensor in state.values()) + 2 * Path(file).stat().st_size
-    source = json.dumps(dict(sorted(config.origin.files.items()))) if config.origin else ""
-    about = {"name": config.name, "form": config.form, "source": hashlib.sha256(source.encode()).hexdigest()}
     with land_folder(Path(folder), overwrite=overwrite, size=size, private=private) as temporary:
-        write_state(temporary / WEIGHTS_NAME, state, about)
+        write_state(temporary / WEIGHTS_NAME, state, metadata(config))
         (temporary / GRAPH_NAME).write_text(dump_graph(network.program), encoding="utf-8")
         (temporary / CONFIG_NAME).write_text(config.dumps(), encoding="utf-8")
         shutil.copyfile(file, temporary / config.file)
