@@ -32,7 +32,7 @@ class ZooModel:
     @property
     def bytes(self) -> int | None:
         """What the converted model takes on disk; None where it is not converted here."""
-        return None if self.folder is None else _size(self.folder)
+        return None if self.folder is None else size_of(self.folder)
 
     def to_json(self) -> dict[str, Any]:
         """What `list --json` prints of it."""
@@ -83,7 +83,7 @@ class ProgramModel:
     @property
     def bytes(self) -> int | None:
         """What the converted program takes on disk; None where it is not converted here."""
-        return None if self.folder is None else _size(self.folder)
+        return None if self.folder is None else size_of(self.folder)
 
     def to_json(self) -> dict[str, Any]:
         """What `list --json` prints of it."""
@@ -101,11 +101,13 @@ class ProgramModel:
 
 def program_models() -> tuple[ProgramModel, ...]:
     """The official models that are known as programs, by task and name, and what of them is converted here."""
-    found = []
-    for card in list_program_cards():
-        folder = zoo_dir() / card.name
-        found.append(ProgramModel(card, folder if (folder / CONFIG_NAME).is_file() else None))
-    return tuple(found)
+    return tuple(ProgramModel(card, _converted(card.name)) for card in list_program_cards())
+
+
+def _converted(name: str) -> Path | None:
+    """The folder of a model in the local zoo; None where it is not converted here."""
+    folder = zoo_dir() / name
+    return folder if (folder / CONFIG_NAME).is_file() else None
 
 
 def list_models(
@@ -133,10 +135,8 @@ def list_models(
         wanted = task in (None, card.task) and version in (None, card.version)
         if not wanted or (code is not None and not (card.task == "rec" and code in languages_of(card))):
             continue
-        folder = zoo_dir() / card.name
-        converted = (folder / CONFIG_NAME).is_file()
-        form = ModelConfig.load(folder).form if converted else None
-        models.append(ZooModel(card, folder if converted else None, form))
+        folder = _converted(card.name)
+        models.append(ZooModel(card, folder, None if folder is None else ModelConfig.load(folder).form))
     return tuple(models)
 
 
@@ -153,18 +153,19 @@ def own_models(*, task: str | None = None) -> tuple[OwnModel, ...]:
             if is_program(folder):
                 if task is None:
                     form = ProgramConfig.load(folder).form
-                    models.append(OwnModel(folder.name, "any", form, folder, _size(folder)))
+                    models.append(OwnModel(folder.name, "any", form, folder, size_of(folder)))
                 continue
             config = ModelConfig.load(folder)
         except Paddle2TorchError as error:
             warnings.warn(f"left out: {error}", stacklevel=2)
             continue
         if task in (None, config.task):
-            models.append(OwnModel(folder.name, config.task, config.form, folder, _size(folder)))
+            models.append(OwnModel(folder.name, config.task, config.form, folder, size_of(folder)))
     return tuple(models)
 
 
-def _size(folder: Path) -> int:
+def size_of(folder: Path) -> int:
+    """Bytes of the files in a folder."""
     return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
 
 

@@ -16,6 +16,7 @@ from paddle2torch.model_zoo.programs.cards import ProgramCard, find_program_card
 from paddle2torch.model_zoo.programs.config import ProgramConfig
 from paddle2torch.model_zoo.programs.graph import Graph, read_graph
 from paddle2torch.model_zoo.strict_json import to_json
+from paddle2torch.zoo.models import size_of
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def describe_program(folder: Path | None, card: ProgramCard | None) -> ProgramIn
         parameters=sum(math.prod(graph.types[name].shape) for name in graph.parameters),
         tensors=len(graph.parameters),
         converted=folder,
-        bytes=sum(path.stat().st_size for path in folder.iterdir() if path.is_file()),
+        bytes=size_of(folder),
     )
 
 
