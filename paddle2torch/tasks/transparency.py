@@ -36,10 +36,10 @@ def ground_of(strips: Iterable[npt.NDArray[np.uint8]], name: str) -> int:
     lost = dict.fromkeys((WHITE, BLACK, GREY), 0)
     for strip in strips:
         if strip.shape[2:] == (4,) and strip[:, :, 3].min() < 255:
-            counts = _lost_things(np.ascontiguousarray(strip))
-            things += counts.pop("all")
-            for ground, count in counts.items():
-                lost[int(ground)] += count
+            real, unseen = _lost_things(np.ascontiguousarray(strip))
+            things += real
+            for ground, count in unseen.items():
+                lost[ground] += count
     best = BLACK if lost[BLACK] <= lost[GREY] else GREY
     if lost[WHITE] <= _LOST_AT_MOST * things or lost[best] >= lost[WHITE]:
         return WHITE
@@ -51,8 +51,8 @@ def ground_of(strips: Iterable[npt.NDArray[np.uint8]], name: str) -> int:
     return best
 
 
-def _lost_things(strip: npt.NDArray[np.uint8]) -> dict[str, int]:
-    """How many things there are ("all"), and how many of them cannot be seen on each of the greys."""
+def _lost_things(strip: npt.NDArray[np.uint8]) -> tuple[int, dict[int, int]]:
+    """How many things there are, and how many of them cannot be seen on each of the greys."""
     seen = (strip[:, :, 3] >= _SEEN).astype(np.uint8)
     count, labels = cv2.connectedComponents(seen, connectivity=8, ltype=cv2.CV_32S)
     areas = np.bincount(labels.ravel(), minlength=count)
@@ -61,15 +61,15 @@ def _lost_things(strip: npt.NDArray[np.uint8]) -> dict[str, int]:
     inner = np.bincount(labels[inside], minlength=count)
     thick = inner >= _INSIDE * areas
     real = (areas >= _SPECK) & (np.arange(count) > 0)
-    found = {"all": int(real.sum())}
+    lost = {}
     for ground in (WHITE, BLACK, GREY):
         laid = lay_on(ground, strip).astype(np.int16)
         stands_out = np.abs(laid - ground).max(axis=2) > _EDGE
         within = np.bincount(labels[stands_out & inside], minlength=count)
         all_over = np.bincount(labels[stands_out], minlength=count)
         visible = np.where(thick, within >= np.maximum(1, _SHARE_INSIDE * inner), all_over >= areas / 2)
-        found[str(ground)] = int((real & ~visible).sum())
-    return found
+        lost[ground] = int((real & ~visible).sum())
+    return int(real.sum()), lost
 
 
 def lay_on(ground: int, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
