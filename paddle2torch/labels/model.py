@@ -152,8 +152,7 @@ def size_of(labels: Labels, pictures: Path) -> tuple[int, int]:
     header = describe_picture(pictures / labels.path)
     if header is None:
         raise FileFormatError(f"{pictures / labels.path} is not a picture that can be read: its size is needed here")
-    width, height = header.size
-    return (height, width) if header.orientation >= 5 else (width, height)
+    return header.upright_size
 
 
 def short(number: float) -> float:

@@ -54,6 +54,11 @@ class PictureFile:
     orientation: int
     dpi: float | None
 
+    @property
+    def upright_size(self) -> tuple[int, int]:
+        """Width and height of the picture as it is seen, in pixels."""
+        return self.size if self.orientation < 5 else self.size[::-1]
+
 
 def describe_picture(path: str | os.PathLike[str]) -> PictureFile | None:
     """The header of a picture; None for a file of another kind, or a broken one."""

@@ -65,7 +65,7 @@ def _picture(page: PageText) -> Picture:
     header = describe_picture(page.source) if page.source not in ("", STDIN) else None
     if header is None:
         return Picture(pixels, DPI, page.image)
-    size = header.size if header.orientation < 5 else header.size[::-1]
+    size = header.upright_size
     if header.kind not in ("JPEG", "MPO") or header.mode not in ("L", "RGB") or size != pixels or page.count > 1:
         return Picture(pixels, header.dpi or DPI, page.image)
     jpeg = read_bounded(page.source, FILE_AT_MOST, "picture")
