@@ -15,14 +15,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from coloured_bars import Ink
 
 from paddle2torch.model_zoo.config import (
     ClsPostprocess,
     ClsPreprocess,
-    Component,
     DBPostprocess,
     DetPreprocess,
-    ModelConfig,
 )
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.tasks.detection import (
@@ -177,30 +176,17 @@ class Network(torch.nn.Module):
         return {"maps": self.value.to(x.dtype)}
 
 
-def settings_of_a_detector() -> ModelConfig:
-    return ModelConfig(
-        name="lines",
-        task="det",
-        form="fused",
-        backbone=Component("PPLCNetV3"),
-        neck=Component("RSEFPN"),
-        head=Component("DBHead"),
-        preprocess=DetPreprocess(),
-        postprocess=DBPostprocess(),
-    )
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_detector_runs_the_network_in_its_own_type(dtype: torch.dtype) -> None:
     value = torch.from_numpy(MAP)[None, None]
     network = Network(value, dtype).eval()
-    boxes = Detector(network, settings_of_a_detector())(GOLDEN["page"])
+    boxes = Detector(network, Ink.config)(GOLDEN["page"])
     assert network.shapes == [(1, 3, 224, 320)]
     np.testing.assert_allclose(np.stack([box.points for box in boxes]), GOLDEN["sorted"], atol=1)
 
 
 def test_detector_refuses_what_cannot_be_read() -> None:
-    page, config = GOLDEN["page"], settings_of_a_detector()
+    page, config = GOLDEN["page"], Ink.config
     good = torch.zeros(1, 1, 224, 320)
     with pytest.raises(DetectionError, match="training mode"):
         Detector(Network(good).train(), config)(page)

@@ -9,29 +9,18 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from coloured_bars import Shadow
 from torch import Tensor, nn
 
 from paddle2torch.model_zoo.config import (
-    ClsPostprocess,
     ClsPreprocess,
-    Component,
     DBPostprocess,
     DetPreprocess,
-    ModelConfig,
 )
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.tasks.orientation import Classifier, Direction, OrientationError, preprocess
 
-CONFIG = ModelConfig(
-    name="directions",
-    task="cls",
-    form="fused",
-    backbone=Component("MobileNetV3"),
-    neck=None,
-    head=Component("ClsHead", {"classes": 2}),
-    preprocess=ClsPreprocess(),
-    postprocess=ClsPostprocess(),
-)
+CONFIG = replace(Shadow.config, name="directions")
 
 
 class Brightness(nn.Module):

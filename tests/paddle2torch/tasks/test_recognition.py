@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from coloured_bars import Shadow
 from material import SHARED
 from torch import Tensor, nn
 
@@ -17,8 +19,6 @@ from paddle2torch.converters.convert import convert_checkpoint, convert_export
 from paddle2torch.converters.templates import from_card
 from paddle2torch.model_zoo.cards import load_card
 from paddle2torch.model_zoo.config import (
-    ClsPostprocess,
-    ClsPreprocess,
     Component,
     CTCDecode,
     ModelConfig,
@@ -471,16 +471,7 @@ def test_a_model_of_other_classes_is_refused() -> None:
 
 
 def test_settings_that_cannot_be() -> None:
-    classifier = ModelConfig(
-        name="toy_cls",
-        task="cls",
-        form="fused",
-        backbone=Component("MobileNetV3"),
-        neck=None,
-        head=Component("ClsHead"),
-        preprocess=ClsPreprocess(),
-        postprocess=ClsPostprocess(),
-    )
+    classifier = replace(Shadow.config, name="toy_cls")
     with pytest.raises(ConfigError, match="toy_cls is not a recogniser"):
         Recognizer(BarReader(), classifier)
     with pytest.raises(ConfigError, match="batch_size is at least 1"):
