@@ -21,7 +21,7 @@ def network(paddle: Any) -> Any:
     """Convolution, depthwise blocks (the second one with squeeze and excitation), a linear layer."""
     nn = paddle.nn
 
-    class Excite(nn.Layer):  # type: ignore[misc, name-defined]
+    class Excite(nn.Layer):
         def __init__(self, channels: int) -> None:
             super().__init__()
             self.down, self.up = nn.Conv2D(channels, channels // 4, 1), nn.Conv2D(channels // 4, channels, 1)

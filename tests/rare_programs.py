@@ -28,7 +28,7 @@ def b(*shape: int) -> np.ndarray:
     return i(*shape, high=2).astype(bool)
 
 
-def cases(P: Any, F: Any) -> dict[str, list[Case]]:  # noqa: N803
+def cases(P: Any, F: Any) -> dict[str, list[Case]]:  # noqa: N803, as programs for Paddle call them
     """Themes, each a list of (name, function, inputs)."""
     return {
         "arithmetic": [
