@@ -101,10 +101,10 @@ def run_job(
         write_document(results(sources), output, format)
     else:
         paths = document_paths(sources, output, format)
-        there = [source for source in sources if paths[source].exists()]
+        there = dict.fromkeys(source for source in sources if paths[source].exists())
         if there and not resume:
             raise ConfigError(
-                f"{paths[there[0]]} exists: go on where a run was cut off (--resume) or choose another folder"
+                f"{paths[next(iter(there))]} exists: go on where a run was cut off (--resume) or choose another folder"
             )
         todo = [source for source in sources if source not in there]
         started(len(todo))
