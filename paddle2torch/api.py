@@ -91,10 +91,11 @@ def load_pretrained(
     torch.Size([1, 40, 97])
     """
     folder = obtain_converted(model, revision)
+    device = choose_device(device)
     if is_program(folder):
         return cast(Network, _load_program(folder, fused, quantized, compiled, device, dtype))
     for form, wanted, dtypes in (("quantized", quantized, "float32"), ("compiled", compiled, "float32 or bfloat16")):
-        if wanted and (choose_device(device).type != "cpu" or str(dtype).removeprefix("torch.") not in dtypes.split()):
+        if wanted and (device.type != "cpu" or str(dtype).removeprefix("torch.") not in dtypes.split()):
             raise ConfigError(f"a {form} model is {dtypes} on the CPU, not {dtype} on {device}: leave {form} out")
     if compiled:
         # Not before it is needed: it imports the exporter.
@@ -110,15 +111,15 @@ def load_pretrained(
     network = load_model(folder)
     if fused or compiled:
         network = fold(network)
-    return network.to(device=choose_device(device), dtype=dtype)
+    return network.to(device=device, dtype=dtype)
 
 
 def _load_program(
-    folder: Path, fused: bool, quantized: bool, compiled: bool, device: torch.device | str, dtype: torch.dtype
+    folder: Path, fused: bool, quantized: bool, compiled: bool, device: torch.device, dtype: torch.dtype
 ) -> Program | CompiledProgram:
     if quantized:
         raise ConfigError(f"{folder} holds a program, which has no quantized form: leave quantized out")
-    if compiled and torch.device(device).type != "cpu":
+    if compiled and device.type != "cpu":
         raise ConfigError(f"a compiled program runs on the CPU, not on {device}: leave compiled out")
     if compiled:
         if dtype != torch.float32:

@@ -72,6 +72,14 @@ def test_every_operation_of_a_theme_computes_what_paddle_computes_now(
         program_cases.check_case(exported_now / name, tmp_path / name)
 
 
+def test_device_auto_and_a_wrong_one(convnet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("paddle2torch.device._best", lambda: torch.device("meta"))
+    parameters = load_pretrained(convnet, device="auto").parameters()
+    assert {parameter.device.type for parameter in parameters} == {"meta"}
+    with pytest.raises(ConfigError, match="runs on the CPU, not on meta"):
+        load_pretrained(convnet, compiled=True, device="auto")
+
+
 def test_layers_are_named_after_paddles_path_and_are_pytorchs_own(convnet: Path) -> None:
     model = load_pretrained(convnet)
     assert isinstance(model, Program)
