@@ -13,7 +13,7 @@ import itertools
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from paddle2torch.parity.results import (
     LOCAL_TOLERANCE,
     Difference,
     LayerResult,
+    Roundings,
     Verification,
 )
 
@@ -80,8 +81,8 @@ def as_data(verification: Verification) -> dict[str, Any]:
                 "holds": layer.holds,
                 "local": _difference(layer.local),
                 "accumulated": _difference(layer.accumulated),
-                "roundings": None if layer.roundings is None else asdict(layer.roundings),
-                "local_roundings": None if layer.local_roundings is None else asdict(layer.local_roundings),
+                "roundings": _roundings(layer.roundings),
+                "local_roundings": _roundings(layer.local_roundings),
             }
             for layer in verification.layers
         ],
@@ -100,6 +101,12 @@ def _difference(difference: Difference | None) -> dict[str, float | str] | None:
     if difference is None:
         return None
     return {"absolute": _finite(difference.absolute), "relative": _finite(difference.relative)}
+
+
+def _roundings(roundings: Roundings | None) -> dict[str, Any] | None:
+    if roundings is None:
+        return None
+    return {"ours": _difference(roundings.ours), "paddle": _difference(roundings.paddle)}
 
 
 def _finite(value: float) -> float | str:

@@ -28,6 +28,7 @@ from paddle2torch.parity.results import (
     Difference,
     LayerResult,
     LineResult,
+    Roundings,
     Verification,
 )
 
@@ -325,6 +326,17 @@ def test_json_is_json(result: Verification) -> None:
     assert data == as_data(result)
     assert data["holds"] is result.holds
     assert len(data["layers"]) == len(result.layers)
+
+
+def test_json_has_roundings_that_are_not_finite() -> None:
+    roundings = Roundings(Difference(math.inf, math.inf), Difference(1e-6, math.nan))
+    data = as_data(verification((replace(GOOD[0], roundings=roundings, local_roundings=roundings),)))
+    json.dumps(data, allow_nan=False)
+    expected = {
+        "ours": {"absolute": "Infinity", "relative": "Infinity"},
+        "paddle": {"absolute": 1e-6, "relative": "NaN"},
+    }
+    assert data["layers"][0]["roundings"] == data["layers"][0]["local_roundings"] == expected
 
 
 def test_json_has_every_value() -> None:
