@@ -12,6 +12,7 @@ from rich.text import Text
 from paddle2torch.cli.output import escape, table_of
 from paddle2torch.model_zoo.config import CTCDecode
 from paddle2torch.model_zoo.languages import LANGUAGES
+from paddle2torch.model_zoo.programs.config import ProgramConfig
 from paddle2torch.zoo.models import OwnModel, ProgramModel, ZooModel, languages_of
 from paddle2torch.zoo.program_info import ProgramInfo
 
@@ -72,7 +73,16 @@ def print_info(info: Info | ProgramInfo, console: Console) -> None:
 
 def info_rows(info: Info | ProgramInfo) -> Iterator[tuple[str, str]]:
     """What `print_info` prints, as (name, value)."""
-    return _program_info_rows(info) if isinstance(info, ProgramInfo) else _network_info_rows(info)
+    yield from _program_info_rows(info) if isinstance(info, ProgramInfo) else _network_info_rows(info)
+    if info.config is None or info.bytes is None:
+        yield "converted", f"not here: paddle2torch convert {info.name}"
+        return
+    form = "program" if isinstance(info.config, ProgramConfig) else f"{info.config.form} form"
+    yield "converted", f"{form}, {_size(info.bytes)}: {info.converted}"
+    if info.config.origin is not None:
+        yield "from", f"{info.config.origin.kind}: {info.config.origin.source}"
+        for note in info.config.origin.notes:
+            yield "note", note
 
 
 def _program_info_rows(info: ProgramInfo) -> Iterator[tuple[str, str]]:
@@ -102,14 +112,6 @@ def _program_info_rows(info: ProgramInfo) -> Iterator[tuple[str, str]]:
             yield "inference files", str(source)
         yield "settings from", card.settings
         for note in card.notes:
-            yield "note", note
-    if info.config is None or info.bytes is None:
-        yield "converted", f"not here: paddle2torch convert {info.name}"
-        return
-    yield "converted", f"program, {_size(info.bytes)}: {info.converted}"
-    if info.config.origin is not None:
-        yield "from", f"{info.config.origin.kind}: {info.config.origin.source}"
-        for note in info.config.origin.notes:
             yield "note", note
 
 
@@ -156,14 +158,6 @@ def _network_info_rows(info: Info) -> Iterator[tuple[str, str]]:  # noqa: C901, 
             yield "inference files", str(source)
         for note in card.notes:
             yield "note", note
-    if info.converted is not None and config is not None and info.bytes is not None:
-        yield "converted", f"{config.form} form, {_size(info.bytes)}: {info.converted}"
-        if config.origin is not None:
-            yield "from", f"{config.origin.kind}: {config.origin.source}"
-            for note in config.origin.notes:
-                yield "note", note
-    else:
-        yield "converted", f"not here: paddle2torch convert {info.name}"
 
 
 def _count_classes(info: Info) -> str:
