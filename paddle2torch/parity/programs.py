@@ -66,9 +66,6 @@ def verify_program(
             shown = str(reference)
             if read_graph(path) != program.program:
                 raise VerificationError(f"{reference} is another program than {folder}")
-        if parameters is None:
-            parameters = Path(name) / "inference.pdiparams"
-            parameters.touch()
         try:
             run = run_program(path, parameters, given, None, threads=threads)
         except VerificationError as error:

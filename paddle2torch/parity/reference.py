@@ -88,7 +88,7 @@ class _MappedValues(Mapping[str, np.ndarray]):
 
 def run_program(
     program_path: Path,
-    params_path: Path,
+    params_path: Path | None,
     inputs: Mapping[str, np.ndarray] | np.ndarray,
     wanted: Sequence[Wanted] | None,
     *,
@@ -100,7 +100,7 @@ def run_program(
     Paddle runs its plain float32 kernels, operation by operation as the file has them: no oneDNN, no fusion, nothing
     in place. Each value is the one right after its own operation, also where a later operation overwrites it.
 
-    program_path: `.pdmodel` (legacy) or `inference.json` (PIR). params_path: its `.pdiparams`.
+    program_path: `.pdmodel` (legacy) or `inference.json` (PIR). params_path: its `.pdiparams`; None where it has none.
     inputs: by name, or one array for a program with one input; dtype as the program declares it (float32 images).
         Height and width may differ from the declared ones, as for Paddle's predictor.
     wanted: the values to fetch; None for every one that the program computes, inputs included. Named as in
@@ -111,7 +111,7 @@ def run_program(
     exist, Paddle fails, crashes or takes too long.
     """
     for path in (program_path, params_path):
-        if not path.is_file():
+        if path is not None and not path.is_file():
             raise VerificationError(f"{path}: no such file")
     if threads < 1:
         raise VerificationError(f"threads must be at least 1, not {threads}")
@@ -129,6 +129,10 @@ def run_program(
             for index, array in enumerate(named.values())
         }
         save_file(arrays, folder / "inputs.safetensors")
+        if params_path is None:
+            # Paddle wants the file of a program without parameters too.
+            params_path = folder / "inference.pdiparams"
+            params_path.touch()
         request = {
             "program": str(program_path.resolve()),
             "parameters": str(params_path.resolve()),
