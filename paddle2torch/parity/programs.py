@@ -182,6 +182,7 @@ class _Comparison:
         self.free: set[fx.Node] = set()  # what hangs on an order that is free
         self.results: tuple[fx.Node, ...] = ()
         self.drifted: dict[str, tuple[str, np.ndarray, np.ndarray]] = {}  # path: name of the node, ours, theirs
+        self.last_uses = {item: node for node in self.program.graph.nodes for item in node.all_input_nodes}
 
     def run(self, inputs: list[Tensor]) -> tuple[Any, ...]:
         """The outputs; fills `layers`."""
@@ -248,14 +249,8 @@ class _Comparison:
     def _forget(self, node: fx.Node) -> None:
         """Values that nothing later reads."""
         for item in node.all_input_nodes:
-            if max(item.users, key=self._places.__getitem__) is node:
+            if self.last_uses[item] is node:
                 self.ours[item] = self.theirs[item] = None
-
-    @property
-    def _places(self) -> dict[fx.Node, int]:
-        if not hasattr(self, "_order"):
-            self._order = {node: place for place, node in enumerate(self.program.graph.nodes)}
-        return self._order
 
     def _compare(self, node: fx.Node) -> None:
         name, kind = node.meta.get("value"), node.meta.get("kind", "")
