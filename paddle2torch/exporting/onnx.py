@@ -7,6 +7,7 @@ all constants.
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,26 +34,32 @@ def export_onnx(network: Network, target: Path, *, force: bool = False) -> Expor
     Raises `Paddle2TorchError` where what this needs is not installed, `ConversionError` where the result differs, or
     where the network cannot be captured.
     """
+    check_installed()
+    with land_file(target) as temporary:
+        model = served(network)
+        metadata, notes = metadata_of(model.network.config)
+        notes += without_denormals(model)
+        graph = captured(model)
+        add_up_by_lines(graph)
+        temporary.write_bytes(onnx_bytes(graph, metadata, input_names=[INPUT], output_names=[OUTPUT]))
+        checks, version = _check(temporary, model, metadata)
+    return Exported(target, "onnx", f"ONNX Runtime {version}", checks, notes)
+
+
+def check_installed() -> None:
+    """Raise `Paddle2TorchError` where a package that an export to ONNX needs is not installed."""
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise Paddle2TorchError(
             f"an export to ONNX is written and checked with {', '.join(missing)}, not installed here: "
             f"pip install 'paddle2torch[onnx]'"
         )
-    with land_file(target) as temporary:
-        model = served(network)
-        metadata, notes = metadata_of(model.network.config)
-        notes += without_denormals(model)
-        temporary.write_bytes(_onnx_bytes(model, metadata))
-        checks, version = _check(temporary, model, metadata)
-    return Exported(target, "onnx", f"ONNX Runtime {version}", checks, notes)
 
 
-def _onnx_bytes(model: Served, metadata: dict[str, str]) -> bytes:
-    graph = captured(model)
-    add_up_by_lines(graph)
+def onnx_bytes(graph: torch.export.ExportedProgram, metadata: Mapping[str, str], **options: Any) -> bytes:
+    """A captured graph as the content of an `.onnx`. options: of PyTorch's exporter."""
     with quiet():
-        program = torch.onnx.export(graph, dynamo=True, input_names=[INPUT], output_names=[OUTPUT], verbose=False)
+        program = torch.onnx.export(graph, dynamo=True, verbose=False, **options)
     assert program is not None
     proto = program.model_proto
     for node in proto.graph.node:
@@ -104,14 +111,21 @@ def metadata_of(config: ModelConfig) -> tuple[dict[str, str], tuple[str, ...]]:
     return metadata, (note,)
 
 
-def _check(path: Path, model: Served, metadata: dict[str, str]) -> tuple[tuple[Any, ...], str]:
-    """Load and run the file as a user's program would."""
+def open_session(path: Path) -> Any:
+    """ONNX Runtime's session of a file that was written here, on the CPU."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def _check(path: Path, model: Served, metadata: dict[str, str]) -> tuple[tuple[Any, ...], str]:
+    """Load and run the file as a user's program would."""
+    import onnxruntime
+
+    session = open_session(path)
     found = session.get_modelmeta().custom_metadata_map
     if any(found.get(key) != value for key, value in metadata.items()):
         raise ConversionError(f"{path}: the metadata read back are not those that were written")

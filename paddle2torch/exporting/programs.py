@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-import io
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +12,12 @@ from torch import Tensor
 
 from paddle2torch.atomic import land_file, land_folder
 from paddle2torch.compiled.program_graphs import capture, check, compare, listed, notes_of
-from paddle2torch.compiled.quiet import quiet
 from paddle2torch.compiled.serving import Check
 from paddle2torch.exporting.export import Exported
+from paddle2torch.exporting.onnx import check_installed, onnx_bytes, open_session
+from paddle2torch.exporting.torch import save_graph
 from paddle2torch.model_zoo.config import CONFIG_NAME
-from paddle2torch.model_zoo.errors import ConversionError, Paddle2TorchError
+from paddle2torch.model_zoo.errors import ConversionError
 from paddle2torch.model_zoo.programs.inputs import example_inputs
 from paddle2torch.model_zoo.programs.network import Program
 from paddle2torch.model_zoo.programs.rows import SETS, matched
@@ -57,22 +57,14 @@ def export_torch(program: Program, target: Path, *, force: bool = False) -> Expo
     """Write a `.pt2` for PyTorch without this package; `model_config.json` is inside."""
     with land_file(target) as temporary:
         captured = capture(program)
-        buffer = io.BytesIO()
-        torch.export.save(captured.program, buffer, extra_files={CONFIG_NAME: program.config.dumps()})
-        temporary.write_bytes(buffer.getbuffer())
-        loaded = torch.export.load(io.BytesIO(temporary.read_bytes())).module()
+        loaded = save_graph(captured.program, temporary, {CONFIG_NAME: program.config.dumps()})
         checks = compare(program, captured, loaded, "the exported graph")
     return Exported(target, "torch", f"torch {torch.__version__}", checks, notes_of(captured))
 
 
 def export_onnx(program: Program, target: Path, *, force: bool = False) -> Exported:
     """Write an `.onnx` and run it with ONNX Runtime at several sizes; `model_config.json` is inside."""
-    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if not _has(name)]
-    if missing:
-        raise Paddle2TorchError(
-            f"an export to ONNX is written and checked with {', '.join(missing)}, not installed here: "
-            f"pip install 'paddle2torch[onnx]'"
-        )
+    check_installed()
     import onnxruntime
 
     sets = sorted({node.kind for node in program.program.walk()} & SETS)
@@ -84,21 +76,12 @@ def export_onnx(program: Program, target: Path, *, force: bool = False) -> Expor
     with land_file(target) as temporary:
         captured = capture(program)
         try:
-            with quiet():
-                made = torch.onnx.export(captured.program, dynamo=True, verbose=False)
+            content = onnx_bytes(captured.program, {CONFIG_NAME: program.config.dumps()})
         except Exception as error:  # what the exporter raises has no common class
             raise ConversionError(f"PyTorch cannot write this program as ONNX: {error!s:.300}") from None
-        assert made is not None
-        proto = made.model_proto
-        for node in proto.graph.node:
-            del node.metadata_props[:]
-        proto.metadata_props.add(key=CONFIG_NAME, value=program.config.dumps())
-        temporary.write_bytes(proto.SerializeToString())
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        options.intra_op_num_threads = torch.get_num_threads()
+        temporary.write_bytes(content)
         try:
-            session = onnxruntime.InferenceSession(str(temporary), options, providers=["CPUExecutionProvider"])
+            session = open_session(temporary)
         except Exception as error:  # as above
             raise ConversionError(f"ONNX Runtime does not load what PyTorch wrote: {error!s:.300}") from None
         names = [item.name for item in session.get_inputs()]
@@ -109,8 +92,3 @@ def export_onnx(program: Program, target: Path, *, force: bool = False) -> Expor
 
         checks = compare(program, captured, run, "ONNX Runtime's output")
     return Exported(target, "onnx", f"ONNX Runtime {onnxruntime.__version__}", checks, notes_of(captured))
-
-
-def _has(name: str) -> bool:
-    """Whether a package is installed here."""
-    return importlib.util.find_spec(name) is not None

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from paddle2torch.atomic import land_file
 from paddle2torch.compiled.serving import captured, compare, example_images, served
@@ -33,11 +33,7 @@ def export_torch(network: Network, target: Path, *, force: bool = False) -> Expo
     with land_file(target) as temporary:
         model = served(network)
         notes = without_denormals(model)
-        # Through memory: PyTorch has a say about names of files, and the temporary one is not to its liking.
-        buffer = io.BytesIO()
-        torch.export.save(captured(model), buffer, extra_files=texts(model.network.config))
-        temporary.write_bytes(buffer.getbuffer())
-        loaded = torch.export.load(io.BytesIO(temporary.read_bytes())).module()
+        loaded = save_graph(captured(model), temporary, texts(model.network.config))
 
         def run(image: Tensor) -> np.ndarray:
             with torch.no_grad():
@@ -46,6 +42,15 @@ def export_torch(network: Network, target: Path, *, force: bool = False) -> Expo
 
         checks = compare(model, run, example_images(model.network.config), "the exported graph")
     return Exported(target, "torch", f"torch {torch.__version__}", checks, notes)
+
+
+def save_graph(graph: torch.export.ExportedProgram, target: Path, extra: dict[str, str]) -> nn.Module:
+    """Write a captured graph to the file `target`; returns what is loaded from it. extra: texts inside, by name."""
+    # Through memory: PyTorch has a say about names of files, and a temporary one is not to its liking.
+    buffer = io.BytesIO()
+    torch.export.save(graph, buffer, extra_files=extra)
+    target.write_bytes(buffer.getbuffer())
+    return torch.export.load(io.BytesIO(target.read_bytes())).module()
 
 
 def texts(config: ModelConfig) -> dict[str, str]:
