@@ -54,8 +54,8 @@ def capture(program: Program, kinds: Sequence[Free] = FREEST_FIRST) -> Captured:
     sizes = _captured_sizes(program)
     for free in kinds:
         inputs, shapes = _example(program, sizes, free)
-        if free == "batch" and not any(shapes) and not any(-1 in feed.shape for feed in program.config.feeds):
-            continue
+        if free == "batch" and not any(shapes):
+            continue  # the graph of "none"
         try:
             with quiet():
                 graph = torch.export.export(_Positional(module), inputs, dynamic_shapes=(shapes,), strict=False)
@@ -127,24 +127,24 @@ def compare(program: Program, captured: Captured, run: Callable[..., Any], what:
         with torch.inference_mode():
             try:
                 expected = [item.numpy() for item in listed(module(*inputs))]
-            except Exception:
+            except Exception:  # what does not fit may be said by any operation, in any words
                 if not checks:
                     raise
                 continue
             try:
                 found = listed(run(*inputs))
-            except Exception as error:
+            except Exception as error:  # other runtimes' errors have no common class
                 if checks and "guard" in str(error).lower():
                     continue  # said by the graph itself: it is not for this size
                 raise ConversionError(f"{what} cannot be computed at {list(shapes)}: {error!s:.200}") from None
             if rows:
                 expected = [matched(a, b) for a, b in zip(found, expected, strict=True)]
-            checks.append(_checked(program, inputs, found, expected, what))
+            checks.append(_checked(module, inputs, found, expected, what))
     return tuple(checks)
 
 
 def _checked(
-    program: Program, inputs: Sequence[Tensor], found: Sequence[Any], expected: Sequence[np.ndarray], what: str
+    module: Program, inputs: Sequence[Tensor], found: Sequence[Any], expected: Sequence[np.ndarray], what: str
 ) -> Check:
     """`check`, and where it differs by more than the tolerance, by how much both are from the program in float64: what
     is not further off than twice PyTorch's own rounding is rounding.
@@ -153,7 +153,7 @@ def _checked(
     plain = difference(found, expected, shape, what)
     if plain.relative <= TOLERANCE:
         return plain
-    exact = build_program(program.program, program.config, program.state_dict(), torch.float64)
+    exact = build_program(module.program, module.config, module.state_dict(), torch.float64)
     truth = [
         item.to(torch.from_numpy(wanted).dtype).numpy()
         for item, wanted in zip(listed(exact(*map(_in_double, inputs))), expected, strict=True)
@@ -162,7 +162,7 @@ def _checked(
         warnings.simplefilter("ignore")  # the switch warns about Intel's GPUs
         # The same by PyTorch's other kernels, which add up in another order: one order may be lucky.
         with torch.backends.mkldnn.flags(enabled=False):
-            again = listed(copy.deepcopy(program).cpu().float().eval()(*inputs))
+            again = listed(module(*inputs))
     rounding = max(difference(result, truth, shape, what).relative for result in (expected, again))
     error = difference(found, truth, shape, what).relative
     if not error <= max(TOLERANCE, 2 * rounding):
