@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import logging
 import warnings
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -25,12 +24,11 @@ from paddle2torch.atomic import land_file
 from paddle2torch.cache import make_native_home
 from paddle2torch.compiled.kernel_library import CompilerError, find_compiler, load_kernels
 from paddle2torch.compiled.packages import (
-    OPTIONS,
-    compiler_files,
     first_line,
     load_package,
     only_compiler_errors,
     package_for,
+    write_package,
 )
 from paddle2torch.compiled.serving import LINE_WIDTH_AT_LEAST, Served, captured, compare, example_images
 from paddle2torch.converters.paddle_files.files import sha256_of
@@ -205,24 +203,14 @@ def compile_model(folder: Path, *, quantized: bool = False, dtype: torch.dtype =
     program = captured(native.eval())
     merge(program)
     join(program)
-    inductor = import_module("torch._inductor")
     errors = import_module("torch._inductor.exc")
-    # It tells of its own deprecated parts, and of each guess about a size.
-    logging.getLogger("torch._inductor").setLevel(logging.ERROR)
     make_native_home()
-    with land_file(package) as temporary, compiler_files(), torch.no_grad(), warnings.catch_warnings():
+    with land_file(package) as temporary, torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        made = temporary.with_suffix(".pt2")  # PyTorch insists on the name
         try:
-            inductor.aoti_compile_and_package(
-                program, package_path=str(made), inductor_configs={**OPTIONS, **compiler_options()}
-            )
-            made.replace(temporary)
+            write_package(program, temporary, compiler_options())
         except (errors.InductorError, errors.CppCompileError) as error:
             raise CompilerError(f"{config.name} could not be compiled: {first_line(error)}") from error
-        finally:
-            made.unlink(missing_ok=True)
-        temporary.chmod(0o600)
         loaded = load_package(temporary)
         images = example_images(config)
 

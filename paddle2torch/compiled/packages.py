@@ -8,9 +8,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import logging
 import os
 import platform
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +82,25 @@ def compiler_files() -> Iterator[None]:
     finally:
         if former is None:
             del os.environ[name]
+
+
+def write_package(graph: torch.export.ExportedProgram, target: Path, options: Mapping[str, Any]) -> None:
+    """Compile a captured graph into the file `target`, which nobody else may read or write.
+
+    options: of the compiler, beside `OPTIONS`. Raises what the compiler raises.
+    """
+    inductor = import_module("torch._inductor")
+    # It tells of its own deprecated parts, and of each guess about a size.
+    logging.getLogger("torch._inductor").setLevel(logging.ERROR)
+    made = target.with_suffix(".pt2")  # PyTorch insists on the name
+    try:
+        with compiler_files(), torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            inductor.aoti_compile_and_package(graph, package_path=str(made), inductor_configs={**OPTIONS, **options})
+        made.replace(target)
+    finally:
+        made.unlink(missing_ok=True)
+    target.chmod(0o600)
 
 
 def load_package(package: Path) -> Any:

@@ -6,7 +6,6 @@ sizes as it can prove. Inputs for which the package is not right go through the 
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Sequence
 from functools import cached_property
@@ -14,7 +13,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from paddle2torch.atomic import land_file
@@ -22,12 +20,11 @@ from paddle2torch.cache import make_native_home
 from paddle2torch.compiled.guards import Conditions, conditions_of
 from paddle2torch.compiled.kernel_library import CompilerError, find_compiler
 from paddle2torch.compiled.packages import (
-    OPTIONS,
-    compiler_files,
     first_line,
     load_package,
     only_compiler_errors,
     package_for,
+    write_package,
 )
 from paddle2torch.compiled.program_graphs import FREEST_FIRST, Captured, Free, capture, compare
 from paddle2torch.converters.paddle_files.files import sha256_of
@@ -170,7 +167,6 @@ def _compile(package: Path, program: Program, captured: Captured) -> None:
     with land_file(package) as temporary:
         batch_of_one = captured.free != "none"
         _make(captured, temporary, {_CONDITIONS: conditions, _BATCH_OF_ONE: "yes" if batch_of_one else "no"}, program)
-        temporary.chmod(0o600)
         loaded = load_package(temporary)
         checked = Conditions(conditions)
 
@@ -191,24 +187,14 @@ def _has_loop(program: Program) -> bool:
 
 
 def _make(captured: Captured, target: Path, metadata: dict[str, str], program: Program) -> None:
-    """Write the package of a captured program."""
-    inductor = import_module("torch._inductor")
+    """Write the package of a captured program; what the compiler raises becomes a `ConversionError`."""
     errors = import_module("torch._inductor.exc")
-    # It tells of its own deprecated parts, and of each guess about a size.
-    logging.getLogger("torch._inductor").setLevel(logging.ERROR)
-    made = target.with_suffix(".pt2")  # PyTorch insists on the name
-    options = {**OPTIONS, "aot_inductor.metadata": metadata}
     try:
-        with compiler_files(), torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            inductor.aoti_compile_and_package(captured.program, package_path=str(made), inductor_configs=options)
-        made.replace(target)
+        write_package(captured.program, target, {"aot_inductor.metadata": metadata})
     except errors.CppCompileError as error:
         raise CompilerError(f"{program.config.name} could not be compiled: {first_line(error)}") from error
     except Exception as error:  # what the compiler raises for a graph that it does not take has no common class
         raise ConversionError(f"PyTorch's compiler does not take {program.config.name}: {first_line(error)}") from error
-    finally:
-        made.unlink(missing_ok=True)
 
 
 def notes_of_package(captured: Captured) -> tuple[str, ...]:
