@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import pickle
 import subprocess
@@ -36,11 +35,6 @@ from paddle2torch.zoo.programs import load_program, save_program
 def converted(name: str, folder: Path) -> Path:
     convert(name, weights=program_cases.GOLDENS / name, output=folder / name, as_program=True)
     return folder / name
-
-
-def needs_paddle() -> None:
-    if importlib.util.find_spec("paddle") is None:
-        pytest.skip("paddlepaddle is not installed")
 
 
 def test_info_counts_operations_inputs_parameters_and_blocks_without_building(tmp_path: Path) -> None:
@@ -88,15 +82,13 @@ def test_made_up_boxes_have_their_corners_in_order_and_sizes_are_the_images(tmp_
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["legacy_boxes_yolo", "boxes_proposals"])
-def test_verify_holds_on_made_up_inputs_that_paddle_takes(name: str, tmp_path: Path) -> None:
-    needs_paddle()
+def test_verify_holds_on_made_up_inputs_that_paddle_takes(name: str, tmp_path: Path, paddle: None) -> None:
     found = verify(converted(name, tmp_path))
     assert found.holds, (found.first_failure, found.output)
 
 
 @pytest.mark.slow
-def test_verify_takes_own_inputs_from_a_file(tmp_path: Path) -> None:
-    needs_paddle()
+def test_verify_takes_own_inputs_from_a_file(tmp_path: Path, paddle: None) -> None:
     folder = converted("networks_convnet", tmp_path)
     x = np.random.default_rng(3).normal(size=(5, 3, 16, 20)).astype(np.float32)
     np.savez_compressed(tmp_path / "own.npz", x0=x)
@@ -165,9 +157,8 @@ def test_the_form_for_running_computes_the_same(name: str, tmp_path: Path) -> No
 
 
 @pytest.fixture(scope="module")
-def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def classifier(tmp_path_factory: pytest.TempPathFactory, paddle: None) -> Path:
     """The export of a small classifier, and Paddle's gradients of one step."""
-    needs_paddle()
     folder = tmp_path_factory.mktemp("classifier")
     done = subprocess.run([sys.executable, TESTS / "program_training.py", folder], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]

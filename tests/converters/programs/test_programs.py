@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 import subprocess
@@ -51,10 +50,8 @@ def test_the_programs_beside_the_repository_compute_what_paddle_computed(name: s
 
 
 @pytest.fixture(scope="module")
-def exported_now(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported_now(tmp_path_factory: pytest.TempPathFactory, paddle: None) -> Path:
     """All tiny programs, exported and run by Paddle in one process."""
-    if importlib.util.find_spec("paddle") is None:
-        pytest.skip("paddlepaddle is not installed")
     folder = tmp_path_factory.mktemp("tiny")
     script = TESTS / "tiny_programs.py"
     done = subprocess.run([sys.executable, script, folder], cwd=folder, capture_output=True, text=True)
@@ -155,14 +152,8 @@ def test_a_smaller_type_is_used_throughout(convnet: Path) -> None:
         assert (a.float() - b).abs().max() < 0.05 * b.abs().max()
 
 
-def needs_paddle() -> None:
-    if importlib.util.find_spec("paddle") is None:
-        pytest.skip("paddlepaddle is not installed")
-
-
 @pytest.mark.parametrize("name", ["networks_decoder", "legacy_pooling_average", "boxes_matrix_nms"])
-def test_verify_compares_every_operation_with_paddle(name: str, tmp_path: Path) -> None:
-    needs_paddle()
+def test_verify_compares_every_operation_with_paddle(name: str, tmp_path: Path, paddle: None) -> None:
     convert("case", weights=program_cases.GOLDENS / name, output=tmp_path / "model", as_program=True)
     found = verify(tmp_path / "model")
     assert found.holds, found.first_failure
@@ -170,8 +161,7 @@ def test_verify_compares_every_operation_with_paddle(name: str, tmp_path: Path) 
     assert found.layers
 
 
-def test_verify_finds_a_weight_that_is_not_the_exports(convnet: Path) -> None:
-    needs_paddle()
+def test_verify_finds_a_weight_that_is_not_the_exports(convnet: Path, paddle: None) -> None:
     from paddle2torch.zoo.programs import save_program
 
     model = load_pretrained(convnet)
@@ -186,8 +176,7 @@ def test_verify_finds_a_weight_that_is_not_the_exports(convnet: Path) -> None:
     assert found.first_failure.kind == "conv2d"
 
 
-def test_the_way_back_to_paddle_is_byte_for_byte(convnet: Path, tmp_path: Path) -> None:
-    needs_paddle()
+def test_the_way_back_to_paddle_is_byte_for_byte(convnet: Path, tmp_path: Path, paddle: None) -> None:
     result = export(convnet, "paddle", tmp_path / "out")
     source = program_cases.GOLDENS / "networks_convnet"
     for name in ("inference.json", "inference.pdiparams"):

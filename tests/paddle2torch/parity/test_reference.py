@@ -27,7 +27,7 @@ from paddle2torch.parity._paddle_reference import (
 from paddle2torch.parity.reference import ReferenceRun, Wanted, run_program
 
 MODELS = SHARED / "models"
-needs_paddle = pytest.mark.skipif(importlib.util.find_spec("paddle") is None, reason="paddlepaddle is not installed")
+needs_paddle = pytest.mark.skipif(importlib.util.find_spec("paddle") is None, reason="needs paddlepaddle")
 needs_models = pytest.mark.skipif(not MODELS.is_dir(), reason="the shared models are not here")
 
 # Writes one program in both formats, with an operation that overwrites its input:
