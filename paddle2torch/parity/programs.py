@@ -291,7 +291,8 @@ class _Comparison:
         """Places of equal values come in any order: what both point at is compared."""
         source = node.args[0]
         assert isinstance(source, fx.Node)
-        x = self.theirs[source.args[0]]  # type: ignore[index]
-        axis = int(source.kwargs.get("axis", -1))  # type: ignore[arg-type]
+        sorted_one: Any = source.args[0]
+        given: Any = source.kwargs.get("axis", -1)
+        x, axis = self.theirs[sorted_one], int(given)
         found = torch.gather(x, axis, self.theirs[node].to(torch.int64)).numpy()
         return _difference(found, torch.gather(x, axis, torch.from_numpy(expected).to(torch.int64)).numpy())
