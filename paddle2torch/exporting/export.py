@@ -63,9 +63,9 @@ FOLDED = (FoldedConv2d, FoldedConvTranspose2d)
 def without_denormals(model: nn.Module) -> tuple[str, ...]:
     """Put zeros for `model`'s denormal values (see `folding.drop_denormals`); returns a note where there were any."""
     count = drop_denormals(model)
-    return (f"{count} values below float32's smallest normal one are zeros: processors are slow with them",) * bool(
-        count
-    )
+    if count == 0:
+        return ()
+    return (f"{count} values below float32's smallest normal one are zeros: processors are slow with them",)
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def export(
         )
     suffix = "_infer" if "template" in options else form.suffix
     path = Path(target) if target is not None else file_in(Path(), _own_name(model, network) + suffix)
-    if form.suffix == PDPARAMS and suffix == PDPARAMS and path.suffix != PDPARAMS:
+    if suffix == PDPARAMS and path.suffix != PDPARAMS:
         # By its ending it is known for what it is, here and by PaddleOCR.
         path = path.with_name(path.name + PDPARAMS)
     refuse_existing(path, force)
