@@ -46,7 +46,8 @@ def conditions_of(graph: ExportedProgram, count: int) -> str:
     bounds = graph.range_constraints.items()
     ranges = {str(symbol): int(bound.lower) for symbol, bound in bounds if bound.lower.is_Integer}
     most = {str(symbol): int(bound.upper) for symbol, bound in bounds if bound.upper.is_Integer}
-    inputs = [node for node in graph.graph.nodes if node.op == "placeholder" and node.name in _user_inputs(graph)]
+    names = set(graph.graph_signature.user_inputs)
+    inputs = [node for node in graph.graph.nodes if node.op == "placeholder" and node.name in names]
     if len(inputs) != count:
         raise ConversionError("PyTorch dropped an input of the program: its sizes cannot be checked")
     shapes = [[_size(size, ranges, most) for size in _shape(node)] for node in inputs]
@@ -54,10 +55,6 @@ def conditions_of(graph: ExportedProgram, count: int) -> str:
     text = json.dumps({"shapes": shapes, "guards": guards})
     Conditions(text)
     return text
-
-
-def _user_inputs(graph: ExportedProgram) -> tuple[str, ...]:
-    return tuple(str(name) for name in graph.graph_signature.user_inputs)
 
 
 def _shape(node: fx.Node) -> Sequence[Any]:
