@@ -8,7 +8,6 @@ size alone would be wrong in silence.
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from paddle2torch.compiled.quiet import quiet
-from paddle2torch.compiled.serving import Check
+from paddle2torch.compiled.serving import Check, other_kernels
 from paddle2torch.model_zoo.errors import ConversionError, Paddle2TorchError
 from paddle2torch.model_zoo.programs.inputs import Sizes, made_up, running_sizes, runs
 from paddle2torch.model_zoo.programs.network import Program, build_program
@@ -158,11 +157,8 @@ def _checked(
         item.to(torch.from_numpy(wanted).dtype).numpy()
         for item, wanted in zip(listed(exact(*map(_in_double, inputs))), expected, strict=True)
     ]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the switch warns about Intel's GPUs
-        # The same by PyTorch's other kernels, which add up in another order: one order may be lucky.
-        with torch.backends.mkldnn.flags(enabled=False):
-            again = listed(module(*inputs))
+    with other_kernels():
+        again = listed(module(*inputs))
     rounding = max(difference(result, truth, shape, what).relative for result in (expected, again))
     error = difference(found, truth, shape, what).relative
     if not error <= max(TOLERANCE, 2 * rounding):

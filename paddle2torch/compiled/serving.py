@@ -4,10 +4,11 @@ was made of it.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -131,11 +132,8 @@ def compare(
     for image in images:
         with torch.inference_mode():
             ours, truth = model(image).numpy(), exact(image.double()).numpy()
-            # The same by PyTorch's other kernels, which add up in another order: one order may be lucky.
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # the switch warns about Intel's GPUs
-                with torch.backends.mkldnn.flags(enabled=False):
-                    again = model(image).numpy()
+            with other_kernels():
+                again = model(image).numpy()
         found = theirs(image)
         if found.shape != ours.shape:
             raise ConversionError(
@@ -155,6 +153,15 @@ def compare(
                 f"{list(check.shape)}; at most {accepted:.1e} is rounding. Nothing was written"
             )
     return tuple(checks)
+
+
+@contextlib.contextmanager
+def other_kernels() -> Iterator[None]:
+    """Compute by PyTorch's other kernels, which add up in another order: one order may be lucky."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the switch warns about Intel's GPUs
+        with torch.backends.mkldnn.flags(enabled=False):
+            yield
 
 
 def captured(model: Served) -> torch.export.ExportedProgram:
