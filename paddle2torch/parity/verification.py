@@ -104,7 +104,8 @@ def verify(
                 "(--input FILE.npz)"
             )
         given, wanted = (None if path is None else Path(path) for path in (inputs, reference))
-        return verify_program(folder, wanted, inputs=given, threads=threads)
+        result = verify_program(folder, wanted, inputs=given, threads=threads)
+        return result if reference is None else _note_reference_beside(result, folder, reference)
     if inputs is not None:
         raise VerificationError(f"{model} is not a program: it is compared on images (--image), not on arrays")
     network = load_model(folder)

@@ -176,6 +176,13 @@ def test_verify_finds_a_weight_that_is_not_the_exports(convnet: Path, paddle: No
     assert found.first_failure.kind == "conv2d"
 
 
+def test_a_reference_that_came_with_the_program_is_said(convnet: Path, paddle: None) -> None:
+    shutil.copy(program_cases.GOLDENS / "networks_convnet" / "inference.pdiparams", convnet)
+    found = verify(convnet, reference=convnet / "inference.json")
+    assert found.holds
+    assert "came with the model" in found.not_covered[0]
+
+
 def test_the_way_back_to_paddle_is_byte_for_byte(convnet: Path, tmp_path: Path, paddle: None) -> None:
     result = export(convnet, "paddle", tmp_path / "out")
     source = program_cases.GOLDENS / "networks_convnet"
