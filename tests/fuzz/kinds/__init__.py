@@ -110,10 +110,9 @@ def encoders() -> Any:
 @functools.cache
 def small_models() -> dict[str, dict[str, bytes]]:
     """The files of a small recogniser and a small classifier."""
-    from small_models import card_network, fill, lstm_config
+    from small_models import card_network, fill, lstm_config, saved
 
     from paddle2torch.model_zoo.network import build_model
-    from paddle2torch.zoo.folder import save_model
 
     config = lstm_config()
     # These strides leave a line of 32 pixels the height of one that the LSTM reads.
@@ -123,8 +122,7 @@ def small_models() -> dict[str, dict[str, bytes]]:
     found = {}
     for name, network in {"rec": rec, "cls": card_network("PP-LCNet_x0_25_textline_ori")}.items():
         with scratch() as folder:
-            save_model(folder / "m", network.config, network.state_dict())
-            found[name] = files_of(folder / "m")
+            found[name] = files_of(saved(folder / "m", network))
     return found
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,7 @@ import program_cases
 import pytest
 import torch
 from click.testing import CliRunner
-from loopback import Server
+from loopback import Server, running
 
 from paddle2torch import load_pretrained
 from paddle2torch.cli import main
@@ -43,16 +42,14 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     with tarfile.open(fileobj=content, mode="w") as archive:
         for name in ("inference.json", "inference.pdiparams"):
             archive.add(program_cases.GOLDENS / "networks_decoder" / name, f"SLANet_plus_infer/{name}")
-    with Server() as server:
+    with running(Server()) as server:
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         card = cards.find_program_card("SLANet_plus")
         assert card is not None
         source = server.url("SLANet_plus_infer.tar", content.getvalue())
         here = replace(card, sources=Sources((), (source,)))
         monkeypatch.setattr(conversion, "find_program_card", lambda name: here if name == "SLANet_plus" else None)
         yield server
-        server.shutdown()
 
 
 def test_every_card_has_an_official_address_and_its_repository() -> None:
