@@ -6,6 +6,7 @@ Nothing in the folder is code: the module is built from the graph, which is data
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,12 +30,15 @@ from paddle2torch.model_zoo.programs.table import torch_dtype
 from paddle2torch.zoo.folder import WEIGHTS_NAME, metadata, read_state, write_state
 
 
-def with_digests(converted: ConvertedProgram) -> ProgramConfig:
-    """The settings with the hashes of the files that the program came from, and our version."""
+def with_digests(converted: ConvertedProgram, known: Mapping[str, str]) -> ProgramConfig:
+    """The settings with the hashes of the files that the program came from, and our version.
+
+    known: hashes by name of files that have been read for them already.
+    """
     files = [path for path in (converted.file, converted.parameters) if path is not None]
     origin = converted.config.origin
     assert origin is not None
-    digests = {path.name: sha256_of(path) for path in files}
+    digests = {path.name: known.get(path.name) or sha256_of(path) for path in files}
     return replace(converted.config, origin=replace(origin, files=digests, converter=f"paddle2torch {__version__}"))
 
 
