@@ -39,7 +39,7 @@ _STORED_OTHERWISE = 4
 
 # Bytes per pixel of a mode as work is counted: as many as are unpacked. To lay alpha on white takes about half as long
 # again as to unpack it; bits and palettes are written out.
-_WORK = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2, "RGB": 3, "YCbCr": 3, "LAB": 3}
+_WORK = {**_STORED, "RGB": 3, "YCbCr": 3, "LAB": 3}
 _WORK_OTHERWISE = 4
 _WORK_OF_ALPHA = 6
 
