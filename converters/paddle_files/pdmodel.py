@@ -18,7 +18,7 @@ that are not dense tensors (holders of feeds, arrays of tensors) are names witho
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -151,14 +151,14 @@ def _read_program(data: memoryview, path: str | os.PathLike[str]) -> Program:  #
     fetches: dict[int, str] = {}
     for number, field in protobuf.fields(protobuf.message(block, f"{path}"), f"{path}: the program"):
         if number == 3:
-            name, value, persistable = read_variable(protobuf.message(field, f"{path}"), f"{path}: a variable")
-            if name in variables:
-                raise FileFormatError(f"{path}: variable {name!r} is declared twice")
-            variables.add(name)
-            if value is not None:
-                values[name] = value
-                if persistable:
-                    parameters.append(name)
+            variable = read_variable(protobuf.message(field, f"{path}"), f"{path}: a variable")
+            if variable.name in variables:
+                raise FileFormatError(f"{path}: variable {variable.name!r} is declared twice")
+            variables.add(variable.name)
+            if variable.value is not None:
+                values[variable.name] = variable.value
+                if variable.persistable:
+                    parameters.append(variable.name)
         elif number == 4:
             position = len(operations) + len(feeds) + len(fetches)
             where = f"{path}: operation {position}"
@@ -196,8 +196,21 @@ def _add_end(ends: dict[int, str], operation: Operation, names: tuple[str, ...],
     ends[column] = names[0]
 
 
-def read_variable(description: memoryview, where: str) -> tuple[str, Value | None, bool]:
-    """A `VarDesc`: its name, what it is if it is a tensor, and whether it outlives a run (a parameter does)."""
+@dataclass(frozen=True)
+class Variable:
+    """A `VarDesc`. `kind` is Paddle's code of what it holds, `value` what it is if that is a tensor.
+
+    A `persistable` one outlives a run, as a parameter does.
+    """
+
+    name: str
+    kind: int
+    value: Value | None
+    persistable: bool
+
+
+def read_variable(description: memoryview, where: str) -> Variable:
+    """Read a `VarDesc`; an error names the variable."""
     name: str | None = None
     kind: memoryview | None = None
     persistable = False
@@ -209,10 +222,10 @@ def read_variable(description: memoryview, where: str) -> tuple[str, Value | Non
             kind = protobuf.message(field, where)
         elif number == 3:
             persistable = bool(protobuf.integer(field, where))
-    if name is None or kind is None:
+    if not name or kind is None:
         raise FileFormatError(f"{where}: has no name or no type; the file is corrupt")
 
-    code: int | None = None
+    code = -1
     tensor: memoryview | None = None
     for number, field in protobuf.fields(kind, where):
         if number == 1:
@@ -222,14 +235,25 @@ def read_variable(description: memoryview, where: str) -> tuple[str, Value | Non
                 if inner == 1:
                     tensor = protobuf.message(value, where)
     if code != _DENSE_TENSOR:
-        return name, None, persistable
+        return Variable(name, code, None, persistable)
     if tensor is None:
         raise FileFormatError(f"{where}: a tensor without a type; the file is corrupt")
     dtype, shape = read_tensor_desc(tensor, where)
-    return name, Value(name, shape, dtype), persistable
+    return Variable(name, code, Value(name, shape, dtype), persistable)
 
 
-def _read_operation(description: memoryview, position: int, where: str) -> Operation:
+@dataclass(frozen=True)
+class Op:
+    """An `OpDesc`: its kind, variables by slot and attributes, under the names that the file has for them."""
+
+    kind: str
+    inputs: Mapping[str, tuple[str, ...]]
+    outputs: Mapping[str, tuple[str, ...]]
+    attributes: Mapping[str, Any]
+
+
+def read_op(description: memoryview, where: str, *, blocks: bool = False) -> Op:
+    """Read an `OpDesc`; with `blocks` it may have blocks of its own (see `BlockReference`)."""
     kind: str | None = None
     inputs: dict[str, tuple[str, ...]] = {}
     outputs: dict[str, tuple[str, ...]] = {}
@@ -238,22 +262,27 @@ def _read_operation(description: memoryview, position: int, where: str) -> Opera
         if number == 3:
             kind = protobuf.name(field, where)
         elif number in (1, 2):
-            parameter, arguments = read_arguments(protobuf.message(field, where), where)
-            (inputs if number == 1 else outputs)[parameter] = arguments
+            slot, names = _read_slot(protobuf.message(field, where), where)
+            (inputs if number == 1 else outputs)[slot] = names
         elif number == 4:
-            attributes.update(read_attribute(protobuf.message(field, where), where))
-    if kind is None:
+            attributes.update(_read_attribute(protobuf.message(field, where), where, blocks))
+    if not kind:
         raise FileFormatError(f"{where}: has no type; the file is corrupt")
-    kind = _KINDS.get(kind, kind)
+    return Op(kind, inputs, outputs, attributes)
+
+
+def _read_operation(description: memoryview, position: int, where: str) -> Operation:
+    op = read_op(description, where)
+    kind = _KINDS.get(op.kind, op.kind)
     renamed = _ATTRIBUTES | _ATTRIBUTES_OF_KIND.get(kind, {})
-    attributes = {renamed.get(name, name): value for name, value in attributes.items()}
+    attributes = {renamed.get(name, name): value for name, value in op.attributes.items()}
     if kind == "full":
         _name_constant(attributes, where)
-    ordered = _order(kind, inputs)
+    ordered = _order(kind, op.inputs)
     required = REQUIRED_INPUTS.get(kind, 0)
     if len(ordered) < required or not all(ordered[:required]):
         raise FileFormatError(f"{where} ({kind}): lacks one of its {required} inputs; the file is corrupt")
-    return Operation(kind, ordered, _main_first(outputs, _MAIN_OUTPUTS), attributes, position)
+    return Operation(kind, ordered, _main_first(op.outputs, _MAIN_OUTPUTS), attributes, position)
 
 
 def _name_constant(attributes: dict[str, Any], where: str) -> None:
@@ -270,19 +299,19 @@ def _name_constant(attributes: dict[str, Any], where: str) -> None:
             raise FileFormatError(f"{where}: the constant {written[:80]!r} is not a number") from error
 
 
-def read_arguments(description: memoryview, where: str) -> tuple[str, tuple[str, ...]]:
+def _read_slot(description: memoryview, where: str) -> tuple[str, tuple[str, ...]]:
     """An operation's `Var`: the name of the slot, and the values in it."""
-    parameter = ""
-    arguments = []
+    slot = ""
+    names = []
     for number, field in protobuf.fields(description, where):
         if number == 1:
-            parameter = protobuf.name(field, where)
+            slot = protobuf.name(field, where)
         elif number == 2:
-            arguments.append(protobuf.name(field, where))
-    return parameter, tuple(arguments)
+            names.append(protobuf.name(field, where))
+    return slot, tuple(names)
 
 
-def _order(kind: str, inputs: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
+def _order(kind: str, inputs: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
     if kind not in INPUT_ORDER:
         return _main_first(inputs, _MAIN_INPUTS)
     by_name = {parameter.lower(): arguments for parameter, arguments in inputs.items()}
@@ -294,7 +323,7 @@ def _order(kind: str, inputs: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
     return tuple(ordered)
 
 
-def _main_first(arguments: dict[str, tuple[str, ...]], main: tuple[str, ...]) -> tuple[str, ...]:
+def _main_first(arguments: Mapping[str, tuple[str, ...]], main: tuple[str, ...]) -> tuple[str, ...]:
     parameters = sorted(arguments, key=lambda parameter: parameter not in main)
     return tuple(name for parameter in parameters for name in arguments[parameter])
 
@@ -306,7 +335,7 @@ class BlockReference:
     index: int
 
 
-def read_attribute(description: memoryview, where: str, *, blocks: bool = False) -> Iterator[tuple[str, Any]]:
+def _read_attribute(description: memoryview, where: str, blocks: bool) -> Iterator[tuple[str, Any]]:
     """An `Attr` as (name, value); nothing where it does not concern the result.
 
     An attribute that refers to a block is a `BlockReference` with `blocks`, else it is refused.

@@ -20,8 +20,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from paddle2torch.converters.paddle_files.pdiparams import DTYPES
-from paddle2torch.converters.paddle_files.pdmodel import BlockReference
-from paddle2torch.converters.programs.legacy_file import ARRAY, BlockDesc, LegacyFile, Op
+from paddle2torch.converters.paddle_files.pdmodel import BlockReference, Op
+from paddle2torch.converters.programs.legacy_file import ARRAY, BlockDesc, LegacyFile
 from paddle2torch.converters.programs.legacy_slots import SILENT_SLOTS, SLOTS, Slots
 from paddle2torch.model_zoo.programs.graph import (
     BLOCKS_DEEP_AT_MOST,

@@ -17,7 +17,8 @@ from material import SHARED, TESTS
 from torch import nn
 
 from paddle2torch import load_pretrained, verify
-from paddle2torch.converters.programs.legacy_file import LegacyFile, Op
+from paddle2torch.converters.paddle_files.pdmodel import Op
+from paddle2torch.converters.programs.legacy_file import LegacyFile
 from paddle2torch.exporting.export import export
 from paddle2torch.model_zoo.config import ModelConfig
 from paddle2torch.model_zoo.errors import ConfigError, ConversionError, FileFormatError, Paddle2TorchError
