@@ -75,11 +75,11 @@ _ATTRIBUTES_OF_KIND = {
     "transpose": {"axis": "perm"},
     "unsqueeze": {"axes": "axis"},
 }
-# Call stacks, placement and what oneDNN, cuDNN and quantisation passes left behind.
+# Call stacks, placement and what oneDNN, cuDNN and quantisation passes left behind. What a fusion took into an
+# operation (`fuse_relu`) is not among them: it decides about values.
 _SILENT_ATTRIBUTES = (
     "exhaustive_search",
     "force_cpu",
-    "fuse_",
     "mkldnn_",
     "op_",
     "place_type",

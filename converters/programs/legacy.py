@@ -36,7 +36,7 @@ from paddle2torch.model_zoo.programs.operations import TABLE
 
 # Attributes that a slot or an operand has taken the place of, or that say how Paddle runs an operation.
 _TYPE_CODES = frozenset({"dtype", "out_dtype", "in_dtype"})
-_SILENT = frozenset({"in_dtype", "is_mkldnn", "with_quant_attr", "use_quantizer", "data_type", "is_scalar_condition"})
+_SILENT = frozenset({"in_dtype", "is_mkldnn", "data_type", "is_scalar_condition"})
 # What programs of years ago carry of fusions and layouts that were not used; another value is refused as any attribute.
 _NOT_USED: Mapping[str, tuple[Any, ...]] = {
     **dict.fromkeys(("x_data_format", "y_data_format", "data_format"), ("", "AnyLayout")),

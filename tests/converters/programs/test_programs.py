@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import program_cases
@@ -18,10 +19,12 @@ from torch import nn
 
 from paddle2torch import load_pretrained, verify
 from paddle2torch.converters.paddle_files.pdmodel import Op
+from paddle2torch.converters.programs.convert import read_graph
 from paddle2torch.converters.programs.legacy_file import LegacyFile
 from paddle2torch.exporting.export import export
 from paddle2torch.model_zoo.config import ModelConfig
 from paddle2torch.model_zoo.errors import ConfigError, ConversionError, FileFormatError, Paddle2TorchError
+from paddle2torch.model_zoo.programs.kinds import check_kinds
 from paddle2torch.model_zoo.programs.network import Program
 from paddle2torch.model_zoo.programs.table import ProgramError
 from paddle2torch.zoo.conversion import convert
@@ -335,6 +338,28 @@ def test_what_old_programs_carry_of_unused_fusions_is_dropped(
         convert(
             "case", weights=program_cases.GOLDENS / "legacy_pooling_average", output=tmp_path / "model", as_program=True
         )
+
+
+@pytest.mark.parametrize(
+    ("attribute", "unused", "used"),
+    [("fuse_relu", False, True), ("fuse_activation", "", "relu"), ("fuse_brelu_threshold", 6.0, 4.0)],
+)
+def test_an_activation_that_was_fused_into_a_convolution_is_refused(
+    attribute: str, unused: object, used: object, tmp_path: Path, paddle_files: Any
+) -> None:
+    names = {"x": (1, 3, 4, 4), "o": (1, 4, 4, 4), "conv2d_0.w_0": (4, 3, 1, 1)}
+    variables = [paddle_files.variable(name, shape, persistable=name.startswith("c")) for name, shape in names.items()]
+    inputs = {"Input": ["x"], "Filter": ["conv2d_0.w_0"]}
+    for value in (unused, used):
+        operations = [
+            paddle_files.operation("feed", {}, {"Out": ["x"]}, {"col": 0}),
+            paddle_files.operation("conv2d", inputs, {"Output": ["o"]}, {attribute: value, "groups": 1}),
+            paddle_files.operation("fetch", {"X": ["o"]}, {}, {"col": 0}),
+        ]
+        (tmp_path / f"{value}.pdmodel").write_bytes(paddle_files.program_desc(operations, variables))
+    check_kinds(read_graph(tmp_path / f"{unused}.pdmodel"))
+    with pytest.raises(ProgramError, match=attribute):
+        check_kinds(read_graph(tmp_path / f"{used}.pdmodel"))
 
 
 @pytest.mark.parametrize("name", ["ch_ppocr_mobile_v2.0_cls", "ch_PP-OCRv4_rec"])
