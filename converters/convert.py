@@ -33,7 +33,7 @@ from paddle2torch.converters.paddle_files.program import Program
 from paddle2torch.converters.programs.run import run_program
 from paddle2torch.converters.refine import any_characters, refine
 from paddle2torch.converters.steps import steps_of
-from paddle2torch.converters.templates import Template, from_card, task_of
+from paddle2torch.converters.templates import Template, network_of, task_of
 from paddle2torch.model_zoo.cards import list_cards
 from paddle2torch.model_zoo.config import (
     MOST_HEIGHT,
@@ -356,7 +356,7 @@ def candidates(template: Template | None) -> list[Architecture]:
     found: list[Architecture] = []
     for card in list_cards():
         if template is None or template.task in (None, card.task):
-            architecture = from_card(card).architecture
+            architecture = network_of(card)
             if architecture is not None and architecture not in found:
                 found.append(architecture)
     return found

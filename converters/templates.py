@@ -138,10 +138,13 @@ def from_card(card: Card) -> Template:
     charset = None
     if card.charset is not None:
         charset = Charset(card.bundled_characters(), card.charset.use_space_char, card.charset.file)
-    architecture = (
-        None if card.architecture is None else from_paddleocr(card.architecture, card.task, f"card {card.name}")
-    )
+    architecture = network_of(card)
     return Template(card.name, f"card {card.name}", card.task, architecture, charset, card.preprocess, card.postprocess)
+
+
+def network_of(card: Card) -> Architecture | None:
+    """The network of a released model, where its card says it; its characters are not read."""
+    return None if card.architecture is None else from_paddleocr(card.architecture, card.task, f"card {card.name}")
 
 
 def from_yml(path: Path, *, charset_given: bool = False, network: str | None = None) -> Template:
