@@ -99,8 +99,9 @@ def convert_checkpoint(
     """
     path = Path(path)
     checkpoint = read_pdparams(path)
-    _check_sizes({key: tuple(array.shape) for key, array in checkpoint.tensors.items()}, path)
-    unwrapped, wrapped = _unwrapped({key: tuple(array.shape) for key, array in checkpoint.tensors.items()})
+    shapes = {key: tuple(array.shape) for key, array in checkpoint.tensors.items()}
+    _check_sizes(shapes, path)
+    unwrapped, wrapped = _unwrapped(shapes)
     chosen, about_network = _network_of(unwrapped, path, network)
     notes = (*checkpoint.notes, *wrapped, *about_network)
     chosen = {key: chosen[name] for key, name in network_keys(chosen).items()}
@@ -174,8 +175,8 @@ def _convert_program(
     failures: list[tuple[bool, float, str]] = []
     behind: list[Architecture] = []
     known = candidates(template)
-    tasks = {None if template is None else template.task, None}
-    further = [other for other in FURTHER if tasks == {None} or task_of(other) in tasks]
+    task = None if template is None else template.task
+    further = [other for other in FURTHER if task in (None, task_of(other))]
     official = [*known, *further]
     position, settled = 0, False
     while position < len(known):
