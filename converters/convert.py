@@ -117,7 +117,7 @@ def convert_checkpoint(
     bfloat16 = frozenset(key for key, (_, original) in kept.items() if original in checkpoint.bfloat16)
     _check_types(tensors, bfloat16, path)
     notes = (*notes, *merged, *dropped, *overruled, *_notes(config))
-    return Converted(_noted(config, notes), to_torch(table, tensors, bfloat16), table, notes)
+    return Converted(noted(config, notes), to_torch(table, tensors, bfloat16), table, notes)
 
 
 def convert_export(path: Path, template: Template | None = None, *, name: str, source: str = "") -> Converted:
@@ -151,7 +151,7 @@ def convert_onnx(path: Path, template: Template | None = None, *, name: str, sou
     names = " and ".join(lowered.widened)
     widened = (f"the file has {names} numbers: here they are float32, which holds them exactly",) if names else ()
     notes = (*converted.notes, *widened)
-    return replace(converted, config=_noted(converted.config, notes), notes=notes)
+    return replace(converted, config=noted(converted.config, notes), notes=notes)
 
 
 KINDS: Mapping[str, OriginKind] = {"legacy": "legacy export", "pir": "PIR export", "onnx": "ONNX file"}
@@ -216,7 +216,7 @@ def _convert_program(
         notes = (*notes, *_notes(config), *resized, *asked, *equal)
         if folded:
             notes = (*notes, f"{folded} normalisations were folded into the layers before them: they add a bias here")
-        return Converted(_noted(config, notes), state, alignment.rows, notes)
+        return Converted(noted(config, notes), state, alignment.rows, notes)
     raise ConversionError(_describe_failures(failures, path))
 
 
@@ -452,7 +452,7 @@ def _notes(config: ModelConfig) -> tuple[str, ...]:
     return () if config.origin is None else config.origin.notes
 
 
-def _noted(config: ModelConfig, notes: tuple[str, ...]) -> ModelConfig:
+def noted(config: ModelConfig, notes: tuple[str, ...]) -> ModelConfig:
     """`config` with these notes, in place of any that it has."""
     assert config.origin is not None
     return replace(config, origin=replace(config.origin, notes=notes))

@@ -22,13 +22,14 @@ from torch import Tensor
 
 from paddle2torch.converters.architecture import Architecture, infer
 from paddle2torch.converters.characters import Charset
-from paddle2torch.converters.convert import Converted, candidates
+from paddle2torch.converters.convert import Converted, candidates, noted
 from paddle2torch.converters.fused_layout import from_there, shapes_there
 from paddle2torch.converters.layout import Row
+from paddle2torch.converters.refine import any_characters
 from paddle2torch.converters.templates import Template
-from paddle2torch.model_zoo.config import ClsPostprocess, ClsPreprocess, ModelConfig, Origin
+from paddle2torch.model_zoo.config import ClsPostprocess, ClsPreprocess, Form, ModelConfig, Origin
 from paddle2torch.model_zoo.errors import ConversionError, FileFormatError
-from paddle2torch.model_zoo.network import build_model, fuse
+from paddle2torch.model_zoo.network import Network, build_model, fuse
 from paddle2torch.model_zoo.show import show, show_all, show_path
 from paddle2torch.model_zoo.strict_json import read_json
 
@@ -38,7 +39,6 @@ FILES = (CONFIG, PROCESSOR, WEIGHTS)
 CLASSIFIER_PROCESSOR = "PPLCNetImageProcessor"
 MOST = 9
 """Blocks of a neck and branches of a layer that a file may have."""
-ANY = Charset(("?",), False, "")
 
 TRAINING_HEADS = ("head.before_gtc.", "head.gtc_head.", "head.sar_head.", "head.thresh.", "head.aux_")
 """Prefixes of the tensors of heads that only training needs: exports and the classes of transformers lack them."""
@@ -378,7 +378,7 @@ def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """The shapes of all tensors that Paddle has as well: it counts no batches."""
     try:
         with safe_open(path, framework="pt") as file:
-            found = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+            found = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118, it is not a mapping
     except (OSError, SafetensorError) as error:
         raise FileFormatError(f"{show_path(path)} is not a sound safetensors file: {error}") from None
     return {key: shape for key, shape in found.items() if not key.endswith("num_batches_tracked")}
@@ -393,11 +393,7 @@ def _convert(
     source: str,
 ) -> Converted:
     described = replace(template or Template("", ""), name=name, architecture=_architecture(hint, shapes, path))
-    config = replace(described.config(), origin=Origin("transformers folder", source=source or str(path.parent)))
-    with torch.device("meta"):
-        model = build_model(config)
-    expected = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
-    names = transformers_names(config, expected)
+    config, model, expected, names = _network(described, "training", path, source)
     found = _read(path, shapes, {there: expected[here] for here, there in names.items()})
     state = {here: found[there] for here, there in names.items()}
     left = sorted({key.split(".")[1] for key in expected if key not in names})
@@ -409,9 +405,26 @@ def _convert(
         config, state = fused.config, dict(fused.state_dict())
     elif config.task == "rec":
         notes = ("transformers has no second head (NRTR or SAR): the training form is without it",)
-    assert config.origin is not None
-    config = replace(config, origin=replace(config.origin, notes=notes))
-    return Converted(config, state, tuple(Row(here, there, "same") for here, there in names.items()), notes)
+    return _converted(config, state, names, notes)
+
+
+def _network(
+    described: Template, form: Form, path: Path, source: str
+) -> tuple[ModelConfig, Network, dict[str, tuple[int, ...]], dict[str, str]]:
+    """The network without values, the shapes of its tensors, and which names they have there."""
+    origin = Origin("transformers folder", source=source or str(path.parent))
+    config = replace(described.config(form), origin=origin)
+    with torch.device("meta"):
+        model = build_model(config)
+    expected = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
+    return config, model, expected, transformers_names(config, expected)
+
+
+def _converted(
+    config: ModelConfig, state: Mapping[str, Tensor], names: Mapping[str, str], notes: tuple[str, ...]
+) -> Converted:
+    rows = tuple(Row(here, there, "same") for here, there in names.items())
+    return Converted(noted(config, notes), state, rows, notes)
 
 
 def _architecture(hint: Architecture, shapes: Mapping[str, tuple[int, ...]], path: Path) -> Architecture:
@@ -425,7 +438,9 @@ def _architecture(hint: Architecture, shapes: Mapping[str, tuple[int, ...]], pat
     if head.name == "MultiHead":
         ctc = {**head.options.get("ctc", {}), "depth": MOST}
         head = replace(head, options={"classes": 2, "ctc": ctc, "nrtr": None})
-    described = Template("any", "any", architecture=replace(hint, backbone=backbone, head=head), charset=ANY)
+    described = Template(
+        "any", "any", architecture=replace(hint, backbone=backbone, head=head), charset=any_characters(2)
+    )
     config = described.config()
     with torch.device("meta"):
         keys = list(build_model(config).state_dict())
@@ -478,17 +493,11 @@ def _convert_fused(
     if classes is not None:
         hint = replace(hint, head=replace(hint.head, options={**hint.head.options, "classes": classes}))
     described = replace(template or Template("", ""), name=name, architecture=hint)
-    config = replace(described.config("fused"), origin=Origin("transformers folder", source=source or str(path.parent)))
-    with torch.device("meta"):
-        model = build_model(config)
-    expected = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
-    names = transformers_names(config, expected)
+    config, _, expected, names = _network(described, "fused", path, source)
     found = _read(path, shapes, shapes_there(names, expected))
     state, folded = from_there(names, expected, found, show_path(path))
     notes = (
         f"transformers has the fused form: {folded} normalisations were folded into their convolutions, for training "
         f"it is not complete",
     )
-    assert config.origin is not None
-    config = replace(config, origin=replace(config.origin, notes=notes))
-    return Converted(config, state, tuple(Row(here, there, "same") for here, there in names.items()), notes)
+    return _converted(config, state, names, notes)
