@@ -83,7 +83,7 @@ class Recorder(TorchFunctionMode):
 def mark(value: Any, flow: Flow) -> None:
     """From now on the tensors of `value` were computed from these layers."""
     for tensor in _tensors((value,)):
-        tensor._flow = flow  # type: ignore[attr-defined]
+        tensor._flow = flow  # type: ignore[attr-defined]  # PyTorch's class does not declare what is put on a tensor
 
 
 def flow_of(values: Iterable[Any]) -> Flow:
