@@ -178,13 +178,14 @@ def test_the_last_pooling_of_mobilenetv1_is_that_of_the_program(
 ) -> None:
     onnx_writer = pytest.importorskip("onnx") and __import__("onnx_writer")
     svtr = {"dims": 32, "depth": 1, "hidden_dims": 48, "num_heads": 4, "kernel_size": [3, 3], "use_guide": True}
+    preprocess = RecPreprocess((3, 32, 320))
     config = replace(
         small_config(),
-        preprocess=RecPreprocess((3, 32, 320)),
+        preprocess=preprocess,
         backbone=Component("MobileNetV1Enhance", {"scale": 0.25, **POOLS[said]}),
         head=Component("MultiHead", {"classes": 8, "ctc": svtr, "nrtr": None}),
     )
-    size = (1, 3, config.preprocess.image_shape[1], 64)  # type: ignore[union-attr]
+    size = (1, 3, preprocess.image_shape[1], 64)
     monkeypatch.setitem(onnx_writer.CONFIGS, said, config)
     monkeypatch.setitem(onnx_writer.SHAPES, said, size)
     file = onnx_writer.write(tmp_path / "a.onnx", said)
@@ -196,7 +197,8 @@ def test_the_last_pooling_of_mobilenetv1_is_that_of_the_program(
         POOLS[said].get("last_conv_stride", 1),
     )
     assert converted.config.head.options["ctc"]["num_heads"] == 4
-    assert converted.config.preprocess.image_shape[1] == size[2]  # type: ignore[union-attr]
+    assert isinstance(converted.config.preprocess, RecPreprocess)
+    assert converted.config.preprocess.image_shape[1] == size[2]
 
 
 def test_no_program_makes_more_values_than_a_network_would() -> None:

@@ -13,7 +13,7 @@ from paddle2torch.converters.characters import Charset
 from paddle2torch.converters.convert import convert_onnx
 from paddle2torch.converters.refine import _resized
 from paddle2torch.converters.templates import Template
-from paddle2torch.model_zoo.config import Component
+from paddle2torch.model_zoo.config import Component, ModelConfig
 from paddle2torch.model_zoo.network import fuse
 
 pytest.importorskip("onnx")
@@ -23,12 +23,12 @@ SVTR = {"dims": 96, "depth": 1, "hidden_dims": 64, "kernel_size": [3, 3], "use_g
 REC, DET = replace(small_config(), preprocess=onnx_writer.CONFIGS["rec"].preprocess), onnx_writer.CONFIGS["det"]
 
 
-def rec(scale: float, **svtr: object) -> object:
+def rec(scale: float, **svtr: object) -> ModelConfig:
     head = Component("MultiHead", {"classes": 8, "ctc": {**SVTR, **svtr}, "nrtr": None})
     return replace(REC, backbone=Component("PPLCNetV3", {"scale": scale}), head=head)
 
 
-def det(scale: float, neck: str, width: int) -> object:
+def det(scale: float, neck: str, width: int) -> ModelConfig:
     backbone = Component("PPLCNetV3", {"scale": scale, "det": True})
     return replace(DET, backbone=backbone, neck=Component(neck, {"out_channels": width}))
 
@@ -48,7 +48,7 @@ def test_sizes_of_ones_own_are_read_from_the_program(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     config = NETWORKS[name]
-    task = config.task  # type: ignore[attr-defined]
+    task = config.task
     monkeypatch.setitem(onnx_writer.CONFIGS, name, config)
     monkeypatch.setitem(onnx_writer.SHAPES, name, onnx_writer.SHAPES[task])
     characters = Charset(tuple("abcdefg"), False, "a test") if task == "rec" else None
