@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -62,7 +63,7 @@ def check_equality(
     network.load_state_dict({key: tensor.double() for key, tensor in state.items()}, assign=True)
     values, images = _run(program, run, config, source)
     outputs = _outputs_of(network, images)
-    half = any(type(v).__name__ == "float16" for layer in alignment.layers for v in layer.step.attributes.values())
+    half = any(isinstance(v, np.float16) for layer in alignment.layers for v in layer.step.attributes.values())
     tolerance = HALF_TOLERANCE if half or config.transform is not None else TOLERANCE
     runs: dict[str, Iterator[Tensor]] = {path: iter(found) for path, found in outputs.items()}
     before = -1

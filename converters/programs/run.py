@@ -23,29 +23,16 @@ from paddle2torch.model_zoo.programs.modules import PaddleConv, PaddleConvTransp
 from paddle2torch.model_zoo.programs.state import fill, tensors_of, to_module
 from paddle2torch.model_zoo.programs.table import ProgramError
 
-KINDS = frozenset(
-    {"add", "assign", "batch_norm", "bilinear_interp", "clip", "concat", "conv2d", "conv2d_transpose"}
-    | {"depthwise_conv2d", "depthwise_conv2d_transpose", "divide", "dropout", "flatten", "full", "full_int_array"}
-    | {
-        "full_batch_size_like",
-        "full_with_tensor",
-        "gelu",
-        "hardsigmoid",
-        "hardswish",
-        "layer_norm",
-        "matmul",
-        "max",
-        "mean",
-        "multiply",
-    }
-    | {"nearest_interp", "pool2d", "relu", "relu6", "reshape", "rnn", "scale", "shape", "shape64", "sigmoid", "slice"}
-    | {"builtin.split", "builtin.slice", "cast", "combine", "pow", "silu", "softmax", "split", "split_with_num"}
-    | {"deformable_conv", "expand", "expand_as", "grid_sample", "sqrt", "square", "tile"}
-    # Of spatial transformers: the matrix of a spline.
-    | {"arange", "assign_value", "elementwise_pow", "eye", "inverse", "linspace", "log", "meshgrid", "p_norm"}
-    | {"squeeze", "stack", "subtract", "swish", "tanh", "transpose", "unsqueeze", "unstack"}
-)
-"""Kinds that are run."""
+_LAYERS = """
+add assign batch_norm bilinear_interp builtin.slice builtin.split cast clip combine concat conv2d conv2d_transpose
+deformable_conv depthwise_conv2d depthwise_conv2d_transpose divide dropout expand expand_as flatten full
+full_batch_size_like full_int_array full_with_tensor gelu grid_sample hardsigmoid hardswish layer_norm matmul max
+mean multiply nearest_interp pool2d pow relu relu6 reshape rnn scale shape shape64 sigmoid silu slice softmax split
+split_with_num sqrt square squeeze stack subtract swish tanh tile transpose unsqueeze unstack
+"""
+_SPLINES = "arange assign_value elementwise_pow eye inverse linspace log meshgrid p_norm"
+KINDS = frozenset((*_LAYERS.split(), *_SPLINES.split()))
+"""Kinds that are run: those of all networks, and those of which a spatial transformer makes the matrix of a spline."""
 SIXTH = 1 / 6
 
 
