@@ -75,17 +75,11 @@ def alone_in(folder: Path, accelerator: Accelerator) -> Iterator[None]:
         yield
         return
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / LOCK_NAME, timeout=0)
     try:
-        lock.acquire()
+        held = FileLock(folder / LOCK_NAME, timeout=0).acquire()
     except Timeout:
         raise ConfigError(
             f"another training is running in {folder}: wait for its end, or choose another output.dir"
         ) from None
-    with contextlib.closing(_Release(lock)):
+    with held:
         yield
-
-
-class _Release:
-    def __init__(self, lock: FileLock) -> None:
-        self.close = lock.release
