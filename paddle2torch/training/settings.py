@@ -449,6 +449,11 @@ def write_settings(settings: Settings, model: ModelConfig, folder: Path) -> None
     for name in (SETTINGS_NAME, CONFIG_NAME):
         if (Path(folder) / name).exists():
             raise ConfigError(f"{Path(folder) / name} exists: choose another folder")
+    overwrite_settings(settings, model, folder)
+
+
+def overwrite_settings(settings: Settings, model: ModelConfig, folder: Path) -> None:
+    """Write both files into `folder`, in place of those that are there."""
     for name, text in ((SETTINGS_NAME, settings.dumps()), (CONFIG_NAME, model.dumps())):
         with land_file(Path(folder) / name) as temporary:
             temporary.write_text(text, encoding="utf-8")

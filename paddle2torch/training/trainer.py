@@ -28,8 +28,8 @@ from torch import Tensor, nn
 
 from paddle2torch._version import __version__
 from paddle2torch.api import load_pretrained
-from paddle2torch.atomic import WriteError, land_file, repair_folder
-from paddle2torch.model_zoo.config import CONFIG_NAME, DBPostprocess, ModelConfig, Origin
+from paddle2torch.atomic import WriteError, repair_folder
+from paddle2torch.model_zoo.config import DBPostprocess, ModelConfig, Origin
 from paddle2torch.model_zoo.errors import ConfigError, Paddle2TorchError
 from paddle2torch.model_zoo.network import Network, build_model, channels_last, fuse
 from paddle2torch.tasks.detection import boxes_from_map
@@ -64,7 +64,7 @@ from paddle2torch.training.optimisation import (
     set_rate,
     set_training,
 )
-from paddle2torch.training.settings import SETTINGS_NAME, EvaluationSettings, Settings, check_fit
+from paddle2torch.training.settings import EvaluationSettings, Settings, check_fit, overwrite_settings
 from paddle2torch.training.stopping import Asked, StopRequest, alone_in
 from paddle2torch.zoo.folder import save_model
 
@@ -343,7 +343,8 @@ def prepare(
             accelerator.scaler.load_state_dict(dict(progress.scaler))
     origin = ModelConfig.load(folder / LAST).origin if resume else _origin(source)
     if accelerator.is_main_process:
-        _keep_settings(folder / SETTINGS, settings, config)
+        # As they are in force, --set included, to train with them again.
+        overwrite_settings(settings, config, folder / SETTINGS)
     log = TrainingLog(folder, accelerator, step=progress.step, steps=steps, print_steps=settings.output.print_steps)
     for note in notes:
         log.note(note)
@@ -383,14 +384,6 @@ def _resumed(progress: Progress, steps: int, settings: Settings, data: str) -> l
             f"those that were trained on"
         )
     return notes
-
-
-def _keep_settings(folder: Path, settings: Settings, config: ModelConfig) -> None:
-    """Write the settings that are in force, --set included, to train with them again."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in ((SETTINGS_NAME, settings.dumps()), (CONFIG_NAME, config.dumps())):
-        with land_file(folder / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
 
 
 def _network(
