@@ -290,11 +290,6 @@ class MovingAverage:
     def _decay(self, step: int) -> float:
         return min(self.decay, (1 + step) / (10 + step))
 
-    def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Go on from an earlier average."""
-        for name, tensor in self.tensors.items():
-            tensor.copy_(tensors[name])
-
     def state_dict(self, network: nn.Module) -> dict[str, Any]:
         """The state dict of `network` with the averages in place of its own tensors."""
         return {**network.state_dict(), **self.tensors}
