@@ -1,9 +1,10 @@
-"""Which device networks run on."""
+"""Which device networks run on, and how many cores this process may use."""
 
 from __future__ import annotations
 
 import functools
 import logging
+import os
 
 import torch
 
@@ -27,3 +28,10 @@ def _best() -> torch.device:
         return torch.device("cuda")
     log.warning("device auto: the CPU, PyTorch %s finds no GPU that it can use", torch.__version__)
     return torch.device("cpu")
+
+
+def available_cores() -> int:
+    """The number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

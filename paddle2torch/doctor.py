@@ -18,6 +18,7 @@ from paddle2torch._version import __version__
 from paddle2torch.bench.processes import version_of
 from paddle2torch.cache import cache_dir, zoo_dir
 from paddle2torch.compiled.kernel_library import CompilerError, find_compiler, kernels_path, processor
+from paddle2torch.device import available_cores
 from paddle2torch.model_zoo.cards import UrlSource, WheelSource, list_cards
 from paddle2torch.model_zoo.errors import SourceError
 from paddle2torch.zoo.pip_process import run_pip
@@ -81,12 +82,11 @@ def _processor() -> list[Finding]:
             model = value.strip()
         elif key.strip() in ("flags", "Features"):
             flags = frozenset(value.split())
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     has = " ".join(name for name in INSTRUCTIONS if name in flags) or "not known"
     return [
         Finding("processor", "model", model),
         Finding("processor", "instructions", f"{has}; PyTorch uses {torch.backends.cpu.get_cpu_capability()}"),
-        Finding("processor", "cores", f"{os.cpu_count()}, {usable} for this process"),
+        Finding("processor", "cores", f"{os.cpu_count()}, {available_cores()} for this process"),
         Finding("processor", "threads", f"{torch.get_num_threads()} of PyTorch"),
     ]
 

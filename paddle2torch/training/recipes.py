@@ -7,7 +7,6 @@ Values are those of PaddleOCR's `configs/rec/PP-OCRv4/en_PP-OCRv4_rec.yml`, `ch_
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any, Literal
 import torch
 
 from paddle2torch.converters.templates import Template, from_card
+from paddle2torch.device import available_cores
 from paddle2torch.model_zoo.config import (
     DetPreprocess,
     ModelConfig,
@@ -206,13 +206,6 @@ def for_this_machine(settings: Settings) -> tuple[Settings, list[str]]:
 
     data = replace(settings.data, train=fewer(settings.data.train, "train"), eval=fewer(settings.data.eval, "eval"))
     return replace(settings, data=data), notes
-
-
-def available_cores() -> int:
-    """Those that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _model_config(name: str) -> tuple[ModelConfig, list[str]]:

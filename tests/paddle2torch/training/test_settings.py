@@ -13,6 +13,7 @@ from material import ROOT
 from small_models import saved
 from tiny_training import tiny_config, tiny_det_config, tiny_settings
 
+from paddle2torch.device import available_cores
 from paddle2torch.model_zoo.charsets import charset_path, read_charset
 from paddle2torch.model_zoo.config import RecPreprocess
 from paddle2torch.model_zoo.errors import ConfigError, FileFormatError
@@ -20,7 +21,7 @@ from paddle2torch.model_zoo.strict_json import from_json, to_json
 from paddle2torch.training.checkpoints import changed_settings
 from paddle2torch.training.data.loaders import check_transforms
 from paddle2torch.training.paddleocr_yml import UNKNOWN, translate
-from paddle2torch.training.recipes import available_cores, init, official_settings
+from paddle2torch.training.recipes import init, official_settings
 from paddle2torch.training.settings import (
     DatasetSettings,
     DBLossSettings,
