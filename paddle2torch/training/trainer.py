@@ -24,6 +24,7 @@ from typing import Any, Protocol
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from paddle2torch._version import __version__
@@ -620,13 +621,7 @@ def _measure(
     if config.task == "rec":
         assert config.charset is not None
         metric = RecMetric(settings.ignore_space, settings.is_filter)
-        for batch in batches:
-            stop.leave_evaluation(accelerator)
-            try:
-                ids = reader(_to_device(batch, accelerator.device)["image"]).argmax(-1).cpu().numpy()
-            except Exception as error:
-                _count_unread(batch, batches, error)
-                continue
+        for batch, ids in _answers(reader, batches, accelerator, stop, lambda output: output.argmax(-1)):
             if "index" in batch:
                 labels = [batches.label(index) for index in batch["index"].tolist()]
             else:
@@ -637,13 +632,7 @@ def _measure(
     else:
         assert isinstance(config.postprocess, DBPostprocess)
         metric = DetMetric()
-        for batch in batches:
-            stop.leave_evaluation(accelerator)
-            try:
-                maps = reader(_to_device(batch, accelerator.device)["image"])["maps"][:, 0].cpu().numpy()
-            except Exception as error:
-                _count_unread(batch, batches, error)
-                continue
+        for batch, maps in _answers(reader, batches, accelerator, stop, lambda output: output["maps"][:, 0]):
             rows = zip(maps, batch["shape"], batch["polys"].numpy(), batch["ignore_tags"].tolist(), strict=True)
             for probabilities, shape, polygons, ignored in rows:
                 boxes = boxes_from_map(probabilities, config.postprocess, (int(shape[0]), int(shape[1])))
@@ -654,6 +643,20 @@ def _measure(
     counts = torch.from_numpy(metric.counts).to(accelerator.device)
     metric.counts = accelerator.reduce(counts, "sum").cpu().numpy()
     return metric.result(), metric.main
+
+
+def _answers(
+    reader: Network, batches: Batches, accelerator: Accelerator, stop: StopRequest, choose: Callable[[Any], Tensor]
+) -> Iterator[tuple[Batch, NDArray[Any]]]:
+    """Each batch with what `choose` takes of the network's output for it; without those on which the network failed."""
+    for batch in batches:
+        stop.leave_evaluation(accelerator)
+        try:
+            answer = choose(reader(_to_device(batch, accelerator.device)["image"])).cpu().numpy()
+        except Exception as error:  # an image too large for this machine's memory ends no evaluation: it is counted
+            _count_unread(batch, batches, error)
+        else:
+            yield batch, answer
 
 
 def _count_unread(batch: Batch, batches: Batches, error: Exception) -> None:
