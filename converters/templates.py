@@ -155,8 +155,13 @@ def from_yml(path: Path, *, charset_given: bool = False, network: str | None = N
     With `charset_given` the character set that the yml names need not be there: another one takes its place, and
     only the yml's `use_space_char` is used. Raises `FileFormatError` for a file that is neither.
     """
-    path = Path(path)
-    data = read_yaml(path)
+    return from_sections(read_yaml(path), Path(path), charset_given=charset_given, network=network)
+
+
+def from_sections(
+    data: Mapping[str, Any], path: Path, *, charset_given: bool = False, network: str | None = None
+) -> Template:
+    """`from_yml` for a file that was read: its sections are `data`."""
     if "Architecture" in data:
         return _from_training_yml(data, path, charset_given, network)
     if "PostProcess" in data and "PreProcess" in data:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import Any, TypeVar, cast
 
-from paddle2torch.converters.templates import Template, distilled, from_yml
+from paddle2torch.converters.templates import Template, distilled, from_sections
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.show import show, show_text
 from paddle2torch.model_zoo.strict_json import from_json, unknown_key
@@ -100,7 +100,7 @@ def translate(path: Path, *, pretrained: str | None) -> Translation:
             f"{path}: distillation ({show_text(', '.join(map(str, networks)))}) is not trained here: what can be "
             f"trained is one network, from the yml of that, or without --from by the official recipe"
         )
-    template = from_yml(path)
+    template = from_sections(data, Path(path))
     if template.task not in ("rec", "det"):
         raise ConfigError(f"{path}: models of task {template.task!r} cannot be trained here, only rec and det")
     reader = Reader(data, str(path))
@@ -412,7 +412,7 @@ def _l2(reader: Reader) -> float:
 
 def _fc_decay(reader: Reader) -> float:
     """The L2 of the CTC head's last layer; PaddleOCR's CTCHead has one of its own where the yml says nothing."""
-    # from_yml has read the section: a head is one, and so is each entry of a list of heads.
+    # from_sections has read the section: a head is one, and so is each entry of a list of heads.
     head = reader.data["Architecture"]["Head"]
     for entry in head.get("head_list") or [{"CTCHead": {"Head": head}}]:
         options = (entry.get("CTCHead") or {}).get("Head")
