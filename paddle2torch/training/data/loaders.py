@@ -197,9 +197,11 @@ def build_loader(
         raise ConfigError(f"the seed of the data must be 0 or more, not {seed}")
     samples = _samples(split.dataset)
     if model.task == "rec":
-        dataset: SampleDataset = _lines(split, model, samples, max_text_length, seed, each_once, training)
+        dataset: SampleDataset = _lines(
+            split, model, samples, max_text_length, seed=seed, each_once=each_once, training=training
+        )
     elif model.task == "det":
-        dataset = _pages(split, model, samples, seed, training, each_once)
+        dataset = _pages(split, model, samples, seed=seed, each_once=each_once, training=training)
     else:
         raise ConfigError(f"{model.name}: there is no training data for models of task {model.task!r}")
     plan: Plan
@@ -266,9 +268,9 @@ class _NoSamples:
 def check_transforms(split: SplitSettings, model: ModelConfig, *, training: bool, max_text_length: int = 25) -> None:
     """Raise `ConfigError` where `build_loader` would for the transforms of a split, whose data need not be there."""
     if model.task == "rec":
-        _lines(split, model, _NoSamples(), max_text_length, 0, False, training)
+        _lines(split, model, _NoSamples(), max_text_length, seed=0, each_once=False, training=training)
     else:
-        _pages(split, model, _NoSamples(), 0, training, False)
+        _pages(split, model, _NoSamples(), seed=0, each_once=False, training=training)
 
 
 def _samples(settings: DatasetSettings) -> Samples:
@@ -284,6 +286,7 @@ def _lines(
     model: ModelConfig,
     samples: Samples,
     max_text_length: int,
+    *,
     seed: int,
     each_once: bool,
     training: bool,
@@ -341,7 +344,7 @@ def _lines(
 
 
 def _pages(
-    split: SplitSettings, model: ModelConfig, samples: Samples, seed: int, training: bool, each_once: bool
+    split: SplitSettings, model: ModelConfig, samples: Samples, *, seed: int, each_once: bool, training: bool
 ) -> Pages:
     steps = read_steps(split.dataset.transforms, DET_STEPS, DET_KEYS)
     assert isinstance(model.preprocess, DetPreprocess)
