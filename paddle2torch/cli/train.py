@@ -98,8 +98,8 @@ def eval_command(
     """
     from paddle2torch.api import load_pretrained
     from paddle2torch.malloc import keep_freed_memory
+    from paddle2torch.training.evaluation import evaluate
     from paddle2torch.training.settings import read_settings
-    from paddle2torch.training.trainer import evaluate
 
     keep_freed_memory()
     if as_paddleocr:

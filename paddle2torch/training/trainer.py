@@ -1,4 +1,4 @@
-"""Fine-tuning, and evaluation with PaddleOCR's metrics. `train` reads from top to bottom.
+"""Fine-tuning. `train` reads from top to bottom; evaluation is in `evaluation.py`.
 
     settings, config = read_settings(Path("config.json"))
     train(settings, config)
@@ -10,31 +10,27 @@ several GPUs, or under `accelerate launch` on several machines.
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import itertools
 import math
-import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from paddle2torch._version import __version__
 from paddle2torch.api import load_pretrained
 from paddle2torch.atomic import WriteError, repair_folder
-from paddle2torch.model_zoo.config import DBPostprocess, ModelConfig, Origin
+from paddle2torch.model_zoo.config import ModelConfig, Origin
 from paddle2torch.model_zoo.errors import ConfigError, Paddle2TorchError
-from paddle2torch.model_zoo.network import Network, build_model, channels_last, fuse
-from paddle2torch.tasks.detection import boxes_from_map
-from paddle2torch.tasks.failures import what_went_wrong
+from paddle2torch.model_zoo.network import Network, build_model, channels_last
+from paddle2torch.training.batches import Batch, Batches, MakeBatches, batches_of, to_device
 from paddle2torch.training.checkpoints import (
     METRICS_NAME,
     STATE_NAME,
@@ -47,14 +43,11 @@ from paddle2torch.training.checkpoints import (
     refuse_other_model,
     save_checkpoint,
 )
-from paddle2torch.training.data import build_loader
-from paddle2torch.training.data.drops import DropReport, Event, Reason
-from paddle2torch.training.data.labels import parse_boxes
 from paddle2torch.training.distributed import synchronise_batch_norm
+from paddle2torch.training.evaluation import measure
 from paddle2torch.training.initialisation import adopt, initialise
 from paddle2torch.training.log import TrainingLog
 from paddle2torch.training.losses import losses_of
-from paddle2torch.training.metrics import DetMetric, RecMetric, ctc_texts, label_texts
 from paddle2torch.training.optimisation import (
     MovingAverage,
     Schedule,
@@ -65,6 +58,7 @@ from paddle2torch.training.optimisation import (
     set_rate,
     set_training,
 )
+from paddle2torch.training.processes import make_accelerator
 from paddle2torch.training.settings import EvaluationSettings, Settings, check_fit, overwrite_settings
 from paddle2torch.training.stopping import Asked, StopRequest, alone_in
 from paddle2torch.zoo.folder import save_model
@@ -75,61 +69,9 @@ BEST, LAST, SETTINGS = "best", "last", "settings"
 SHAPING_BATCHES = ("data.train.dataset.", "data.train.loader.batch", "data.train.loader.shuffle", "data.train.sampler")
 """Settings that decide which samples a batch has."""
 
-FAULTS_SHOWN = 100
-"""Samples that an evaluation names of each fault."""
-
-PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
-"""Ours to accelerate's."""
-
-Batch = Mapping[str, Tensor]
-
 
 class TrainingError(Paddle2TorchError):
     """Training cannot go on."""
-
-
-class Batches(Protocol):
-    """The batches of one process, epoch by epoch: what `paddle2torch.training.data.build_loader` makes."""
-
-    @property
-    def report(self) -> DropReport:
-        """What could not be used of the data, as far as it was read."""
-
-    def __len__(self) -> int:
-        """How many batches an epoch has."""
-
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        """The batches of the epoch that was set last."""
-
-    def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
-        """Go to an epoch (from 0), past its first `start_batch` batches."""
-
-    def requests(self) -> Iterator[Sequence[Any]]:
-        """Which samples the batches to come have: their `index`."""
-
-    def where(self, index: int) -> str:
-        """Where a sample is, for messages."""
-
-    def label(self, index: int) -> str:
-        """The text, or the JSON of the boxes, of a sample; asked only where batches have an `index`."""
-
-
-MakeBatches = Callable[[Settings, ModelConfig, bool, Accelerator], Batches]
-
-
-def batches_of(settings: Settings, config: ModelConfig, training: bool, accelerator: Accelerator) -> Batches:
-    """The training or the evaluation data of this process."""
-    return build_loader(
-        settings.data.train if training else settings.data.eval,
-        config,
-        training=training,
-        max_text_length=settings.data.max_text_length,
-        seed=settings.training.seed,
-        rank=accelerator.process_index,
-        world_size=accelerator.num_processes,
-        pin_memory=accelerator.device.type == "cuda",
-        each_once=not training and not settings.evaluation.as_paddleocr,
-    )
 
 
 @dataclass(frozen=True)
@@ -423,7 +365,7 @@ def step(run: Run, window: Window, *, check_gradients: bool = False) -> None:
     for number, batch in enumerate(window.batches):
         last = number == len(window.batches) - 1
         with contextlib.nullcontext() if last else accelerator.no_sync(run.model):
-            values = _backward(run, window, number, _to_device(batch, accelerator.device))
+            values = _backward(run, window, number, to_device(batch, accelerator.device))
         for name, value in values.items():
             losses[name] = losses.get(name, 0.0) + value / len(window.batches)
     if check_gradients:
@@ -468,7 +410,7 @@ def evaluate_and_keep(run: Run) -> None:
     reader = _averaged(run.network, run.average)
     began = time.perf_counter()
     try:
-        metrics, main = _measure(reader, run.evaluation, run.settings.evaluation, run.accelerator, run.stop)
+        metrics, main = measure(reader, run.evaluation, run.settings.evaluation, run.accelerator, run.stop)
     except Asked:
         return
     value, best = metrics[main], run.progress.best
@@ -533,145 +475,6 @@ def _say_drops(run: Run, *, reasons_only: bool = False) -> None:
 
 
 @dataclass(frozen=True)
-class Fault:
-    """What kept samples from being evaluated as they are, or from ever being right: how many, and where they are.
-
-    where: file, line and image of the first hundred. first: what is wrong with the first one.
-    """
-
-    reason: str
-    count: int
-    first: str
-    where: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """PaddleOCR's metrics of a model: acc and norm_edit_dis, or precision, recall and hmean; and faults of the data.
-
-    samples: how many labels there are. replaced: how many times another sample counted in place of one that cannot be
-    used; None where none does, and what cannot be read counts as wrong.
-    """
-
-    metrics: dict[str, float]
-    samples: int
-    replaced: int | None
-    faults: tuple[Fault, ...]
-
-    @property
-    def complete(self) -> bool:
-        """Whether every image could be read."""
-        return all(fault.reason != Reason.UNREADABLE.value for fault in self.faults)
-
-    def lines(self) -> list[str]:
-        """The faults, a line each, and what became of those samples."""
-        became = {Reason.UNREADABLE.value: "counted as wrong", Reason.LACKING.value: "never right"}
-        if self.replaced is not None:
-            became = {Reason.LACKING.value: "compared without them"}
-        lines = [
-            f"{fault.count:,} of {self.samples:,} samples: {fault.reason}"
-            + (f", {became[fault.reason]}" if fault.reason in became else "")
-            + f"; first: {fault.first}"
-            for fault in self.faults
-        ]
-        if self.replaced:
-            lines.append(f"{self.replaced:,} times the next sample was counted again in place of one of no use")
-        return lines
-
-    def to_json(self) -> dict[str, Any]:
-        """What `eval --json` prints."""
-        faults = [asdict(fault) for fault in self.faults]
-        return {**self.metrics, "samples": self.samples, "replaced": self.replaced, "faults": faults}
-
-
-def evaluate(settings: Settings, network: Network, *, make_batches: MakeBatches = batches_of) -> Evaluation:
-    """Evaluate a model on the evaluation data with PaddleOCR's metrics; each label counts once.
-
-    network: in either form. Runs in float32, on one process or several.
-    """
-    accelerator = _start(lambda cpu: Accelerator(cpu=cpu))
-    batches = make_batches(settings, network.config, False, accelerator)
-    metrics, _ = _measure(network, batches, settings.evaluation, accelerator)
-    reports: list[DropReport] = gather_object([batches.report])
-    report = DropReport.together(reports)
-    faults = []
-    for reason in Reason:
-        if indices := sorted(report.indices.get(reason, ())):
-            where = tuple(batches.where(index) for index in indices[:FAULTS_SHOWN])
-            faults.append(Fault(reason.value, len(indices), report.first[reason], where))
-    replaced = report.replaced if settings.evaluation.as_paddleocr else None
-    return Evaluation(metrics, report.samples, replaced, tuple(faults))
-
-
-@torch.no_grad()
-def _measure(
-    network: Network,
-    batches: Batches,
-    settings: EvaluationSettings,
-    accelerator: Accelerator,
-    stop: StopRequest | None = None,
-) -> tuple[dict[str, float], str]:
-    """The metrics, and which of them is the main one. Raises `Asked` where `stop` leaves the evaluation."""
-    stop = stop or StopRequest()
-    config = network.config
-    # The fused form reads the same, several times faster.
-    reader = channels_last(fuse(network)).to(accelerator.device).eval()
-    metric: RecMetric | DetMetric
-    batches.set_epoch(0)
-    if config.task == "rec":
-        assert config.charset is not None
-        metric = RecMetric(settings.ignore_space, settings.is_filter)
-        for batch, ids in _answers(reader, batches, accelerator, stop, lambda output: output.argmax(-1)):
-            if "index" in batch:
-                labels = [batches.label(index) for index in batch["index"].tolist()]
-            else:
-                labels = label_texts(batch["label_ctc"].numpy(), batch["length"].numpy(), config.charset)
-            metric.add(ctc_texts(ids, config.charset), labels)
-        if not settings.as_paddleocr:
-            metric.add_unread(batches.report.count(Reason.UNREADABLE))
-    else:
-        assert isinstance(config.postprocess, DBPostprocess)
-        metric = DetMetric()
-        for batch, maps in _answers(reader, batches, accelerator, stop, lambda output: output["maps"][:, 0]):
-            rows = zip(maps, batch["shape"], batch["polys"].numpy(), batch["ignore_tags"].tolist(), strict=True)
-            for probabilities, shape, polygons, ignored in rows:
-                boxes = boxes_from_map(probabilities, config.postprocess, (int(shape[0]), int(shape[1])))
-                metric.add([box.points for box in boxes], list(polygons), ignored)
-        for index in () if settings.as_paddleocr else batches.report.indices.get(Reason.UNREADABLE, ()):
-            missed = parse_boxes(batches.label(index), batches.where(index))
-            metric.add([], list(missed.polygons), missed.ignore.tolist())
-    counts = torch.from_numpy(metric.counts).to(accelerator.device)
-    metric.counts = accelerator.reduce(counts, "sum").cpu().numpy()
-    return metric.result(), metric.main
-
-
-def _answers(
-    reader: Network, batches: Batches, accelerator: Accelerator, stop: StopRequest, choose: Callable[[Any], Tensor]
-) -> Iterator[tuple[Batch, NDArray[Any]]]:
-    """Each batch with what `choose` takes of the network's output for it; without those on which the network failed."""
-    for batch in batches:
-        stop.leave_evaluation(accelerator)
-        try:
-            answer = choose(reader(_to_device(batch, accelerator.device)["image"])).cpu().numpy()
-        except Exception as error:  # an image too large for this machine's memory ends no evaluation: it is counted
-            _count_unread(batch, batches, error)
-        else:
-            yield batch, answer
-
-
-def _count_unread(batch: Batch, batches: Batches, error: Exception) -> None:
-    """Count the samples of a batch, on which the network failed, with those that cannot be read.
-
-    Raises `error` where samples have no index: as PaddleOCR evaluates, nothing counts what is left out.
-    """
-    if "index" not in batch:
-        raise error
-    for index in batch["index"].tolist():
-        message = f"{batches.where(index)}: {what_went_wrong(error)}"
-        batches.report.add(Event(index, Reason.UNREADABLE, message))
-
-
-@dataclass(frozen=True)
 class Window:
     """The batches of one step of the optimiser, where they are, and what comes after them.
 
@@ -700,55 +503,6 @@ def _windows(batches: Batches, settings: Settings, progress: Progress) -> Iterat
             clock = time.perf_counter()
             start = end
         start = 0
-
-
-def make_accelerator(settings: Settings) -> Accelerator:
-    """What distributes a training; raises `ConfigError` where this machine cannot compute as `settings` say."""
-    if settings.output.tensorboard and importlib.util.find_spec("tensorboard") is None:
-        raise ConfigError("output.tensorboard is set, but tensorboard is not installed: pip install tensorboard")
-    try:
-        accelerator = _start(
-            lambda cpu: Accelerator(
-                cpu=cpu,
-                mixed_precision=PRECISIONS[settings.training.precision],
-                log_with="tensorboard" if settings.output.tensorboard else None,
-                project_dir=settings.output.dir,
-            )
-        )
-    except ValueError as error:
-        # A device that cannot compute so, or another precision earlier in this process.
-        raise ConfigError(f"training.precision {settings.training.precision}: {error}") from None
-    if settings.training.precision == "fp16" and accelerator.device.type == "cpu":
-        # accelerate would go on in fp32 without a word.
-        raise ConfigError("training.precision fp16 needs a GPU: take bf16 or fp32 on a CPU")
-    if settings.output.tensorboard:
-        accelerator.init_trackers("tensorboard")
-    return accelerator
-
-
-def _start(make: Callable[[bool], Accelerator]) -> Accelerator:
-    """An accelerator that knows of all processes that were started together; `make` takes whether they are on the CPU.
-
-    `torchrun` sets `WORLD_SIZE`. Without a GPU accelerate takes no notice of it unless it is told to use the CPU: each
-    process would train a whole copy. Raises `ConfigError` where they still do not know of one another.
-    """
-    said = os.environ.get("WORLD_SIZE", "1")
-    wanted = int(said) if said.isdecimal() else 1
-    unset = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
-    if wanted > 1 and unset:
-        raise ConfigError(
-            f"WORLD_SIZE says {wanted} processes, but {', '.join(unset)} are not set, by which they find one another: "
-            f"start them with torchrun or accelerate launch, or take WORLD_SIZE out of the environment"
-        )
-    devices = (torch.cuda, torch.xpu, torch.backends.mps)
-    accelerator = make(wanted > 1 and not any(device.is_available() for device in devices))
-    if accelerator.num_processes != wanted:
-        raise ConfigError(
-            f"{wanted} processes were started (WORLD_SIZE), but this one knows of {accelerator.num_processes}: each "
-            f"would train a copy of its own. Start them with torchrun or accelerate launch, or take WORLD_SIZE out of "
-            f"the environment"
-        )
-    return accelerator
 
 
 @contextlib.contextmanager
@@ -796,12 +550,6 @@ def _is_due(progress: Progress, settings: EvaluationSettings) -> bool:
 def _is_stale(progress: Progress, settings: Settings) -> bool:
     patience = settings.training.early_stop
     return patience is not None and progress.stale >= patience
-
-
-def _to_device(batch: Batch, device: torch.device) -> dict[str, Tensor]:
-    moved = {key: value.to(device, non_blocking=True) for key, value in batch.items()}
-    moved["image"] = moved["image"].contiguous(memory_format=torch.channels_last)
-    return moved
 
 
 def _refuse_broken(network: Network, progress: Progress) -> None:

@@ -33,15 +33,17 @@ from paddle2torch.model_zoo.config import Component, ModelConfig, RecPreprocess
 from paddle2torch.model_zoo.errors import ConfigError, Paddle2TorchError
 from paddle2torch.model_zoo.network import build_model, fuse
 from paddle2torch.training import trainer
+from paddle2torch.training.batches import batches_of
 from paddle2torch.training.checkpoints import STATE_NAME
 from paddle2torch.training.data.drops import DropReport, Event, Reason
+from paddle2torch.training.evaluation import evaluate
 from paddle2torch.training.initialisation import initialise
 from paddle2torch.training.losses import losses_of
 from paddle2torch.training.metrics import ctc_texts
 from paddle2torch.training.optimisation import build_optimizer, set_rate, set_training
 from paddle2torch.training.recipes import official_settings
 from paddle2torch.training.settings import LoaderSettings, MultiScaleSampler, Settings, read_settings
-from paddle2torch.training.trainer import TrainingError, batches_of, evaluate, train
+from paddle2torch.training.trainer import TrainingError, train
 from paddle2torch.zoo.folder import WEIGHTS_NAME, load_model
 
 # The package first: tests/ has a folder of its name.
@@ -588,7 +590,7 @@ def test_the_start_is_evaluated_and_kept_where_nothing_is_better(
     torch.manual_seed(3)
     source = build_model(tiny_config())
     initialise(source)
-    monkeypatch.setattr(trainer, "_measure", measured(0.5, 0.25, 0.375))
+    monkeypatch.setattr(trainer, "measure", measured(0.5, 0.25, 0.375))
     settings = tiny_settings(tmp_path, training={"epochs": 1}, evaluation={"every_steps": 3})
     result = train(settings, tiny_config(), source=source, make_batches=TinyBatches.make)
     assert (result.steps, result.best, result.best_step, result.start) == (5, 0.5, 0, 0.5)
@@ -779,7 +781,7 @@ def test_a_full_disk_loses_no_measurement(
         real(*arguments, **options)
 
     monkeypatch.setattr(trainer, "save_model", full_once)
-    monkeypatch.setattr(trainer, "_measure", measured(0.25, 0.75, 0.5))
+    monkeypatch.setattr(trainer, "measure", measured(0.25, 0.75, 0.5))
     settings = tiny_settings(tmp_path, training={"epochs": 1}, evaluation={"every_steps": 3})
     result = train(settings, tiny_config(), make_batches=TinyBatches.make)
     assert [row["acc"] for row in evaluations(tmp_path)] == ["0.25", "0.75", "0.5"]
@@ -795,7 +797,7 @@ def test_processes_that_do_not_know_of_one_another_are_an_error(
         train(tiny_settings(tmp_path), tiny_config(), make_batches=TinyBatches.make)
     for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.setenv(name, "0")
-    monkeypatch.setattr(trainer, "Accelerator", lambda **_: SimpleNamespace(num_processes=1))
+    monkeypatch.setattr("paddle2torch.training.processes.Accelerator", lambda **_: SimpleNamespace(num_processes=1))
     with pytest.raises(ConfigError, match=r"2 processes were started \(WORLD_SIZE\), but this one knows of 1: each"):
         train(tiny_settings(tmp_path), tiny_config(), make_batches=TinyBatches.make)
 
@@ -890,7 +892,7 @@ def test_samples_that_the_network_fails_on_count_as_wrong_and_are_named(
         return run(x)
 
     monkeypatch.setattr(fused, "forward", forward)
-    monkeypatch.setattr(trainer, "channels_last", lambda network: fused)
+    monkeypatch.setattr("paddle2torch.training.evaluation.channels_last", lambda network: fused)
     batches = Two([answer, answer], DropReport(2))
     result = evaluate(tiny_settings(tmp_path), network, make_batches=lambda *_: batches)  # type: ignore[arg-type]
     assert result.metrics["acc"] == pytest.approx(1 / 2, abs=1e-4)

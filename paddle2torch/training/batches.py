@@ -1,0 +1,68 @@
+"""The batches that training and evaluation take: what they need of them, and where they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from paddle2torch.model_zoo.config import ModelConfig
+from paddle2torch.training.data import build_loader
+from paddle2torch.training.data.drops import DropReport
+from paddle2torch.training.settings import Settings
+
+Batch = Mapping[str, Tensor]
+
+
+class Batches(Protocol):
+    """The batches of one process, epoch by epoch: what `paddle2torch.training.data.build_loader` makes."""
+
+    @property
+    def report(self) -> DropReport:
+        """What could not be used of the data, as far as it was read."""
+
+    def __len__(self) -> int:
+        """How many batches an epoch has."""
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        """The batches of the epoch that was set last."""
+
+    def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
+        """Go to an epoch (from 0), past its first `start_batch` batches."""
+
+    def requests(self) -> Iterator[Sequence[Any]]:
+        """Which samples the batches to come have: their `index`."""
+
+    def where(self, index: int) -> str:
+        """Where a sample is, for messages."""
+
+    def label(self, index: int) -> str:
+        """The text, or the JSON of the boxes, of a sample; asked only where batches have an `index`."""
+
+
+MakeBatches = Callable[[Settings, ModelConfig, bool, Accelerator], Batches]
+
+
+def batches_of(settings: Settings, config: ModelConfig, training: bool, accelerator: Accelerator) -> Batches:
+    """The training or the evaluation data of this process."""
+    return build_loader(
+        settings.data.train if training else settings.data.eval,
+        config,
+        training=training,
+        max_text_length=settings.data.max_text_length,
+        seed=settings.training.seed,
+        rank=accelerator.process_index,
+        world_size=accelerator.num_processes,
+        pin_memory=accelerator.device.type == "cuda",
+        each_once=not training and not settings.evaluation.as_paddleocr,
+    )
+
+
+def to_device(batch: Batch, device: torch.device) -> dict[str, Tensor]:
+    """The batch there, its images in the memory layout that the network computes in."""
+    moved = {key: value.to(device, non_blocking=True) for key, value in batch.items()}
+    moved["image"] = moved["image"].contiguous(memory_format=torch.channels_last)
+    return moved
