@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from paddle2torch.model_zoo.errors import ConfigError, FileFormatError
 
@@ -46,6 +46,13 @@ def plain_name(text: str, otherwise: str) -> str:
     name = re.sub(r"\.{2,}", ".", name).encode()[:NAME_BYTES_AT_MOST].decode("utf-8", "ignore")
     name = name.lstrip(".-").rstrip(".")
     return name if name.strip("_") and is_name(name) else otherwise
+
+
+def leads_out(path: str) -> bool:
+    """Whether a path leads out of the folder that it is meant to be in, on any system; links are not looked at."""
+    # Windows' rules include the others': a leading slash is a root, and backslashes separate too.
+    found = PureWindowsPath(path)
+    return bool(found.anchor) or ".." in found.parts
 
 
 def file_in(folder: Path, name: str) -> Path:

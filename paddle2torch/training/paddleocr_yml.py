@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from paddle2torch.converters.templates import Template, distilled, from_sections
 from paddle2torch.model_zoo.errors import ConfigError
+from paddle2torch.model_zoo.names import leads_out
 from paddle2torch.model_zoo.show import show, show_text
 from paddle2torch.model_zoo.strict_json import from_json, unknown_key
 from paddle2torch.model_zoo.strict_yaml import read_yaml
@@ -130,8 +131,7 @@ def _output_folder(reader: Reader) -> str:
     """Where training writes. A yml that came with a model is not to say that of any place of this machine."""
     path = "Global.save_model_dir"
     folder = reader.at(path, str, OutputSettings.dir)
-    inside = not PureWindowsPath(folder).anchor and ".." not in PureWindowsPath(folder).parts
-    if inside and not folder.startswith("~"):
+    if not leads_out(folder) and not folder.startswith("~"):
         return folder
     reader.read.discard(path)
     return OutputSettings.dir

