@@ -145,7 +145,7 @@ class SampleDataset(Dataset[Loaded], abc.ABC):
             raise Rejected(self.known[index].reason, self.known[index].message)
         try:
             image = self.samples.image(index, rng)
-        except Exception as error:
+        except Exception as error:  # whatever a decoder raises for a file: this one image cannot be used
             raise _rejected(error) from None
         problem = self._problem(image)
         if problem:
