@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from paddle2torch.model_zoo.initialisers import kaiming_normal
 from paddle2torch.model_zoo.layers import Size
 
 
@@ -97,8 +98,8 @@ class DeformConv2D(nn.Module):
         )
 
     def init_weights(self) -> None:
-        """Normal by the size of what a value is made of, as Paddle's class starts."""
-        nn.init.normal_(self.weight, std=(2 / self.weight[0].numel()) ** 0.5)
+        """By KaimingNormal, as Paddle's class starts."""
+        kaiming_normal(self.weight)
 
 
 class DeformableConvV2(nn.Module):

@@ -22,7 +22,7 @@ from paddle2torch.model_zoo.layers import Constant, Mlp
 from paddle2torch.model_zoo.pplcnet import DownscaledDropout
 from paddle2torch.model_zoo.registry import Part, Shapes, count_items, register
 from paddle2torch.model_zoo.svtr import Attention
-from paddle2torch.model_zoo.svtrv2 import ConvNormGELU, DropPath
+from paddle2torch.model_zoo.svtrv2 import ConvNormGELU, DropPath, to_map
 
 Mixer = Literal["Global", "Local", "Conv"]
 Merging = Literal["Conv", "Pool"]
@@ -113,7 +113,7 @@ class ConvMixer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: float (N, T, dim); returns the same shape."""
-        return _to_sequence(self.local_mixer(_to_map(x, self.grid)))
+        return _to_sequence(self.local_mixer(to_map(x, self.grid)))
 
     def init_weights(self) -> None:
         """By KaimingNormal."""
@@ -314,12 +314,12 @@ class SVTRNet(nn.Module):
             for block in self.get_submodule(f"blocks{stage + 1}").children():
                 x = block(x)
             if self.merging is not None and stage + 1 < STAGES:
-                x = self.get_submodule(f"sub_sample{stage + 1}")(_to_map(x, self.grids[stage]))
+                x = self.get_submodule(f"sub_sample{stage + 1}")(to_map(x, self.grids[stage]))
         if self.norm is not None:
             x = self.norm(x)
         if not self.last_stage:
             return x
-        return self.dropout(self.hardswish(self.last_conv(self.avg_pool(_to_map(x, self.grids[-1])))))
+        return self.dropout(self.hardswish(self.last_conv(self.avg_pool(to_map(x, self.grids[-1])))))
 
     def init_weights(self) -> None:
         """Positions and linear layers by Paddle's TruncatedNormal, which cuts off at 2.0, not at two deviations."""
@@ -327,11 +327,6 @@ class SVTRNet(nn.Module):
         for linear in self.modules():
             if isinstance(linear, nn.Linear):
                 nn.init.normal_(linear.weight, std=0.02)
-
-
-def _to_map(x: Tensor, grid: Grid) -> Tensor:
-    """(N, H * W, C) to (N, C, H, W)."""
-    return x.transpose(1, 2).unflatten(2, grid)
 
 
 def _to_sequence(x: Tensor) -> Tensor:

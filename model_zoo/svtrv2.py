@@ -141,10 +141,10 @@ class SubSample(nn.Module):
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
         """x: float (N, C, H, W), or (N, H * W, C) of `size` (H, W); returns it smaller, and its new size."""
-        x = self.conv(_to_map(x, size) if self.sequence else x)
+        x = self.conv(to_map(x, size) if self.sequence else x)
         size = (x.shape[2], x.shape[3])
         x = self.norm(x.flatten(2).transpose(1, 2))
-        return (x if self.sequence else _to_map(x, size)), size
+        return (x if self.sequence else to_map(x, size)), size
 
 
 class SVTRStage(nn.Module):
@@ -183,7 +183,7 @@ class OutPool(nn.Module):
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         """x: float (N, H * W, C) of `size` (H, W); returns (N, C, 1, W // 2)."""
-        return F.avg_pool2d(_to_map(x, size), (size[0], 2))
+        return F.avg_pool2d(to_map(x, size), (size[0], 2))
 
 
 class SVTRv2(nn.Module):
@@ -258,7 +258,7 @@ class SVTRv2(nn.Module):
                 nn.init.normal_(linear.weight, std=0.02)
 
 
-def _to_map(x: Tensor, size: tuple[int, int]) -> Tensor:
+def to_map(x: Tensor, size: tuple[int, int]) -> Tensor:
     """(N, H * W, C) of `size` (H, W) to (N, C, H, W)."""
     return x.transpose(1, 2).unflatten(2, size)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.initialisers import uniform_by_fan_in
-from paddle2torch.model_zoo.layers import BatchNorm1d, BatchNorm2d, BatchNormReLU, Chains, Constant
+from paddle2torch.model_zoo.layers import BatchNorm1d, BatchNorm2d, BatchNormReLU, Constant, ConvBN
 from paddle2torch.model_zoo.registry import Part, Shapes, register
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -92,19 +92,12 @@ def _plate_of_stn(points: int, margins: tuple[float, float], size: Size) -> tupl
     return np.linalg.inv(matrix.astype(np.float64)), basis
 
 
-class ConvBNLayer(nn.Module):
-    """A 3x3 convolution, batch normalisation, ReLU."""
-
-    CHAINS: ClassVar[Chains] = (("conv", "bn"),)
+class ConvBNLayer(ConvBN):
+    """A 3x3 convolution, then batch normalisation with its ReLU."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+        super().__init__(in_channels, out_channels, 3)
         self.bn = BatchNormReLU(out_channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x: float (N, in_channels, H, W); returns (N, out_channels, H, W)."""
-        return self.bn(self.conv(x))
 
 
 class LocalizationNetwork(nn.Module):
