@@ -27,6 +27,9 @@ from paddle2torch.model_zoo.svtrv2 import ConvNormGELU, DropPath, to_map
 Mixer = Literal["Global", "Local", "Conv"]
 Merging = Literal["Conv", "Pool"]
 STAGES = 3
+IMAGE_SIZE = (32, 100)
+MIXER: tuple[Mixer, ...] = ("Local",) * 6 + ("Global",) * 6
+"""Where settings say nothing: (height, width) of images, and what mixes in each block."""
 ACTIVATIONS: Mapping[str, type[nn.Module]] = {"nn.GELU": nn.GELU, "nn.Swish": nn.SiLU, "nn.ReLU": nn.ReLU}
 """Paddle's settings name a class of its own."""
 
@@ -215,11 +218,11 @@ class SVTRNet(nn.Module):
         self,
         *,
         in_channels: int = 3,
-        img_size: Sequence[int] = (32, 100),
+        img_size: Sequence[int] = IMAGE_SIZE,
         embed_dim: Sequence[int] = (64, 128, 256),
         depth: Sequence[int] = (3, 6, 3),
         num_heads: Sequence[int] = (2, 4, 8),
-        mixer: Sequence[Mixer] = ("Local",) * 6 + ("Global",) * 6,
+        mixer: Sequence[Mixer] = MIXER,
         local_mixer: Sequence[Sequence[int]] = ((7, 11),) * STAGES,
         patch_merging: str | None = "Conv",
         mlp_ratio: float = 4,
@@ -350,7 +353,7 @@ def _svtrnet_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:
     if len(first) < STAGES:
         raise ValueError("one of its stages has no block")
     dims = [shapes[f"{block}norm1.weight"][0] for block in first]
-    asked = list(hint.get("mixer", ("Local",) * 6 + ("Global",) * 6))
+    asked = list(hint.get("mixer", MIXER))
     mixer: list[str] = []
     for stage, blocks in enumerate(depth):
         for block in range(blocks):
@@ -362,7 +365,7 @@ def _svtrnet_options(shapes: Shapes, hint: Mapping[str, Any]) -> dict[str, Any]:
             else:
                 mixer.append(given)
     sub_num = count_items(shapes, "backbone.patch_embed.proj.{}.")
-    rows, columns = hint.get("img_size", (32, 100))
+    rows, columns = hint.get("img_size", IMAGE_SIZE)
     if (rows // 2**sub_num) * (columns // 2**sub_num) != steps:
         raise ValueError(f"it has {steps} positions, images of {rows}x{columns} make another number")
     options: dict[str, Any] = {key: value for key, value in hint.items() if key not in _SHOWN}
