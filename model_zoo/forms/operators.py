@@ -45,8 +45,7 @@ OPERATORS: Mapping[str, Mapping[str, str]] = {
 """Arguments of each in their order, with their types as PyTorch's schemas write them. Each returns one tensor."""
 
 GEOMETRY = ("kernel height", "kernel width", "stride down", "stride across", "padding above", "padding left")
-UNEVEN = (*GEOMETRY, "padding below", "padding right")
-"""Of a convolution whose paddings differ; elsewhere below and right are as above and left."""
+"""What a geometry has; then the padding below and to the right, of a convolution where these are others."""
 TAIL = ("activation", "scale", "shift")
 LAYOUT = ("outputs", "separable", *GEOMETRY)
 """What `layout` has of each convolution that follows in the same call."""
