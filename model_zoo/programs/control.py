@@ -83,11 +83,14 @@ def remove_dead(graph: fx.Graph, root: nn.Module) -> None:
     for node in reversed(list(graph.nodes)):
         if node.users or node.op in ("placeholder", "output"):
             continue
-        if node.op == "call_function" and getattr(node.target, "__name__", "") in EFFECTS:
-            continue
-        if node.op == "call_module" and _has_effects(root.get_submodule(str(node.target))):
+        if is_effect(node) or (node.op == "call_module" and _has_effects(root.get_submodule(str(node.target)))):
             continue
         graph.erase_node(node)
+
+
+def is_effect(node: fx.Node) -> bool:
+    """Whether an operation of the table changes an array."""
+    return node.op == "call_function" and getattr(node.target, "__name__", "") in EFFECTS
 
 
 def _needed(
@@ -116,13 +119,10 @@ def _works(node: fx.Node) -> bool:
     """Whether an operation changes an array, or may."""
     if node.op == "call_module":
         return re.search(r"(^|\.)(loop|condition)(_\d+)?$", str(node.target)) is not None
-    return node.op == "call_function" and getattr(node.target, "__name__", "") in EFFECTS
+    return is_effect(node)
 
 
 def _has_effects(module: nn.Module) -> bool:
     return any(
-        node.op == "call_function" and getattr(node.target, "__name__", "") in EFFECTS
-        for inner in module.modules()
-        if isinstance(inner, fx.GraphModule)
-        for node in inner.graph.nodes
+        is_effect(node) for inner in module.modules() if isinstance(inner, fx.GraphModule) for node in inner.graph.nodes
     )

@@ -19,9 +19,9 @@ from torch import Tensor, fx, nn
 
 from paddle2torch.model_zoo.errors import ConversionError
 from paddle2torch.model_zoo.forms.folded import Affine, FoldedConv2d, FoldedConvTranspose2d, Tail
+from paddle2torch.model_zoo.programs.control import is_effect, remove_dead
 from paddle2torch.model_zoo.programs.modules import Constant
 from paddle2torch.model_zoo.programs.network import Program
-from paddle2torch.model_zoo.programs.operations.arrays import EFFECTS
 from paddle2torch.model_zoo.programs.paths import put
 
 Convolution: TypeAlias = "nn.Conv2d | nn.ConvTranspose2d"
@@ -89,7 +89,7 @@ class _Folder:
             if type(conv) in (nn.Conv2d, nn.ConvTranspose2d):
                 assert isinstance(conv, nn.Conv2d | nn.ConvTranspose2d)
                 self._fold(node, conv)
-        self.graph.eliminate_dead_code(is_impure_node=_has_effects)
+        remove_dead(self.graph, self.module)
         self.module.delete_all_unused_submodules()
 
     def _freeze(self) -> None:
@@ -102,7 +102,7 @@ class _Folder:
             elif node.op == "call_module" and isinstance(self.module.get_submodule(str(node.target)), Constant):
                 self.known[node] = interpreter.call_module(str(node.target), (), {})
             elif node.op == "call_function" and node.all_input_nodes and self.known.keys() >= {*node.all_input_nodes}:
-                made = None if _has_effects(node) else self._computed(node)
+                made = None if is_effect(node) else self._computed(node)
                 if made is not None and made.numel() <= min(FROZEN_AT_MOST, left):
                     left -= made.numel()
                     self.known[node] = made
@@ -259,12 +259,3 @@ def _activation(user: fx.Node, before: fx.Node) -> str | None:
         if all(given.get(key, value) == value for key, value in wanted.items()) and not set(given) - set(wanted)
         else None
     )
-
-
-def _has_effects(node: fx.Node) -> bool:
-    """Whether an operation must stay though nothing reads it: it changes an array, or its blocks may."""
-    if node.op in ("placeholder", "output"):
-        return True
-    if node.op == "call_function":
-        return getattr(node.target, "__name__", "") in EFFECTS
-    return node.op == "call_module" and any(part in str(node.target) for part in ("loop", "condition"))
