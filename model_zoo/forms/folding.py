@@ -67,7 +67,7 @@ def fold(model: Network) -> Network:
             _spread(network.head.binarize)
         for path, module in list(network.named_modules()):
             if type(module) in (nn.Conv2d, nn.ConvTranspose2d):
-                replace_module(network, path, _folded(module, module.weight.double(), _bias(module), Tail()))
+                replace_module(network, path, folded(module, module.weight.double(), bias_of(module), Tail()))
         drop_denormals(network)
     return channels_last(network)
 
@@ -95,7 +95,7 @@ def _push_affine(block: LCNetV3Block) -> None:
     conv = block.pw_conv.reparam_conv
     scale, shift = act.lab.scale.double(), act.lab.bias.double()
     weight = conv.weight.double()
-    conv.bias = nn.Parameter((_bias(conv) + weight.sum((1, 2, 3)) * shift).to(conv.weight.dtype), requires_grad=False)
+    conv.bias = nn.Parameter((bias_of(conv) + weight.sum((1, 2, 3)) * shift).to(conv.weight.dtype), requires_grad=False)
     conv.weight.copy_(weight * scale)
     replace_module(act, "lab", PushedAffine())
 
@@ -105,7 +105,7 @@ def _fold_chain(parent: nn.Module, chain: tuple[str, ...]) -> None:
     if type(first) not in (nn.Conv2d, nn.ConvTranspose2d):  # a larger module's chain may have folded it
         return
     assert isinstance(first, nn.Conv2d | nn.ConvTranspose2d)
-    weight, bias = first.weight.double(), _bias(first)
+    weight, bias = first.weight.double(), bias_of(first)
     outputs = int(isinstance(first, nn.ConvTranspose2d))  # the axis of the weights that they are
     activation, affine = "none", None
     for name in chain[1:]:
@@ -127,7 +127,7 @@ def _fold_chain(parent: nn.Module, chain: tuple[str, ...]) -> None:
         replace_module(parent, name, Folded())
         if affine is not None:
             break
-    replace_module(parent, chain[0], _folded(first, weight, bias, Tail(activation, affine)))
+    replace_module(parent, chain[0], folded(first, weight, bias, Tail(activation, affine)))
 
 
 def _activation(layer: nn.Module | None) -> str | None:
@@ -150,21 +150,21 @@ def _spread(branch: DBBranch) -> None:
         plain = conv.padding == conv.output_padding == (0, 0) and conv.groups == 1
         if not conv.kernel_size == conv.stride == (2, 2) or not plain:
             return
-    first_bias, second_bias = _bias(first), _bias(second)
+    first_bias, second_bias = bias_of(first), bias_of(second)
     channels = first.out_channels
     weight = first.weight.permute(2, 3, 1, 0).reshape(4 * channels, first.in_channels, 1, 1)
     pixels = nn.Conv2d(first.in_channels, 4 * channels, 1, device="meta", dtype=weight.dtype)
-    replace_module(branch, "conv2", _folded(pixels, weight, first_bias.repeat(4), first.tail))
+    replace_module(branch, "conv2", folded(pixels, weight, first_bias.repeat(4), first.tail))
     blocks = second.weight.new_zeros(4, 4, 2, 2, channels)  # row and column in the square, then the pixel before
     for row in range(4):
         for column in range(4):
             blocks[row, column, row // 2, column // 2] = second.weight[:, 0, row % 2, column % 2]
     square = nn.Conv2d(4 * channels, 16, 1, device="meta", dtype=weight.dtype)
-    sixteen = _folded(square, blocks.view(16, 4 * channels, 1, 1), second_bias.repeat(16), second.tail)
+    sixteen = folded(square, blocks.view(16, 4 * channels, 1, 1), second_bias.repeat(16), second.tail)
     replace_module(branch, "conv3", PixelShuffleConv(sixteen))
 
 
-def _folded(conv: Convolution, weight: Tensor, bias: Tensor, tail: Tail) -> nn.Module:
+def folded(conv: Convolution, weight: Tensor, bias: Tensor, tail: Tail) -> FoldedConv2d | FoldedConvTranspose2d:
     """A convolution of the same geometry with these weights, float64, and this tail."""
     options: dict[str, Any] = {
         "stride": conv.stride,
@@ -174,18 +174,19 @@ def _folded(conv: Convolution, weight: Tensor, bias: Tensor, tail: Tail) -> nn.M
         "device": "meta",
     }
     sizes = (conv.in_channels, conv.out_channels, conv.kernel_size)
-    folded: Convolution
+    made: FoldedConv2d | FoldedConvTranspose2d
     if isinstance(conv, nn.ConvTranspose2d):
-        folded = FoldedConvTranspose2d(*sizes, output_padding=conv.output_padding, tail=tail, **options)
+        made = FoldedConvTranspose2d(*sizes, output_padding=conv.output_padding, tail=tail, **options)
     else:
-        folded = FoldedConv2d(*sizes, tail=tail, **options)
+        made = FoldedConv2d(*sizes, tail=tail, **options)
     dtype = conv.weight.dtype
-    folded.weight = nn.Parameter(weight.to(dtype), requires_grad=False)
-    folded.bias = nn.Parameter(bias.to(dtype), requires_grad=False)
-    return folded.eval()
+    made.weight = nn.Parameter(weight.to(dtype), requires_grad=False)
+    made.bias = nn.Parameter(bias.to(dtype), requires_grad=False)
+    return made.eval()
 
 
-def _bias(conv: Convolution) -> Tensor:
+def bias_of(conv: Convolution) -> Tensor:
+    """The bias, float64; zeros where the convolution has none."""
     outputs = conv.out_channels
     return conv.weight.new_zeros(outputs, dtype=torch.float64) if conv.bias is None else conv.bias.double()
 

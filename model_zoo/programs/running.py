@@ -12,19 +12,19 @@ import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from paddle2torch.model_zoo.errors import ConversionError
 from paddle2torch.model_zoo.forms.folded import Affine, FoldedConv2d, FoldedConvTranspose2d, Tail
+from paddle2torch.model_zoo.forms.folding import Convolution, bias_of, folded
+from paddle2torch.model_zoo.layers import fold_batch_norm
 from paddle2torch.model_zoo.programs.control import is_effect, remove_dead
 from paddle2torch.model_zoo.programs.modules import Constant
 from paddle2torch.model_zoo.programs.network import Program
 from paddle2torch.model_zoo.programs.paths import put
-
-Convolution: TypeAlias = "nn.Conv2d | nn.ConvTranspose2d"
 
 FROZEN_AT_MOST = 1 << 22
 """Elements of a tensor that is computed from the weights once; a larger one is computed in every run."""
@@ -58,6 +58,7 @@ def _lay_out(module: nn.Module) -> None:
     """Weights of convolutions with the channels last: the faster layout on a CPU."""
     for item in module.modules():
         if isinstance(item, FoldedConv2d | FoldedConvTranspose2d):
+            # PyTorch's annotations of `to` leave out the keyword.
             item.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
@@ -120,7 +121,7 @@ class _Folder:
         """What an operation gives on what is known; None where that is no tensor, or it fails, as it will when run."""
         args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda item: self.known[item])
         try:
-            made = node.target(*args, **kwargs)  # type: ignore[operator]
+            made = node.target(*args, **kwargs)  # type: ignore[operator]  # a function, of this kind of node
         except (ConversionError, RuntimeError, TypeError, ValueError, LookupError):
             return None
         return made if isinstance(made, Tensor) else None
@@ -130,24 +131,12 @@ class _Folder:
         weight = conv.weight.double().transpose(0, outputs)
         if outputs and conv.groups > 1:
             return  # its outputs lie in groups
-        bias = weight.new_zeros(conv.out_channels) if conv.bias is None else conv.bias.double()
-        chain = _Chain(node, conv, weight, bias)
+        chain = _Chain(node, conv, weight, bias_of(conv))
         while len(chain.node.users) == 1 and self._take(chain, next(iter(chain.node.users))):
             pass
-        options: dict[str, Any] = {
-            "stride": conv.stride, "padding": conv.padding, "dilation": conv.dilation, "groups": conv.groups,
-            "device": "meta", "tail": Tail(chain.activation, chain.affine),
-        }  # fmt: skip
-        sizes = (conv.in_channels, conv.out_channels, conv.kernel_size)
-        made: FoldedConv2d | FoldedConvTranspose2d
-        if isinstance(conv, nn.ConvTranspose2d):
-            made = FoldedConvTranspose2d(*sizes, output_padding=conv.output_padding, **options)
-        else:
-            made = FoldedConv2d(*sizes, **options)
-        dtype = conv.weight.dtype
-        made.weight = nn.Parameter(chain.weight.transpose(0, outputs).to(dtype).contiguous(), requires_grad=False)
-        made.bias = nn.Parameter(chain.bias.to(dtype), requires_grad=False)
-        put(self.module, str(node.target), made.eval())
+        tail = Tail(chain.activation, chain.affine)
+        made = folded(conv, chain.weight.transpose(0, outputs).contiguous(), chain.bias, tail)
+        put(self.module, str(node.target), made)
         if chain.node is not node:
             node.meta = dict(chain.node.meta)
             chain.node.replace_all_uses_with(node)
@@ -166,14 +155,11 @@ class _Folder:
             norm = self.module.get_submodule(str(user.target))
             if type(norm) is not nn.BatchNorm2d or chain.activation != "none" or user.args != (chain.node,):
                 return False
-            assert norm.running_mean is not None
-            assert norm.running_var is not None
-            gain = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
-            self._scale(chain, gain, norm.bias.double() - norm.running_mean.double() * gain)
+            chain.weight, chain.bias = fold_batch_norm(chain.weight, norm, chain.bias)
         elif user.op != "call_function":
             return False
-        elif chain.activation == "none" and _activation(user, chain.node) is not None:
-            chain.activation = str(_activation(user, chain.node))
+        elif chain.activation == "none" and (activation := _activation(user, chain.node)) is not None:
+            chain.activation = activation
         else:
             affine = self._affine(user, chain.node, chain.conv.out_channels)
             if affine is None:
