@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from paddle2torch.model_zoo.errors import FileFormatError
+from paddle2torch.model_zoo.files import read_bounded
 from paddle2torch.model_zoo.names import file_in
 from paddle2torch.model_zoo.strict_json import decode_json
 
@@ -266,13 +267,10 @@ def load_graph(text: str, where: str) -> Graph:
 def read_graph(folder: Path) -> Graph:
     """The graph of a converted program; raises `FileFormatError` for a file that is none."""
     path = file_in(Path(folder), GRAPH_NAME)
+    if not path.exists():
+        raise FileFormatError(f"{folder} has no {GRAPH_NAME}")
     try:
-        size = path.stat().st_size
-        if size > GRAPH_BYTES_AT_MOST:
-            raise FileFormatError(f"{path}: {size:,} bytes are too many for a program")
-        return load_graph(path.read_text(encoding="utf-8"), str(path))
-    except FileNotFoundError:
-        raise FileFormatError(f"{folder} has no {GRAPH_NAME}") from None
+        return load_graph(read_bounded(path, GRAPH_BYTES_AT_MOST, "program").decode("utf-8"), str(path))
     except UnicodeDecodeError:
         raise FileFormatError(f"{path} is not a text file; the file is corrupt") from None
 
