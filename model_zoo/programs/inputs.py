@@ -29,31 +29,12 @@ OTHER_SIZES = (8, 4, 2, 1, 16)
 ELEMENTS_AT_MOST = 1 << 26
 """Of one made-up input: a shape in a file must not take the memory."""
 
-_KEEPS_VALUES = frozenset(
-    {
-        "assign",
-        "share_data",
-        "cast",
-        "reshape",
-        "squeeze",
-        "unsqueeze",
-        "flatten",
-        "transpose",
-        "slice",
-        "strided_slice",
-    }
-    | {"expand", "expand_as", "tile", "stack", "concat", "split", "split_with_num", "unbind", "unstack", "flip", "roll"}
-    | {
-        "strided_slice",
-        "builtin.split",
-        "builtin.slice",
-        "repeat_interleave",
-        "memcpy",
-        "memcpy_h2d",
-        "memcpy_d2h",
-        "print",
-    }
-)
+_KEEPS = """
+assign share_data cast reshape squeeze unsqueeze flatten transpose slice strided_slice expand expand_as tile stack
+concat split split_with_num unbind unstack flip roll builtin.split builtin.slice repeat_interleave memcpy memcpy_h2d
+memcpy_d2h print
+"""
+_KEEPS_VALUES = frozenset(_KEEPS.split())
 """Operations whose results hold values of their first operand and no others."""
 
 _USES: Mapping[tuple[str, str], str] = {
@@ -160,19 +141,27 @@ def example_inputs(program: Program) -> dict[str, np.ndarray]:
     Raises `ConfigError` for a type of input that numpy does not have. Where the module runs with none of the sizes that
     are tried, the inputs are those of the first, and whoever runs the program sees its own error.
     """
-    return made_up(program, running_sizes(program))
+    uses = _uses(program.program)
+    return _made_up(program, _running_sizes(program, uses), uses)
 
 
 def running_sizes(program: Program) -> Sizes:
     """The first sizes with which the module of the program runs; those that are tried first where it runs with none."""
-    tried = list(_candidates(program))
-    return next((sizes for sizes in tried if runs(program, made_up(program, sizes))), tried[0])
+    return _running_sizes(program, _uses(program.program))
 
 
 def made_up(program: Program, sizes: Sizes) -> dict[str, np.ndarray]:
     """Made-up inputs by name, of these sizes."""
+    return _made_up(program, sizes, _uses(program.program))
+
+
+def _running_sizes(program: Program, uses: Mapping[str, _Use]) -> Sizes:
+    tried = list(_candidates(program))
+    return next((sizes for sizes in tried if runs(program, _made_up(program, sizes, uses))), tried[0])
+
+
+def _made_up(program: Program, sizes: Sizes, uses: Mapping[str, _Use]) -> dict[str, np.ndarray]:
     feeds = program.config.feeds
-    uses = _uses(program.program)
     sides = next((sizes.shape(feed)[2:] for feed in feeds if len(feed.shape) == 4), (sizes.image, sizes.image))
     boxes = next((sizes.shape(feed)[0] for feed in feeds if "boxes" in uses[feed.name].roles and feed.shape), 1)
     return {feed.name: _values(feed, sizes.shape(feed), uses[feed.name], place, sides, boxes)
