@@ -1068,16 +1068,12 @@ def _rectangles(count: int) -> np.ndarray:
 
 def _box_nms(paddle: Any, boxes: Any, scores: Any, **settings: Any) -> Any:
     values = {"score_threshold": 0.1, "nms_top_k": 40, "keep_top_k": 30, "nms_threshold": 0.5, "normalized": True}
-    values |= {"nms_eta": 1.0, "background_label": -1, **settings}
+    values |= {"nms_eta": 1.0, "background_label": -1}  # in the order in which they are given
+    values |= settings
     from paddle import _C_ops
 
-    return [item for item in _C_ops.multiclass_nms3(boxes, scores, None, *_ordered(values)) if item is not None]
+    return [item for item in _C_ops.multiclass_nms3(boxes, scores, None, *values.values()) if item is not None]
 
 
 def _polygon_nms(paddle: Any, polygons: Any, scores: Any) -> Any:
     return _box_nms(paddle, polygons, scores, score_threshold=0.2, nms_top_k=30, keep_top_k=25, nms_threshold=0.2)
-
-
-def _ordered(values: dict[str, Any]) -> list[Any]:
-    names = ["score_threshold", "nms_top_k", "keep_top_k", "nms_threshold", "normalized", "nms_eta", "background_label"]
-    return [values[name] for name in names]

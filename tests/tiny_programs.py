@@ -18,23 +18,7 @@ from typing import Any
 
 import numpy as np
 import rare_programs
-
-Case = tuple[str, Callable[..., Any], tuple[Any, ...]]
-
-
-def r(*shape: int, low: float = -2.0, high: float = 2.0, seed: int = 0) -> np.ndarray:
-    """Reals in a range, the same ones in every run."""
-    return np.random.default_rng([seed, *shape]).uniform(low, high, shape).astype(np.float32)
-
-
-def i(*shape: int, low: int = 0, high: int = 5, dtype: str = "int64", seed: int = 0) -> np.ndarray:
-    """Integers in a range."""
-    return np.random.default_rng([seed, *shape]).integers(low, high, shape).astype(dtype)
-
-
-def b(*shape: int) -> np.ndarray:
-    """Bools."""
-    return i(*shape, high=2).astype(bool)
+from rare_programs import Case, b, i, r
 
 
 def cases(P: Any, F: Any) -> dict[str, list[Case]]:  # noqa: N803

@@ -268,7 +268,7 @@ def export(collection: str, name: str, checkout: Path, overrides: Overrides, tar
         seen.append(shapes)
         try:
             values = executor.run(program, feed=inputs, fetch_list=fetches, return_numpy=False)
-        except Exception as error:
+        except Exception as error:  # a size that the network does not take: any operation says so, in any type
             if index == 0:
                 raise
             print(f"   at {shapes} Paddle says: {str(error).strip().splitlines()[-1][:150]}")
