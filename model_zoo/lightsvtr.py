@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from paddle2torch.model_zoo.initialisers import truncated_normal_linears
 from paddle2torch.model_zoo.layers import BatchNorm2d, Chains, ConvNormAct
 from paddle2torch.model_zoo.registry import Shapes, count_items
 from paddle2torch.model_zoo.svtr import HEADS, Block
@@ -61,10 +62,7 @@ class EncoderWithLightSVTR(nn.Module):
 
     def init_weights(self) -> None:
         """The linear layers and the depthwise convolution."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                # Paddle's TruncatedNormal cuts off at 2.0, not at two standard deviations.
-                nn.init.normal_(module.weight, std=0.02)
+        truncated_normal_linears(self)
         local = self.local_conv.get_submodule("0")
         assert isinstance(local, nn.Conv2d)
         nn.init.kaiming_normal_(local.weight, nonlinearity="relu")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from paddle2torch.model_zoo.crnn import SequenceEncoder
 from paddle2torch.model_zoo.errors import ConfigError
-from paddle2torch.model_zoo.initialisers import uniform_by_fan_in
+from paddle2torch.model_zoo.initialisers import truncated_normal, uniform_by_fan_in
 from paddle2torch.model_zoo.layers import BatchNorm1d
 from paddle2torch.model_zoo.lightsvtr import light_svtr_options_of
 from paddle2torch.model_zoo.nrtr import Transformer
@@ -127,8 +127,8 @@ class AddPos(nn.Module):
         return x + self.dec_pos_embed[:, : x.shape[1]]
 
     def init_weights(self) -> None:
-        """Paddle's TruncatedNormal, which cuts off at 2.0, not at two standard deviations."""
-        nn.init.normal_(self.dec_pos_embed, std=0.02)
+        """By TruncatedNormal."""
+        truncated_normal(self.dec_pos_embed)
 
 
 class MultiHead(nn.Module):

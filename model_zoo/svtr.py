@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from paddle2torch.model_zoo.errors import ConfigError
+from paddle2torch.model_zoo.initialisers import truncated_normal_linears
 from paddle2torch.model_zoo.layers import ConvNormAct, Mlp
 from paddle2torch.model_zoo.registry import Seen, Shapes, count_items
 
@@ -145,10 +146,8 @@ class EncoderWithSVTR(nn.Module):
         return self.conv1x1(self.conv4(z))
 
     def init_weights(self) -> None:
-        """Paddle's TruncatedNormal, which cuts off at 2.0, not at two standard deviations."""
-        for linear in self.modules():
-            if isinstance(linear, nn.Linear):
-                nn.init.normal_(linear.weight, std=0.02)
+        """The linear layers by TruncatedNormal."""
+        truncated_normal_linears(self)
 
 
 def _same_size(in_channels: int, out_channels: int, kernel_size: Sequence[int]) -> ConvNormAct:

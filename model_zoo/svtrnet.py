@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from paddle2torch.model_zoo.errors import ConfigError
-from paddle2torch.model_zoo.initialisers import kaiming_normal
+from paddle2torch.model_zoo.initialisers import kaiming_normal, truncated_normal, truncated_normal_linears
 from paddle2torch.model_zoo.layers import Constant, Mlp
 from paddle2torch.model_zoo.pplcnet import DownscaledDropout
 from paddle2torch.model_zoo.registry import Part, Shapes, count_items, register
@@ -325,11 +325,9 @@ class SVTRNet(nn.Module):
         return self.dropout(self.hardswish(self.last_conv(self.avg_pool(to_map(x, self.grids[-1])))))
 
     def init_weights(self) -> None:
-        """Positions and linear layers by Paddle's TruncatedNormal, which cuts off at 2.0, not at two deviations."""
-        nn.init.normal_(self.position.pos_embed, std=0.02)
-        for linear in self.modules():
-            if isinstance(linear, nn.Linear):
-                nn.init.normal_(linear.weight, std=0.02)
+        """Positions and linear layers by TruncatedNormal."""
+        truncated_normal(self.position.pos_embed)
+        truncated_normal_linears(self)
 
 
 def _to_sequence(x: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from paddle2torch.model_zoo.errors import ConfigError
-from paddle2torch.model_zoo.initialisers import kaiming_normal, kaiming_uniform
+from paddle2torch.model_zoo.initialisers import kaiming_normal, kaiming_uniform, truncated_normal_linears
 from paddle2torch.model_zoo.layers import BatchNorm2d, Chains, Mlp
 from paddle2torch.model_zoo.registry import Part, Seen, Shapes, register
 from paddle2torch.model_zoo.svtr import Attention, seen_heads
@@ -252,10 +252,8 @@ class SVTRv2(nn.Module):
         return pool(x, size)
 
     def init_weights(self) -> None:
-        """Linear layers by Paddle's TruncatedNormal, which cuts off at 2.0, not at two standard deviations."""
-        for linear in self.modules():
-            if isinstance(linear, nn.Linear):
-                nn.init.normal_(linear.weight, std=0.02)
+        """The linear layers by TruncatedNormal."""
+        truncated_normal_linears(self)
 
 
 def to_map(x: Tensor, size: tuple[int, int]) -> Tensor:
