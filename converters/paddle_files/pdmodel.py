@@ -18,7 +18,7 @@ that are not dense tensors (holders of feeds, arrays of tensors) are names witho
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -252,8 +252,13 @@ class Op:
     attributes: Mapping[str, Any]
 
 
-def read_op(description: memoryview, where: str, *, blocks: bool = False) -> Op:
-    """Read an `OpDesc`; with `blocks` it may have blocks of its own (see `BlockReference`)."""
+def read_op(
+    description: memoryview, where: str, *, blocks: bool = False, count: Callable[[int], None] = lambda names: None
+) -> Op:
+    """Read an `OpDesc`; with `blocks` it may have blocks of its own (see `BlockReference`).
+
+    count: is told how many names each slot has, as they are read: also of a slot that a later one takes the place of.
+    """
     kind: str | None = None
     inputs: dict[str, tuple[str, ...]] = {}
     outputs: dict[str, tuple[str, ...]] = {}
@@ -263,6 +268,7 @@ def read_op(description: memoryview, where: str, *, blocks: bool = False) -> Op:
             kind = protobuf.name(field, where)
         elif number in (1, 2):
             slot, names = _read_slot(protobuf.message(field, where), where)
+            count(len(names))
             (inputs if number == 1 else outputs)[slot] = names
         elif number == 4:
             attributes.update(_read_attribute(protobuf.message(field, where), where, blocks))

@@ -89,8 +89,10 @@ class LegacyFile:
 
     def _load_op(self, data: memoryview, position: int) -> Op:
         where = f"{self.path}: operation {position}"
-        op = read_op(data, where, blocks=True)
-        self.members += sum(len(names) for slots in (op.inputs, op.outputs) for names in slots.values())
-        if self.members > MEMBERS_AT_MOST:
-            raise FileFormatError(f"{where}: reads far more values than any program; the file is corrupt")
-        return op
+
+        def count(names: int) -> None:
+            self.members += names
+            if self.members > MEMBERS_AT_MOST:
+                raise FileFormatError(f"{where}: reads far more values than any program; the file is corrupt")
+
+        return read_op(data, where, blocks=True, count=count)

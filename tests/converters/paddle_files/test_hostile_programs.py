@@ -12,6 +12,7 @@ import program_cases
 import pytest
 import torch
 
+from paddle2torch.converters.programs import legacy_file
 from paddle2torch.converters.programs.convert import convert_program
 from paddle2torch.model_zoo.errors import FileFormatError, Paddle2TorchError
 from paddle2torch.model_zoo.programs import graph as graphs
@@ -158,3 +159,20 @@ def test_a_loop_that_never_ends_is_ended(monkeypatch: pytest.MonkeyPatch) -> Non
     module = build(small(nodes)).module
     with pytest.raises(Paddle2TorchError, match="has not ended"):
         module(torch.zeros(2))
+
+
+def test_names_of_a_slot_that_is_written_over_count(
+    paddle_files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"x{number}" for number in range(6)]
+    once = paddle_files.operation("concat", {"X": names}, {}, {})
+    monkeypatch.setattr(legacy_file, "MEMBERS_AT_MOST", 10)
+    for operation, many in ((once, False), (once + once, True)):  # protobuf joins what is written twice
+        (tmp_path / "inference.pdmodel").write_bytes(paddle_files.program_desc([operation], []))
+        reader = legacy_file.LegacyFile(tmp_path / "inference.pdmodel")
+        if many:
+            with pytest.raises(FileFormatError, match="far more values"):
+                reader.load()
+        else:
+            reader.load()
+            assert reader.members == 6
