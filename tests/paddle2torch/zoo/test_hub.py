@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -18,24 +19,32 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import huggingface_hub
+import onnx_writer
 import pytest
 import torch
 import yaml
 from click.testing import CliRunner
 from huggingface_hub import constants
 from loopback import Handler, Server, running
-from small_models import saved, small_config
+from safetensors.torch import save_file
+from small_models import saved, small_config, write_pdparams
 
 from paddle2torch import load_pretrained
 from paddle2torch.cli import main
+from paddle2torch.converters.layout import layout_table, to_paddle
+from paddle2torch.exporting.transformers import processor_config, transformers_config, transformers_state
+from paddle2torch.model_zoo.cards import HubSource, Sources, load_card
 from paddle2torch.model_zoo.config import ClsPostprocess, ClsPreprocess, Component, ModelConfig
-from paddle2torch.model_zoo.errors import ConfigError, FileFormatError, SourceError
+from paddle2torch.model_zoo.errors import ConfigError, FileFormatError, Paddle2TorchError, SourceError
 from paddle2torch.model_zoo.network import Network, build_model
 from paddle2torch.zoo import hub_access
+from paddle2torch.zoo.conversion import convert
+from paddle2torch.zoo.downloads import UnreachableError
 from paddle2torch.zoo.folder import save_model
 from paddle2torch.zoo.hub import push
 from paddle2torch.zoo.hub_card import hub_card
-from paddle2torch.zoo.sources import is_hub_id
+from paddle2torch.zoo.hub_weights import HubAddress, hub_address
+from paddle2torch.zoo.sources import is_hub_id, obtain
 
 TOKEN = "hf_atesttoken"
 
@@ -586,3 +595,125 @@ def test_figures_that_are_none(server: HubServer, folder: Path, tmp_path: Path, 
     with pytest.raises(ConfigError, match="is not what `paddle2torch verify --json` prints"):
         push(folder, "me/small", verification=tmp_path / "figures.json")
     assert server.calls == []
+
+
+@pytest.fixture(scope="module")
+def layouts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, bytes]]:
+    """A small recogniser in each form that a repository may have, by the paths of its files."""
+    folder, model = tmp_path_factory.mktemp("layouts"), onnx_writer.network("rec")
+    state, _ = transformers_state(model)
+    save_file({name: tensor.contiguous() for name, tensor in state.items()}, folder / "model.safetensors")
+    checkpoint = write_pdparams(folder / "x.pdparams", to_paddle(layout_table(model), model.state_dict()))
+    characters = "\n".join(onnx_writer.CONFIGS["rec"].charset or ())
+    return {
+        "transformers": {
+            "README.md": b"not read",
+            "config.json": json.dumps(transformers_config(model)).encode(),
+            "preprocessor_config.json": json.dumps(processor_config(model.config)).encode(),
+            "model.safetensors": (folder / "model.safetensors").read_bytes(),
+        },
+        "onnx": {"inference.onnx": onnx_writer.write(folder / "x.onnx", "rec", character=characters).read_bytes()},
+        "checkpoint": {
+            "run/best_accuracy.pdparams": checkpoint.read_bytes(),
+            "run/best_accuracy_dict.txt": characters.encode(),
+        },
+    }
+
+
+@pytest.mark.parametrize("layout", ["transformers", "onnx", "checkpoint"])
+def test_weights_come_from_a_repository(
+    server: HubServer, layouts: dict[str, dict[str, bytes]], layout: str, tmp_path: Path
+) -> None:
+    commit = server.commit("you/rec", layouts[layout])
+    conversion = convert("own", weights="you/rec", output=tmp_path / "out")
+    expected = onnx_writer.network("rec").state_dict()
+    state = load_pretrained(tmp_path / "out").state_dict()
+    if layout != "onnx":  # that has the fused form
+        assert all(torch.equal(expected[key], tensor) for key, tensor in state.items())
+    assert conversion.config.origin is not None
+    assert conversion.config.origin.source == f"Hugging Face Hub you/rec at {commit}"
+    assert set(conversion.config.origin.files) <= {name.rpartition("/")[2] for name in layouts[layout]}
+    assert "README.md" not in downloads(server)
+    # The commit is kept, and followed where the branch moves.
+    server.calls.clear()
+    convert("own", weights=f"hf://you/rec@{commit}", output=tmp_path / "again")
+    assert server.calls == []
+
+
+def test_which_file_of_a_repository(server: HubServer, layouts: dict[str, dict[str, bytes]], tmp_path: Path) -> None:
+    (model,) = layouts["onnx"].values()
+    server.commit("you/many", {"det/a.onnx": b"\x08", "rec/b.onnx": model, "rec/b.onnx_data": b"1"})
+    done = CliRunner().invoke(main, ["convert", "own", "--weights", "you/many", "-o", str(tmp_path / "out")])
+    assert done.exit_code == 1
+    assert "has several .onnx files: 'det/a.onnx', 'rec/b.onnx'. Say which: hf://org/repo/PATH" in done.stderr
+    for address in ("hf://you/many/rec/b.onnx", "hf://you/many@main/rec"):
+        done = CliRunner().invoke(main, ["convert", "own", "--weights", address, "-o", str(tmp_path / "out")])
+        assert done.exit_code == 0, done.stderr
+        shutil.rmtree(tmp_path / "out")
+    assert "a.onnx" not in downloads(server)
+    assert "b.onnx_data" in downloads(server)
+
+
+def test_what_a_repository_does_not_have(server: HubServer, layouts: dict[str, dict[str, bytes]], folder: Path) -> None:
+    def refused(weights: str) -> str:
+        with pytest.raises(Paddle2TorchError) as error:
+            convert("own", weights=weights, output=folder / "out")
+        assert not (folder / "out").exists()
+        return str(error.value)
+
+    server.commit("you/text", {"pytorch_model.bin": b"\x80\x04pickle", "config.json": b"{}"})
+    assert "has no model that is read here: neither config.json with model.safetensors" in refused("you/text")
+    assert "has no rec" in refused("hf://you/text/rec")
+    assert "you/text: has no such revision" in refused("hf://you/text@v2")
+    assert refused("a/b").startswith("a/b is no file or folder here, and on the Hub a/b: is not at")
+    assert "no such file or folder" in refused("a/b.pdparams")
+    for address in ("hf://you", "hf:you/text", "hf://you/text/../other", "hf://you/a..b"):
+        assert "is no address on the Hub" in refused(address)
+    push(folder, "me/small")
+    assert "is converted already: load_pretrained takes it by its name" in refused("me/small")
+    # What came is held to what the Hub lists.
+    server.commit("you/rec", layouts["onnx"])
+    server.replaced["inference.onnx"] = layouts["onnx"]["inference.onnx"][:-1] + b"x"
+    assert "what came as inference.onnx has the digest" in refused("you/rec")
+
+
+def test_a_path_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert hub_address("you/rec") == HubAddress("you/rec", "you/rec", certain=False)
+    assert hub_address("hf://you/rec@v1/onnx/") == HubAddress("hf://you/rec@v1/onnx/", "you/rec", "v1", "onnx")
+    (tmp_path / "you").mkdir()
+    (tmp_path / "you" / "rec.pdparams").write_bytes(b"")
+    for path in ("you/rec", Path("you/other"), "you/rec.onnx", "a/b/c"):
+        assert hub_address(path) is None
+
+
+def test_a_card_names_the_other_forms_of_the_hub(server: HubServer, layouts: dict[str, dict[str, bytes]]) -> None:
+    """Asked for in the order of the card; a Hub without the first gives the second."""
+    server.commit("you/rec_safetensors", layouts["transformers"])
+    sources = load_card("PP-OCRv5_mobile_rec").sources.inference
+    files = [source.files for source in sources if isinstance(source, HubSource)]
+    assert files[1:] == [
+        ("inference.onnx", "inference.yml"),
+        ("config.json", "preprocessor_config.json", "model.safetensors"),
+    ]
+    hub = (HubSource(repo="you/rec_onnx", files=files[1]), HubSource(repo="you/rec_safetensors", files=files[2]))
+    card = replace(load_card("PP-OCRv5_mobile_rec"), name="tiny_rec", sources=Sources((), hub))
+    found = obtain(card, progress=False)
+    assert found.source == hub[1]
+    assert sorted(found.sha256) == sorted(files[2])
+    assert found.path.is_dir()
+    assert found.tried[0].startswith("Hugging Face Hub you/rec_onnx: ")
+
+
+def test_a_hub_that_cannot_be_reached_is_asked_once(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(hub_access, "check_reachable", lambda url: asked.append(url) or unreachable())
+    hub = tuple(HubSource(repo=f"you/{name}", files=("inference.onnx",)) for name in ("one", "two"))
+    card = replace(load_card("PP-OCRv5_mobile_rec"), name="tiny_rec", sources=Sources((), hub))
+    with pytest.raises(SourceError, match=r"you/one: no connection\n  - .*you/two: the Hub cannot be reached, as said"):
+        obtain(card, progress=False)
+    assert len(asked) == 1
+
+
+def unreachable() -> None:
+    raise UnreachableError("no connection")
