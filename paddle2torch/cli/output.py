@@ -7,10 +7,13 @@ import io
 import json
 import os
 import re
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
@@ -64,6 +67,26 @@ def write_any_text() -> None:
             stream.reconfigure(errors="replace")
         elif stream is sys.stdout:
             stream.reconfigure(encoding="utf-8", errors="surrogateescape")
+
+
+@contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the block as an exception does: files that were not finished go, processes are ended.
+
+    The exit status is then the shell's, 143. Only the main thread can take signals; in others nothing is changed.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def let_go_of_stdout() -> None:

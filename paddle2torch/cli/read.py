@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -10,11 +11,22 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 import click
 
 from paddle2torch.cli.options import AS_JSON, BFLOAT16, DEVICE, MAX_PICTURE, PATH, QUANTIZED, bytes_of, dtype_of
-from paddle2torch.cli.output import Terminal, echo, name_failures, page_progress, print_json, print_notes, print_table
+from paddle2torch.cli.output import (
+    Terminal,
+    echo,
+    ended_by_sigterm,
+    name_failures,
+    page_progress,
+    print_json,
+    print_notes,
+    print_table,
+)
 from paddle2torch.model_zoo.errors import Paddle2TorchError
 from paddle2torch.progress import spinner
 
 if TYPE_CHECKING:
+    from paddle2torch.ocr.pipeline import OCR
+    from paddle2torch.ocr.processes import Processes
     from paddle2torch.quantization import Quantization
 
 
@@ -156,6 +168,20 @@ def _names(name: str, of_paddleocr3: str) -> tuple[str, ...]:
     return (*spelled, name.replace("-", "_"))
 
 
+class ProcessCount(click.ParamType):
+    """A number of processes, or auto."""
+
+    name = "[N]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        """`auto`, or a number from 1 on."""
+        if value == "auto" or isinstance(value, int):
+            return value
+        if not value.isdecimal() or int(value) < 1:
+            self.fail(f"{value!r} is not a number of processes: give one, or put --processes behind the files", param)
+        return int(value)
+
+
 FORMATS = ("text", "markdown", "json", "jsonl", "tsv", "hocr", "alto", "pdf", "label-studio", "ppocrlabel")
 
 
@@ -216,68 +242,59 @@ FORMATS = ("text", "markdown", "json", "jsonl", "tsv", "hocr", "alto", "pdf", "l
 @click.option("--dpi", type=click.FloatRange(min=1), help="Of pages of PDFs; by default 144, and 72 for large ones.")
 @MAX_PICTURE
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Pages read at once.")
+@click.option(
+    "--processes",
+    type=ProcessCount(),
+    is_flag=False,
+    flag_value="auto",
+    help="Read in N processes of one thread each, which are replaced when they die; without N or with auto as many as "
+    "read most: one for each core.",
+)
+@click.option(
+    "--process-memory",
+    "process_memory_mb",
+    type=click.IntRange(min=1),
+    metavar="MB",
+    help="Of each of --processes. What needs more is not read. Default: 3072.",
+)
 @DEVICE
 def ocr(
     inputs: tuple[str, ...],
-    lang: str,
-    version: str | None,
-    det: str | None,
-    rec: str | None,
-    cls: str | None,
-    no_cls: bool,
     format: str | None,
     as_json: bool,
     output: Path | None,
     resume: bool,
     visualize: Path | None,
-    compiled: bool,
-    quantized: bool,
-    bfloat16: bool,
-    fast: bool,
-    drop_score: float | None,
-    orientation: bool,
-    no_turn: bool,
     dpi: float | None,
     max_picture_mb: int | None,
     workers: int,
-    device: str,
-    **detection: Any,
+    processes: int | str | None,
+    process_memory_mb: int | None,
+    **pipeline: Any,
 ) -> None:
     """Read whole pages: images, folders, globs, PDFs, standard input (-).
 
     What cannot be read is named at the end and stops nothing; the exit status is then 1.
     """
-    import torch
-
     from paddle2torch.malloc import keep_freed_memory
     from paddle2torch.ocr.job import run_job
-    from paddle2torch.ocr.pipeline import AUTO, OCR
 
     keep_freed_memory()
-    if workers > 1:
-        # Every page's thread would otherwise start as many threads as there are cores.
-        torch.set_num_threads(max(1, torch.get_num_threads() // workers))
-    with spinner("loading models", not as_json):
-        pipeline = OCR(
-            lang,
-            version=version,
-            det=det,
-            rec=rec,
-            cls=None if no_cls else cls or AUTO,
-            device=device,
-            compiled=compiled,
-            quantized=quantized,
-            dtype=dtype_of(bfloat16),
-            fast=fast,
-            drop_score=drop_score,
-            orientation="PP-LCNet_x1_0_doc_ori" if orientation else None,
-            turn_pages=not no_turn,
-            workers=workers,
-            **detection,
-        )
-    with page_progress() as (started, finished):
+    settings = _settings(**pipeline)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(ended_by_sigterm())
+        with spinner("loading models", not as_json):
+            if processes is None:
+                if process_memory_mb is not None:
+                    raise Paddle2TorchError("--process-memory belongs to --processes")
+                ocr: OCR | Processes = _in_threads(settings, workers)
+            elif workers > 1:
+                raise Paddle2TorchError("--workers are threads of one process: leave them or --processes out")
+            else:
+                ocr = stack.enter_context(_in_processes(settings, processes, process_memory_mb))
+        started, finished = stack.enter_context(page_progress())
         failures = run_job(
-            pipeline,
+            ocr,
             inputs,
             stream=cast(TextIO, Terminal(sys.stdout)) if sys.stdout.isatty() else sys.stdout,
             format="json" if as_json else format,
@@ -291,3 +308,39 @@ def ocr(
         )
     name_failures([failure.message for failure in failures])
     sys.exit(1 if failures else 0)
+
+
+def _settings(
+    cls: str | None, no_cls: bool, bfloat16: bool, orientation: bool, no_turn: bool, **others: Any
+) -> dict[str, Any]:
+    """The settings of `OCR` that the options mean."""
+    from paddle2torch.ocr.pipeline import AUTO
+
+    return {
+        **others,
+        "cls": None if no_cls else cls or AUTO,
+        "dtype": dtype_of(bfloat16),
+        "orientation": "PP-LCNet_x1_0_doc_ori" if orientation else None,
+        "turn_pages": not no_turn,
+    }
+
+
+def _in_threads(settings: dict[str, Any], workers: int) -> OCR:
+    import torch
+
+    from paddle2torch.ocr.pipeline import OCR
+
+    if workers > 1:
+        # Every page's thread would otherwise start as many threads as there are cores.
+        torch.set_num_threads(max(1, torch.get_num_threads() // workers))
+    return OCR(**settings, workers=workers)
+
+
+def _in_processes(settings: dict[str, Any], count: int | str, memory_mb: int | None) -> Processes:
+    from paddle2torch.device import choose_device
+    from paddle2torch.ocr.processes import Processes
+
+    # Chosen here, it is said once.
+    settings = {**settings, "device": str(choose_device(settings["device"]))}
+    memory = None if memory_mb is None else memory_mb * 2**20
+    return Processes(settings, count=None if count == "auto" else int(count), memory=memory)

@@ -35,12 +35,13 @@ class Format:
     """A kind of document.
 
     suffix: of its files. parts: turns results into the parts of one document, text or, of a PDF, bytes; a part is
-    written when its page is read.
+    written when its page is read. pixels: whether the pictures of the pages are in it.
     """
 
     suffix: str
     parts: Callable[[Results], Iterator[str] | Iterator[bytes]]
     binary: bool = False
+    pixels: bool = False
 
 
 FORMATS: Mapping[str, Format] = {
@@ -51,7 +52,7 @@ FORMATS: Mapping[str, Format] = {
     "tsv": Format(".tsv", tsv),
     "hocr": Format(".hocr", hocr),
     "alto": Format(".xml", alto),
-    "pdf": Format(".pdf", searchable_pdf, binary=True),
+    "pdf": Format(".pdf", searchable_pdf, binary=True, pixels=True),
     "label-studio": Format(".tasks.json", label_studio),
     "ppocrlabel": Format(".label.txt", ppocr_label),
 }

@@ -10,6 +10,7 @@ from typing import TextIO
 from paddle2torch.atomic import land_file
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.ocr.formats import (
+    FORMATS,
     append_pages,
     document_paths,
     finished_pages,
@@ -20,6 +21,7 @@ from paddle2torch.ocr.formats import (
 )
 from paddle2torch.ocr.pages import Failure, find_sources, read_pages
 from paddle2torch.ocr.pipeline import MUCH_SMALLER, OCR
+from paddle2torch.ocr.processes import Processes
 from paddle2torch.ocr.results import PageText
 from paddle2torch.ocr.visualize import draw_png
 from paddle2torch.tasks.failures import what_went_wrong
@@ -30,7 +32,7 @@ Done = Callable[[str, int], bool]
 
 
 def run_job(
-    ocr: OCR,
+    ocr: OCR | Processes,
     inputs: Iterable[str | Path],
     *,
     stream: TextIO,
@@ -46,7 +48,7 @@ def run_job(
     """Read pages and write them as they come; returns what could not be read, which stops nothing.
 
     Args:
-        ocr: the pipeline.
+        ocr: the pipeline, or several processes that have one each.
         inputs: files, folders, globs, PDFs, `-` for standard input.
         stream: where results go without `output`.
         format: one of `formats.FORMATS`; without it what the name of `output` ends in, or text.
@@ -62,27 +64,16 @@ def run_job(
     Raises `ConfigError` for settings that contradict each other, `FileFormatError` for an `output` of another kind.
     """
     sources = find_sources(inputs)
-    failures: list[Failure] = []
-    smaller: list[tuple[float, str]] = []
-
-    def note_results(results: Iterable[Result]) -> Iterator[Result]:
-        for result in results:
-            if isinstance(result, Failure):
-                failures.append(result)
-            else:
-                if result.shrunk >= MUCH_SMALLER:
-                    smaller.append((result.shrunk, f"{result.source}, page {result.number}"))
-                if pictures is not None and (undrawn := _draw(result, pictures)) is not None:
-                    failures.append(undrawn)
-            yield result
-            # Only now is it written.
-            finished(result)
-
-    def results(todo: Iterable[str], done: Done = lambda source, number: False) -> Iterator[Result]:
-        return note_results(ocr.read_pages(read_pages(todo, done, dpi=dpi, max_bytes=max_bytes)))
-
+    journal = _Journal(pictures, finished)
     one_file = output is not None and named_format(output) is not None
     format = _settle_format(output if one_file else None, format)
+    pixels = pictures is not None or FORMATS[format].pixels
+
+    def results(todo: Iterable[str], done: Done = lambda source, number: False) -> Iterator[Result]:
+        if isinstance(ocr, Processes):
+            return journal.note(ocr.read(todo, done, dpi=dpi, max_bytes=max_bytes, pixels=pixels))
+        return journal.note(ocr.read_pages(read_pages(todo, done, dpi=dpi, max_bytes=max_bytes)))
+
     if output is None:
         if resume:
             raise ConfigError("--resume goes on with what a run has written: it needs --output")
@@ -108,10 +99,34 @@ def run_job(
             )
         todo = [source for source in sources if source not in there]
         started(len(todo))
-        failures += write_documents(results(todo), paths, format)
-    if smaller:
-        _name_smaller(smaller)
-    return failures
+        journal.failures += write_documents(results(todo), paths, format)
+    if journal.smaller:
+        _name_smaller(journal.smaller)
+    return journal.failures
+
+
+class _Journal:
+    """What is to be said of a run's results at its end."""
+
+    def __init__(self, pictures: Path | None, finished: Callable[[Result], None]) -> None:
+        self._pictures = pictures
+        self._finished = finished
+        self.failures: list[Failure] = []
+        self.smaller: list[tuple[float, str]] = []
+
+    def note(self, results: Iterable[Result]) -> Iterator[Result]:
+        """The results, each noted; its picture is drawn."""
+        for result in results:
+            if isinstance(result, Failure):
+                self.failures.append(result)
+            else:
+                if result.shrunk >= MUCH_SMALLER:
+                    self.smaller.append((result.shrunk, f"{result.source}, page {result.number}"))
+                if self._pictures is not None and (undrawn := _draw(result, self._pictures)) is not None:
+                    self.failures.append(undrawn)
+            yield result
+            # Only now is it written.
+            self._finished(result)
 
 
 def _settle_format(file: Path | None, format: str | None) -> str:

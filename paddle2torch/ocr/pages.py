@@ -58,6 +58,20 @@ class Page:
 
 
 @dataclass(frozen=True)
+class PageRange:
+    """Pages `first` to `last` of `source`, from 1, both of them too: what a process or machine is given at once."""
+
+    source: str
+    first: int
+    last: int
+
+    @property
+    def numbers(self) -> range:
+        """The numbers of the pages."""
+        return range(self.first, self.last + 1)
+
+
+@dataclass(frozen=True)
 class Failure:
     """What could not be read. `number` is the page, None where the whole file is meant; `message` names both."""
 
@@ -160,10 +174,55 @@ def read_pages(
         for source in sources:
             try:
                 yield from _read(source, done, pdfs, max_bytes)
-            except ImageError as error:
-                yield Failure(source, None, f"standard input: {error}" if source == STDIN else str(error))
             except Exception as error:  # one file never ends the run
-                yield failure_of(source, None, error)
+                yield _failure_of_source(source, error)
+
+
+def read_range(pages: PageRange, pdfs: PdfProcess, *, max_bytes: int | None = None) -> Iterator[Page | Failure]:
+    """The pages of a range, as `read_pages` gives them; fewer where the file has fewer by now."""
+    numbers = pages.numbers
+    try:
+        yield from _read(pages.source, lambda source, number: number not in numbers, pdfs, max_bytes)
+    except Exception as error:
+        yield _failure_of_source(pages.source, error)
+
+
+def find_ranges(
+    sources: Iterable[str], done: Callable[[str, int], bool] = _never, *, most: int
+) -> Iterator[PageRange | Failure]:
+    """The pages of all sources that are not done, in order, up to `most` together; no page is loaded for that.
+
+    A file whose pages cannot be counted is the `Failure` that reading it would be.
+    """
+    with PdfProcess() as pdfs:
+        for source in sources:
+            try:
+                todo = [number for number in range(1, _count_pages(source, pdfs) + 1) if not done(source, number)]
+            except Exception as error:
+                yield _failure_of_source(source, error)
+                continue
+            while todo:
+                length = next((n for n in range(1, min(most, len(todo))) if todo[n] != todo[0] + n), most)
+                yield PageRange(source, todo[0], todo[:length][-1])
+                del todo[:length]
+
+
+def _count_pages(source: str, pdfs: PdfProcess) -> int:
+    """Of a picture 1, whatever is wrong with it: reading it says so."""
+    path = Path(source)
+    start = _start(path)
+    if _PDF in start:
+        return pdfs.open(path, source)
+    if start.startswith(_TIFF):
+        with _open_tiff(source, path) as image:
+            return image.n_frames
+    return 1
+
+
+def _failure_of_source(source: str, error: Exception) -> Failure:
+    if isinstance(error, ImageError):
+        return Failure(source, None, f"standard input: {error}" if source == STDIN else str(error))
+    return failure_of(source, None, error)
 
 
 def failure_of(source: str, page: int | None, error: Exception) -> Failure:
@@ -256,13 +315,8 @@ def _read_pdf(
 def _read_tiff(
     source: str, data: bytes | Path, done: Callable[[str, int], bool], max_bytes: int | None
 ) -> Iterator[Page | Failure]:
-    # The class itself, because Image.open has a limit of its own for the size of a page.
-    try:
-        image = TiffImagePlugin.TiffImageFile(io.BytesIO(data) if isinstance(data, bytes) else data)
+    with _open_tiff(source, data) as image:
         count = image.n_frames
-    except BROKEN as error:
-        raise ImageError(f"{source} is broken: {error}") from None
-    with image:
         for number in range(1, count + 1):
             if done(source, number):
                 continue
@@ -274,6 +328,17 @@ def _read_tiff(
                 yield failure_of(source, number, error)
             else:
                 yield Page(source, number, count, frame)
+
+
+def _open_tiff(source: str, data: bytes | Path) -> TiffImagePlugin.TiffImageFile:
+    """A TIFF whose pages were counted. Raises `ImageError`."""
+    # The class itself, because Image.open has a limit of its own for the size of a page.
+    try:
+        image = TiffImagePlugin.TiffImageFile(io.BytesIO(data) if isinstance(data, bytes) else data)
+        image.n_frames  # noqa: B018 - counts them
+    except BROKEN as error:
+        raise ImageError(f"{source} is broken: {error}") from None
+    return image
 
 
 def _frame(image: TiffImagePlugin.TiffImageFile, index: int, max_bytes: int | None) -> BGRImage:

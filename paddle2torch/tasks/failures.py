@@ -7,6 +7,8 @@ from torch import Tensor
 from paddle2torch.model_zoo.errors import Paddle2TorchError
 from paddle2torch.model_zoo.show import show_text
 
+OUT_OF_MEMORY = "there is not enough memory for it"
+
 
 def cannot_be_run(name: str, x: Tensor, error: RuntimeError) -> str:
     """The message for the model `name` on an input `x`, of which PyTorch said `error`.
@@ -24,5 +26,7 @@ def what_went_wrong(error: Exception) -> str:
     """
     if isinstance(error, Paddle2TorchError):
         return str(error)
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error) or "Insufficient memory" in str(error):
+        return OUT_OF_MEMORY  # as Python, PyTorch and OpenCV say it
     first = str(error).strip().partition("\n")[0]
     return f"{type(error).__name__}: {show_text(first, 300)}" if first else type(error).__name__

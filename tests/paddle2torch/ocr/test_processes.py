@@ -1,0 +1,315 @@
+"""Pages read in several processes: the same results in the same order, whatever dies on the way."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pypdfium2
+import pytest
+from click.testing import CliRunner
+from coloured_bars import UNCLIP, Colours, Ink, Shadow, bar, blank, pipeline, put
+from material import TESTS
+from PIL import Image
+from torch import Tensor
+
+from paddle2torch import cli
+from paddle2torch.model_zoo.errors import ConfigError, Paddle2TorchError
+from paddle2torch.ocr import processes
+from paddle2torch.ocr.job import run_job
+from paddle2torch.ocr.pages import Failure, PageRange, find_ranges
+from paddle2torch.ocr.processes import Processes, best_count
+from paddle2torch.ocr.results import PageText
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="processes are killed by signals")
+
+MAGENTA = (255, 0, 255)
+"""The colour of a letter of which `Deadly` dies and for which `Hungry` asks for 4 GB."""
+
+
+class Deadly(Colours):
+    """A recogniser that ends its process, as the system does where memory runs out."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if _is_magenta(x):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().forward(x)
+
+
+class Hungry(Colours):
+    def forward(self, x: Tensor) -> Tensor:
+        if _is_magenta(x):
+            x.new_ones(2**30)
+        return super().forward(x)
+
+
+class Unloadable(Ink):
+    """A network that ends the process that loads it."""
+
+    def __reduce__(self) -> Any:
+        return os._exit, (7,)
+
+
+def _is_magenta(x: Tensor) -> bool:
+    blue, green, red = x[:, :, 20].unbind(1)
+    return bool(((blue > 0.5) & (red > 0.5) & (green < -0.5)).any())
+
+
+def settings(rec: type[Colours] = Colours, **others: Any) -> dict[str, Any]:
+    return {"det": Ink().eval(), "rec": rec().eval(), "cls": Shadow().eval(), "postprocess": UNCLIP, **others}
+
+
+def page_of(text: str, colour: tuple[int, int, int] | None = None) -> np.ndarray:
+    page, image = blank(64, 160), bar(text)
+    if colour is not None:
+        image[:-6, 6:18] = colour
+    put(page, image, 20, 20)
+    return page
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Pictures, a PDF of six pages, a TIFF of two, and a broken file between them."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for index, text in enumerate(("A", "AB", "ABC", "B", "BC", "C")):
+        cv2.imwrite(str(folder / f"{index}.png"), page_of(text))
+    (folder / "2b.png").write_bytes(b"broken")
+    frames = [Image.fromarray(page_of(text)[..., ::-1]) for text in ("CC", "BB", "AA", "CB", "BA", "AC")]
+    frames[0].save(folder / "4b.tif", save_all=True, append_images=frames[1:2])
+    frames[0].save(folder / "3b.pdf", save_all=True, append_images=frames[1:], resolution=144)
+    return folder
+
+
+def results(reader: Processes, *inputs: Path) -> list[str]:
+    """What was read of each page, and of what failed its name."""
+    return [
+        " ".join(line.text for line in result) if isinstance(result, PageText) else Path(result.source).name
+        for result in reader.read(map(str, inputs))
+    ]
+
+
+@pytest.fixture
+def two() -> Iterator[Processes]:
+    with Processes(settings(Deadly), count=2) as two:
+        yield two
+
+
+def workers(of: Processes) -> list[Any]:
+    return [worker.process for worker in of._workers]
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_all_formats_are_those_of_one_process(folder: Path, tmp_path: Path, fast: bool) -> None:
+    one = pipeline(fast=fast)
+    with Processes(settings(fast=fast), count=2) as two:
+        for format in ("jsonl",) if fast else ("jsonl", "text", "pdf"):
+            for name, reader in (("one", one), ("two", two)):
+                output = tmp_path / (f"{name}.jsonl" if format == "jsonl" else f"{name}-{format}")
+                failures = run_job(reader, [folder], stream=io.StringIO(), format=format, output=output)
+                assert [Path(failure.source).name for failure in failures] == ["2b.png"]
+    assert (tmp_path / "one.jsonl").read_bytes() == (tmp_path / "two.jsonl").read_bytes()
+    if not fast:
+        for path in (tmp_path / "one-text").iterdir():
+            assert path.read_bytes() == (tmp_path / "two-text" / path.name).read_bytes()
+        sizes = [
+            pypdfium2.PdfDocument(tmp_path / name / "0.png.pdf")[0].render().to_numpy()
+            for name in ("one-pdf", "two-pdf")
+        ]
+        np.testing.assert_array_equal(*sizes)
+
+
+def test_a_run_that_was_cut_off_is_gone_on_with(folder: Path, tmp_path: Path, two: Processes) -> None:
+    run_job(two, [folder], stream=io.StringIO(), output=tmp_path / "all.jsonl")
+    whole = (tmp_path / "all.jsonl").read_bytes()
+    lines = whole.splitlines(keepends=True)
+    (tmp_path / "all.jsonl").write_bytes(b"".join(lines[:5]) + lines[5][:20])
+    read: list[Any] = []
+    run_job(two, [folder], stream=io.StringIO(), output=tmp_path / "all.jsonl", resume=True, finished=read.append)
+    assert (tmp_path / "all.jsonl").read_bytes() == whole
+    assert len(read) == 10, "nine of fourteen pages, and what is broken again"
+
+
+def test_a_page_that_kills_is_a_failure_and_the_others_are_read(folder: Path, two: Processes) -> None:
+    deadly = folder / "1b.png"
+    cv2.imwrite(str(deadly), page_of("A", MAGENTA))
+    frames = [Image.fromarray(page_of("A", colour)[..., ::-1]) for colour in (None, MAGENTA, None, None)]
+    frames[0].save(folder / "1c.pdf", save_all=True, append_images=frames[1:], resolution=72)
+    found = list(two.read([str(folder / name) for name in ("0.png", "1b.png", "1c.pdf", "5.png")]))
+    assert [(Path(result.source).name, result.number, isinstance(result, Failure)) for result in found] == [
+        ("0.png", 1, False),
+        ("1b.png", 1, True),
+        *[("1c.pdf", number, number == 2) for number in (1, 2, 3, 4)],
+        ("5.png", 1, False),
+    ]
+    assert isinstance(found[1], Failure)
+    assert found[1].message == (
+        f"{deadly}, page 1 cannot be read: 2 processes ended while they read it (the last: SIGKILL); it may take more "
+        "memory than there is"
+    )
+
+
+def test_processes_that_are_killed_lose_no_page(folder: Path, two: Processes) -> None:
+    names = [folder / f"{index % 6}.png" for index in range(60)]
+    found = []
+    for number, result in enumerate(two.read(map(str, names))):
+        found.append(result)
+        if number % 9 == 4:
+            os.kill(workers(two)[number % len(workers(two))].pid, signal.SIGKILL)
+    assert [Path(result.source).name for result in found] == [name.name for name in names]
+    assert sum(isinstance(result, Failure) for result in found) <= 3, "whose processes were killed twice"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone has a limit that counts what is used")
+def test_a_page_that_needs_too_much_memory_is_a_failure(folder: Path) -> None:
+    cv2.imwrite(str(folder / "1b.png"), page_of("A", MAGENTA))
+    with Processes(settings(Hungry), count=1, memory=2**31) as one:
+        first = workers(one)[0].pid
+        found = list(one.read([str(folder / name) for name in ("0.png", "1b.png", "5.png")]))
+        assert [worker.pid for worker in workers(one)] == [first]
+    assert isinstance(found[1], Failure)
+    assert found[1].message.endswith("not enough memory for it: --process-memory gives a process 2,048 MB")
+    assert isinstance(found[2], PageText)
+    with pytest.raises(Paddle2TorchError, match=r"--process-memory is at least twice that, not 20 MB"):
+        Processes(settings(), count=1, memory=20 * 2**20).__enter__()
+
+
+def test_a_process_that_has_grown_is_replaced(folder: Path, two: Processes) -> None:
+    two.count, two.memory = 1, 2**20
+    before = workers(two)[0].pid
+    assert results(two, folder / "0.png", folder / "1.png") == ["A", "AB"]
+    two.memory = 2**40
+    assert results(two, folder / "2.png", folder / "3.png") == ["ABC", "B"]
+    after = workers(two)[0].pid
+    assert before != after
+    assert results(two, folder / "4.png") == ["BC"]
+    assert [worker.pid for worker in workers(two)] == [after]
+
+
+def test_what_cannot_be_loaded_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Paddle2TorchError, match="'xx'"):
+        Processes({"lang": "xx"}, count=2).__enter__()
+    monkeypatch.setattr(processes, "LOADS", 2)
+    with pytest.raises(Paddle2TorchError, match=r"2 processes in a row ended .*exit status 7.*__main__"):
+        Processes(settings(det=Unloadable().eval()), count=2).__enter__()
+
+
+def test_reading_that_is_left_in_the_middle_ends_what_was_under_way(folder: Path, two: Processes) -> None:
+    reading = two.read([str(folder / f"{index % 6}.png") for index in range(40)])
+    next(reading)
+    started = workers(two)
+    reading.close()
+    assert all(process.is_alive() for process in workers(two))
+    assert results(two, folder / "5.png") == ["C"]
+    two._end(two._workers)
+    assert not any(process.is_alive() for process in started)
+
+
+def test_notes_of_processes_are_warnings_here(folder: Path, two: Processes) -> None:
+    large = folder / "large.png"
+    Image.new("1", (20_000, 20_000), 1).save(large)
+    with pytest.warns(UserWarning, match=r"large\.png is read \d times smaller") as notes:
+        list(two.read([str(large)]))
+    assert len(notes) == 1
+
+
+def test_ranges_of_pages(folder: Path) -> None:
+    found = find_ranges([str(folder / name) for name in ("0.png", "3b.pdf", "4b.tif", "none.pdf")], most=4)
+    assert [
+        (Path(pages.source).name, *((pages.first, pages.last) if isinstance(pages, PageRange) else ()))
+        for pages in found
+    ] == [("0.png", 1, 1), ("3b.pdf", 1, 4), ("3b.pdf", 5, 6), ("4b.tif", 1, 2), ("none.pdf", 1, 1)]
+    done = {1, 3, 4}
+    found = find_ranges([str(folder / "3b.pdf")], lambda source, number: number in done, most=4)
+    assert [(pages.first, pages.last) for pages in found if isinstance(pages, PageRange)] == [(2, 2), (5, 6)]
+
+
+def test_how_many_processes_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "available_cores", lambda: 8)
+    monkeypatch.setattr(processes, "available_memory", lambda: 2**34)
+    assert best_count() == 5, "as many as have 3 GiB of the 16"
+    assert best_count(2**30) == 8
+    assert best_count(2**40) == 1
+    assert best_count(2**30, "cuda") == 1
+    with pytest.raises(ConfigError, match="at least 1, not 0"):
+        Processes({}, count=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--processes", "2", "--workers", "2"], "leave them or --processes out"),
+        (["--process-memory", "2000"], "belongs to --processes"),
+        (["--processes", "scans/"], "put --processes behind the files"),
+        (["--processes", "0"], "is not a number of processes"),
+    ],
+)
+def test_options_that_contradict_each_other(folder: Path, options: list[str], message: str) -> None:
+    result = CliRunner().invoke(cli.main, ["ocr", *options, str(folder)])
+    assert result.exit_code in (1, 2)
+    assert message in " ".join(result.stderr.split())
+
+
+def test_standard_input_is_read_by_one_process(two: Processes) -> None:
+    with pytest.raises(ConfigError, match="save it to a file, or leave --processes out"):
+        next(two.read(["-"]))
+
+
+SCRIPT = textwrap.dedent(
+    """
+    import sys
+    from pathlib import Path
+    from paddle2torch.cli.output import ended_by_sigterm
+    from paddle2torch.ocr.job import run_job
+    from paddle2torch.ocr.processes import Processes
+    from test_processes import settings
+
+    if __name__ == "__main__":
+        with ended_by_sigterm(), Processes(settings(), count=2) as two:
+            def finished(result):
+                print(*(worker.process.pid for worker in two._workers), flush=True)
+            run_job(two, [sys.argv[1]] * 5000, stream=sys.stdout, output=Path(sys.argv[2]), finished=finished)
+    """
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_a_signal_ends_the_processes_too(folder: Path, tmp_path: Path, number: int, status: int) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.replace("[sys.argv[1]] * 5000", "[sys.argv[1] + f'/{n}.png' for n in range(5000)]"))
+    for index in range(6, 5000):
+        (folder / f"{index}.png").symlink_to(folder / "0.png")
+    output = tmp_path / "out" / "all.txt"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), str(TESTS), *sys.path])}
+    command = [sys.executable, script, folder, output]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        for _ in range(3):
+            line = process.stdout.readline()
+        process.send_signal(number)
+        process.stdout.read()
+    assert process.returncode == status
+    until = time.monotonic() + 10
+    while any(map(_is_there, line.split())) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not any(map(_is_there, line.split()))
+    if number == signal.SIGTERM:
+        assert list(output.parent.iterdir()) == []
+
+
+def _is_there(process: str) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
