@@ -182,7 +182,7 @@ class ProcessCount(click.ParamType):
         return int(value)
 
 
-FORMATS = ("text", "markdown", "json", "jsonl", "tsv", "hocr", "alto", "pdf", "label-studio", "ppocrlabel")
+FORMATS = ("text", "markdown", "json", "jsonl", "tsv", "hocr", "alto", "parquet", "pdf", "label-studio", "ppocrlabel")
 
 
 @click.command()
@@ -203,7 +203,8 @@ FORMATS = ("text", "markdown", "json", "jsonl", "tsv", "hocr", "alto", "pdf", "l
     "-o",
     "--output",
     type=PATH,
-    help="A folder (a document per source), a .jsonl file (a line per page), or one document.",
+    help="A folder (a document per source), a .jsonl file (a line per page), or one document. With --format parquet a "
+    "folder is one data set.",
 )
 @click.option("--resume", is_flag=True, help="Go on where a run was cut off: leave out what --output has.")
 @click.option("--visualize", type=PATH, help="A folder for pictures: boxes and texts side by side.")

@@ -21,6 +21,7 @@ from paddle2torch.ocr.pages import STDIN, Failure
 from paddle2torch.ocr.writers.label_tools import label_studio, ppocr_label
 from paddle2torch.ocr.writers.markdown import markdown
 from paddle2torch.ocr.writers.markup import alto, hocr
+from paddle2torch.ocr.writers.parquet import parquet
 from paddle2torch.ocr.writers.pdf import searchable_pdf
 from paddle2torch.ocr.writers.plain import json_lines, json_list, plain_text
 from paddle2torch.ocr.writers.tables import tsv
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
 class Format:
     """A kind of document.
 
-    suffix: of its files. parts: turns results into the parts of one document, text or, of a PDF, bytes; a part is
-    written when its page is read. pixels: whether the pictures of the pages are in it.
+    suffix: of its files. parts: turns results into the parts of one document, text or, where it is binary, bytes; a
+    part is written when its pages are read. pixels: whether the pictures of the pages are in it.
     """
 
     suffix: str
@@ -52,6 +53,7 @@ FORMATS: Mapping[str, Format] = {
     "tsv": Format(".tsv", tsv),
     "hocr": Format(".hocr", hocr),
     "alto": Format(".xml", alto),
+    "parquet": Format(".parquet", parquet, binary=True),
     "pdf": Format(".pdf", searchable_pdf, binary=True, pixels=True),
     "label-studio": Format(".tasks.json", label_studio),
     "ppocrlabel": Format(".label.txt", ppocr_label),
@@ -59,11 +61,12 @@ FORMATS: Mapping[str, Format] = {
 """The formats by name.
 
 json: a list with, per page, a list of `{box, text, score, words}`; null for what could not be read, which the other
-formats leave out. jsonl: a line `{source, page, pages, width, height, lines}` per page. text: pages are divided by a
-form feed. markdown: headings, paragraphs, lists, tables, in reading order. tsv: Tesseract's columns; a text or file
-name that a spreadsheet could take for a formula (`=`, `+`, `-`, `@` in front, but for numbers), or that begins with
-`'`, has a `'` in front. alto and pdf: of one source. pdf: the picture or the pages of the source with the text
-invisibly in its place. label-studio and ppocrlabel: first labels, to be corrected by people.
+formats but parquet leave out. parquet: a row per page, what could not be read included, see `writers.parquet`. jsonl: a
+line `{source, page, pages, width, height, lines}` per page. text: pages are divided by a form feed. markdown: headings,
+paragraphs, lists, tables, in reading order. tsv: Tesseract's columns; a text or file name that a spreadsheet could take
+for a formula (`=`, `+`, `-`, `@` in front, but for numbers), or that begins with `'`, has a `'` in front. alto and pdf:
+of one source. pdf: the picture or the pages of the source with the text invisibly in its place. label-studio and
+ppocrlabel: first labels, to be corrected by people.
 """
 
 
@@ -84,12 +87,12 @@ def format_of(path: Path) -> str:
 def write_stream(results: Results, format: str, stream: TextIO) -> None:
     """Write one document to a text stream, flushed page by page.
 
-    Raises `ConfigError` for a PDF where the stream takes text alone, as a terminal does.
+    Raises `ConfigError` for a PDF or Parquet where the stream takes text alone, as a terminal does.
     """
     chosen = _format(format)
     target: Any = getattr(stream, "buffer", None) if chosen.binary else stream
     if target is None:
-        raise ConfigError("a PDF cannot be shown here: give --output, or send it into a file")
+        raise ConfigError(f"{format} cannot be shown here: give --output, or send it into a file")
     for part in chosen.parts(results):
         target.write(part)
         target.flush()

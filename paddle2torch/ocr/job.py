@@ -24,6 +24,7 @@ from paddle2torch.ocr.pipeline import MUCH_SMALLER, OCR
 from paddle2torch.ocr.processes import Processes
 from paddle2torch.ocr.results import PageText
 from paddle2torch.ocr.visualize import draw_png
+from paddle2torch.ocr.writers.parquet import append_files, source_name, written_pages
 from paddle2torch.tasks.failures import what_went_wrong
 
 Result = PageText | Failure
@@ -53,8 +54,8 @@ def run_job(
         stream: where results go without `output`.
         format: one of `formats.FORMATS`; without it what the name of `output` ends in, or text.
         output: a file that ends in `.jsonl`, to which a line per page is appended; a file that ends as another
-            format does, for one document of all pages; or a folder, where each source gets a document of its own.
-            Documents are written whole or not at all.
+            format does, for one document of all pages; or a folder, where each source gets a document of its own, or
+            with the format parquet a file for every few pages. Documents are written whole or not at all.
         resume: leave out what `output` has already, from a run that was cut off.
         max_bytes: memory for decoding one picture, see `load_image`.
         dpi: of the rendered pages of PDFs, see `pages.read_pages`.
@@ -90,6 +91,13 @@ def run_job(
             raise ConfigError(f"{output} exists: choose another name, or a folder, with which --resume goes on")
         started(len(sources))
         write_document(results(sources), output, format)
+    elif format == "parquet":
+        if any(output.glob("*.parquet")) and not resume:
+            raise ConfigError(f"{output} has Parquet files: go on with them (--resume) or choose another folder")
+        rows = written_pages(output)
+        todo = [source for source in sources if (source_name(source), None) not in rows]
+        started(len(todo))
+        append_files(results(todo, lambda source, number: (source_name(source), number) in rows), output)
     else:
         paths = document_paths(sources, output, format)
         there = dict.fromkeys(source for source in sources if paths[source].exists())

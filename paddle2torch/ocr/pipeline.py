@@ -209,6 +209,8 @@ class OCR:
         self.detector.fit = preprocess is None and not any(value is not None for value in limits.values())
         self.turn_pages = turn_pages
         self.orientation = None if orientation is None else Classifier(*_load(orientation, **form))
+        tasks = {"det": self.detector, "cls": self.classifier, "rec": self.recognizer, "orientation": self.orientation}
+        self.models = {task: model.config.name for task, model in tasks.items() if model is not None}
         self.fast = fast
         self.drop_score: float = self.steps.drop_score if settings["drop_score"] is None else settings["drop_score"]
         self.workers = workers
@@ -356,6 +358,7 @@ class OCR:
                 ),
                 shrunk=page.shrunk,
                 quarter_turns=page.way.quarter_turns if page.way.level is None else 0,
+                models=self.models,
             )
             for page in prepared
         ]

@@ -312,11 +312,11 @@ class Processes:
         self._waiting.extendleft(reversed(others))
 
     def _end(self, workers: list[_Worker]) -> None:
-        for worker in list(workers):
-            self._workers.remove(worker)
+        self._workers = [worker for worker in self._workers if worker not in workers]
+        for worker in workers:
             worker.connection.close()
             worker.process.terminate()
-        for worker in list(workers):
+        for worker in workers:
             worker.process.join(_PATIENCE)
             if worker.process.is_alive():
                 worker.process.kill()

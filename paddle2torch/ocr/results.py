@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -65,7 +65,8 @@ class PageText:
 
     lines: in PaddleOCR's order, by y and x. image: the page itself, uint8 (height, width, 3), BGR. shrunk: how many
     times smaller the detector saw it. quarter_turns: how often it had to be turned counter-clockwise by 90 degrees to
-    are upright; all boxes are those of the page as it is.
+    are upright; all boxes are those of the page as it is. models: the names of those that read it, by what they are
+    for: det, cls, rec, orientation.
     """
 
     source: str
@@ -75,6 +76,7 @@ class PageText:
     lines: tuple[TextLine, ...]
     shrunk: float = 1.0
     quarter_turns: int = 0
+    models: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -157,9 +159,9 @@ class PageText:
     def save(self, path: str | Path) -> Path:
         """Write the page, whole or not at all, as the end of the name says, and return the path.
 
-        `.txt`, `.md`, `.json`, `.jsonl`, `.tsv`, `.hocr`, `.xml` (ALTO), `.pdf` (the page with its text invisibly in
-        its place) or `.png` (`picture`). Raises `ConfigError` for another end, `WriteError` for a place that cannot be
-        written.
+        `.txt`, `.md`, `.json`, `.jsonl`, `.tsv`, `.hocr`, `.xml` (ALTO), `.parquet`, `.pdf` (the page with its text
+        invisibly in its place) or `.png` (`picture`). Raises `ConfigError` for another end, `WriteError` for a place
+        that cannot be written.
         """
         path = Path(path)
         if path.suffix.lower() == ".png":

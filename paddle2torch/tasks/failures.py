@@ -15,7 +15,7 @@ def cannot_be_run(name: str, x: Tensor, error: RuntimeError) -> str:
 
     Settings may come from outside and fit their weights by chance.
     """
-    reason = show_text(" ".join(str(error).split()), 300)
+    reason = OUT_OF_MEMORY if _says_out_of_memory(error) else show_text(" ".join(str(error).split()), 300)
     return f"{name} cannot be run on an input of {list(x.shape)}: {reason}"
 
 
@@ -26,7 +26,13 @@ def what_went_wrong(error: Exception) -> str:
     """
     if isinstance(error, Paddle2TorchError):
         return str(error)
-    if isinstance(error, MemoryError) or "can't allocate memory" in str(error) or "Insufficient memory" in str(error):
-        return OUT_OF_MEMORY  # as Python, PyTorch and OpenCV say it
+    if _says_out_of_memory(error):
+        return OUT_OF_MEMORY
     first = str(error).strip().partition("\n")[0]
     return f"{type(error).__name__}: {show_text(first, 300)}" if first else type(error).__name__
+
+
+def _says_out_of_memory(error: Exception) -> bool:
+    """Whether Python, PyTorch or OpenCV could not have the memory that they asked for."""
+    said = str(error)
+    return isinstance(error, MemoryError) or "can't allocate memory" in said or "Insufficient memory" in said

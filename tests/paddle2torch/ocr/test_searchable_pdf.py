@@ -170,7 +170,7 @@ def test_a_pdf_is_of_one_source_and_not_for_a_terminal() -> None:
     stream = io.TextIOWrapper(io.BytesIO())
     with pytest.raises(ConfigError, match=r"a PDF is made of one file, not of a\.png and b\.png"):
         write_stream([page(), page(source="b.png")], "pdf", stream)
-    with pytest.raises(ConfigError, match="a PDF cannot be shown here"):
+    with pytest.raises(ConfigError, match="pdf cannot be shown here"):
         write_stream([page()], "pdf", io.StringIO())
 
 
