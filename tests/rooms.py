@@ -29,6 +29,7 @@ ORDER = (
     "tasks",
     "cache",
     "progress",
+    "html_page",
     "atomic",
     "malloc",
     "device",

@@ -82,6 +82,10 @@ def train(
     is_flag=True,
     help="The next sample counts again for what is of no use; of labels, known characters alone.",
 )
+@click.option(
+    "--report", type=PATH, help="Write one HTML page of what the model does not read: what to fix, figures, pictures."
+)
+@click.option("--against", metavar="MODEL", help="Evaluate this one too, and show what is better and worse than there.")
 @AS_JSON
 def eval_command(
     config: Path,
@@ -89,6 +93,8 @@ def eval_command(
     assignments: tuple[str, ...],
     model: str | None,
     as_paddleocr: bool,
+    report: Path | None,
+    against: str | None,
     as_json: bool,
 ) -> None:
     """Evaluate a model with PaddleOCR's metrics on the settings' evaluation data.
@@ -98,23 +104,37 @@ def eval_command(
     """
     from paddle2torch.api import load_pretrained
     from paddle2torch.malloc import keep_freed_memory
-    from paddle2torch.training.evaluation import evaluate
+    from paddle2torch.training.evaluation import Examination, examine
+    from paddle2torch.training.evaluation_report import write_evaluation_report
     from paddle2torch.training.settings import read_settings
 
     keep_freed_memory()
     if as_paddleocr:
+        if report is not None or against is not None:
+            raise Paddle2TorchError("--report and --against count each label once: leave out --as-paddleocr")
         assignments = (*assignments, "evaluation.as_paddleocr=true")
     settings, _ = read_settings(config, model_config, assignments)
     best = Path(settings.output.dir) / "best"
     chosen = model or (str(best) if best.is_dir() else settings.pretrained)
     if chosen is None:
         raise Paddle2TorchError("nothing is trained yet and the settings start from nothing: say --model")
-    echo(f"evaluating {chosen}", err=True)
-    evaluation = evaluate(settings, load_pretrained(chosen))
-    print_notes(evaluation.lines())
+
+    def examined(name: str) -> Examination:
+        echo(f"evaluating {name}", err=True)
+        return examine(settings, load_pretrained(name), name=name)
+
+    this, other = examined(chosen), None if against is None else examined(against)
+    print_notes(this.evaluation.lines())
+    if report is not None:
+        write_evaluation_report(this, report, against=other)
+        echo(f"report: {report}", err=True)
     if as_json:
-        print_json(evaluation.to_json())
+        print_json({**this.to_json(), **({} if other is None else {"against": other.to_json()})})
     else:
-        print_table(("metric", "value"), [(name, f"{value:.4f}") for name, value in evaluation.metrics.items()])
-    if not evaluation.complete:
+        columns = {"value": this.evaluation.metrics}
+        if other is not None:
+            columns[other.name] = other.evaluation.metrics
+        rows = [(name, *(f"{column[name]:.4f}" for column in columns.values())) for name in this.evaluation.metrics]
+        print_table(("metric", *columns), rows)
+    if not this.evaluation.complete:
         sys.exit(1)

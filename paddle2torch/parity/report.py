@@ -6,25 +6,18 @@ sorts, filters and points.
 
 from __future__ import annotations
 
-import base64
-import difflib
-import hashlib
 import itertools
 import math
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import torch
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
 from paddle2torch._version import __version__
 from paddle2torch.assets import ASSETS
-from paddle2torch.atomic import land_file
+from paddle2torch.html_page import as_text, differing, render_page, write_page
 from paddle2torch.parity.results import (
     ACCUMULATED_TOLERANCE,
     LOCAL_TOLERANCE,
@@ -37,8 +30,6 @@ from paddle2torch.parity.results import (
 TEMPLATE = ASSETS / "report.html"
 
 _BAND = 8.0  # percent of the plot's height for what a logarithmic axis has no place for: 0, and what is not finite
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_SCRIPT = re.compile(r"<script>(.*)</script>", re.DOTALL)
 
 
 def as_data(verification: Verification) -> dict[str, Any]:
@@ -49,13 +40,13 @@ def as_data(verification: Verification) -> dict[str, Any]:
     """
     first = verification.first_failure
     return {
-        "model": _text(verification.model),
-        "form": _text(verification.form),
+        "model": as_text(verification.model),
+        "form": as_text(verification.form),
         "holds": verification.holds,
-        "first_failure": _text(first.path) if first else None,
-        "reference": _text(verification.reference),
-        "engine": _text(verification.engine),
-        "engine_version": _text(verification.engine_version),
+        "first_failure": as_text(first.path) if first else None,
+        "reference": as_text(verification.reference),
+        "engine": as_text(verification.engine),
+        "engine_version": as_text(verification.engine_version),
         "torch_version": str(torch.__version__),
         "paddle2torch_version": __version__,
         "input_shape": list(verification.input_shape),
@@ -63,10 +54,10 @@ def as_data(verification: Verification) -> dict[str, Any]:
         "output": _difference(verification.output),
         "lines": [
             {
-                "image": _text(line.image),
+                "image": as_text(line.image),
                 "holds": line.holds,
-                "reference_text": _text(line.reference_text),
-                "torch_text": _text(line.torch_text),
+                "reference_text": as_text(line.reference_text),
+                "torch_text": as_text(line.torch_text),
                 "reference_score": _finite(line.reference_score),
                 "torch_score": _finite(line.torch_score),
             }
@@ -74,8 +65,8 @@ def as_data(verification: Verification) -> dict[str, Any]:
         ],
         "layers": [
             {
-                "path": _text(layer.path),
-                "kind": _text(layer.kind),
+                "path": as_text(layer.path),
+                "kind": as_text(layer.kind),
                 "shape": list(layer.shape),
                 "leaf": layer.leaf,
                 "holds": layer.holds,
@@ -86,15 +77,13 @@ def as_data(verification: Verification) -> dict[str, Any]:
             }
             for layer in verification.layers
         ],
-        "not_covered": [_text(gap) for gap in verification.not_covered],
+        "not_covered": [as_text(gap) for gap in verification.not_covered],
     }
 
 
 def write_report(verification: Verification, path: Path) -> None:
     """Write one self-contained HTML page; it lands whole or not at all."""
-    page = _page(verification, datetime.now(timezone.utc))
-    with land_file(path) as temporary:
-        temporary.write_bytes(page.encode("utf-8"))
+    write_page(path, _page(verification))
 
 
 def _difference(difference: Difference | None) -> dict[str, float | str] | None:
@@ -115,47 +104,22 @@ def _finite(value: float) -> float | str:
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
-def _text(value: str) -> str:
-    """`value` as it can be written: names of files may hold bytes that are not text (lone surrogates)."""
-    return value.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def _shown(value: Any) -> Any:
-    """What jinja2 escapes and puts into the page: control characters of a text are shown as `\\x00`, not sent."""
-    if not isinstance(value, str) or isinstance(value, Markup):
-        return value
-    return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", _text(value))
-
-
-def _page(verification: Verification, date: datetime) -> str:
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATE.parent),
-        autoescape=True,
-        finalize=_shown,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters.update(
-        base64=lambda data: base64.b64encode(data).decode(),
-        finite=_finite,
-        number=_number,
-        png_width=lambda png: int.from_bytes(png[16:20], "big"),  # of the header
-        product=math.prod,
-        score=lambda score: f"{score:.5f}" if math.isfinite(score) else _number(score),
-        shape=lambda shape: " x ".join(map(str, shape)) or "scalar",
-    )
-    script = _SCRIPT.search(TEMPLATE.read_text(encoding="utf-8"))
-    assert script is not None
+def _page(verification: Verification) -> str:
+    filters: dict[str, Callable[..., Any]] = {
+        "finite": _finite,
+        "number": _number,
+        "png_width": lambda png: int.from_bytes(png[16:20], "big"),  # of the header
+        "product": math.prod,
+        "score": lambda score: f"{score:.5f}" if math.isfinite(score) else _number(score),
+        "shape": lambda shape: " x ".join(map(str, shape)) or "scalar",
+    }
     layers = verification.layers
     marked = _index(layers, verification.first_failure)
     worst = _index(layers, verification.worst_local or verification.worst_accumulated)
-    return environment.get_template(TEMPLATE.name).render(
-        # Only the script that the template has may run, should anything from outside ever get past the escaping.
-        script_hash=base64.b64encode(hashlib.sha256(script[1].encode("utf-8")).digest()).decode(),
-        package_version=__version__,
+    return render_page(
+        TEMPLATE.name,
+        filters,
         torch_version=str(torch.__version__),
-        date=date,
         verification=verification,
         engine=verification.engine,
         layers=layers,
@@ -169,7 +133,7 @@ def _page(verification: Verification, date: datetime) -> str:
         infinity=math.inf,
         index=lambda layer: _index(layers, layer),
         parts=lambda depth: list(_parts(layers, depth)),
-        differing=_differing,
+        differing=differing,
     )
 
 
@@ -237,13 +201,3 @@ def _parts(layers: Sequence[LayerResult], depth: int) -> Iterator[tuple[str, int
         count = sum(1 for _ in group)
         yield name, start, count
         start += count
-
-
-def _differing(one: str, other: str) -> tuple[list[tuple[str, bool]], list[tuple[str, bool]]]:
-    """Both texts in pieces, each with whether the other text lacks it."""
-    pieces: tuple[list[tuple[str, bool]], list[tuple[str, bool]]] = ([], [])
-    for kind, *ends in difflib.SequenceMatcher(None, one, other, autojunk=False).get_opcodes():
-        pieces[0].append((one[slice(*ends[:2])], kind != "equal"))
-        pieces[1].append((other[slice(*ends[2:])], kind != "equal"))
-    first, second = ([(text, differs) for text, differs in found if text] for found in pieces)
-    return first, second

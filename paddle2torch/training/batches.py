@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from paddle2torch.model_zoo.config import ModelConfig
+from paddle2torch.tasks.images import BGRImage
 from paddle2torch.training.data import build_loader
 from paddle2torch.training.data.drops import DropReport
 from paddle2torch.training.settings import Settings
@@ -41,6 +42,12 @@ class Batches(Protocol):
 
     def label(self, index: int) -> str:
         """The text, or the JSON of the boxes, of a sample; asked only where batches have an `index`."""
+
+    def source(self, index: int) -> str:
+        """Which label file or database a sample is of; asked only where batches have an `index`."""
+
+    def picture(self, index: int) -> BGRImage:
+        """The image of a sample, uint8 (H, W, 3), BGR; asked only where batches have an `index`."""
 
 
 MakeBatches = Callable[[Settings, ModelConfig, bool, Accelerator], Batches]

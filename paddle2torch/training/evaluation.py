@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -12,14 +13,17 @@ from accelerate.utils import gather_object
 from numpy.typing import NDArray
 from torch import Tensor
 
-from paddle2torch.model_zoo.config import DBPostprocess
+from paddle2torch.model_zoo.config import DBPostprocess, ModelConfig
 from paddle2torch.model_zoo.network import Network, channels_last, fuse
 from paddle2torch.tasks.detection import boxes_from_map
 from paddle2torch.tasks.failures import what_went_wrong
+from paddle2torch.training.answers import Answer, LineAnswer, PageAnswer, ctc_scores, in_order
 from paddle2torch.training.batches import Batch, Batches, MakeBatches, batches_of, to_device
 from paddle2torch.training.data.drops import DropReport, Event, Reason
 from paddle2torch.training.data.labels import parse_boxes
+from paddle2torch.training.line_figures import LineFigures, line_figures
 from paddle2torch.training.metrics import DetMetric, RecMetric, ctc_texts, label_texts
+from paddle2torch.training.page_figures import LEAST_SCORE, PageFigures, page_figures
 from paddle2torch.training.processes import start_accelerator
 from paddle2torch.training.settings import EvaluationSettings, Settings
 from paddle2torch.training.stopping import StopRequest
@@ -53,6 +57,7 @@ class Evaluation:
     samples: int
     replaced: int | None
     faults: tuple[Fault, ...]
+    answers: tuple[Answer, ...] = field(default=(), repr=False)
 
     @property
     def complete(self) -> bool:
@@ -80,14 +85,63 @@ class Evaluation:
         return {**self.metrics, "samples": self.samples, "replaced": self.replaced, "faults": faults}
 
 
+@dataclass(frozen=True)
+class Examination:
+    """An evaluation of the model `name`, and what it takes to look into it: its data, and its settings."""
+
+    name: str
+    config: ModelConfig
+    settings: EvaluationSettings
+    evaluation: Evaluation
+    batches: Batches
+
+    @cached_property
+    def figures(self) -> LineFigures | PageFigures | None:
+        """Where the mistakes are; None where no answers were kept (`evaluation.as_paddleocr`)."""
+        answers, batches = self.evaluation.answers, self.batches
+        lines = [answer for answer in answers if isinstance(answer, LineAnswer)]
+        pages = [answer for answer in answers if isinstance(answer, PageAnswer)]
+        if lines:
+            normalised = RecMetric(self.settings.ignore_space, self.settings.is_filter).normalised
+            return line_figures(lines, source=batches.source, normalised=normalised, charset=self.config.charset or ())
+        if pages:
+            assert isinstance(self.config.postprocess, DBPostprocess)
+            return page_figures(
+                pages,
+                labels=lambda index: parse_boxes(batches.label(index), batches.where(index)),
+                source=batches.source,
+                box_thresh=self.config.postprocess.box_thresh,
+            )
+        return None
+
+    def to_json(self) -> dict[str, Any]:
+        """What `eval --json` prints."""
+        figures = None if self.figures is None else self.figures.to_json()
+        return {**self.evaluation.to_json(), "figures": figures}
+
+
 def evaluate(settings: Settings, network: Network, *, make_batches: MakeBatches = batches_of) -> Evaluation:
     """Evaluate a model on the evaluation data with PaddleOCR's metrics; each label counts once.
 
     network: in either form. Runs in float32, on one process or several.
     """
+    return examine(settings, network, make_batches=make_batches).evaluation
+
+
+def examine(
+    settings: Settings, network: Network, *, name: str | None = None, make_batches: MakeBatches = batches_of
+) -> Examination:
+    """`evaluate`, with what it takes to look into it. name: of the model, by default its own."""
     accelerator = start_accelerator(lambda cpu: Accelerator(cpu=cpu))
     batches = make_batches(settings, network.config, False, accelerator)
-    metrics, _ = measure(network, batches, settings.evaluation, accelerator)
+    measured = measure(network, batches, settings.evaluation, accelerator)
+    return examination(name or network.config.name, network.config, settings.evaluation, measured, batches)
+
+
+def examination(
+    name: str, config: ModelConfig, settings: EvaluationSettings, measured: Measurement, batches: Batches
+) -> Examination:
+    """What was measured on `batches`, with what all processes say of their data."""
     reports: list[DropReport] = gather_object([batches.report])
     report = DropReport.together(reports)
     faults = []
@@ -95,8 +149,21 @@ def evaluate(settings: Settings, network: Network, *, make_batches: MakeBatches 
         if indices := sorted(report.indices.get(reason, ())):
             where = tuple(batches.where(index) for index in indices[:FAULTS_SHOWN])
             faults.append(Fault(reason.value, len(indices), report.first[reason], where))
-    replaced = report.replaced if settings.evaluation.as_paddleocr else None
-    return Evaluation(metrics, report.samples, replaced, tuple(faults))
+    replaced = report.replaced if settings.as_paddleocr else None
+    evaluation = Evaluation(measured.metrics, report.samples, replaced, tuple(faults), measured.answers)
+    return Examination(name, config, settings, evaluation, batches)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The metrics of an evaluation, which of them is the main one, and the answers that they are of.
+
+    Answers are there where batches have an `index`: not where PaddleOCR's way of evaluating takes samples twice.
+    """
+
+    metrics: dict[str, float]
+    main: str
+    answers: tuple[Answer, ...] = ()
 
 
 @torch.no_grad()
@@ -106,49 +173,80 @@ def measure(
     settings: EvaluationSettings,
     accelerator: Accelerator,
     stop: StopRequest | None = None,
-) -> tuple[dict[str, float], str]:
-    """The metrics, and which of them is the main one. Raises `Asked` where `stop` leaves the evaluation."""
+) -> Measurement:
+    """Evaluate on all batches. Raises `Asked` where `stop` leaves the evaluation."""
     stop = stop or StopRequest()
-    config = network.config
     # The fused form reads the same, several times faster.
     reader = channels_last(fuse(network)).to(accelerator.device).eval()
-    metric: RecMetric | DetMetric
     batches.set_epoch(0)
-    if config.task == "rec":
-        assert config.charset is not None
-        metric = RecMetric(settings.ignore_space, settings.is_filter)
-        for batch, ids in _answers(reader, batches, accelerator, stop, lambda output: output.argmax(-1)):
-            if "index" in batch:
-                labels = [batches.label(index) for index in batch["index"].tolist()]
-            else:
-                labels = label_texts(batch["label_ctc"].numpy(), batch["length"].numpy(), config.charset)
-            metric.add(ctc_texts(ids, config.charset), labels)
-        if not settings.as_paddleocr:
-            metric.add_unread(batches.report.count(Reason.UNREADABLE))
-    else:
-        assert isinstance(config.postprocess, DBPostprocess)
-        metric = DetMetric()
-        for batch, maps in _answers(reader, batches, accelerator, stop, lambda output: output["maps"][:, 0]):
-            rows = zip(maps, batch["shape"], batch["polys"].numpy(), batch["ignore_tags"].tolist(), strict=True)
-            for probabilities, shape, polygons, ignored in rows:
-                boxes = boxes_from_map(probabilities, config.postprocess, (int(shape[0]), int(shape[1])))
-                metric.add([box.points for box in boxes], list(polygons), ignored)
-        for index in () if settings.as_paddleocr else batches.report.indices.get(Reason.UNREADABLE, ()):
-            missed = parse_boxes(batches.label(index), batches.where(index))
-            metric.add([], list(missed.polygons), missed.ignore.tolist())
+    read = _measure_lines if network.config.task == "rec" else _measure_pages
+    metric, answers = read(reader, batches, settings, accelerator, stop)
     counts = torch.from_numpy(metric.counts).to(accelerator.device)
     metric.counts = accelerator.reduce(counts, "sum").cpu().numpy()
-    return metric.result(), metric.main
+    return Measurement(metric.result(), metric.main, in_order(gather_object(answers)))
+
+
+def _measure_lines(
+    reader: Network, batches: Batches, settings: EvaluationSettings, accelerator: Accelerator, stop: StopRequest
+) -> tuple[RecMetric, list[Answer]]:
+    charset = reader.config.charset
+    assert charset is not None
+    metric, answers = RecMetric(settings.ignore_space, settings.is_filter), list[Answer]()
+    for batch, (best, ids) in _answers(reader, batches, accelerator, stop, lambda output: output.max(-1)):
+        texts = ctc_texts(ids, charset)
+        if "index" in batch:
+            indices = batch["index"].tolist()
+            labels = [batches.label(index) for index in indices]
+            rows = zip(indices, labels, texts, ctc_scores(ids, best), strict=True)
+            answers += [LineAnswer(*row) for row in rows]
+        else:
+            labels = label_texts(batch["label_ctc"].numpy(), batch["length"].numpy(), charset)
+        metric.add(texts, labels)
+    if not settings.as_paddleocr:
+        metric.add_unread(batches.report.count(Reason.UNREADABLE))
+        unread = batches.report.indices.get(Reason.UNREADABLE, ())
+        answers += [LineAnswer(index, batches.label(index), "", (), unread=True) for index in unread]
+    return metric, answers
+
+
+def _measure_pages(
+    reader: Network, batches: Batches, settings: EvaluationSettings, accelerator: Accelerator, stop: StopRequest
+) -> tuple[DetMetric, list[Answer]]:
+    own = reader.config.postprocess
+    assert isinstance(own, DBPostprocess)
+    # Boxes that the model itself leaves out tell what another threshold would do.
+    every = replace(own, box_thresh=min(own.box_thresh, LEAST_SCORE))
+    metric, answers = DetMetric(), list[Answer]()
+    for batch, (maps,) in _answers(reader, batches, accelerator, stop, lambda output: (output["maps"][:, 0],)):
+        indices = batch["index"].tolist() if "index" in batch else [None] * len(maps)
+        rows = zip(indices, maps, batch["shape"], batch["polys"].numpy(), batch["ignore_tags"].tolist(), strict=True)
+        for index, probabilities, shape, polygons, ignored in rows:
+            size = int(shape[0]), int(shape[1])
+            boxes = boxes_from_map(probabilities, every, size)
+            found = [box.points for box in boxes if box.score >= own.box_thresh]
+            metric.add(found, list(polygons), ignored)
+            if index is not None:
+                answers.append(PageAnswer(index, size, tuple(boxes)))
+    for index in () if settings.as_paddleocr else batches.report.indices.get(Reason.UNREADABLE, ()):
+        missed = parse_boxes(batches.label(index), batches.where(index))
+        metric.add([], list(missed.polygons), missed.ignore.tolist())
+        answers.append(PageAnswer(index, (0, 0), (), unread=True))
+    return metric, answers
 
 
 def _answers(
-    reader: Network, batches: Batches, accelerator: Accelerator, stop: StopRequest, choose: Callable[[Any], Tensor]
-) -> Iterator[tuple[Batch, NDArray[Any]]]:
+    reader: Network,
+    batches: Batches,
+    accelerator: Accelerator,
+    stop: StopRequest,
+    choose: Callable[[Any], Sequence[Tensor]],
+) -> Iterator[tuple[Batch, list[NDArray[Any]]]]:
     """Each batch with what `choose` takes of the network's output for it; without those on which the network failed."""
     for batch in batches:
         stop.leave_evaluation(accelerator)
         try:
-            answer = choose(reader(to_device(batch, accelerator.device)["image"])).cpu().numpy()
+            output = choose(reader(to_device(batch, accelerator.device)["image"]))
+            answer = [part.cpu().numpy() for part in output]
         except Exception as error:  # an image too large for this machine's memory ends no evaluation: it is counted
             _count_unread(batch, batches, error)
         else:

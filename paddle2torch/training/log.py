@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from paddle2torch.atomic import WriteError, land_file
+from paddle2torch.training.hard_samples import HARD_NAME, HardRow, drop_later_rows
 
 try:
     import resource
@@ -77,6 +78,7 @@ class TrainingLog:
             folder.mkdir(parents=True, exist_ok=True)
             for name in (TRAIN_NAME, EVALUATION_NAME):
                 _drop_later(folder / name, step)
+            drop_later_rows(folder, step)
 
     def __enter__(self) -> TrainingLog:
         self._bar.start()
@@ -160,6 +162,11 @@ class TrainingLog:
             self.plot()
             self._drawn = time.perf_counter()
             self._started += self._drawn - began
+
+    def hard(self, row: HardRow) -> None:
+        """Note the hardest samples of an evaluation."""
+        if self._main:
+            self._append(HARD_NAME, row.line())
 
     def plot(self) -> None:
         """Draw the curves of both files, where matplotlib is there."""

@@ -54,7 +54,7 @@ class RecMetric:
 
     def add(self, predictions: Sequence[str], labels: Sequence[str]) -> None:
         """Count some lines."""
-        for prediction, label in zip(map(self._normalised, predictions), map(self._normalised, labels), strict=True):
+        for prediction, label in zip(map(self.normalised, predictions), map(self.normalised, labels), strict=True):
             longer = max(len(prediction), len(label))
             distance = Levenshtein.distance(prediction, label) / longer if prediction != label else 0.0
             self.counts += (prediction == label, distance, 1)
@@ -68,7 +68,8 @@ class RecMetric:
         right, distance, lines = self.counts.tolist()
         return {"acc": right / (lines + EPS), "norm_edit_dis": 1 - distance / (lines + EPS)}
 
-    def _normalised(self, text: str) -> str:
+    def normalised(self, text: str) -> str:
+        """What is compared of a text."""
         if self.ignore_space:
             text = text.replace(" ", "")
         if self.is_filter:
@@ -92,28 +93,83 @@ class DetMetric:
 
     def add(self, boxes: Sequence[Polygon], polygons: Sequence[Polygon], ignored: Sequence[bool]) -> None:
         """Count a page: the boxes found, and its labelled polygons, some of them to be ignored. Each (K, 2)."""
-        valid = [(_Area(polygon), ignore) for polygon, ignore in zip(polygons, ignored, strict=True) if simple(polygon)]
-        wanted = [area for area, ignore in valid if not ignore]
-        unwanted = [area for area, ignore in valid if ignore]
-        found = [area for area in map(_Area, filter(simple, boxes)) if not self._lies_in(area, unwanted)]
-        taken: set[int] = set()
-        for area in wanted:
-            for index, box in enumerate(found):
-                if index not in taken and area.iou(box) > self.iou_constraint:
-                    taken.add(index)
-                    break
-        self.counts += (len(taken), len(found), len(wanted))
+        overlaps = Overlaps(boxes, polygons, ignored, self.iou_constraint, self.area_precision_constraint)
+        self.counts += (len(overlaps.match(overlaps.counted)), len(overlaps.counted), len(overlaps.wanted))
 
     def result(self) -> dict[str, float]:
         """`precision`, `recall` and `hmean` of all pages counted. (`counts` of several processes may be added.)"""
         matched, found, wanted = self.counts.tolist()
-        precision = matched / found if found else 0.0
-        recall = matched / wanted if wanted else 0.0
-        both = precision + recall
-        return {"precision": precision, "recall": recall, "hmean": 2 * precision * recall / both if both else 0.0}
+        return scores_of(matched, found, wanted)
 
-    def _lies_in(self, box: _Area, areas: Sequence[_Area]) -> bool:
-        return any(area.overlap(box) / box.size > self.area_precision_constraint for area in areas)
+
+def scores_of(matched: float, found: float, wanted: float) -> dict[str, float]:
+    """`precision`, `recall` and `hmean` of so many boxes."""
+    precision = matched / found if found else 0.0
+    recall = matched / wanted if wanted else 0.0
+    both = precision + recall
+    return {"precision": precision, "recall": recall, "hmean": 2 * precision * recall / both if both else 0.0}
+
+
+class Overlaps:
+    """The boxes found on a page beside its labelled polygons; see `DetMetric`.
+
+    wanted: polygons (their places in the list) that are to be found. counted: boxes that count, in their order.
+    """
+
+    def __init__(
+        self,
+        boxes: Sequence[Polygon],
+        polygons: Sequence[Polygon],
+        ignored: Sequence[bool],
+        iou_constraint: float = 0.5,
+        area_precision_constraint: float = 0.5,
+    ) -> None:
+        self._iou_constraint = iou_constraint
+        self._areas = {place: _Area(polygon) for place, polygon in enumerate(polygons) if simple(polygon)}
+        self._boxes = {place: _Area(box) for place, box in enumerate(boxes) if simple(box)}
+        self.wanted = [place for place in self._areas if not ignored[place]]
+        unwanted = [area for place, area in self._areas.items() if ignored[place]]
+        self.counted = [
+            place
+            for place, box in self._boxes.items()
+            if not any(area.overlap(box) / box.size > area_precision_constraint for area in unwanted)
+        ]
+        self._low = np.array([self._boxes[place].low for place in self.counted]).reshape(-1, 2)
+        self._high = np.array([self._boxes[place].high for place in self.counted]).reshape(-1, 2)
+        self._shared: dict[int, dict[int, float]] = {}
+
+    def match(self, counted: Sequence[int]) -> dict[int, int]:
+        """For each polygon that one of the boxes `counted` finds, the first of them that no other polygon has."""
+        taken: dict[int, int] = {}
+        used: set[int] = set()
+        for place in self.wanted:
+            area, shared = self._areas[place], self.shared(place)
+            for index in counted:
+                if index in used or index not in shared:
+                    continue
+                if shared[index] / (area.size + self._boxes[index].size - shared[index]) > self._iou_constraint:
+                    taken[place] = index
+                    used.add(index)
+                    break
+        return taken
+
+    def shared(self, place: int) -> dict[int, float]:
+        """The area, in square pixels, that a polygon has in common with each box that touches it."""
+        if place not in self._shared:
+            area = self._areas[place]
+            near = (self._low < area.high).all(1) & (area.low < self._high).all(1)
+            found = ((self.counted[number], self._boxes[self.counted[number]]) for number in np.flatnonzero(near))
+            shared = {index: area.overlap(box) for index, box in found}
+            self._shared[place] = {index: overlap for index, overlap in shared.items() if overlap}
+        return self._shared[place]
+
+    def size(self, place: int) -> float:
+        """The area of a polygon, in square pixels."""
+        return self._areas[place].size
+
+    def box_size(self, index: int) -> float:
+        """The area of a box, in square pixels."""
+        return self._boxes[index].size
 
 
 class _Area:
@@ -134,11 +190,6 @@ class _Area:
         clipper.AddPath(other.path, pyclipper.PT_CLIP, True)
         # Holes come with the opposite sign.
         return abs(sum(map(pyclipper.Area, clipper.Execute(pyclipper.CT_INTERSECTION)))) / CLIPPER_UNITS**2
-
-    def iou(self, other: _Area) -> float:
-        """The area in common, divided by that of both together."""
-        overlap = self.overlap(other)
-        return overlap / (self.size + other.size - overlap)
 
 
 def simple(polygon: Polygon) -> bool:

@@ -369,8 +369,9 @@ class OutputSettings:
 
     `dir` gets the folders `best` and `last` (converted models that `load_pretrained` takes, with `metrics.json`; `last`
     holds the state that `--resume` goes on from), `settings` (both settings files as they were in force), `train.csv`,
-    `evaluation.csv`, `train.log` and `curves.png`. `last` is written every `save_steps` steps, after each epoch and at
-    the end. Losses are noted every `print_steps` steps and before each checkpoint, and said at least every ten seconds.
+    `evaluation.csv`, `train.log`, `curves.png`, `report.html` (what the model does not read) and `hard.jsonl` (the
+    hardest samples of each evaluation). `last` is written every `save_steps` steps, after each epoch and at the end.
+    Losses are noted every `print_steps` steps and before each checkpoint, and said at least every ten seconds.
     `tensorboard` writes its events there too.
     """
 

@@ -15,9 +15,9 @@ import math
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
@@ -44,7 +44,9 @@ from paddle2torch.training.checkpoints import (
     save_checkpoint,
 )
 from paddle2torch.training.distributed import synchronise_batch_norm
-from paddle2torch.training.evaluation import measure
+from paddle2torch.training.evaluation import Examination, examination, measure
+from paddle2torch.training.evaluation_report import hard_samples, write_evaluation_report
+from paddle2torch.training.hard_samples import HardRow, read_hard_rows
 from paddle2torch.training.initialisation import adopt, initialise
 from paddle2torch.training.log import TrainingLog
 from paddle2torch.training.losses import losses_of
@@ -65,6 +67,9 @@ from paddle2torch.zoo.folder import save_model
 
 BEST, LAST, SETTINGS = "best", "last", "settings"
 """Folders in `output.dir`."""
+
+REPORT = "report.html"
+"""What the model does not read, in `output.dir`."""
 
 SHAPING_BATCHES = ("data.train.dataset.", "data.train.loader.batch", "data.train.loader.shuffle", "data.train.sampler")
 """Settings that decide which samples a batch has."""
@@ -124,6 +129,7 @@ def train(
         line = _ending(run, begin)
         run.log.note(line)
         run.log.plot()
+        _write_report(run)
         accelerator.end_training()
     progress = run.progress
     return TrainingResult(
@@ -199,6 +205,7 @@ class Run:
         known: what was said last of the training and the evaluation data.
         steps: of the whole training.
         progress: how far it has come; everything else stays the same object.
+        examined: evaluations of this run by name: of the start, of the best so far, and the last one.
     """
 
     settings: Settings
@@ -218,6 +225,7 @@ class Run:
     steps: int
     log: TrainingLog
     progress: Progress
+    examined: dict[Literal["start", "best", "last"], Examination] = field(default_factory=dict)
 
 
 def prepare(
@@ -410,13 +418,22 @@ def evaluate_and_keep(run: Run) -> None:
     reader = _averaged(run.network, run.average)
     began = time.perf_counter()
     try:
-        metrics, main = measure(reader, run.evaluation, run.settings.evaluation, run.accelerator, run.stop)
+        measured = measure(reader, run.evaluation, run.settings.evaluation, run.accelerator, run.stop)
     except Asked:
         return
-    value, best = metrics[main], run.progress.best
+    metrics, value, best = measured.metrics, measured.metrics[measured.main], run.progress.best
     # As in PaddleOCR the later of two equals is kept; it is not better, though.
     kept = best is None or value >= best
     better = best is None or value > best
+    name = f"{run.config.name}, step {run.progress.step}"
+    examined = examination(name, run.config, run.settings.evaluation, measured, run.evaluation)
+    if run.accelerator.is_main_process and (samples := hard_samples(examined)):
+        run.log.hard(HardRow(run.progress.step, value, samples))
+    run.examined["last"] = examined
+    if kept:
+        run.examined["best"] = examined
+    if run.progress.step == 0:
+        run.examined["start"] = examined
     # Said and noted first: a full disk loses no measurement.
     run.log.evaluation(run.progress.step, metrics, best=kept, seconds=time.perf_counter() - began)
     run.progress = replace(
@@ -430,6 +447,22 @@ def evaluate_and_keep(run: Run) -> None:
         run.progress = replace(run.progress, start=value)
     if kept and _keep_best(run, reader):
         run.progress = replace(run.progress, best=value, best_step=run.progress.step)
+
+
+def _write_report(run: Run) -> None:
+    """Show the best evaluation of this run beside the start; the last one, where nothing was better than the start."""
+    start, last = run.examined.get("start"), run.examined.get("last")
+    best = run.examined.get("best")
+    shown = last if best is None or best is start else best
+    if not run.accelerator.is_main_process or shown is None or shown.figures is None:
+        return
+    against = None if start is shown else start
+    try:
+        write_evaluation_report(shown, run.folder / REPORT, against=against, hard=read_hard_rows(run.folder))
+    except (OSError, WriteError) as error:
+        run.log.note(f"no {REPORT}: {error}")
+    else:
+        run.log.note(f"what it learns, and what not: {run.folder / REPORT}")
 
 
 def _keep_best(run: Run, reader: Network) -> bool:

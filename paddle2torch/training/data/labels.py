@@ -57,6 +57,9 @@ class Samples(Protocol):
     def where(self, index: int) -> str:
         """Where a sample is, for messages."""
 
+    def source(self, index: int) -> str:
+        """Which label file, database or archive a sample is of."""
+
     def image(self, index: int, rng: np.random.Generator) -> BGRImage:
         """The image of a sample; raises `ImageError`."""
 
@@ -141,6 +144,10 @@ class LabelFiles:
         """File, line, and path of the image."""
         number, line = self._places[index]
         return f"{self._files[number]}, line {line} ({_short(self._paths[index])})"
+
+    def source(self, index: int) -> str:
+        """The label file."""
+        return self._files[self._places[index][0]]
 
     def image(self, index: int, rng: np.random.Generator) -> BGRImage:
         """The image as uint8 (H, W, 3), BGR."""

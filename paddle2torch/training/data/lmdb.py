@@ -69,6 +69,10 @@ class LmdbFolders:
         number, key = self._place(index)
         return f"{self._folders[number]}, sample {key}"
 
+    def source(self, index: int) -> str:
+        """The database's folder."""
+        return str(self._folders[self._place(index)[0]])
+
     def image(self, index: int, rng: np.random.Generator) -> BGRImage:
         """The image as uint8 (H, W, 3), BGR."""
         number, key = self._place(index)

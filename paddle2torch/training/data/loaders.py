@@ -104,6 +104,14 @@ class Loader:
         """The text, or the JSON of the boxes, of a sample."""
         return self._dataset.label(index)
 
+    def source(self, index: int) -> str:
+        """Which label file or database a sample is of."""
+        return self._dataset.samples.source(index)
+
+    def picture(self, index: int) -> BGRImage:
+        """The image of a sample, uint8 (H, W, 3), BGR; raises `ImageError`."""
+        return self._dataset.samples.image(index, np.random.default_rng(0))
+
     def __iter__(self) -> Iterator[Batch]:
         with _one_opencv_thread():
             batches = iter(self._loader)
@@ -253,6 +261,9 @@ class _NoSamples:
         raise IndexError(index)
 
     def where(self, index: int) -> str:
+        raise IndexError(index)
+
+    def source(self, index: int) -> str:
         raise IndexError(index)
 
     def image(self, index: int, rng: np.random.Generator) -> BGRImage:

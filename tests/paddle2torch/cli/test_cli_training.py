@@ -23,6 +23,7 @@ from tiny_training import tiny_config
 
 from paddle2torch import cli
 from paddle2torch.model_zoo.config import ModelConfig
+from paddle2torch.training.hard_samples import read_hard_rows
 from paddle2torch.training.settings import read_settings
 from paddle2torch.training.trainer import TrainingResult
 
@@ -110,6 +111,17 @@ def test_train_and_eval(model: Path, data: list[str], tmp_path: Path) -> None:
     assert f"evaluating {tmp_path / 'run' / 'best'}" in after.stderr
     assert "norm_edit_dis" in after.stdout
     metrics = json.loads(before.stdout)
+    assert metrics["figures"]["lines"] == 8
+    # Training shows what it did not learn, and what was hardest at each evaluation; so does eval for any two models.
+    assert "The hardest samples" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert [row.step for row in read_hard_rows(tmp_path / "run")] == [0, steps]
+    page = tmp_path / "two.html"
+    both = run("eval", "--config", config, *data, "--report", page, "--against", model, "--json")
+    assert both.exit_code == 0, both.output
+    assert json.loads(both.stdout)["against"]["figures"]["lines"] == 8
+    assert f"Beside {model}" in page.read_text(encoding="utf-8")
+    refused = run("eval", "--config", config, *data, "--report", page, "--as-paddleocr")
+    assert "leave out --as-paddleocr" in refused.output
     assert metrics["acc"] == 0.0
     assert 0 <= metrics["norm_edit_dis"] <= 1
 

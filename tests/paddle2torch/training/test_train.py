@@ -36,7 +36,7 @@ from paddle2torch.training import trainer
 from paddle2torch.training.batches import batches_of
 from paddle2torch.training.checkpoints import STATE_NAME
 from paddle2torch.training.data.drops import DropReport, Event, Reason
-from paddle2torch.training.evaluation import evaluate
+from paddle2torch.training.evaluation import Measurement, evaluate
 from paddle2torch.training.initialisation import initialise
 from paddle2torch.training.losses import losses_of
 from paddle2torch.training.metrics import ctc_texts
@@ -581,7 +581,7 @@ class Reordered(TinyBatches):
 def measured(*values: float) -> Any:
     """Stands for evaluations that find these accuracies, one after another."""
     found = iter(values)
-    return lambda *_: ({"acc": next(found)}, "acc")
+    return lambda *_: Measurement({"acc": next(found)}, "acc")
 
 
 def test_the_start_is_evaluated_and_kept_where_nothing_is_better(

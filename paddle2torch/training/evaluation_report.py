@@ -1,0 +1,317 @@
+"""What an evaluation shows of a model, as one HTML page: what to fix first, figures, and the samples it fails on.
+
+The page is one file that asks the network for nothing; its pictures take `PICTURE_BYTES` together at most.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from paddle2torch.html_page import differing, render_page, write_page
+from paddle2torch.model_zoo.errors import ConfigError
+from paddle2torch.tasks.images import BGRImage
+from paddle2torch.training.answers import LineAnswer, PageAnswer
+from paddle2torch.training.data.labels import parse_boxes
+from paddle2torch.training.evaluation import Examination
+from paddle2torch.training.hard_samples import HardRow, HardSample
+from paddle2torch.training.line_figures import LineFigures
+from paddle2torch.training.metrics import RecMetric
+from paddle2torch.training.page_figures import PageFaults, PageFigures
+
+TEMPLATE = "evaluation.html"
+
+WORST_LINES, WORST_PAGES = 50, 12
+COMPARED = 20
+"""Samples that are shown of those that got better, and of those that got worse."""
+PAIRS_SHOWN = 24
+HARD_ROWS, HARD_SAMPLES = 30, 6
+"""Evaluations of a training, the last ones, whose hardest samples are shown, and how many each."""
+
+PICTURE_BYTES = 12_000_000
+LINE_SIZE = (960, 64)
+PAGE_SIZE = (1100, 1600)
+"""Width and height in pixels that pictures in the page have at most."""
+
+TEXT_AT_MOST = 300
+"""Characters of a text that are shown."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture in the page: JPEG as a data address, and its width and height in pixels."""
+
+    address: str
+    width: int
+    height: int
+
+
+@dataclass
+class _Album:
+    """Makes pictures of samples until the page has as many bytes of them as it may have."""
+
+    read: Callable[[int], BGRImage]
+    most: tuple[int, int]
+    quality: int
+    left: int
+    refused: int = 0
+    known: dict[int, Picture | None] = field(default_factory=dict)
+
+    def picture(self, index: int) -> Picture | None:
+        """None where the sample cannot be read, or there is no room any more."""
+        if index not in self.known:
+            self.known[index] = self._make(index)
+        made = self.known[index]
+        # One that is shown again is in the page again.
+        if made is not None and len(made.address) > self.left:
+            self.refused += 1
+            return None
+        self.left -= len(made.address) if made is not None else 0
+        return made
+
+    def _make(self, index: int) -> Picture | None:
+        try:
+            image = self.read(index)
+        except Exception:  # what cannot be read is said beside the place of its picture
+            return None
+        height, width = image.shape[:2]
+        scale = min(1.0, self.most[0] / width, self.most[1] / height)
+        size = max(1, round(width * scale)), max(1, round(height * scale))
+        if scale < 1:
+            image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+        done, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, self.quality])
+        return Picture("data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode(), *size) if done else None
+
+
+def hard_samples(examined: Examination) -> tuple[HardSample, ...]:
+    """The hardest samples of an evaluation."""
+    figures, batches = examined.figures, examined.batches
+    if isinstance(figures, LineFigures):
+        answers = _by_index(examined)
+        return tuple(
+            HardSample(
+                index, batches.where(index), *(_cut(text) for text in (answers[index].label, answers[index].text))
+            )
+            for index in figures.worst[:HARD_SAMPLES]
+        )
+    if isinstance(figures, PageFigures):
+        return tuple(
+            HardSample(page.index, batches.where(page.index), "", _counted(page))
+            for page in figures.faults[:HARD_SAMPLES]
+        )
+    return ()
+
+
+def write_evaluation_report(
+    examined: Examination, path: Path, *, against: Examination | None = None, hard: Sequence[HardRow] = ()
+) -> None:
+    """Write the page of an evaluation; it lands whole or not at all.
+
+    against: of another model on the same data. hard: the hardest samples of each evaluation of a training.
+
+    Raises `ConfigError` where there is nothing to show.
+    """
+    write_page(path, report_page(examined, against=against, hard=hard))
+
+
+def report_page(examined: Examination, *, against: Examination | None = None, hard: Sequence[HardRow] = ()) -> str:
+    """The page as text."""
+    figures = examined.figures
+    if figures is None:
+        raise ConfigError(
+            "there are no answers to make a report of: no sample is evaluated, or evaluation.as_paddleocr is set, with "
+            "which a sample may count twice"
+        )
+    if against is not None and type(against.figures) is not type(figures):
+        raise ConfigError(f"{against.name} and {examined.name} are models of different tasks: they cannot be compared")
+    lines = isinstance(figures, LineFigures)
+    album = _Album(examined.batches.picture, *((LINE_SIZE, 85) if lines else (PAGE_SIZE, 70)), left=PICTURE_BYTES)
+    make = _lines if isinstance(figures, LineFigures) else _pages
+    parts = make(examined, against, album)
+    hard_rows = [_hard_row(row, lines, album) for row in hard[-HARD_ROWS:]]
+    return render_page(
+        TEMPLATE,
+        {"percent": _percent, "per_cent": lambda value: f"{100 * value:.2f}", "number": lambda value: f"{value:,}"},
+        examined=examined,
+        evaluation=examined.evaluation,
+        figures=figures,
+        against=against,
+        lines=lines,
+        metrics=_metrics(examined, against),
+        torch_version=str(torch.__version__),
+        hard=hard_rows,
+        hard_left_out=max(0, len(hard) - HARD_ROWS),
+        album=album,
+        **parts,
+    )
+
+
+def _metrics(examined: Examination, against: Examination | None) -> list[tuple[str, float, float | None]]:
+    """Name, value, and the other model's value."""
+
+    def values(one: Examination) -> dict[str, float]:
+        figures = one.figures
+        rates = {"CER": figures.cer, "WER": figures.wer} if isinstance(figures, LineFigures) else {}
+        return {**one.evaluation.metrics, **rates}
+
+    others = values(against) if against is not None else {}
+    return [(name, value, others.get(name)) for name, value in values(examined).items()]
+
+
+def _lines(examined: Examination, against: Examination | None, album: _Album) -> dict[str, Any]:
+    figures = examined.figures
+    assert isinstance(figures, LineFigures)
+    answers = _by_index(examined)
+    others = _by_index(against) if against is not None else {}
+    normalised = RecMetric(examined.settings.ignore_space, examined.settings.is_filter).normalised
+
+    def right(answer: LineAnswer) -> bool:
+        return not answer.unread and normalised(answer.label) == normalised(answer.text)
+
+    def card(index: int) -> dict[str, Any]:
+        answer, other = answers[index], others.get(index)
+        return {
+            "where": examined.batches.where(index),
+            "picture": album.picture(index),
+            "unread": answer.unread,
+            "label": differing(_cut(answer.label), _cut(answer.text))[0],
+            "chars": _characters(answer),
+            "score": answer.score,
+            "other": None if other is None else differing(_cut(other.label), _cut(other.text))[1],
+            "other_score": None if other is None else other.score,
+        }
+
+    def pictures(indices: Sequence[int]) -> list[dict[str, Any]]:
+        return [{"picture": album.picture(index), "where": examined.batches.where(index)} for index in indices]
+
+    both = [index for index in answers if index in others]
+    better = [index for index in both if right(answers[index]) and not right(others[index])]
+    worse = [index for index in both if not right(answers[index]) and right(others[index])]
+    return {
+        "worst": [card(index) for index in figures.worst[:WORST_LINES]],
+        "pairs": [(pair, pictures(pair.examples)) for pair in figures.confusions[:PAIRS_SHOWN]],
+        "better": [card(index) for index in better[:COMPARED]],
+        "worse": [card(index) for index in worse[:COMPARED]],
+        "better_count": len(better),
+        "worse_count": len(worse),
+    }
+
+
+def _by_index(examined: Examination) -> dict[int, LineAnswer]:
+    return {answer.index: answer for answer in examined.evaluation.answers if isinstance(answer, LineAnswer)}
+
+
+def _characters(answer: LineAnswer) -> list[tuple[str, int | None, str, bool]]:
+    """Of each character that was read: itself, its probability in percent, how sure that is, whether it is wrong."""
+    pieces = differing(_cut(answer.label), _cut(answer.text))[1]
+    flat = [(character, differs) for piece, differs in pieces for character in piece]
+    # A class of the network may be several characters; they have no probability of their own then.
+    scores: Sequence[float | None] = answer.scores if len(answer.scores) == len(answer.text) else [None] * len(flat)
+    return [
+        (character, None if score is None else round(100 * score), _level(score), differs)
+        for (character, differs), score in zip(flat, scores, strict=False)
+    ]
+
+
+def _level(score: float | None) -> str:
+    return "sure" if score is None or score >= 0.9 else "unsure" if score >= 0.5 else "guess"
+
+
+def _pages(examined: Examination, against: Examination | None, album: _Album) -> dict[str, Any]:
+    figures = examined.figures
+    assert isinstance(figures, PageFigures)
+    pages = {answer.index: answer for answer in examined.evaluation.answers if isinstance(answer, PageAnswer)}
+    counts = {page.index: page.count for page in figures.faults}
+    other = against.figures if against is not None else None
+    others = {page.index: page.count for page in other.faults} if isinstance(other, PageFigures) else {}
+    changes = sorted(
+        ((others.get(index, 0) - counts.get(index, 0), index) for index in pages), key=lambda pair: (-pair[0], pair[1])
+    )
+
+    def row(index: int) -> tuple[str, int, int]:
+        return examined.batches.where(index), counts.get(index, 0), others.get(index, 0)
+
+    better = [index for change, index in changes if change > 0] if against is not None else []
+    worse = [index for change, index in reversed(changes) if change < 0] if against is not None else []
+    return {
+        "worst": [
+            {
+                "where": examined.batches.where(page.index),
+                "picture": album.picture(page.index),
+                "size": pages[page.index].size,
+                "shapes": _shapes(page, pages[page.index], examined),
+                "said": _counted(page),
+            }
+            for page in figures.faults[:WORST_PAGES]
+        ],
+        "plot": _plot(figures),
+        "better": [row(index) for index in better[:COMPARED]],
+        "worse": [row(index) for index in worse[:COMPARED]],
+        "better_count": len(better),
+        "worse_count": len(worse),
+        "other_kinds": other.kinds if isinstance(other, PageFigures) else {},
+    }
+
+
+def _counted(page: PageFaults) -> str:
+    """`2 missed, 1 false`."""
+    kinds = {name: len(getattr(page, name)) for name in ("missed", "false", "merged", "split", "loose")}
+    return ", ".join(f"{count:,} {name}" for name, count in kinds.items() if count)
+
+
+def _shapes(page: PageFaults, answer: PageAnswer, examined: Examination) -> list[tuple[str, str]]:
+    """What is drawn on a page: the kind, and the points of a polygon as SVG takes them; what is right first."""
+    labels = parse_boxes(examined.batches.label(page.index), examined.batches.where(page.index)).polygons
+    assert isinstance(examined.figures, PageFigures)
+    boxes = [box.points for box in answer.boxes]
+    kinds: dict[int, str] = {
+        **dict.fromkeys(page.false, "false"),
+        **{box: "merged" for box, _ in page.merged},
+        **{box: "split" for _, parts in page.split for box in parts},
+        **{box: "loose" for _, box in page.loose},
+    }
+    shown = [
+        (kinds.get(index, "right"), boxes[index])
+        for index, box in enumerate(answer.boxes)
+        if box.score >= examined.figures.box_thresh
+    ]
+    shown += [("label", labels[place]) for _, places in page.merged for place in places]
+    shown += [("label", labels[place]) for place, _ in (*page.split, *page.loose)]
+    shown += [("missed", labels[place]) for place in page.missed]
+    return [(kind, " ".join(f"{x:.1f},{y:.1f}" for x, y in np.asarray(points).tolist())) for kind, points in shown]
+
+
+def _plot(figures: PageFigures) -> Mapping[str, str]:
+    """Lines of precision, recall and hmean over the threshold, in a square of 100."""
+    return {
+        name: " ".join(f"{100 * one.box_thresh:.1f},{100 - 100 * getattr(one, name):.2f}" for one in figures.thresholds)
+        for name in ("precision", "recall", "hmean")
+    }
+
+
+def _hard_row(row: HardRow, lines: bool, album: _Album) -> dict[str, Any]:
+    samples = [
+        {
+            "where": sample.where,
+            "picture": album.picture(sample.index) if lines else None,
+            "label": sample.label,
+            "said": differing(sample.label, sample.said)[1] if lines else [(sample.said, False)],
+        }
+        for sample in row.samples
+    ]
+    return {"step": row.step, "value": row.value, "samples": samples}
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= TEXT_AT_MOST else text[:TEXT_AT_MOST] + "…"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f} %"
