@@ -1,15 +1,16 @@
-"""`data import`, `data export`, `data crop`: labels of data sets."""
+"""`data check`, `data import`, `data export`, `data crop`: data sets, and their labels."""
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from paddle2torch.cli.options import AS_JSON, PATH
-from paddle2torch.cli.output import echo, print_json, print_notes
+from paddle2torch.cli.options import AS_JSON, CHARSET, PATH, with_settings
+from paddle2torch.cli.output import echo, print_json, print_notes, print_table
 
 if TYPE_CHECKING:
     from paddle2torch.labels.carry import Carried
@@ -21,7 +22,51 @@ OUTPUT = click.option("-o", "--output", type=PATH, required=True, help="What is 
 
 @click.group()
 def data() -> None:
-    """Carry labels between PaddleOCR's label files and other tools, and cut lines out of labelled pages."""
+    """Check data before training; carry labels to and from other tools; cut lines out of labelled pages."""
+
+
+@data.command("check")
+@with_settings
+@CHARSET
+@click.option("--report", type=PATH, help="Write one HTML page: what was found, figures, and augmented samples.")
+@AS_JSON
+def check_command(
+    config: Path,
+    model_config: Path | None,
+    assignments: tuple[str, ...],
+    charset: Path | None,
+    report: Path | None,
+    as_json: bool,
+) -> None:
+    """Look at all training and evaluation data before training: each label, and each image decoded.
+
+    Finds images that cannot be read or are in both splits, label lines that do not parse, labels that are empty, too
+    long or have characters outside the set, paths that lead out of data_dir, lines that would be squeezed, boxes off
+    their page. Where something should be mended the exit status is 1.
+    """
+    from paddle2torch.training.data.check import check_data
+    from paddle2torch.training.data.check_report import write_check_report
+    from paddle2torch.training.settings import read_settings
+
+    settings, model = read_settings(config, model_config, assignments, charset=charset)
+    check = check_data(settings, model)
+    if report is not None:
+        write_check_report(check, settings, model, report)
+        echo(f"report: {report}", err=True)
+    if as_json:
+        print_json(check.to_json())
+    else:
+        rows = [
+            ("fault" if one.fault else "note", one.split, f"{one.count:,}", one.kind.value, one.examples[0])
+            for one in check.findings
+        ]
+        if rows:
+            print_table(("", "data", "count", "what", "first"), rows)
+        for name, figures in check.splits.items():
+            echo(f"{name}: {figures.samples:,} samples")
+        echo("nothing has to be mended" if check.good else "faults were found: --json or --report name more of them")
+    if not check.good:
+        sys.exit(1)
 
 
 @data.command("import")

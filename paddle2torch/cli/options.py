@@ -8,6 +8,9 @@ from typing import Any
 import click
 
 PATH = click.Path(path_type=Path)
+CHARSET = click.option(
+    "--charset", type=PATH, help="The characters to learn: a file of one a line, or a bundled one's name."
+)
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 MAX_PICTURE = click.option(
     "--max-picture-mb",
@@ -32,3 +35,14 @@ def dtype_of(bfloat16: bool) -> Any:
     import torch
 
     return torch.bfloat16 if bfloat16 else torch.float32
+
+
+def with_settings(command: Any) -> Any:
+    """The options of commands that read both settings files."""
+    for option in (
+        click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Override: optimizer.lr=1e-4"),
+        click.option("--model-config", "--model_config", type=PATH, help="By default model_config.json beside it."),
+        click.option("--config", type=PATH, required=True, help="config.json, as `paddle2torch init` writes it."),
+    ):
+        command = option(command)
+    return command

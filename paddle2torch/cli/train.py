@@ -5,17 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 import click
 
-from paddle2torch.cli.options import AS_JSON, PATH
+from paddle2torch.cli.options import AS_JSON, CHARSET, PATH, with_settings
 from paddle2torch.cli.output import echo, print_json, print_notes, print_table
 from paddle2torch.model_zoo.errors import Paddle2TorchError
-
-CHARSET = click.option(
-    "--charset", type=PATH, help="The characters to learn: a file of one a line, or a bundled one's name."
-)
 
 
 @click.command()
@@ -34,17 +29,6 @@ def init(name: str, output: Path, yml: Path | None, charset: Path | None, offici
 
     print_notes(run(name, output, yml=yml, charset=charset, official=official))
     echo(str(output))
-
-
-def with_settings(command: Any) -> Any:
-    """The options of commands that read both settings files."""
-    for option in (
-        click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Override: optimizer.lr=1e-4"),
-        click.option("--model-config", "--model_config", type=PATH, help="By default model_config.json beside it."),
-        click.option("--config", type=PATH, required=True, help="config.json, as `paddle2torch init` writes it."),
-    ):
-        command = option(command)
-    return command
 
 
 @click.command()

@@ -255,6 +255,8 @@ def prepare(
     evaluation = make_batches(settings, config, False, accelerator)
     known = (str(batches.report), str(evaluation.report))
     notes += [f"training data: {known[0]}", f"evaluation data: {known[1]}"]
+    if any(part.report.indices or part.report.unseen for part in (batches, evaluation)):
+        notes.append("`paddle2torch data check` looks at every label and image, and names what is wrong")
     sampler, loader = settings.data.train.sampler, settings.data.train.loader
     if sampler is not None and sampler.first_bs != loader.batch_size_per_card:
         notes.append(

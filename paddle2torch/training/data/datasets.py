@@ -147,7 +147,7 @@ class SampleDataset(Dataset[Loaded], abc.ABC):
             image = self.samples.image(index, rng)
         except Exception as error:  # whatever a decoder raises for a file: this one image cannot be used
             raise _rejected(error) from None
-        problem = self._problem(image)
+        problem = self.problem(image)
         if problem:
             raise Rejected(Reason.UNREADABLE, f"the image of {image.shape[1]} x {image.shape[0]} pixels {problem}")
         return image
@@ -165,13 +165,24 @@ class SampleDataset(Dataset[Loaded], abc.ABC):
         """One sample, or `Rejected`; what is only worth noting is added to `events`."""
 
     @abc.abstractmethod
-    def _problem(self, image: BGRImage) -> str | None:
+    def problem(self, image: BGRImage) -> str | None:
         """What is wrong with the size of an image."""
 
 
 def _rejected(error: Exception) -> Rejected:
     """Why a sample cannot be used, whatever its image or label ran into."""
     return error if isinstance(error, Rejected) else Rejected(Reason.UNREADABLE, what_went_wrong(error))
+
+
+def how_squeezed(shape: Sequence[int], size: tuple[int, int]) -> str | None:
+    """What becomes of an image (height, width) that is far too wide for its `size` (width, height)."""
+    wide = math.ceil(size[1] * (shape[1] / shape[0]))
+    if wide <= SQUEEZED * size[0]:
+        return None
+    return (
+        f"{shape[1]} x {shape[0]} pixels become {size[0]} x {size[1]}, {wide / size[0]:.0f} times narrower than they "
+        f"are; cut such lines into parts"
+    )
 
 
 class Lines(SampleDataset):
@@ -222,7 +233,7 @@ class Lines(SampleDataset):
         """The text, in small letters where the encoder makes them so."""
         return self.encoder.text(self.samples.label(index))
 
-    def _problem(self, image: BGRImage) -> str | None:
+    def problem(self, image: BGRImage) -> str | None:
         if image.shape[0] * image.shape[1] > LINE_PIXELS:
             return f"is not a line: at most {LINE_PIXELS:,} are read"
         return None
@@ -234,13 +245,8 @@ class Lines(SampleDataset):
         if self.whole:
             wide = int(size[1] * image.shape[1] / image.shape[0])
             size = (min(max(size[0], wide), MOST_PIXELS // size[1]), size[1])
-        wide = math.ceil(size[1] * (image.shape[1] / image.shape[0]))
-        if wide > SQUEEZED * size[0]:
-            message = (
-                f"{self.samples.where(index)}: {image.shape[1]} x {image.shape[0]} pixels become "
-                f"{size[0]} x {size[1]}, {wide / size[0]:.0f} times narrower than they are; cut such lines into parts"
-            )
-            events.append(Event(index, Reason.SQUEEZED, message))
+        if (squeezed := how_squeezed(image.shape[:2], size)) is not None:
+            events.append(Event(index, Reason.SQUEEZED, f"{self.samples.where(index)}: {squeezed}"))
 
         def read_other(other: int) -> Line:
             line = Line(self._read(other, rng), self.samples.label(other))
@@ -304,7 +310,7 @@ class Pages(SampleDataset):
                 if not len(boxes.polygons):
                     self._know(index, Rejected(Reason.EMPTY, "the page has no boxes"))
 
-    def _problem(self, image: BGRImage) -> str | None:
+    def problem(self, image: BGRImage) -> str | None:
         if max(image.shape[:2]) > WARP_LIMIT:
             return f"has a side of more than {WARP_LIMIT:,}, which OpenCV does not rotate"
         return None

@@ -75,11 +75,16 @@ class LabelFiles:
 
     A line's path is relative to `data_dir`. It may be a JSON list of paths, of which each request draws one. What
     follows a second delimiter is not read, and neither are blank lines. `ratios`: the share of each file that an epoch
-    takes, or one for all.
+    takes, or one for all. `malformed`: gets what is wrong with lines that cannot be read, in place of an error.
     """
 
     def __init__(
-        self, files: Sequence[str], data_dir: str, ratios: Sequence[float] = (1.0,), delimiter: str = "\t"
+        self,
+        files: Sequence[str],
+        data_dir: str,
+        ratios: Sequence[float] = (1.0,),
+        delimiter: str = "\t",
+        malformed: list[str] | None = None,
     ) -> None:
         ratios = list(ratios) * len(files) if len(ratios) == 1 else list(ratios)
         if len(ratios) != len(files) or not all(0 < ratio <= 1 for ratio in ratios):
@@ -88,6 +93,7 @@ class LabelFiles:
             )
         self._folder = Path(data_dir)
         self._files = list(files)
+        self._malformed = malformed
         self._paths: list[str] = []
         self._labels: list[str] = []
         self._places: list[tuple[int, int]] = []
@@ -112,22 +118,28 @@ class LabelFiles:
                 f'{file} is UTF-16, as Windows calls "Unicode": save the label file as UTF-8 (of Excel: "CSV UTF-8", '
                 f"then put tabs for its separators)"
             )
-        try:
-            text = data.decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            place = data.count(b"\n", 0, error.start) + 1
-            raise FileFormatError(f"{file}, line {place} is not UTF-8: save the label file as UTF-8") from None
         # Not `splitlines`, which also splits at characters that a text may hold.
-        for place, line in enumerate(text.split("\n"), 1):
-            line = line.rstrip("\r")
+        for place, raw in enumerate(data.removeprefix(codecs.BOM_UTF8).split(b"\n"), 1):
+            try:
+                line = raw.decode("utf-8").rstrip("\r")
+            except UnicodeDecodeError:
+                self._refuse(f"{file}, line {place} is not UTF-8: save the label file as UTF-8")
+                continue
             if not line.strip():
                 continue
             path, found, rest = line.partition(delimiter)
             if not found:
-                raise FileFormatError(f"{file}, line {place}: {_no_delimiter(line, delimiter)}")
+                self._refuse(f"{file}, line {place}: {_no_delimiter(line, delimiter)}")
+                continue
             self._paths.append(path)
             self._labels.append(rest.partition(delimiter)[0])
             self._places.append((number, place))
+
+    def _refuse(self, message: str) -> None:
+        """Raise, or note, what is wrong with a line."""
+        if self._malformed is None:
+            raise FileFormatError(message)
+        self._malformed.append(message)
 
     def __len__(self) -> int:
         return len(self._paths)

@@ -203,15 +203,10 @@ def build_loader(
     """
     if seed < 0:
         raise ConfigError(f"the seed of the data must be 0 or more, not {seed}")
-    samples = _samples(split.dataset)
-    if model.task == "rec":
-        dataset: SampleDataset = _lines(
-            split, model, samples, max_text_length, seed=seed, each_once=each_once, training=training
-        )
-    elif model.task == "det":
-        dataset = _pages(split, model, samples, seed=seed, each_once=each_once, training=training)
-    else:
-        raise ConfigError(f"{model.name}: there is no training data for models of task {model.task!r}")
+    samples = open_samples(split.dataset)
+    dataset = build_dataset(
+        split, model, samples, max_text_length=max_text_length, seed=seed, each_once=each_once, training=training
+    )
     plan: Plan
     if split.sampler is not None:
         if not training:
@@ -249,6 +244,24 @@ def build_loader(
     return Loader(dataset, plan, workers=split.loader.num_workers, pin_memory=pin_memory)
 
 
+def build_dataset(
+    split: SplitSettings,
+    model: ModelConfig,
+    samples: Samples,
+    *,
+    training: bool,
+    max_text_length: int = 25,
+    seed: int = 0,
+    each_once: bool = False,
+) -> SampleDataset:
+    """The samples of a split with its transforms; see `build_loader`."""
+    if model.task == "rec":
+        return _lines(split, model, samples, max_text_length, seed=seed, each_once=each_once, training=training)
+    if model.task == "det":
+        return _pages(split, model, samples, seed=seed, each_once=each_once, training=training)
+    raise ConfigError(f"{model.name}: there is no training data for models of task {model.task!r}")
+
+
 class _NoSamples:
     """Data that is not there yet."""
 
@@ -278,18 +291,16 @@ class _NoSamples:
 
 def check_transforms(split: SplitSettings, model: ModelConfig, *, training: bool, max_text_length: int = 25) -> None:
     """Raise `ConfigError` where `build_loader` would for the transforms of a split, whose data need not be there."""
-    if model.task == "rec":
-        _lines(split, model, _NoSamples(), max_text_length, seed=0, each_once=False, training=training)
-    else:
-        _pages(split, model, _NoSamples(), seed=0, each_once=False, training=training)
+    build_dataset(split, model, _NoSamples(), max_text_length=max_text_length, training=training)
 
 
-def _samples(settings: DatasetSettings) -> Samples:
+def open_samples(settings: DatasetSettings, *, malformed: list[str] | None = None) -> Samples:
+    """The samples that a dataset's settings name. malformed: as for `LabelFiles`."""
     if settings.name == "LMDBDataSet":
         if any(ratio != 1 for ratio in settings.ratio_list):
             raise ConfigError("ratio_list is for label files: an LMDBDataSet is taken as a whole")
         return LmdbFolders(settings.data_dir)
-    return LabelFiles(settings.label_file_list, settings.data_dir, settings.ratio_list, settings.delimiter)
+    return LabelFiles(settings.label_file_list, settings.data_dir, settings.ratio_list, settings.delimiter, malformed)
 
 
 def _lines(
