@@ -15,6 +15,7 @@ from typing import Any
 
 from paddle2torch.model_zoo.strict_json import to_json
 from paddle2torch.training.data import steps as known_steps
+from paddle2torch.training.data.sources import SOURCES
 from paddle2torch.training.settings import (
     DatasetSettings,
     DataSettings,
@@ -74,6 +75,11 @@ def page() -> str:
     parts = [INTRODUCTION]
     for title, kind in SECTIONS:
         parts.append((f"## {title}\n\n" if title else "") + section(kind))
+    parts.append(
+        "## Sources\n\nThe list `sources` of a dataset has one object for each: "
+        '`{"WebDataset": {"shards": ["lines/*.tar"]}}`.\n'
+    )
+    parts += [f"### {name}\n\n{section(kind)}" for name, kind in SOURCES.items()]
     parts.append(
         "## Transforms\n\nThe lists under `transforms` have one object for each step: "
         '`{"RecResizeImg": {"image_shape": [3, 48, 320]}}`. Their\norder is that of the recipe.\n'

@@ -78,8 +78,9 @@ class DatasetSettings:
 
     `label_file_list` and `data_dir` are paths, relative ones to the working directory; images in the label files are
     relative to `data_dir`. `ratio_list` has the share of each label file that an epoch takes, or one share for all.
-    An LMDBDataSet has no label files: `data_dir` is the database, or a folder of them. `ext_op_transform_idx` is the
-    number of transforms that the extra samples of RecConAug or CopyPaste pass.
+    An LMDBDataSet has no label files: `data_dir` is the database, or a folder of them. `sources` are further ones, or
+    the only ones, each an object with one key, its name: WebDataset, HuggingFace, RenderedLines (see below).
+    `ext_op_transform_idx` is the number of transforms that the extra samples of RecConAug or CopyPaste pass.
     """
 
     data_dir: str
@@ -89,14 +90,14 @@ class DatasetSettings:
     delimiter: str = "\t"
     ext_op_transform_idx: int = 1
     transforms: tuple[Transform, ...] = ()
+    sources: tuple[Transform, ...] = ()
 
     def __post_init__(self) -> None:
         within(self, ext_op_transform_idx=(0, MOST_COUNT))
-        if (self.name == "LMDBDataSet") == bool(self.label_file_list):
-            raise ConfigError(
-                f"{self.name} {'takes no' if self.label_file_list else 'needs a'} label_file_list (data_dir: "
-                f"{self.data_dir})"
-            )
+        if self.name == "LMDBDataSet" and self.label_file_list:
+            raise ConfigError(f"{self.name} takes no label_file_list (data_dir: {self.data_dir})")
+        if self.name != "LMDBDataSet" and not self.label_file_list and not self.sources:
+            raise ConfigError(f"{self.name} needs a label_file_list, or sources (data_dir: {self.data_dir})")
         if self.label_file_list and len(self.ratio_list) not in (1, len(self.label_file_list)):
             raise ConfigError(
                 f"ratio_list has {len(self.ratio_list)} shares for {len(self.label_file_list)} label files: "

@@ -22,8 +22,9 @@ from paddle2torch.tasks.failures import what_went_wrong
 from paddle2torch.training.data.datasets import Lines, SampleDataset, how_squeezed
 from paddle2torch.training.data.drops import OF_THE_SAMPLE, Reason
 from paddle2torch.training.data.labels import LabelFiles, Samples, parse_boxes
-from paddle2torch.training.data.loaders import build_dataset, open_samples
+from paddle2torch.training.data.loaders import build_dataset
 from paddle2torch.training.data.near import LINE_GRID, PAGE_GRID, content_digest, difference_hash, near_pairs
+from paddle2torch.training.data.sources import MixedSamples, open_samples
 from paddle2torch.training.metrics import simple
 from paddle2torch.training.settings import Settings, SplitSettings
 
@@ -160,7 +161,7 @@ def check_data(settings: Settings, config: ModelConfig) -> DataCheck:
     seen: dict[SplitName, list[_Seen]] = {}
     splits: tuple[tuple[SplitName, SplitSettings], ...] = (("train", settings.data.train), ("eval", settings.data.eval))
     for name, split in splits:
-        samples = _open(name, split, found)
+        samples = _open(name, split, config, settings.training.seed, found)
         if samples is None:
             continue
         training = name == "train"
@@ -186,10 +187,10 @@ def check_data(settings: Settings, config: ModelConfig) -> DataCheck:
     return DataCheck(found.findings(), figures, untouched if "train" in figures else (), datasets)
 
 
-def _open(name: SplitName, split: SplitSettings, found: _Found) -> Samples | None:
+def _open(name: SplitName, split: SplitSettings, config: ModelConfig, seed: int, found: _Found) -> Samples | None:
     malformed: list[str] = []
     try:
-        return open_samples(split.dataset, malformed=malformed)
+        return open_samples(split.dataset, config, seed=seed, malformed=malformed)
     except Paddle2TorchError as error:
         found.add(name, Kind.UNOPENED, str(error))
         return None
@@ -206,10 +207,12 @@ def _check_labels(name: SplitName, dataset: SampleDataset, found: _Found) -> Non
             event = dataset.known.get(index)
             told = f"{samples.where(index)}: {show_text(samples.label(index), 60)}" if event is None else event.message
             found.add(name, reason, told)
-    if isinstance(samples, LabelFiles):
-        for index in range(len(samples)):
-            if leads_out(samples.path(index)):
-                found.add(name, Kind.LEADS_OUT, samples.where(index))
+    for part in samples.parts if isinstance(samples, MixedSamples) else (samples,):
+        if not isinstance(part, LabelFiles):
+            continue
+        for index in range(len(part)):
+            if leads_out(part.path(index)):
+                found.add(name, Kind.LEADS_OUT, part.where(index))
 
 
 def _look(dataset: SampleDataset) -> Iterator[_Seen]:

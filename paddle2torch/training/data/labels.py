@@ -42,6 +42,12 @@ class Group:
     ratio: float
 
 
+def check_ratio(ratio: float, where: str) -> None:
+    """Raise `ConfigError` for a share that an epoch cannot take."""
+    if not 0 < ratio <= 1:
+        raise ConfigError(f"{where}: ratio is a share above 0 and at most 1, found {ratio:g}")
+
+
 class Samples(Protocol):
     """Images and their labels by index."""
 

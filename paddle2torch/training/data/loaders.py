@@ -33,10 +33,10 @@ from paddle2torch.training.data.datasets import GUIDE_KEYS, Lines, Loaded, Pages
 from paddle2torch.training.data.det_transforms import NormalizeImage
 from paddle2torch.training.data.drops import DataError, Event
 from paddle2torch.training.data.encode import LabelEncoder
-from paddle2torch.training.data.labels import Group, LabelFiles, Samples
-from paddle2torch.training.data.lmdb import LmdbFolders
+from paddle2torch.training.data.labels import Group, Samples
 from paddle2torch.training.data.rec_transforms import Encode, RecResizeImg
 from paddle2torch.training.data.samplers import FixedBatches, MultiScaleBatches, Plan, Request, epoch_size
+from paddle2torch.training.data.sources import open_samples, read_source
 from paddle2torch.training.data.steps import (
     DET_KEYS,
     DET_STEPS,
@@ -47,7 +47,7 @@ from paddle2torch.training.data.steps import (
     count_for_others,
     read_steps,
 )
-from paddle2torch.training.settings import DatasetSettings, SplitSettings
+from paddle2torch.training.settings import SplitSettings
 
 Batch: TypeAlias = "dict[str, Tensor]"
 
@@ -203,7 +203,7 @@ def build_loader(
     """
     if seed < 0:
         raise ConfigError(f"the seed of the data must be 0 or more, not {seed}")
-    samples = open_samples(split.dataset)
+    samples = open_samples(split.dataset, model, seed=seed)
     dataset = build_dataset(
         split, model, samples, max_text_length=max_text_length, seed=seed, each_once=each_once, training=training
     )
@@ -291,16 +291,9 @@ class _NoSamples:
 
 def check_transforms(split: SplitSettings, model: ModelConfig, *, training: bool, max_text_length: int = 25) -> None:
     """Raise `ConfigError` where `build_loader` would for the transforms of a split, whose data need not be there."""
+    for source in split.dataset.sources:
+        read_source(source)
     build_dataset(split, model, _NoSamples(), max_text_length=max_text_length, training=training)
-
-
-def open_samples(settings: DatasetSettings, *, malformed: list[str] | None = None) -> Samples:
-    """The samples that a dataset's settings name. malformed: as for `LabelFiles`."""
-    if settings.name == "LMDBDataSet":
-        if any(ratio != 1 for ratio in settings.ratio_list):
-            raise ConfigError("ratio_list is for label files: an LMDBDataSet is taken as a whole")
-        return LmdbFolders(settings.data_dir)
-    return LabelFiles(settings.label_file_list, settings.data_dir, settings.ratio_list, settings.delimiter, malformed)
 
 
 def _lines(
