@@ -17,6 +17,8 @@ from paddle2torch.model_zoo.registry import Part, Role, Shapes, parts, recognise
 from paddle2torch.model_zoo.show import show, show_text
 
 ROLES: tuple[Role, ...] = ("transform", "backbone", "neck", "head")
+DIRECTIONS_AT_MOST = 4
+"""Labels of PaddleOCR's classifiers: two or four directions. A recogniser has more classes."""
 
 
 @dataclass(frozen=True)
@@ -216,6 +218,8 @@ def infer(shapes: Shapes, hint: Architecture | None, source: str) -> tuple[Archi
     if neck is None and reshapes:
         # Such a neck has no tensors, and without them the head looks like a classifier's, which no transform stands by.
         neck, head = parts("neck")["SequenceEncoder"], parts("head")["CTCHead"]
+    elif neck is None and hint is None and backbone is not None and _may_be_rosetta(head, shapes):
+        neck, head = _rosetta(backbone, shapes, source)
     if backbone is None or head is None or (neck is None and head.behind_neck):
         raise ConversionError(f"{source} cannot be converted: it looks like {describe(shapes)}")
     layout: tuple[str, ...] = ()
@@ -251,6 +255,26 @@ def infer(shapes: Shapes, hint: Architecture | None, source: str) -> tuple[Archi
     if hint is None:
         return found, layout
     return found, (*layout, *differences(hint, found, "the checkpoint"), *_missing_heads(hint, found))
+
+
+def _may_be_rosetta(head: Part | None, shapes: Shapes) -> bool:
+    """Whether a CTC head may stand right behind the backbone: by one layer it is like a classifier's."""
+    if head is None:
+        return "head.fc1.bias" in shapes and "head.fc2.bias" in shapes
+    return head.name == "ClsHead" and shapes.get("head.fc.bias", (0,))[0] > DIRECTIONS_AT_MOST
+
+
+def _rosetta(backbone: Part, shapes: Shapes, source: str) -> tuple[Part, Part]:
+    """Neck and head of a recogniser whose neck has no tensors, where it cannot be anything else."""
+    if backbone.name == "ResNet_vd":  # PaddleOCR has no classifier with it, and its strides are always the same
+        return parts("neck")["SequenceEncoder"], parts("head")["CTCHead"]
+    two = "head.fc2.bias" in shapes
+    classes = shapes["head.fc2.bias" if two else "head.fc.bias"][0]
+    what = "strides leave no trace in its tensors" if two else "tensors are those of a classifier as well"
+    raise ConversionError(
+        f"{source} has a head of {classes:,} classes right behind {backbone.name}, as a recogniser without a neck has "
+        f"(Rosetta), whose {what}: give the settings that it was trained with, --config YML"
+    )
 
 
 def _read(part: Part, shapes: Shapes, hint: Component | None) -> Component:

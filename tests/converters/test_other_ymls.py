@@ -13,10 +13,19 @@ from paddle2torch.converters.architecture import Architecture, from_paddleocr
 from paddle2torch.converters.convert import convert_checkpoint
 from paddle2torch.converters.layout import layout_table, to_paddle
 from paddle2torch.converters.templates import Charset, Template
-from paddle2torch.model_zoo.config import CTCDecode, DBPostprocess, DetPreprocess, ModelConfig, RecPreprocess, Task
+from paddle2torch.model_zoo.config import (
+    Component,
+    CTCDecode,
+    DBPostprocess,
+    DetPreprocess,
+    ModelConfig,
+    RecPreprocess,
+    Task,
+)
 from paddle2torch.model_zoo.errors import ConversionError
 from paddle2torch.model_zoo.network import Network, build_model, fuse
 from paddle2torch.training.initialisation import initialise
+from paddle2torch.zoo.conversion import convert
 
 CHARSET = tuple("abcdefg")
 RESHAPE = {"name": "SequenceEncoder", "encoder_type": "reshape"}
@@ -48,8 +57,8 @@ def architecture(name: str) -> Architecture:
     return from_paddleocr(SETTINGS[name], task_of(name), name)
 
 
-def network(name: str) -> Network:
-    parts, rec = architecture(name), task_of(name) == "rec"
+def network(name: str, parts: Architecture | None = None) -> Network:
+    parts, rec = parts or architecture(name), task_of(name) == "rec"
     head = parts.head if not rec else type(parts.head)(parts.head.name, {**parts.head.options, "classes": 8})
     torch.manual_seed(0)
     model = build_model(
@@ -88,12 +97,51 @@ def test_a_checkpoint_converts_by_its_settings(name: str, tmp_path: Path) -> Non
     torch.testing.assert_close(fused, ours, rtol=1e-4, atol=1e-5)
 
 
-def test_without_settings_a_detector_is_known_and_a_bare_ctc_head_is_not(tmp_path: Path) -> None:
-    """A neck without tensors leaves no trace: the head then looks like a classifier's, or like nothing known."""
+def test_without_settings_a_detector_is_known_by_its_tensors(tmp_path: Path) -> None:
     model = network("det_repsvtr_db")
     path = write_pdparams(tmp_path / "a.pdparams", to_paddle(layout_table(model), model.state_dict()))
     assert convert_checkpoint(path, name="own").config.backbone.options == {"det": True}
-    model = network("rec_mv3_none_none_ctc of two layers")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("rec_mv3_none_none_ctc", "whose tensors are those of a classifier as well"),
+        ("rec_mv3_none_none_ctc of two layers", "whose strides leave no trace in its tensors"),
+    ],
+)
+def test_a_recogniser_without_a_neck_asks_for_its_settings(name: str, message: str, tmp_path: Path) -> None:
+    """A neck without tensors leaves no trace: it is not taken for a classifier of as many labels."""
+    model = network(name)
     path = write_pdparams(tmp_path / "b.pdparams", to_paddle(layout_table(model), model.state_dict()))
-    with pytest.raises(ConversionError, match="it looks like MobileNetV3 with an unknown head"):
+    with pytest.raises(ConversionError, match=rf"8 classes right behind MobileNetV3, .*{message}: .*--config YML"):
         convert_checkpoint(path, name="own")
+    charset = tmp_path / "set.txt"
+    charset.write_text("\n".join(CHARSET), encoding="utf-8")
+    with pytest.raises(ConversionError, match="--config YML"):
+        convert("own", weights=path, charset=charset, output=tmp_path / "out")
+
+
+def test_a_recogniser_without_a_neck_is_one_where_no_classifier_has_its_backbone(tmp_path: Path) -> None:
+    settings = {"Backbone": {"name": "ResNet", "layers": 34}, "Neck": RESHAPE, "Head": {"name": "CTCHead"}}
+    model = network("rec_r34_vd_none_none_ctc", from_paddleocr(settings, "rec", "a yml"))
+    path = write_pdparams(tmp_path / "a.pdparams", to_paddle(layout_table(model), model.state_dict()))
+    converted = convert_checkpoint(path, Template("", "a test", charset=Charset(CHARSET, False, "a test")), name="own")
+    assert (converted.config.task, converted.config.neck) == ("rec", model.config.neck)
+    with pytest.raises(ConversionError, match="nothing says for which characters"):
+        convert_checkpoint(path, name="own")
+
+
+@pytest.mark.parametrize("labels", [2, 4])
+def test_two_or_four_classes_are_directions(labels: int, tmp_path: Path) -> None:
+    parts = Architecture(
+        Component("MobileNetV3", {"scale": 0.35, "model_name": "small"}),
+        None,
+        Component("ClsHead", {"classes": labels}),
+    )
+    path = tmp_path / "a.pdparams"
+    with torch.device("meta"):
+        model = build_model(Template("own", "a test", "cls", parts).config(classes=labels))
+    state = {key: torch.zeros(tensor.shape) for key, tensor in model.state_dict().items()}
+    write_pdparams(path, to_paddle(layout_table(model), state))
+    assert convert_checkpoint(path, name="own").config.task == "cls"
