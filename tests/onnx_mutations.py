@@ -21,7 +21,7 @@ from paddle2torch.converters.templates import Template
 from paddle2torch.model_zoo.errors import Paddle2TorchError
 
 STYLES = ("paddle2onnx, version 11", "paddle2onnx, version 12, constants as nodes", "whole layers, version 17")
-TASKS = ("rec", "det", "cls")
+TASKS = ("rec", "det", "cls", "lstm")
 KINDS = (
     *("kind", "input", "output", "remove", "repeat", "move"),
     *("attribute", "shape", "type", "domain", "opset", "rename"),

@@ -7,6 +7,7 @@ versions of the operations, or with everything whole. What is written runs in ON
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from small_models import fill, small_config
+from small_models import fill, lstm_config, small_config
 
 from paddle2torch.compiled.serving import Served, served
 from paddle2torch.model_zoo.config import (
@@ -99,8 +100,26 @@ def sequence_config() -> ModelConfig:
     )
 
 
-CONFIGS = {"rec": small_config(), "det": det_config(), "cls": cls_config(), "sequence": sequence_config()}
-SHAPES = {"rec": (1, 3, 48, 64), "det": (1, 3, 64, 64), "cls": (1, 3, 80, 160), "sequence": (1, 3, 48, 64)}
+def recurrent_config() -> ModelConfig:
+    """A small recogniser of the v2.0 architecture: its neck is a bidirectional LSTM of two layers."""
+    strides = {"model_name": "small", "small_stride": [1, 2, 2, 2]}
+    return replace(lstm_config(), backbone=Component("MobileNetV3", {"scale": 0.35, **strides}))
+
+
+CONFIGS = {
+    "rec": small_config(),
+    "det": det_config(),
+    "cls": cls_config(),
+    "sequence": sequence_config(),
+    "lstm": recurrent_config(),
+}
+SHAPES = {
+    "rec": (1, 3, 48, 64),
+    "det": (1, 3, 64, 64),
+    "cls": (1, 3, 80, 160),
+    "sequence": (1, 3, 48, 64),
+    "lstm": (1, 3, 32, 64),
+}
 
 
 @cache
@@ -115,7 +134,8 @@ def network(task: str) -> Network:
 def captured(task: str) -> tuple[Served, torch.export.ExportedProgram]:
     """Its fused form, and the graph of that for one size."""
     model = served(network(task))
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # an LSTM keeps its tensors in a list as well
         return model, torch.export.export(model, (torch.zeros(SHAPES[task]),), strict=False)
 
 
@@ -371,7 +391,58 @@ class _Writer:
     def on_unbind(self, node: Any, x: Any) -> str:
         return self.value(x)
 
+    def on_zeros(self, node: Any, shape: Any) -> str:
+        return ""
+
+    def on_lstm(self, node: Any, x: Any, states: Any, parameters: Any, biases: bool, layers: int, *_: Any) -> str:
+        """Both directions of each layer in a node, with the sequence first."""
+        hidden = self.parameters[parameters[1].name].shape[1]
+        out = self.op("Transpose", [self.value(x)], perm=[1, 0, 2])
+        for layer in range(layers):
+            cells = [[p.name for p in parameters[at : at + 4]] for at in (8 * layer, 8 * layer + 4)]
+            tensors = [self.gates([cell[place] for cell in cells], hidden) for place in range(4)]
+            if self.style.pieces:
+                tensors[2:] = [self.op("Concat", tensors[2:], axis=1)]
+            else:
+                both = np.concatenate([self.in_order(cells, place, hidden) for place in (2, 3)], 1)
+                tensors = [self.constant(self.in_order(cells, place, hidden)) for place in (0, 1)]
+                tensors.append(self.constant(both))
+            zeros = self.zeros(x, 2 * layers, layer, hidden)
+            run = self.op("LSTM", [out, *tensors, "", zeros, zeros], direction="bidirectional", hidden_size=hidden)
+            out = self.reshape(self.op("Transpose", [run], perm=[0, 2, 1, 3]), [0, 0, -1])
+        return self.op("Transpose", [out], perm=[1, 0, 2])
+
+    def in_order(self, cells: list[list[str]], place: int, hidden: int) -> np.ndarray:
+        """One tensor of both directions, its gates from PyTorch's order (input, forget, cell, output) to ONNX's."""
+        tensors = [np.split(self.parameters[cell[place]], 4) for cell in cells]
+        return np.stack([np.concatenate([gates[gate] for gate in (0, 3, 1, 2)]) for gates in tensors])
+
+    def gates(self, names: list[str], hidden: int) -> str:
+        """The same as paddle2onnx does it, in the graph."""
+        if not self.style.pieces:
+            return ""
+        raised = [self.axes("Unsqueeze", self.constant(self.parameters[n], name=n), [0], 13) for n in names]
+        both = self.op("Concat", raised, axis=0)
+        parts = [self.cut(both, 1, start * hidden, end * hidden) for start, end in ((0, 1), (3, 4), (1, 3))]
+        return self.op("Concat", parts, axis=1)
+
+    def cut(self, x: str, axis: int, start: int, end: int) -> str:
+        if self.style.opset < 10:
+            return self.op("Slice", [x], axes=[axis], starts=[start], ends=[end])
+        return self.op("Slice", [x, *(self.constant([value], np.int64) for value in (start, end, axis))])
+
+    def zeros(self, x: Any, states: int, layer: int, hidden: int) -> str:
+        """The initial states of a layer: by paddle2onnx from those of all layers, for the size of the batch."""
+        if self.style.opset < 11 or not self.style.pieces:
+            return self.constant(np.zeros((2, node_size(x), hidden), np.float32))
+        batch = self.cut(self.op("Shape", [self.value(x)]), 0, 0, 1)
+        sizes = [self.constant([states], np.int64), batch, self.constant([hidden], np.int64)]
+        every = self.op("Expand", [self.constant([0.0]), self.op("Concat", sizes, axis=0)])
+        return self.cut(every, 0, 2 * layer, 2 * layer + 2)
+
     def on_getitem(self, node: Any, x: Any, index: int) -> str:
+        if x.name.startswith("lstm"):
+            return self.value(x)
         return self.axes("Squeeze", self.slice(self.value(x), index), [0], 13)
 
     def on_dropout(self, node: Any, x: Any, *_: Any) -> str:
@@ -379,6 +450,11 @@ class _Writer:
 
     def on_detach(self, node: Any, x: Any) -> str:
         return self.op("Identity", [self.value(x)])
+
+
+def node_size(node: Any) -> int:
+    """How many sequences a value has."""
+    return int(node.meta["val"].shape[0])
 
 
 def with_external_data(path: Path, task: str, data: str) -> Path:

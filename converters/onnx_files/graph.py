@@ -50,7 +50,7 @@ PLAIN: Mapping[str, str] = {
     "Sub": "subtract",
     "Upsample": "interpolate",
 }
-_LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "BatchNormalization", "LayerNormalization"})
+_LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "BatchNormalization", "LayerNormalization", "LSTM"})
 # Of ONNX Runtime, though without its domain.
 RUNTIME = frozenset({"SimplifiedLayerNormalization"})
 ACTIVATIONS = frozenset({"HardSigmoid", "HardSwish", "Gelu"})
@@ -70,7 +70,7 @@ _KNOWN = frozenset({*PLAIN, *_LAYERS, *ACTIVATIONS, *_ALIASES, *RUNTIME, "Consta
 _LEAST_INPUTS: Mapping[str, int] = {
     **dict.fromkeys(("Add", "Conv", "ConvTranspose", "Div", "Gemm", "LayerNormalization", "MatMul", "Mul"), 2),
     **dict.fromkeys(("BiasGelu", "FusedConv", "FusedMatMul", "Pow", "SimplifiedLayerNormalization", "Sub"), 2),
-    "SkipLayerNormalization": 3,
+    **dict.fromkeys(("LSTM", "SkipLayerNormalization"), 3),
     "BatchNormalization": 5,
     "Constant": 0,
 }
@@ -86,10 +86,19 @@ CLOSE = 1e-3
 
 @dataclass(frozen=True)
 class Constant:
-    """A constant as it is used: `root` is the name in the file of what it was reshaped from."""
+    """A constant as it is used: `root` is the name in the file of what it was reshaped from.
+
+    `parts` are the roots of the constants that it was cut from or joined of.
+    """
 
     tensor: Tensor
     root: str
+    parts: frozenset[str] = frozenset()
+
+    @property
+    def sources(self) -> frozenset[str]:
+        """The constants of the file whose numbers it has."""
+        return self.parts or frozenset({self.root})
 
 
 class Graph:
@@ -198,8 +207,6 @@ class Graph:
             )
         if node.kind in _LOOPS:
             self.fail("has operations inside; graphs with loops or conditions are not read", node)
-        if node.kind == "LSTM":
-            self.fail("recognisers with an LSTM are not read from ONNX; give the Paddle files", node)
         if node.kind not in _KNOWN:
             self.fail("no PP-OCR network has this operation", node)
 
@@ -234,11 +241,41 @@ class Graph:
                     return None
                 self._copy(0 if array.flags.c_contiguous else array.size, node)
                 array = array.reshape(shape)
+            elif node.kind in ("Concat", "Slice") and dtype in REALS:
+                return self._cut_or_joined(node, source)
             else:
                 return None
         except (ValueError, TypeError, IndexError):
             self.fail(f"does not fit its constant of shape {list(array.shape)}; the file is corrupt", node)
-        return Constant(Tensor(dtype, array.shape, array), source.root)
+        return Constant(Tensor(dtype, array.shape, array), source.root, source.parts)
+
+    def _cut_or_joined(self, node: Node, first: Constant) -> Constant | None:
+        """Of real numbers, which paddle2onnx puts into another order for an LSTM; sizes stay what is computed."""
+        given = [self.constants.get(name) for name in node.inputs if name]
+        found = [constant for constant in given if constant is not None]
+        if len(found) < len(given):
+            return None
+        if node.kind == "Concat":
+            if any(constant.tensor.dtype != first.tensor.dtype for constant in found):
+                return None
+            self._copy(sum(constant.tensor.array.size for constant in found), node)
+            array = np.concatenate([constant.tensor.array for constant in found], axis=node.attributes.get("axis", 1))
+        else:
+            found, sizes = found[:1], [[int(size) for size in c.tensor.array.reshape(-1)[:8]] for c in found[1:]]
+            for place, name in enumerate(("starts", "ends", "axes")):
+                if name in node.attributes:
+                    sizes[place:place] = [list(node.attributes[name])]
+            starts, ends = sizes[:2]
+            axes = sizes[2] if len(sizes) > 2 else range(len(starts))
+            if len(sizes) > 3 and any(step != 1 for step in sizes[3]):
+                return None
+            array = first.tensor.array
+            where = [slice(None)] * array.ndim
+            for start, end, axis in zip(starts, ends, axes, strict=True):
+                where[axis] = slice(start, end)
+            array = array[tuple(where)]
+        sources = frozenset().union(*(constant.sources for constant in found))
+        return Constant(Tensor(first.tensor.dtype, array.shape, array), node.output, sources)
 
     def _copy(self, values: int, node: Node) -> None:
         """Nodes may turn one constant around any number of times; copies are made of no more than the file holds."""

@@ -20,6 +20,7 @@ import numpy as np
 from paddle2torch.converters.onnx_files.graph import ACTIVATIONS, PLAIN, REALS, RUNTIME, SMALL, WIDTHS, Constant, Graph
 from paddle2torch.converters.onnx_files.model import Node, OnnxModel, Tensor
 from paddle2torch.converters.onnx_files.patterns import Made, Patterns
+from paddle2torch.converters.onnx_files.recurrent import Recurrent, RecurrentLayers
 from paddle2torch.converters.paddle_files.pdparams import Array
 from paddle2torch.converters.paddle_files.program import Operation, Program, Value
 from paddle2torch.model_zoo.show import show, show_all, show_text
@@ -51,6 +52,7 @@ class _Lowering:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.patterns = Patterns(graph)
+        self.recurrent = RecurrentLayers(graph)
         self.operations: list[Operation] = []
         self.parameters: dict[str, Constant] = {}
         self.values: dict[str, Value] = {}
@@ -58,7 +60,9 @@ class _Lowering:
 
     def run(self) -> Lowered:
         for node in self.graph.nodes:
-            if node.output not in self.patterns.absorbed:
+            if node.output in self.recurrent.found:
+                self._emit_recurrent(node, self.recurrent.found[node.output])
+            elif node.output not in self.patterns.absorbed and node.output not in self.recurrent.absorbed:
                 self._emit(node)
                 self._follow_line(node)
         self._check_coverage()
@@ -256,6 +260,16 @@ class _Lowering:
                 return x, self._parameter(bias, node, flat)
         return None
 
+    def _emit_recurrent(self, node: Node, made: Recurrent) -> None:
+        names = []
+        for name, constant in made.parameters(self.graph):
+            chosen = f"{node.output}@{name}"
+            self.parameters[chosen] = constant
+            self.values[chosen] = Value(chosen, constant.tensor.shape, "float32")
+            names.append(chosen)
+        # Paddle's operation reads the two initial states before its parameters.
+        self._add(node, "rnn", (made.reads, "", "", *names), made.attributes(self.graph))
+
     def _emit_plain(self, node: Node) -> None:
         if node.kind in RUNTIME:
             self.graph.fail("normalises without a mean, which no PP-OCR network does", node)
@@ -287,27 +301,28 @@ class _Lowering:
             graph.fail(
                 f"its layers have {used:,} values, its constants {graph.held:,}: no model of text shares them so"
             )
-        placed = {constant.root for constant in self.parameters.values()}
+        placed = {name for constant in self.parameters.values() for name in constant.sources}
         for made in patterns.made.values():
             placed.update(name for name in (made.scale, made.bias) if name)
         read: set[str] = set()
         described = {node.output for node in graph.opaque.values()}
         for node in (*graph.nodes, *graph.opaque.values()):
             found = [(name, graph.constants[name]) for name in node.inputs if name in graph.constants]
-            read.update(constant.root for _, constant in found)
+            read.update(name for _, constant in found for name in constant.sources)
             # Of those that describe shapes, limits and factors of sizes have their place.
             recognised = node.output in patterns.absorbed or node.output in patterns.made
+            recognised = recognised or node.output in self.recurrent.absorbed
             if recognised or node.kind in ("Resize", "Upsample", "Clip") or node.output in described:
                 continue
             for name, constant in found:
-                if constant.tensor.dtype in REALS and constant.root not in placed:
+                if constant.tensor.dtype in REALS and not constant.sources <= placed:
                     shape = list(constant.tensor.shape)
                     graph.fail(f"the constant {show(name)} {shape} has no place in a layer", node)
         placed |= read
         unread = [
             name
             for name, constant in graph.constants.items()
-            if constant.root == name and name not in placed
+            if constant.root == name and not constant.parts and name not in placed
             if constant.tensor.dtype in REALS and constant.tensor.array.size > 1
         ]
         if unread:

@@ -242,6 +242,28 @@ class _Run:
         scale = (x.square().mean(-1, keepdim=True) + given.get("epsilon", 1e-5)).rsqrt()
         return x * scale * _present(inputs, 1)
 
+    def _lstm(self, inputs: Inputs, given: Attributes) -> Sequence[Tensor]:
+        x, weight, recurrence, bias = (_present(inputs, place) for place in range(4))
+        directions, hidden = recurrence.shape[0], recurrence.shape[2]
+        if (len(inputs) > 4 and inputs[4] is not None) or len(inputs) > 7 or given.get("direction") == "reverse":
+            raise ValueError("it has lengths, peepholes or a direction that no network here has")
+        self.budget.take(5 * directions * hidden * x.shape[0] * x.shape[1], "an LSTM")
+        none = x.new_zeros(directions, x.shape[1], hidden)
+        given_states = (inputs[place] if place < len(inputs) else None for place in (5, 6))
+        states = [none if state is None else state for state in given_states]
+
+        def gates(array: Tensor) -> Tensor:
+            """From ONNX's order (input, output, forget, cell) to PyTorch's."""
+            parts = array.chunk(4)
+            return torch.cat([parts[place] for place in (0, 2, 3, 1)])
+
+        tensors = []
+        for direction in range(directions):
+            tensors += [gates(array[direction]) for array in (weight, recurrence)]
+            tensors += [gates(half) for half in bias[direction].chunk(2)]
+        result, *last = torch.lstm(x, states, tensors, True, 1, 0.0, False, directions == 2, False)
+        return (result.unflatten(2, (directions, hidden)).permute(0, 2, 1, 3), *last)
+
     # Windows and reductions.
 
     def _averagepool(self, inputs: Inputs, given: Attributes) -> Tensor:
@@ -447,6 +469,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "HardSigmoid": _Run._hardsigmoid,
     "HardSwish": _Run._hardswish,
     "Identity": _Run._identity,
+    "LSTM": _Run._lstm,
     "LayerNormalization": _Run._layernormalization,
     "MatMul": _Run._matmul,
     "MaxPool": _Run._maxpool,

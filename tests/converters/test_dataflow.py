@@ -24,7 +24,7 @@ from paddle2torch.converters.convert import Converted, convert_onnx  # noqa: E40
 from paddle2torch.model_zoo.errors import ConversionError  # noqa: E402
 from paddle2torch.model_zoo.network import build_model, fuse  # noqa: E402
 
-TASKS = ("rec", "det", "cls", "sequence")
+TASKS = ("rec", "det", "cls", "sequence", "lstm")
 
 
 def read(path: Path, task: str) -> Converted:

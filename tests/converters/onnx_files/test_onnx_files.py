@@ -6,6 +6,7 @@ import os
 import time
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def spoilt(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", ["rec", "det", "cls", "sequence"])
+@pytest.mark.parametrize("task", ["rec", "det", "cls", "sequence", "lstm"])
 @pytest.mark.parametrize("style", STYLES)
 def test_a_network_comes_back_from_every_style(tmp_path: Path, task: str, style: str) -> None:
     converted = read(write(tmp_path / "a.onnx", task, STYLES[style]), task)
@@ -112,6 +113,82 @@ def test_a_convolution_over_a_sequence_comes_back(tmp_path: Path) -> None:
     expected = fused_state("sequence")
     assert any(tensor.dim() == 3 for tensor in expected.values())
     assert all(torch.equal(state[key], tensor) for key, tensor in expected.items())
+
+
+def lstm_nodes(model: Any) -> list[Any]:
+    return [node for node in model.graph.node if node.op_type == "LSTM"]
+
+
+def attribute(name: str, value: Any) -> Callable[[Any], object]:
+    """What puts an attribute on the first LSTM."""
+
+    def spoil(model: Any) -> None:
+        node = lstm_nodes(model)[0]
+        kept = [item for item in node.attribute if item.name != name]
+        del node.attribute[:]
+        node.attribute.extend([*kept, helper.make_attribute(name, value)])
+
+    return spoil
+
+
+def state_of_ones(model: Any) -> None:
+    expand = next(node for node in model.graph.node if node.op_type == "Expand")
+    zero = next(tensor for tensor in model.graph.initializer if tensor.name == expand.input[0])
+    zero.CopyFrom(numpy_helper.from_array(np.ones(1, np.float32), zero.name))
+
+
+def last_state_is_read(model: Any) -> None:
+    node = lstm_nodes(model)[0]
+    node.output.append("states")
+    at = list(model.graph.node).index(node)
+    model.graph.node.insert(at + 1, helper.make_node("Relu", ["states"], ["more"]))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (attribute("direction", "reverse"), "an LSTM of another kind than Paddle's"),
+        (attribute("activations", ["Sigmoid", "Relu", "Tanh"] * 2), "an LSTM of another kind than Paddle's"),
+        (attribute("clip", 3.0), "an LSTM of another kind than Paddle's"),
+        (attribute("hidden_size", 5), "where an LSTM has"),
+        (lambda m: lstm_nodes(m)[0].input.__setitem__(4, "x"), "an LSTM of another kind than Paddle's"),
+        (lambda m: lstm_nodes(m)[0].input.__setitem__(3, ""), "where an LSTM has"),
+        (state_of_ones, "begins with a state that is not zero"),
+        (last_state_is_read, "gives its last states to another node"),
+        (
+            lambda m: lstm_nodes(m)[1].input.__setitem__(0, lstm_nodes(m)[0].output[0]),
+            "is not followed by what puts its directions beside each other",
+        ),
+    ],
+)  # fmt: skip
+def test_an_lstm_that_is_none_of_paddles_is_refused(
+    tmp_path: Path, spoil: Callable[[Any], object], message: str
+) -> None:
+    with pytest.raises(FileFormatError, match=rf"\(LSTM\): .*{message}"):
+        read(spoilt(tmp_path / "a.onnx", spoil, "lstm"), "lstm")
+
+
+@pytest.mark.parametrize("exchanged", [False, True])
+def test_an_lstm_computes_what_onnx_runtime_computes(tmp_path: Path, exchanged: bool) -> None:
+    """Also where two gates, which have one shape, change places in the file: they are read as it says."""
+    import onnxruntime
+
+    def exchange(model: Any) -> None:
+        joined = next(node for node in model.graph.node if node.op_type == "Concat" and len(node.input) == 3)
+        if exchanged:
+            joined.input[0], joined.input[1] = joined.input[1], joined.input[0]
+
+    path = spoilt(tmp_path / "a.onnx", exchange, "lstm", replace(onnx_writer.PADDLE2ONNX, identities=False))
+    converted = read(path, "lstm")
+    model = build_model(converted.config).eval()
+    model.load_state_dict(dict(converted.state))
+    same = all(torch.equal(converted.state[key], tensor) for key, tensor in fused_state("lstm").items())
+    assert same != exchanged
+    x = torch.rand(onnx_writer.SHAPES["lstm"], generator=torch.Generator().manual_seed(1)) * 2 - 1
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (expected,) = session.run(None, {"x": x.numpy()})
+    with torch.inference_mode():
+        assert float((model(x) - torch.from_numpy(expected)).abs().max()) < 1e-6
 
 
 @pytest.mark.slow

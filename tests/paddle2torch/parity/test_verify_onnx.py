@@ -48,7 +48,7 @@ def beside(folder: Path, task: str, style: Style) -> Verification:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", ["rec", "det", "cls", "sequence"])
+@pytest.mark.parametrize("task", ["rec", "det", "cls", "sequence", "lstm"])
 def test_a_network_equals_its_file_in_every_layer(tmp_path: Path, task: str) -> None:
     result = beside(tmp_path, task, STYLES["paddle2onnx, version 11"])
     assert result.holds, result.first_failure
