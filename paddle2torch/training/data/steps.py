@@ -20,6 +20,7 @@ from paddle2torch.training.data.det_transforms import (
     ToCHWImage,
 )
 from paddle2torch.training.data.rec_transforms import CTCLabelEncode, MultiLabelEncode, RecAug, RecConAug, RecResizeImg
+from paddle2torch.training.data.svtr_transforms import SVTRRecAug
 from paddle2torch.training.data.v6_transforms import ColorJitter, RandomCrop, RandomPerspective
 from paddle2torch.training.settings import DatasetSettings, Transform
 
@@ -44,7 +45,9 @@ def _by_name(*steps: type) -> dict[str, type]:
 
 
 # In the order of the official recipes: the places of the others follow from their inputs and outputs.
-REC_STEPS = _by_name(DecodeImage, RecConAug, RecAug, MultiLabelEncode, CTCLabelEncode, RecResizeImg, KeepKeys)
+REC_STEPS = _by_name(
+    DecodeImage, RecConAug, RecAug, SVTRRecAug, MultiLabelEncode, CTCLabelEncode, RecResizeImg, KeepKeys
+)
 
 DET_STEPS = _by_name(
     DecodeImage,

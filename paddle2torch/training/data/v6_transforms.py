@@ -51,8 +51,10 @@ class ColorJitter:
         within(self, brightness=(0, 10), contrast=(0, 10), saturation=(0, 10), hue=(0, 0.5))
 
     def __call__(self, page: Page, request: PageRequest) -> Page:
-        rng = request.rng
-        image = np.asarray(page.image, dtype=np.uint8)
+        return replace(page, image=self.change(np.asarray(page.image, dtype=np.uint8), request.rng))
+
+    def change(self, image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+        """The colours of an image uint8 (H, W, 3), BGR."""
         for name in rng.permutation(("brightness", "contrast", "saturation", "hue")):
             most = getattr(self, name)
             if most == 0:
@@ -63,14 +65,14 @@ class ColorJitter:
             factor = rng.uniform(max(0.0, 1 - most), 1 + most)
             if name == "saturation":
                 factor = rng.uniform(max(0.0, 1 - factor), 1 + factor)
-                grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)[..., None]
-                mixed = image.astype(np.float32) * np.float32(factor) + grey * np.float32(1 - factor)
-                image = mixed.clip(0, 255).astype(np.uint8)
+                single = image.astype(np.float32)
+                grey = cv2.cvtColor(single, cv2.COLOR_BGR2GRAY)[..., None]
+                image = (single * factor + grey * (1 - factor)).clip(0, 255).astype(np.uint8)
             else:
                 centre = CONTRAST_CENTRE if name == "contrast" else 0
                 table = ((np.arange(256) - centre) * factor + centre).clip(0, 255).astype(np.uint8)
                 image = np.asarray(cv2.LUT(image, table), dtype=np.uint8)
-        return replace(page, image=image)
+        return image
 
 
 def _turn_hue(image: NDArray[np.uint8], share: float) -> NDArray[np.uint8]:
