@@ -74,10 +74,17 @@ class CTCHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: float (N, T, in_channels); returns (N, T, classes): logits in training, else probabilities."""
+        logits = self.with_features(x)[1]
+        return logits if self.training else logits.softmax(-1)
+
+    def with_features(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What the last layer reads, (N, T, channels), and its logits (N, T, classes)."""
         if self.guide_layer is not None:
             x = self.guide_layer(x.transpose(1, 2)).transpose(1, 2)
-        logits = self.fc(x) if self.mid_channels is None else self.fc2(self.fc1(x))
-        return logits if self.training else logits.softmax(-1)
+        if self.mid_channels is None:
+            return x, self.fc(x)
+        features = self.fc1(x)
+        return features, self.fc2(features)
 
 
 class SingleCTCHead(CTCHead):
@@ -97,10 +104,13 @@ class SingleCTCHead(CTCHead):
     def forward(self, x: Tensor, targets: Targets | None = None) -> Any:
         """x: float (N, T, in_channels); `targets` are not needed.
 
-        Evaluation: probabilities (N, T, classes). Training: `{"ctc": logits (N, T, classes)}`.
+        Evaluation: probabilities (N, T, classes). Training: `{"ctc": logits (N, T, classes), "features": (N, T, C)}`,
+        what the last layer reads, for the center loss.
         """
-        out = super().forward(x)
-        return {"ctc": out} if self.training else out
+        if not self.training:
+            return super().forward(x)
+        features, logits = self.with_features(x)
+        return {"ctc": logits, "features": features}
 
 
 class FCTranspose(nn.Module):

@@ -1,12 +1,13 @@
 """PaddleOCR's training losses: MultiLoss (CTC and NRTR or SAR) for recognisers, DBLoss for detectors.
 
 Source: PaddleOCR `ppocr/losses/` (Apache-2.0), `rec_ctc_loss.py`, `rec_nrtr_loss.py`, `rec_sar_loss.py`,
-`rec_multi_loss.py`, `det_basic_loss.py`, `det_db_loss.py`. Every loss is a ratio of sums over the batch; the sums go
-through `total`, so that processes which share a batch agree on its loss.
+`rec_multi_loss.py`, `center_loss.py`, `det_basic_loss.py`, `det_db_loss.py`. Every loss is a ratio of sums over the
+batch; the sums go through `total`, so that processes which share a batch agree on its loss.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 
 import numpy as np
@@ -72,10 +73,37 @@ def sar_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return total((losses * counted).sum()) / total(counted.to(losses.dtype).sum())
 
 
-def multi_loss(outputs: Batch, batch: Batch, settings: RecLossSettings) -> Losses:
-    """`loss` and its parts `CTCLoss` and `NRTRLoss` or `SARLoss`, each times its weight.
+CENTRE_LIMITS = 1e-12, 1e12
+"""Paddle's bounds of a squared distance."""
 
-    outputs: `ctc` and, where the model has that head, `gtc` or `sar`, as `MultiHead` returns them. batch: `label_ctc`,
+
+def center_loss(features: Tensor, logits: Tensor, centres: Tensor) -> Tensor:
+    """The mean squared distance of features to the centre of the class that they are read as.
+
+    features: float (N, T, C), what the last layer reads; logits: float (N, T, classes); centres: float64 (classes, C).
+    It is float64, as in Paddle, whose lower bound counts for every other class as well.
+
+    Source: `ppocr/losses/center_loss.py`; Wen et al., ECCV 2016.
+    """
+    rows, classes = features.double().flatten(0, 1), logits.argmax(-1).flatten()
+    lowest, highest = CENTRE_LIMITS
+    distances = (rows - centres[classes]).square().sum(1).clamp(lowest, highest)
+    others = (len(centres) - 1) * lowest
+    return total(distances.sum()) / total(torch.full_like(distances[0], len(distances))) + others
+
+
+@functools.lru_cache(maxsize=2)
+def random_centres(classes: int, channels: int, seed: int, device: str) -> Tensor:
+    """Standard normal centres, float64 (classes, channels), the same for the same seed."""
+    chance = torch.Generator().manual_seed(seed)
+    return torch.randn(classes, channels, generator=chance, dtype=torch.float32).double().to(device)
+
+
+def multi_loss(outputs: Batch, batch: Batch, settings: RecLossSettings) -> Losses:
+    """`loss` and its parts `CTCLoss` and `NRTRLoss`, `SARLoss` or `CenterLoss`, each times its weight.
+
+    outputs: `ctc` and, where the model has that head, `gtc` or `sar`, as `MultiHead` returns them, or `features`, as a
+    CTC head alone does. batch: `label_ctc`,
     `label_gtc` or `label_sar`, `length`.
     """
     ctc = ctc_loss(outputs["ctc"], batch["label_ctc"], batch["length"], focal=settings.use_focal_loss)
@@ -85,6 +113,11 @@ def multi_loss(outputs: Batch, batch: Batch, settings: RecLossSettings) -> Losse
         parts["NRTRLoss"] = settings.weight_2 * nrtr
     if "sar" in outputs:
         parts["SARLoss"] = settings.weight_2 * sar_loss(outputs["sar"], batch["label_sar"])
+    if settings.center_weight > 0:
+        features, logits = outputs["features"], outputs["ctc"]
+        sizes = (logits.shape[-1], features.shape[-1])
+        centres = random_centres(*sizes, settings.center_seed, str(features.device))
+        parts["CenterLoss"] = settings.center_weight * center_loss(features, logits, centres)
     return {"loss": sum(parts.values(), torch.zeros(())), **parts}
 
 

@@ -316,7 +316,9 @@ def _sampler(reader: Reader, name: str) -> MultiScaleSampler | None:
 
 
 def _rec_loss(reader: Reader) -> RecLossSettings:
-    reader.only("Loss.name", "MultiLoss", "CTCLoss")
+    reader.only("Loss.name", "MultiLoss", "CTCLoss", "CombinedLoss")
+    if reader.raw("Loss.name") == "CombinedLoss":
+        return _combined_loss(reader)
     if reader.raw("Loss.name") == "CTCLoss":
         return RecLossSettings(1.0, 0.0, reader.at("Loss.use_focal_loss", bool, False))
     parts: dict[str, dict[str, Any]] = {}
@@ -338,6 +340,37 @@ def _rec_loss(reader: Reader) -> RecLossSettings:
         bool(parts.get("CTCLoss", {}).get("use_focal_loss", False)),
         bool(parts.get("NRTRLoss", {}).get("smoothing", True)),
     )
+
+
+def _combined_loss(reader: Reader) -> RecLossSettings:
+    """CTC and the center loss, of v2's enhanced recogniser."""
+    where, found = f"{reader.where}: Loss.loss_config_list", {}
+    known = {
+        "CTCLoss": {"weight", "use_focal_loss"},
+        # Classes and channels are the network's.
+        "CenterLoss": {"weight", "num_classes", "feat_dim", "init_center", "center_file_path"},
+    }
+    for entry in reader.sections("Loss.loss_config_list"):
+        for name, options in entry.items():
+            if name not in known:
+                raise ConfigError(f"{where}: {show_text(str(name))} cannot be trained here, only {', '.join(known)}")
+            found[name] = dict(options or {})
+            for key in found[name]:
+                if key not in known[name]:
+                    raise unknown_key(key, known[name], f"{where} {name}")
+    centre = found.get("CenterLoss", {})
+    if centre.get("init_center") or centre.get("center_file_path"):
+        raise ConfigError(
+            f"{where}: CenterLoss begins with the centres of center_file_path, a pickle, which is not read: leave "
+            f"init_center and center_file_path out, and they are random"
+        )
+    data = {
+        "weight_1": found.get("CTCLoss", {}).get("weight", 1.0) if "CTCLoss" in found else 0.0,
+        "weight_2": 0.0,
+        "use_focal_loss": found.get("CTCLoss", {}).get("use_focal_loss", False),
+        "center_weight": centre.get("weight", 1.0) if "CenterLoss" in found else 0.0,
+    }
+    return from_json(RecLossSettings, data, where)
 
 
 def _db_loss(reader: Reader) -> DBLossSettings:

@@ -172,15 +172,21 @@ class RecLossSettings:
     """PaddleOCR's MultiLoss: `weight_1` times CTC plus `weight_2` times NRTR or SAR, whichever head there is.
 
     `use_focal_loss` weighs each sample's CTC loss L by (1 - exp(-L))^2. `smoothing`: NRTR's label smoothing of 0.1.
+    With `center_weight` the CenterLoss of a recogniser with a CTC head alone is added so many times: each step's
+    features are drawn to the centre of the class that they are read as. The centres are random and stay where they
+    are, as PaddleOCR's do; `center_seed` says which.
     """
 
     weight_1: float = 1.0
     weight_2: float = 1.0
     use_focal_loss: bool = False
     smoothing: bool = True
+    center_weight: float = 0.0
+    center_seed: int = 0
 
     def __post_init__(self) -> None:
-        within(self, weight_1=(0, MOST_FACTOR), weight_2=(0, MOST_FACTOR))
+        factors = (0, MOST_FACTOR)
+        within(self, weight_1=factors, weight_2=factors, center_weight=factors, center_seed=(0, 2**31 - 1))
 
 
 @dataclass(frozen=True)
@@ -477,6 +483,11 @@ def check_fit(settings: Settings, model: ModelConfig) -> None:
         )
     if isinstance(settings.loss, RecLossSettings):
         _check_guide(settings.loss, model)
+        if settings.loss.center_weight > 0 and model.head.name != "CTCHead":
+            raise ConfigError(
+                f"{model.name}: loss.center_weight is for recognisers whose only head is a CTCHead, not for "
+                f"{model.head.name}: set it to 0"
+            )
 
 
 def _check_guide(loss: RecLossSettings, model: ModelConfig) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from paddle2torch.training.losses import (
     balanced_loss,
+    center_loss,
     ctc_loss,
     db_loss,
     dice_loss,
@@ -19,6 +21,7 @@ from paddle2torch.training.losses import (
     losses_of,
     multi_loss,
     nrtr_loss,
+    random_centres,
     sar_loss,
 )
 from paddle2torch.training.settings import DBLossSettings, RecLossSettings
@@ -236,3 +239,33 @@ def test_auxiliary_branches_count_by_their_weights(maps: dict[str, Tensor]) -> N
     assert found["loss"].item() == pytest.approx(plain["loss"].item() + (0.2 + 0.3 + 0.4) * other)
     # Hard pixels are not looked for.
     assert db_loss(outputs, maps, DBLossSettings(main_loss_type="DiceFocalLoss"))["loss"] == found["loss"]
+
+
+def test_the_center_loss_is_paddles() -> None:
+    """PaddleOCR's CenterLoss under Paddle 3.3.1, its random centres read out; the first feature is its centre."""
+    golden = np.load(Path(__file__).with_name("paddleocr_center_loss.npz"))
+    features, logits, centres = (torch.from_numpy(golden[name]) for name in ("features", "logits", "centres"))
+    features.requires_grad_()
+    logits.requires_grad_()
+    loss = center_loss(features, logits, centres)
+    loss.backward()
+    assert loss.dtype == torch.float64
+    assert math.isclose(loss.item(), float(golden["loss"]), rel_tol=1e-12)
+    assert features.grad is not None
+    torch.testing.assert_close(features.grad, torch.from_numpy(golden["gradient"]), rtol=1e-6, atol=0)
+    assert logits.grad is None
+
+
+def test_the_center_loss_is_added_to_ctc() -> None:
+    outputs = {"ctc": torch.randn(2, 5, 7), "features": torch.randn(2, 5, 4)}
+    batch = {"label_ctc": torch.tensor([[1, 2], [3, 0]]), "length": torch.tensor([2, 1])}
+    without = multi_loss(outputs, batch, RecLossSettings())
+    assert list(without) == ["loss", "CTCLoss"]
+    losses = multi_loss(outputs, batch, RecLossSettings(center_weight=0.05, center_seed=3))
+    expected = 0.05 * center_loss(outputs["features"], outputs["ctc"], random_centres(7, 4, 3, "cpu"))
+    assert list(losses) == ["loss", "CTCLoss", "CenterLoss"]
+    assert torch.equal(losses["CenterLoss"], expected)
+    assert math.isclose(float(losses["loss"]), float(without["loss"] + expected), rel_tol=1e-6)
+    # The same centres in every step and after resuming; others for another seed.
+    assert torch.equal(random_centres(7, 4, 3, "cpu"), random_centres.__wrapped__(7, 4, 3, "cpu"))
+    assert not torch.equal(random_centres(7, 4, 3, "cpu"), random_centres(7, 4, 4, "cpu"))

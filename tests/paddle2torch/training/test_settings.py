@@ -13,7 +13,9 @@ from material import ROOT
 from small_models import saved
 from tiny_training import tiny_config, tiny_det_config, tiny_settings
 
+from paddle2torch.converters.templates import from_card
 from paddle2torch.device import available_cores
+from paddle2torch.model_zoo.cards import load_card
 from paddle2torch.model_zoo.charsets import charset_path, read_charset
 from paddle2torch.model_zoo.config import RecPreprocess
 from paddle2torch.model_zoo.errors import ConfigError, FileFormatError
@@ -242,6 +244,27 @@ def test_the_recipe_is_the_official_ymls(tmp_path: Path, official_rec: dict[str,
     assert translation.settings.optimizer == OptimizerSettings(5e-4, l2=3e-5, fc_decay=1e-5)
 
 
+def test_a_yml_with_the_center_loss_is_taken(tmp_path: Path, official_rec: dict[str, Any]) -> None:
+    """As PP-OCRv2's enhanced recogniser."""
+    official_rec["Loss"] = {
+        "name": "CombinedLoss",
+        "loss_config_list": [
+            {"CTCLoss": {"use_focal_loss": False, "weight": 1.0}},
+            {"CenterLoss": {"weight": 0.05, "num_classes": 6625, "feat_dim": 96, "center_file_path": None}},
+        ],
+    }
+    loss = translate(write_yml(tmp_path, official_rec), pretrained=None).settings.loss
+    assert loss == RecLossSettings(1.0, 0.0, center_weight=0.05)
+
+
+def test_the_center_loss_wants_a_ctc_head_alone() -> None:
+    settings = official_settings(from_card(load_card("ch_PP-OCRv2_rec")).config(), pretrained=None)
+    settings = replace(settings, loss=RecLossSettings(center_weight=0.05))
+    check_fit(settings, from_card(load_card("ch_PP-OCRv2_rec")).config())
+    with pytest.raises(ConfigError, match="whose only head is a CTCHead, not for MultiHead: set it to 0"):
+        check_fit(settings, from_card(load_card("ch_PP-OCRv4_rec")).config())
+
+
 def test_a_yml_with_the_ctc_loss_alone_is_taken(tmp_path: Path, official_rec: dict[str, Any]) -> None:
     """As those of v2 and of own recognisers: one head, whose labels are called `label`."""
     official_rec["Loss"] = {"name": "CTCLoss", "use_focal_loss": True}
@@ -374,7 +397,13 @@ STEPS_DOWN = {"name": "MultiStepDecay", "learning_rate": 1e-3, "milestones": [3,
         ("Optimizer.clip_norm", 5.0, "write clip_norm_global"),
         ("Global.epoch_num", None, "Global.epoch_num is missing"),
         ("Global.eval_batch_epoch", 1, "counted in steps"),
-        ("Loss.name", "CombinedLoss", "Loss.name is 'CombinedLoss'"),
+        ("Loss.name", "ACELoss", "Loss.name is 'ACELoss'"),
+        ("Loss", {"name": "CombinedLoss", "loss_config_list": [{"ACELoss": {"weight": 0.1}}]}, "ACELoss cannot be"),
+        (
+            "Loss",
+            {"name": "CombinedLoss", "loss_config_list": [{"CenterLoss": {"center_file_path": "train_center.pkl"}}]},
+            "a pickle, which is not read: leave init_center and center_file_path out",
+        ),
         ("Loss.loss_config_list", [{"CTCLoss": None}, {"ACELoss": None}], "ACELoss cannot be trained here, only CTCL"),
         ("Loss.loss_config_list", [{"CTCLoss": {"use_focal": True}}], "did you mean 'use_focal_loss'"),
         ("Train.sampler.name", "RatioSampler", "here it can only be 'MultiScaleSampler'"),
