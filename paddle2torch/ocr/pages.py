@@ -11,6 +11,7 @@ import io
 import os
 import re
 import sys
+import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -245,11 +246,68 @@ def _read(
         data = Path(source)
         start = _start(data)
     if _PDF in start:
-        yield from _read_pdf(source, data, done, pdfs)
+        yield from _pdf_pages(source, pdfs.open(data, source), done, pdfs)
     elif start.startswith(_TIFF):
-        yield from _read_tiff(source, data, done, max_bytes)
+        with _open_tiff(source, data) as image:
+            yield from _tiff_pages(source, image, done, max_bytes)
     elif not done(source, 1):
         yield Page(source, 1, 1, load_image(data, max_bytes=max_bytes))
+
+
+class OpenDocument:
+    """A file in memory: the number of its pages, and each when it is asked for; a context that ends what renders them.
+
+    name: what its pages and errors call it. Several threads may take pages. Raises `ImageError` for what cannot be
+    opened; what the pages cannot give comes as a `Failure`.
+    """
+
+    def __init__(self, data: bytes, name: str, *, dpi: float | None = None) -> None:
+        self._lock = threading.Lock()
+        self._pdfs = PdfProcess(dpi)
+        self._pages: Iterator[Page | Failure]
+        start = data[:_HEAD]
+        if is_pdf_data(data):
+            try:
+                self.count = self._pdfs.open(data, name)
+            except BaseException:
+                self.close()
+                raise
+            self._pages = _pdf_pages(name, self.count, _never, self._pdfs)
+        elif start.startswith(_TIFF):
+            image = _open_tiff(name, data)
+            self.count = image.n_frames
+            self._pages = _tiff_pages(name, image, _never, None)
+        else:
+            self.count = 1
+            self._pages = _picture(name, data)
+
+    def __enter__(self) -> OpenDocument:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def take(self) -> Page | Failure | None:
+        """The next page; None where there is none."""
+        with self._lock:
+            return next(self._pages, None)
+
+    def close(self) -> None:
+        """End what renders the pages."""
+        with self._lock:
+            self._pdfs.__exit__()
+
+
+def _picture(source: str, data: bytes) -> Iterator[Page | Failure]:
+    try:
+        yield Page(source, 1, 1, load_image(data))
+    except ImageError as error:
+        yield Failure(source, 1, f"{source}: {error}")
+
+
+def is_pdf_data(data: bytes) -> bool:
+    """Whether the bytes of a file are those of a PDF."""
+    return _PDF in data[:_HEAD]
 
 
 def is_pdf(path: str) -> bool:
@@ -288,10 +346,7 @@ def _start(path: Path) -> bytes:
         raise ImageError(f"{path} cannot be read: {error}") from None
 
 
-def _read_pdf(
-    source: str, data: bytes | Path, done: Callable[[str, int], bool], pdfs: PdfProcess
-) -> Iterator[Page | Failure]:
-    count = pdfs.open(data, source)
+def _pdf_pages(source: str, count: int, done: Callable[[str, int], bool], pdfs: PdfProcess) -> Iterator[Page | Failure]:
     ended = 0
     for number in range(1, count + 1):
         if done(source, number):
@@ -312,22 +367,21 @@ def _read_pdf(
             yield Page(source, number, count, image)
 
 
-def _read_tiff(
-    source: str, data: bytes | Path, done: Callable[[str, int], bool], max_bytes: int | None
+def _tiff_pages(
+    source: str, image: TiffImagePlugin.TiffImageFile, done: Callable[[str, int], bool], max_bytes: int | None
 ) -> Iterator[Page | Failure]:
-    with _open_tiff(source, data) as image:
-        count = image.n_frames
-        for number in range(1, count + 1):
-            if done(source, number):
-                continue
-            try:
-                frame = _frame(image, number - 1, max_bytes)
-            except ImageError as error:
-                yield Failure(source, number, f"{source}, page {number}: {error}")
-            except Exception as error:
-                yield failure_of(source, number, error)
-            else:
-                yield Page(source, number, count, frame)
+    count = image.n_frames
+    for number in range(1, count + 1):
+        if done(source, number):
+            continue
+        try:
+            frame = _frame(image, number - 1, max_bytes)
+        except ImageError as error:
+            yield Failure(source, number, f"{source}, page {number}: {error}")
+        except Exception as error:
+            yield failure_of(source, number, error)
+        else:
+            yield Page(source, number, count, frame)
 
 
 def _open_tiff(source: str, data: bytes | Path) -> TiffImagePlugin.TiffImageFile:

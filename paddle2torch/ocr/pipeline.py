@@ -13,7 +13,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar, overload
 
@@ -267,6 +267,15 @@ class OCR:
                     window = []
             yield from self._finish(window)
 
+    def read_together(self, pages: Sequence[Page | Failure]) -> list[PageText | Failure]:
+        """Read pages in this thread: for each what it gives by itself, whatever else is read with it.
+
+        Batches of lines that no page fills are run as one, see `Recognizer.read_groups`. `fast` means the padding
+        alone here.
+        """
+        prepared = [self._prepare_or_fail(page) for page in pages]
+        return list(self._finish(prepared, apart=True))
+
     def _read(self, page: Page | Failure) -> PageText | Failure:
         prepared = self._prepare_or_fail(page)
         return prepared if isinstance(prepared, Failure) else self._recognize_or_fail(prepared)
@@ -285,11 +294,12 @@ class OCR:
         except Exception as error:
             return failure_of(prepared.page.source, prepared.page.number, error)
 
-    def _finish(self, window: list[_Prepared | Failure]) -> Iterator[PageText | Failure]:
+    def _finish(self, window: list[_Prepared | Failure], *, apart: bool = False) -> Iterator[PageText | Failure]:
+        """apart: each page in the batches that it has by itself."""
         pages = [page for page in window if isinstance(page, _Prepared)]
         texts: Iterator[PageText | Failure]
         try:
-            texts = iter(self._recognize(pages))
+            texts = iter(self._recognize(pages, apart=apart))
         except Exception:  # of one of them: each by itself tells which
             texts = map(self._recognize_or_fail, pages)
         for page in window:
@@ -343,8 +353,10 @@ class OCR:
             crops = [crop.turned(2) if way.upside_down else crop for crop, way in zip(crops, directions, strict=True)]
         return _Prepared(page, boxes, crops, found.shrunk, _Way(size, quarter_turns, level))
 
-    def _recognize(self, prepared: Sequence[_Prepared]) -> list[PageText]:
-        lines = iter(self.recognizer([crop.image for page in prepared for crop in page.crops]))
+    def _recognize(self, prepared: Sequence[_Prepared], *, apart: bool = False) -> list[PageText]:
+        crops = [[crop.image for crop in page.crops] for page in prepared]
+        groups = crops if apart else [list(chain.from_iterable(crops))]
+        lines = chain.from_iterable(self.recognizer.read_groups(groups))
         return [
             PageText(
                 source=page.page.source,

@@ -21,6 +21,7 @@ from paddle2torch.model_zoo.errors import ConfigError, Paddle2TorchError
 from paddle2torch.tasks.failures import cannot_be_run
 from paddle2torch.tasks.geometry import Coordinates, Points, min_area_quad, order_clockwise, sorted_order
 from paddle2torch.tasks.images import BGRImage
+from paddle2torch.tasks.interrupts import check_wanted
 
 STRIDE = 32
 """The network halves its input five times."""
@@ -354,6 +355,7 @@ class Detector:
         x = torch.from_numpy(pixels)[None]
         if self.model.training:
             raise DetectionError(f"{self.config.name} is in training mode: call model.eval() before reading with it")
+        check_wanted()
         parameter = next(self.model.parameters(), x)
         try:
             with torch.inference_mode():

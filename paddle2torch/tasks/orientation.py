@@ -15,6 +15,7 @@ from paddle2torch.model_zoo.config import ClsPostprocess, ClsPreprocess, ModelCo
 from paddle2torch.model_zoo.errors import ConfigError, Paddle2TorchError
 from paddle2torch.tasks.failures import cannot_be_run
 from paddle2torch.tasks.images import BGRImage
+from paddle2torch.tasks.interrupts import check_wanted
 from paddle2torch.tasks.recognition import resize_norm
 
 MAX_RATIO = 64
@@ -111,6 +112,7 @@ class Classifier:
     def _batch(self, images: Sequence[BGRImage]) -> Iterator[Direction]:
         labels, thresh = self.postprocess.labels, self.postprocess.thresh
         x = torch.from_numpy(np.stack([preprocess(image, self.preprocess) for image in images]))
+        check_wanted()
         parameter = next(self.model.parameters(), x)
         try:
             with torch.inference_mode():

@@ -24,6 +24,7 @@ from paddle2torch.model_zoo.config import MOST_PIXELS, CTCDecode, ModelConfig, R
 from paddle2torch.model_zoo.errors import ConfigError, Paddle2TorchError
 from paddle2torch.tasks.failures import cannot_be_run
 from paddle2torch.tasks.images import BGRImage, ImageError, load_image
+from paddle2torch.tasks.interrupts import check_wanted
 from paddle2torch.tasks.long_lines import join, pieces_of
 from paddle2torch.tasks.right_to_left import logical_order
 
@@ -198,15 +199,36 @@ class Recognizer:
 
     def __call__(self, images: Sequence[BGRImage]) -> list[Line]:
         """Read uint8 BGR images (H, W, 3), each of one line: one `Line` per image, in the order of the images."""
-        if isinstance(images, np.ndarray) and images.ndim < 4:
-            raise ImageError("a recogniser takes a list of images; put the one image into a list")
-        images = [load_image(image) for image in images]
-        lines: dict[int, Line] = {}
-        for indices, width in self._batches([image.shape[1] / image.shape[0] for image in images]):
-            lines.update(zip(indices, self._read([images[index] for index in indices], width), strict=True))
-        # Read with the others all the same: PaddleOCR's batches are as wide as their longest line.
-        lines.update((index, self._read_long(image)) for index, image in enumerate(images) if self.is_long(image))
-        return [lines[index] for index in range(len(images))]
+        (lines,) = self.read_groups([images])
+        return lines
+
+    def read_groups(self, groups: Sequence[Sequence[BGRImage]]) -> list[list[Line]]:
+        """Read groups of line images, such as those of several pages: for each group what a call with it alone gives.
+
+        The batches are those that each group has by itself. Where several of them are of one width and have no more
+        than `batch_size` lines together, they run as one, which a line does not see.
+        """
+        loaded: list[list[BGRImage]] = []
+        found: list[dict[int, Line]] = []
+        parts: dict[int, list[list[tuple[int, int]]]] = {}
+        for group, images in enumerate(groups):
+            if isinstance(images, np.ndarray) and images.ndim < 4:
+                raise ImageError("a recogniser takes a list of images; put the one image into a list")
+            loaded.append([load_image(image) for image in images])
+            found.append({})
+            for indices, width in self._batches([image.shape[1] / image.shape[0] for image in loaded[group]]):
+                parts.setdefault(width, []).append([(group, index) for index in indices])
+        for width, batches in parts.items():
+            for places in _filled(batches, self.batch_size):
+                lines = self._read([loaded[group][index] for group, index in places], width)
+                for (group, index), line in zip(places, lines, strict=True):
+                    found[group][index] = line
+        for images, lines_of in zip(loaded, found, strict=True):
+            # Read with the others all the same: PaddleOCR's batches are as wide as their longest line.
+            lines_of.update(
+                (index, self._read_long(image)) for index, image in enumerate(images) if self.is_long(image)
+            )
+        return [[lines_of[index] for index in range(len(lines_of))] for lines_of in found]
 
     def is_long(self, image: BGRImage) -> bool:
         """Whether a line is read in pieces."""
@@ -271,6 +293,7 @@ class Recognizer:
         """The best class of each time step and its probability, both (N, T)."""
         if self.model.training:
             raise RecognitionError(f"{self.config.name} is in training mode: call model.eval() before reading with it")
+        check_wanted()
         parameter = next(self.model.parameters(), batch)
         with torch.inference_mode():
             try:
@@ -291,6 +314,18 @@ class Recognizer:
                 f"{str(parameter.dtype).removeprefix('torch.')} is too narrow for them"
             )
         return ids.cpu().numpy(), scores.cpu().numpy()
+
+
+def _filled(batches: Iterable[list[tuple[int, int]]], most: int) -> Iterator[list[tuple[int, int]]]:
+    """Batches joined to such of at most `most` lines, none of them divided."""
+    joined: list[tuple[int, int]] = []
+    for batch in batches:
+        if joined and len(joined) + len(batch) > most:
+            yield joined
+            joined = []
+        joined = joined + batch
+    if joined:
+        yield joined
 
 
 def run_starts(ids: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
