@@ -34,7 +34,7 @@ $(VENV)/.demo: pyproject.toml constraints.txt
 
 $(VENV)/.test: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q -c constraints.txt -e '.[paddle,train,onnx,transformers,ocrmypdf,parquet,dev]'
+	$(BIN)/pip install -q -c constraints.txt -e '.[paddle,train,onnx,transformers,ocrmypdf,parquet,serve,dev]'
 	# A client of our ONNX files. Without what it asks for: it would bring a second OpenCV over ours.
 	$(BIN)/pip install -q --no-deps 'rapidocr-onnxruntime==1.4.4; python_version < "3.13"' shapely six
 	@touch $@

@@ -18,6 +18,7 @@ ORDER = (
     "labels",
     "doctor",
     "bench",
+    "serving",
     "training",
     "ocr",
     "exporting",

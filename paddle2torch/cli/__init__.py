@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from paddle2torch._version import __version__
-from paddle2torch.cli import bench, convert, data, doctor, export, read, train
+from paddle2torch.cli import bench, convert, data, doctor, export, read, serve, train
 from paddle2torch.cli.output import echo, escape, let_go_of_stdout, write_any_text
 from paddle2torch.model_zoo.errors import Paddle2TorchError
 
@@ -70,7 +70,7 @@ def main() -> None:
 
 for command in (
     *(convert.list_command, convert.info, convert.convert, convert.verify),
-    *(read.compile_command, read.quantize, read.read, read.ocr),
+    *(read.compile_command, read.quantize, read.read, read.ocr, serve.serve),
     *(data.data, train.init, train.train, train.eval_command),
     *(export.export, export.push),
     *(bench.bench, doctor.doctor),

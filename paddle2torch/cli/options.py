@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,82 @@ BFLOAT16 = click.option("--bfloat16", is_flag=True, help="In bfloat16, where the
 DEVICE = click.option(
     "--device", default="cpu", show_default=True, help="Where to run, as PyTorch names it; auto: a GPU if there is one."
 )
+
+
+def _names(name: str, of_paddleocr3: str) -> tuple[str, ...]:
+    """An option under our name, which is PaddleOCR 2's, and under PaddleOCR 3's, with _ as they write them as well."""
+    spelled = (f"--{name}", f"--{name.replace('-', '_')}", f"--{of_paddleocr3}", f"--{of_paddleocr3.replace('-', '_')}")
+    return (*spelled, name.replace("-", "_"))
+
+
+_OF_PIPELINES = (
+    click.option(
+        "--version", help="Of the models: v3 to v6. Default: the newest that PaddleOCR takes for the language."
+    ),
+    click.option("--det", help="Another detector: name or folder."),
+    click.option("--rec", help="Another recogniser: name or folder."),
+    click.option("--cls", help="Another orientation classifier: name or folder."),
+    click.option("--no-cls", is_flag=True, help="Do not turn lines that stand on their heads."),
+    click.option("--compiled", is_flag=True, help="Run networks compiled for this CPU; see `paddle2torch compile`."),
+    QUANTIZED,
+    BFLOAT16,
+    click.option(
+        "--fast", is_flag=True, help="Tight padding, lines of several pages together: texts may differ a little."
+    ),
+    click.option(
+        *_names("drop-score", "text-rec-score-thresh"),
+        type=float,
+        help="Leave out lines with less confidence. Default: 0.5; for v5, v6 none.",
+    ),
+    click.option(
+        *_names("det-limit-side-len", "text-det-limit-side-len"),
+        type=click.IntRange(min=1),
+        help="Pixels to which a side of the page is brought for the detector.",
+    ),
+    click.option(
+        *_names("det-limit-type", "text-det-limit-type"),
+        type=click.Choice(["max", "min", "resize_long"]),
+        help="Which side that is: the longest, where it is longer, or the shortest, where it is shorter.",
+    ),
+    click.option(
+        *_names("det-db-thresh", "text-det-thresh"), type=float, help="From which probability on a pixel is text."
+    ),
+    click.option(
+        *_names("det-db-box-thresh", "text-det-box-thresh"), type=float, help="The least mean probability of a box."
+    ),
+    click.option(
+        *_names("det-db-unclip-ratio", "text-det-unclip-ratio"), type=float, help="How far boxes are widened."
+    ),
+    click.option(
+        *("--orientation", "--use-doc-orientation-classify", "--use_doc_orientation_classify", "orientation"),
+        is_flag=True,
+        help="Let PP-LCNet_x1_0_doc_ori say how a page stands; otherwise most of its lines do.",
+    ),
+    click.option("--no-turn", is_flag=True, help="Take every page for upright."),
+    DEVICE,
+)
+
+
+def PIPELINE(command: Callable[..., Any]) -> Callable[..., Any]:  # noqa: N802 - a decorator like the others
+    """The options of commands that read pages, but for the language; see `pipeline_settings`."""
+    for option in reversed(_OF_PIPELINES):
+        command = option(command)
+    return command
+
+
+def pipeline_settings(
+    cls: str | None, no_cls: bool, bfloat16: bool, orientation: bool, no_turn: bool, **others: Any
+) -> dict[str, Any]:
+    """The settings of `OCR` that the options mean."""
+    from paddle2torch.ocr.pipeline import AUTO
+
+    return {
+        **others,
+        "cls": None if no_cls else cls or AUTO,
+        "dtype": dtype_of(bfloat16),
+        "orientation": "PP-LCNet_x1_0_doc_ori" if orientation else None,
+        "turn_pages": not no_turn,
+    }
 
 
 def bytes_of(megabytes: int | None) -> int | None:

@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import click
 
-from paddle2torch.cli.options import AS_JSON, BFLOAT16, DEVICE, MAX_PICTURE, PATH, QUANTIZED, bytes_of, dtype_of
+from paddle2torch.cli.options import (
+    AS_JSON,
+    BFLOAT16,
+    DEVICE,
+    MAX_PICTURE,
+    PATH,
+    PIPELINE,
+    QUANTIZED,
+    bytes_of,
+    dtype_of,
+    pipeline_settings,
+)
 from paddle2torch.cli.output import (
     Terminal,
     echo,
@@ -162,12 +173,6 @@ def read(
         sys.exit(1)
 
 
-def _names(name: str, of_paddleocr3: str) -> tuple[str, ...]:
-    """An option under our name, which is PaddleOCR 2's, and under PaddleOCR 3's, with _ as they write them as well."""
-    spelled = (f"--{name}", f"--{name.replace('-', '_')}", f"--{of_paddleocr3}", f"--{of_paddleocr3.replace('-', '_')}")
-    return (*spelled, name.replace("-", "_"))
-
-
 class ProcessCount(click.ParamType):
     """A number of processes, or auto."""
 
@@ -188,11 +193,6 @@ FORMATS = ("text", "markdown", "json", "jsonl", "tsv", "hocr", "alto", "parquet"
 @click.command()
 @click.argument("inputs", nargs=-1, required=True, metavar="IMAGE|FOLDER|PDF|-...")
 @click.option("--lang", default="en", show_default=True, help="Language, by any of its names: chooses the models.")
-@click.option("--version", help="Of the models: v3 to v6. Default: the newest that PaddleOCR takes for the language.")
-@click.option("--det", help="Another detector: name or folder.")
-@click.option("--rec", help="Another recogniser: name or folder.")
-@click.option("--cls", help="Another orientation classifier: name or folder.")
-@click.option("--no-cls", is_flag=True, help="Do not turn lines that stand on their heads.")
 @click.option(
     "--format",
     type=click.Choice(FORMATS),
@@ -208,38 +208,7 @@ FORMATS = ("text", "markdown", "json", "jsonl", "tsv", "hocr", "alto", "parquet"
 )
 @click.option("--resume", is_flag=True, help="Go on where a run was cut off: leave out what --output has.")
 @click.option("--visualize", type=PATH, help="A folder for pictures: boxes and texts side by side.")
-@click.option("--compiled", is_flag=True, help="Run networks compiled for this CPU; see `paddle2torch compile`.")
-@QUANTIZED
-@BFLOAT16
-@click.option("--fast", is_flag=True, help="Tight padding, lines of several pages together: texts may differ a little.")
-@click.option(
-    *_names("drop-score", "text-rec-score-thresh"),
-    type=float,
-    help="Leave out lines with less confidence. Default: 0.5; for v5, v6 none.",
-)
-@click.option(
-    *_names("det-limit-side-len", "text-det-limit-side-len"),
-    type=click.IntRange(min=1),
-    help="Pixels to which a side of the page is brought for the detector.",
-)
-@click.option(
-    *_names("det-limit-type", "text-det-limit-type"),
-    type=click.Choice(["max", "min", "resize_long"]),
-    help="Which side that is: the longest, where it is longer, or the shortest, where it is shorter.",
-)
-@click.option(
-    *_names("det-db-thresh", "text-det-thresh"), type=float, help="From which probability on a pixel is text."
-)
-@click.option(
-    *_names("det-db-box-thresh", "text-det-box-thresh"), type=float, help="The least mean probability of a box."
-)
-@click.option(*_names("det-db-unclip-ratio", "text-det-unclip-ratio"), type=float, help="How far boxes are widened.")
-@click.option(
-    *("--orientation", "--use-doc-orientation-classify", "--use_doc_orientation_classify", "orientation"),
-    is_flag=True,
-    help="Let PP-LCNet_x1_0_doc_ori say how a page stands; otherwise most of its lines do.",
-)
-@click.option("--no-turn", is_flag=True, help="Take every page for upright.")
+@PIPELINE
 @click.option("--dpi", type=click.FloatRange(min=1), help="Of pages of PDFs; by default 144, and 72 for large ones.")
 @MAX_PICTURE
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Pages read at once.")
@@ -258,7 +227,6 @@ FORMATS = ("text", "markdown", "json", "jsonl", "tsv", "hocr", "alto", "parquet"
     metavar="MB",
     help="Of each of --processes. What needs more is not read. Default: 3072.",
 )
-@DEVICE
 def ocr(
     inputs: tuple[str, ...],
     format: str | None,
@@ -281,7 +249,7 @@ def ocr(
     from paddle2torch.ocr.job import run_job
 
     keep_freed_memory()
-    settings = _settings(**pipeline)
+    settings = pipeline_settings(**pipeline)
     with contextlib.ExitStack() as stack:
         stack.enter_context(ended_by_sigterm())
         with spinner("loading models", not as_json):
@@ -309,21 +277,6 @@ def ocr(
         )
     name_failures([failure.message for failure in failures])
     sys.exit(1 if failures else 0)
-
-
-def _settings(
-    cls: str | None, no_cls: bool, bfloat16: bool, orientation: bool, no_turn: bool, **others: Any
-) -> dict[str, Any]:
-    """The settings of `OCR` that the options mean."""
-    from paddle2torch.ocr.pipeline import AUTO
-
-    return {
-        **others,
-        "cls": None if no_cls else cls or AUTO,
-        "dtype": dtype_of(bfloat16),
-        "orientation": "PP-LCNet_x1_0_doc_ori" if orientation else None,
-        "turn_pages": not no_turn,
-    }
 
 
 def _in_threads(settings: dict[str, Any], workers: int) -> OCR:
