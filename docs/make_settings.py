@@ -36,9 +36,11 @@ TARGET = Path(__file__).with_name("settings.md")
 INTRODUCTION = """\
 # Settings of a training
 
-`paddle2torch init NAME -o DIR` writes two files with the values of the official recipe, ready to edit: `config.json`,
-which this page describes, and `model_config.json`, which says what the model is. `docs/make_settings.py` makes this
-page from the code.
+`paddle2torch init NAME -o DIR` writes two files, ready to edit: `config.json`, which this page describes, and
+`model_config.json`, which says what the model is. `config.json` has what one changes (data, batch, epochs, rate,
+freezing) and names an official `recipe`, which has every other value; `init --full` writes all of them. A key that is
+added goes over the recipe's, a list as a whole. Without `recipe` a file is whole, and what it leaves out has the
+default below. `output/settings` always keeps every value. `docs/make_settings.py` makes this page from the code.
 
 A key that nobody knows is an error which names the nearest one. `--set optimizer.lr=1e-4` changes a value for one run;
 values are JSON, or else strings; `--set model_config.KEY=VALUE` is for the other file.

@@ -122,8 +122,8 @@ def load_ours(threads: int, *, model: str | None) -> Reader:
     from paddle2torch.model_zoo.network import build_model, channels_last
     from paddle2torch.training.initialisation import initialise
     from paddle2torch.training.losses import losses_of
+    from paddle2torch.training.official import official_settings
     from paddle2torch.training.optimisation import build_optimizer, leave_out_unused, set_training
-    from paddle2torch.training.recipes import official_settings
 
     keep_freed_memory()  # as our command line does
     torch.set_num_threads(threads)

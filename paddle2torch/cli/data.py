@@ -44,9 +44,9 @@ def check_command(
     long or have characters outside the set, paths that lead out of data_dir, lines that would be squeezed, boxes off
     their page. Where something should be mended the exit status is 1.
     """
+    from paddle2torch.training.config_files import read_settings
     from paddle2torch.training.data.check import check_data
     from paddle2torch.training.data.check_report import write_check_report
-    from paddle2torch.training.settings import read_settings
 
     settings, model = read_settings(config, model_config, assignments, charset=charset)
     check = check_data(settings, model)

@@ -19,15 +19,17 @@ from paddle2torch.model_zoo.errors import Paddle2TorchError
 @click.option("--from", "yml", type=PATH, help="A PaddleOCR training yml whose values are taken.")
 @CHARSET
 @click.option("--official", is_flag=True, help="The recipe as it is, for new weights on 8 GPUs: nothing is scaled.")
-def init(name: str, output: Path, yml: Path | None, charset: Path | None, official: bool) -> None:
+@click.option("--full", is_flag=True, help="Write every setting, not only those that one changes.")
+def init(name: str, output: Path, yml: Path | None, charset: Path | None, official: bool, full: bool) -> None:
     """Write config.json and model_config.json for fine-tuning, ready to edit.
 
     NAME is a name of the zoo or the folder of a converted model: where training starts. The values are those of the
-    official recipe, scaled to this machine and to fine-tuning, or of the yml.
+    official recipe, scaled to this machine and to fine-tuning, or of the yml. config.json has what one changes: data,
+    batch, epochs, rate, freezing; the rest is the recipe's.
     """
     from paddle2torch.training.recipes import init as run
 
-    print_notes(run(name, output, yml=yml, charset=charset, official=official))
+    print_notes(run(name, output, yml=yml, charset=charset, official=official, full=full))
     echo(str(output))
 
 
@@ -44,7 +46,7 @@ def train(
     paddle2torch.cli train --config config.json
     """
     from paddle2torch.malloc import keep_freed_memory
-    from paddle2torch.training.settings import read_settings
+    from paddle2torch.training.config_files import read_settings
     from paddle2torch.training.trainer import train as run
 
     keep_freed_memory()
@@ -88,9 +90,9 @@ def eval_command(
     """
     from paddle2torch.api import load_pretrained
     from paddle2torch.malloc import keep_freed_memory
+    from paddle2torch.training.config_files import read_settings
     from paddle2torch.training.evaluation import Examination, examine
     from paddle2torch.training.evaluation_report import write_evaluation_report
-    from paddle2torch.training.settings import read_settings
 
     keep_freed_memory()
     if as_paddleocr:

@@ -73,3 +73,14 @@ def to_device(batch: Batch, device: torch.device) -> dict[str, Tensor]:
     moved = {key: value.to(device, non_blocking=True) for key, value in batch.items()}
     moved["image"] = moved["image"].contiguous(memory_format=torch.channels_last)
     return moved
+
+
+def guide_targets(batch: Batch) -> dict[str, Tensor]:
+    """What the second head reads of a batch: its labels, cut off behind the longest, and the share of padding.
+
+    The lengths stay outside of the network, for which a compiler would have to wait in the middle of it.
+    """
+    targets = {key: batch[key] for key in ("label_sar", "valid_ratio") if key in batch}
+    if "label_gtc" in batch:
+        targets["label_gtc"] = batch["label_gtc"][:, : 2 + int(batch["length"].max())]
+    return targets

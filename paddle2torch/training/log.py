@@ -145,7 +145,7 @@ class TrainingLog:
             + ", ".join(f"{name} {row[name]:.4f}" for name in self._sums)
             + f", lr {row['lr']:.3g}, {row['seconds_per_step']:.2f} s a step, {row['images_per_second']:.1f} images/s "
             f"({row['data_share']:.0%} waiting for data), {row['peak_memory_gb']:.1f} GB at most, "
-            f"{_duration((self._steps - self._step) * row['seconds_per_step'])} left"
+            f"{duration((self._steps - self._step) * row['seconds_per_step'])} left"
         )
 
     def evaluation(self, step: int, metrics: Mapping[str, float], *, best: bool, seconds: float) -> None:
@@ -271,7 +271,8 @@ def _drop_later(path: Path, step: int) -> None:
         writer.writerows(rows)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Minutes and seconds, or hours, minutes and seconds."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -223,6 +223,9 @@ def _reason(path: str) -> str:
 
 
 # PaddleX's names of PaddleOCR's datasets, and one that takes of each label file its share, as they all do here.
+FIRST_BS = 128
+"""MultiScaleSampler's own default."""
+
 _DATASETS: Mapping[str, str] = {
     "TextDetDataset": "SimpleDataSet",
     "TextRecDataset": "SimpleDataSet",
@@ -255,7 +258,7 @@ def _split(reader: Reader, name: str, length: int, *, lower: bool) -> SplitSetti
         reader.at(f"{name}.loader.drop_last", bool, False),
         reader.at(f"{name}.loader.num_workers", int, 4),
     )
-    return SplitSettings(dataset, loader, _sampler(reader, name))
+    return SplitSettings(dataset, loader, _sampler(reader, name, loader.batch_size_per_card))
 
 
 def _transforms(reader: Reader, path: str, length: int, *, lower: bool) -> list[dict[str, Any]]:
@@ -299,16 +302,17 @@ def _named_labels(transforms: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return named
 
 
-def _sampler(reader: Reader, name: str) -> MultiScaleSampler | None:
+def _sampler(reader: Reader, name: str, batch: int) -> MultiScaleSampler | None:
+    """The sampler of several sizes; batch: the loader's, which is the one number where both are the same."""
     path = f"{name}.sampler"
     if reader.raw(path) is None:
         return None
     reader.read.discard(path)  # its keys are read one by one
     reader.only(f"{path}.name", "MultiScaleSampler")
-    defaults = MultiScaleSampler()
+    first = reader.at(f"{path}.first_bs", int, FIRST_BS)
     data = {
         "scales": reader.raw(f"{path}.scales"),
-        "first_bs": reader.at(f"{path}.first_bs", int, defaults.first_bs),
+        "first_bs": None if first == batch else first,
         "fix_bs": reader.at(f"{path}.fix_bs", bool, True),
         "divided_factor": reader.raw(f"{path}.divided_factor") or [8, 16],
     }

@@ -7,16 +7,13 @@ read strictly: an unknown key is an error which names the nearest known one.
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-from paddle2torch.atomic import land_file
 from paddle2torch.model_zoo.charsets import charset_path, read_charset
 from paddle2torch.model_zoo.config import (
-    CONFIG_NAME,
     MOST_HEIGHT,
     MOST_PIXELS,
     MOST_WIDTH,
@@ -24,12 +21,9 @@ from paddle2torch.model_zoo.config import (
 )
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.show import show, show_path, show_text
-from paddle2torch.model_zoo.strict_json import decode_json, from_json, read_json, to_json, within
+from paddle2torch.model_zoo.strict_json import to_json, within
 
 SETTINGS_NAME = "config.json"
-
-MODEL_CONFIG_KEY = "model_config"
-"""Assignments `model_config.KEY=VALUE` are for the other file."""
 
 # What a training can be asked for; the largest official values are 1000 epochs, a batch of 384 and 12 workers.
 MOST_COUNT = 10**9
@@ -43,8 +37,6 @@ MOST_FACTOR = 1e38
 """The largest rate, weight of a loss and bound of gradients: what float32 holds."""
 MOST_POWER = 100.0
 MOST_SEED = 2**63 - 1
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -111,12 +103,13 @@ class DatasetSettings:
 class MultiScaleSampler:
     """Batches of one (width, height) each, cycling over `scales`.
 
-    A batch has `first_bs` samples at 320x32 and as many of the same area at the other scales, or `first_bs` always
-    with `fix_bs`. Widths and heights are floored to multiples of `divided_factor`.
+    A batch has `first_bs` samples at the first scale and as many of the same area at the others, or `first_bs` always
+    with `fix_bs`. null: the loader's `batch_size_per_card`, the one number for the batch. Widths and heights are
+    floored to multiples of `divided_factor`.
     """
 
     scales: tuple[tuple[int, int], ...] = ((320, 32), (320, 48), (320, 64))
-    first_bs: int = 128
+    first_bs: int | None = None
     fix_bs: bool = False
     divided_factor: tuple[int, int] = (8, 16)
 
@@ -131,16 +124,17 @@ class LoaderSettings:
     """How samples become batches.
 
     Args:
-        batch_size_per_card: samples in a batch of one process; a sampler overrides it.
+        batch_size_per_card: samples in a batch of one process; at a sampler's first scale, where there is one.
         shuffle: take the samples in another order in each epoch.
         drop_last: leave out what does not fill a batch.
-        num_workers: processes that load and augment; 0 loads in the process that trains.
+        num_workers: processes that load and augment; 0 loads in the process that trains. null: as many as this machine
+            has cores to spare, eight at most.
     """
 
     batch_size_per_card: int
     shuffle: bool = False
     drop_last: bool = False
-    num_workers: int = 4
+    num_workers: int | None = None
 
     def __post_init__(self) -> None:
         within(self, batch_size_per_card=(1, MOST_BATCH), num_workers=(0, MOST_WORKERS))
@@ -413,27 +407,6 @@ class Settings:
         return json.dumps(to_json(self), ensure_ascii=False, indent=2) + "\n"
 
 
-def read_settings(
-    config: Path, model_config: Path | None = None, assignments: Sequence[str] = (), *, charset: Path | None = None
-) -> tuple[Settings, ModelConfig]:
-    """Read both files, changed by `assignments` (`optimizer.lr=1e-4`, `model_config.freeze_backbone=true`).
-
-    `model_config` is by default the file of that name beside `config`, `charset` a file or the name of a bundled set
-    that takes the place of the one in it. Raises `ConfigError` for what is unknown,
-    missing, mistyped or contradictory, and where the two files do not fit each other.
-    """
-    model_config = Path(config).with_name(CONFIG_NAME) if model_config is None else Path(model_config)
-    prefix = MODEL_CONFIG_KEY + "."
-    for_model = [assignment.removeprefix(prefix) for assignment in assignments if assignment.startswith(prefix)]
-    for_settings = [assignment for assignment in assignments if not assignment.startswith(prefix)]
-    settings = _read(Settings, Path(config), for_settings)
-    model = _read(ModelConfig, model_config, for_model)
-    if charset is not None:
-        model, _ = with_charset(model, charset)
-    check_fit(settings, model)
-    return settings, model
-
-
 def with_charset(model: ModelConfig, charset: Path) -> tuple[ModelConfig, list[str]]:
     """The settings of a recogniser that reads another character set, and what was decided.
 
@@ -449,22 +422,6 @@ def with_charset(model: ModelConfig, charset: Path) -> tuple[ModelConfig, list[s
         notes.append("character set: a space follows, as the model reads spaces")
     head = replace(model.head, options={**model.head.options, "classes": len(characters) + 1})
     return replace(model, charset=characters, head=head), notes
-
-
-def write_settings(settings: Settings, model: ModelConfig, folder: Path) -> None:
-    """Write both files into `folder`; raises `ConfigError` where one of them is there already."""
-    check_fit(settings, model)
-    for name in (SETTINGS_NAME, CONFIG_NAME):
-        if (Path(folder) / name).exists():
-            raise ConfigError(f"{Path(folder) / name} exists: choose another folder")
-    overwrite_settings(settings, model, folder)
-
-
-def overwrite_settings(settings: Settings, model: ModelConfig, folder: Path) -> None:
-    """Write both files into `folder`, in place of those that are there."""
-    for name, text in ((SETTINGS_NAME, settings.dumps()), (CONFIG_NAME, model.dumps())):
-        with land_file(Path(folder) / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
 
 
 def check_fit(settings: Settings, model: ModelConfig) -> None:
@@ -501,44 +458,3 @@ def _check_guide(loss: RecLossSettings, model: ModelConfig) -> None:
             f"NRTR or SAR head, and that is {missing}. In model_config.json set head.ctc.use_guide to false to train "
             f"it with CTC, or freeze_backbone to true to leave it as it is"
         )
-
-
-def assign(data: Any, assignment: str) -> Any:
-    """Decoded JSON with `a.b.c=value` carried out, in place. The value is JSON, or else taken for a string.
-
-    Steps are keys of objects or indices of lists; objects on the way that are missing or null are made, and left to
-    the strict reading that follows. Raises `ConfigError` for what is not an assignment, or leads into a plain value.
-    """
-    path, equals, text = assignment.partition("=")
-    steps = path.split(".")
-    if not equals or not all(steps):
-        raise ConfigError(f"--set {assignment}: expected KEY.KEY=VALUE")
-    try:
-        value = decode_json(text)
-    except (ValueError, RecursionError):
-        value = text
-    place = data
-    for depth, step in enumerate(steps):
-        last = depth == len(steps) - 1
-        if isinstance(place, dict):
-            key: Any = step
-            if not last and place.get(step) is None:
-                place[step] = {}
-        elif isinstance(place, list) and step.isdecimal() and len(step) < 10 and int(step) < len(place):
-            key = int(step)
-        else:
-            raise ConfigError(f"--set {assignment}: there is no {'.'.join(steps[: depth + 1])!r}")
-        if last:
-            place[key] = value
-        else:
-            place = place[key]
-    return data
-
-
-def _read(cls: type[T], path: Path, assignments: Sequence[str]) -> T:
-    if not os.path.exists(path):
-        raise ConfigError(f"{show_path(path)}: there is no such file. `paddle2torch init` writes both files")
-    data = read_json(path)
-    for assignment in assignments:
-        assign(data, assignment)
-    return from_json(cls, data, show_path(path))

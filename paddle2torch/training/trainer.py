@@ -22,15 +22,16 @@ from typing import Any, Literal
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from torch import Tensor, nn
+from torch import nn
 
 from paddle2torch._version import __version__
 from paddle2torch.api import load_pretrained
 from paddle2torch.atomic import WriteError, repair_folder
+from paddle2torch.device import available_cores
 from paddle2torch.model_zoo.config import ModelConfig, Origin
 from paddle2torch.model_zoo.errors import ConfigError, Paddle2TorchError
 from paddle2torch.model_zoo.network import Network, build_model, channels_last
-from paddle2torch.training.batches import Batch, Batches, MakeBatches, batches_of, to_device
+from paddle2torch.training.batches import Batch, Batches, MakeBatches, batches_of, guide_targets, to_device
 from paddle2torch.training.checkpoints import (
     METRICS_NAME,
     STATE_NAME,
@@ -43,12 +44,14 @@ from paddle2torch.training.checkpoints import (
     refuse_other_model,
     save_checkpoint,
 )
+from paddle2torch.training.config_files import overwrite_settings
+from paddle2torch.training.data.loaders import workers_here
 from paddle2torch.training.distributed import synchronise_batch_norm
 from paddle2torch.training.evaluation import Examination, examination, measure
 from paddle2torch.training.evaluation_report import hard_samples, write_evaluation_report
 from paddle2torch.training.hard_samples import HardRow, read_hard_rows
 from paddle2torch.training.initialisation import adopt, initialise
-from paddle2torch.training.log import TrainingLog
+from paddle2torch.training.log import TrainingLog, duration
 from paddle2torch.training.losses import losses_of
 from paddle2torch.training.optimisation import (
     MovingAverage,
@@ -60,13 +63,17 @@ from paddle2torch.training.optimisation import (
     set_rate,
     set_training,
 )
+from paddle2torch.training.probe import seconds_per_batch
 from paddle2torch.training.processes import make_accelerator
-from paddle2torch.training.settings import EvaluationSettings, Settings, check_fit, overwrite_settings
+from paddle2torch.training.settings import EvaluationSettings, Settings, check_fit
 from paddle2torch.training.stopping import Asked, StopRequest, alone_in
 from paddle2torch.zoo.folder import save_model
 
 BEST, LAST, SETTINGS = "best", "last", "settings"
 """Folders in `output.dir`."""
+
+LONG = 20
+"""With fewer steps the time that training takes is not measured before."""
 
 REPORT = "report.html"
 """What the model does not read, in `output.dir`."""
@@ -153,6 +160,7 @@ def steps_of(run: Run) -> None:
             save(run)
     if run.stop.everywhere(run.accelerator):
         return
+    _say_how_long(run)
     for window in _windows(run.batches, settings, start):
         if _is_stale(run.progress, settings):
             run.log.note(f"no better evaluation in {run.progress.stale}: stopped early")
@@ -172,6 +180,25 @@ def steps_of(run: Run) -> None:
         if asked:
             break
     _say_drops(run)
+
+
+def _say_how_long(run: Run) -> None:
+    """Say before the first step how long an epoch and the training will take, where they are long.
+
+    Of several processes none can say what the others take.
+    """
+    left, epochs = run.steps - run.progress.step, run.settings.training.epochs
+    if left < LONG or run.accelerator.num_processes > 1 or run.settings.training.compile:
+        return
+    seconds = seconds_per_batch(run.settings, run.network, run.accelerator)
+    if seconds is None:
+        return
+    batches = len(run.batches)
+    rest = left * run.settings.training.accumulation * seconds
+    run.log.note(
+        f"an epoch has {batches:,} batches of {seconds:.2g} s, as a made-up one takes: {duration(batches * seconds)} "
+        f"if the data keeps up; the {left:,} steps to the end of epoch {epochs:,} {duration(rest)}, and evaluations"
+    )
 
 
 def _ending(run: Run, begin: int) -> str:
@@ -258,7 +285,10 @@ def prepare(
     if any(part.report.indices or part.report.unseen for part in (batches, evaluation)):
         notes.append("`paddle2torch data check` looks at every label and image, and names what is wrong")
     sampler, loader = settings.data.train.sampler, settings.data.train.loader
-    if sampler is not None and sampler.first_bs != loader.batch_size_per_card:
+    if loader.num_workers is None:
+        workers = workers_here(loader, accelerator.num_processes)
+        notes.append(f"data is loaded by {workers} processes besides this one: {available_cores()} cores are here")
+    if sampler is not None and sampler.first_bs not in (None, loader.batch_size_per_card):
         notes.append(
             f"batches are those of data.train.sampler: first_bs {sampler.first_bs}; "
             f"data.train.loader.batch_size_per_card ({loader.batch_size_per_card}) has no effect beside it"
@@ -402,17 +432,6 @@ def _backward(run: Run, window: Window, number: int, batch: Batch) -> dict[str, 
     # Each process has its share of the sum's gradient, and accelerate takes the mean.
     run.accelerator.backward(parts["loss"] * (run.accelerator.num_processes / len(window.batches)))
     return values
-
-
-def guide_targets(batch: Batch) -> dict[str, Tensor]:
-    """What the second head reads of a batch: its labels, cut off behind the longest, and the share of padding.
-
-    The lengths stay outside of the network, for which a compiler would have to wait in the middle of it.
-    """
-    targets = {key: batch[key] for key in ("label_sar", "valid_ratio") if key in batch}
-    if "label_gtc" in batch:
-        targets["label_gtc"] = batch["label_gtc"][:, : 2 + int(batch["length"].max())]
-    return targets
 
 
 def evaluate_and_keep(run: Run) -> None:

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from paddle2torch.device import available_cores
 from paddle2torch.model_zoo.config import DetPreprocess, ModelConfig, RecPreprocess
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.tasks.images import BGRImage
@@ -47,12 +48,15 @@ from paddle2torch.training.data.steps import (
     count_for_others,
     read_steps,
 )
-from paddle2torch.training.settings import SplitSettings
+from paddle2torch.training.settings import LoaderSettings, SplitSettings
 
 Batch: TypeAlias = "dict[str, Tensor]"
 
 LOOKING_SECONDS = 20.0
 """For looking which images are there before training: of a million files on a local disk all, of a slow one a part."""
+
+MOST_CHOSEN = 8
+"""Processes that load, where their number is left to us: what the official recipes have."""
 
 _MAKES = {
     "label_gtc": "MultiLabelEncode with gtc_encode NRTRLabelEncode",
@@ -215,7 +219,7 @@ def build_loader(
         plan = MultiScaleBatches(
             samples.groups,
             sampler.scales,
-            sampler.first_bs,
+            sampler.first_bs or split.loader.batch_size_per_card,
             fix_bs=sampler.fix_bs,
             divided_factor=sampler.divided_factor,
             seed=seed,
@@ -241,7 +245,17 @@ def build_loader(
         )
     dataset.look(LOOKING_SECONDS)
     dataset.check()
-    return Loader(dataset, plan, workers=split.loader.num_workers, pin_memory=pin_memory)
+    return Loader(dataset, plan, workers=workers_here(split.loader, world_size), pin_memory=pin_memory)
+
+
+def workers_here(loader: LoaderSettings, processes: int) -> int:
+    """The processes that load data for each of `processes` that train: as set, or those that this machine can spare."""
+    if loader.num_workers is not None:
+        return loader.num_workers
+    # torchrun and accelerate say how many of them are on this machine.
+    here = os.environ.get("LOCAL_WORLD_SIZE", "")
+    cores = available_cores() // (int(here) if here.isdecimal() and int(here) else processes)
+    return max(0, min(MOST_CHOSEN, cores - 1))
 
 
 def build_dataset(

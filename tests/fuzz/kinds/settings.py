@@ -413,7 +413,7 @@ class Settings(Kind):
         from paddle2torch.model_zoo.config import ModelConfig
         from paddle2torch.model_zoo.network import build_model
         from paddle2torch.ocr.formats import finished_pages
-        from paddle2torch.training.settings import read_settings
+        from paddle2torch.training.config_files import read_settings
         from paddle2torch.zoo import downloads, hub, sources
         from paddle2torch.zoo.hub_card import hub_card
 

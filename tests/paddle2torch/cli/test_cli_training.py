@@ -23,8 +23,8 @@ from tiny_training import tiny_config
 
 from paddle2torch import cli
 from paddle2torch.model_zoo.config import ModelConfig
+from paddle2torch.training.config_files import read_settings
 from paddle2torch.training.hard_samples import read_hard_rows
-from paddle2torch.training.settings import read_settings
 from paddle2torch.training.trainer import TrainingResult
 
 

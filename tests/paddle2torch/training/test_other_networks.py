@@ -18,8 +18,8 @@ from paddle2torch.model_zoo.network import build_model
 from paddle2torch.model_zoo.resnet import ResNet
 from paddle2torch.training.initialisation import initialise
 from paddle2torch.training.losses import losses_of
+from paddle2torch.training.official import official_settings
 from paddle2torch.training.optimisation import treatments
-from paddle2torch.training.recipes import official_settings
 from paddle2torch.training.settings import DBLossSettings, OptimizerSettings
 from paddle2torch.training.trainer import train
 

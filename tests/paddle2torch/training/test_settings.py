@@ -14,16 +14,17 @@ from small_models import saved
 from tiny_training import tiny_config, tiny_det_config, tiny_settings
 
 from paddle2torch.converters.templates import from_card
-from paddle2torch.device import available_cores
 from paddle2torch.model_zoo.cards import load_card
 from paddle2torch.model_zoo.charsets import charset_path, read_charset
 from paddle2torch.model_zoo.config import RecPreprocess
 from paddle2torch.model_zoo.errors import ConfigError, FileFormatError
 from paddle2torch.model_zoo.strict_json import from_json, to_json
 from paddle2torch.training.checkpoints import changed_settings
+from paddle2torch.training.config_files import assign, read_settings, write_settings
 from paddle2torch.training.data.loaders import check_transforms
+from paddle2torch.training.official import official_settings
 from paddle2torch.training.paddleocr_yml import UNKNOWN, translate
-from paddle2torch.training.recipes import init, official_settings
+from paddle2torch.training.recipes import init
 from paddle2torch.training.settings import (
     DatasetSettings,
     DBLossSettings,
@@ -35,10 +36,7 @@ from paddle2torch.training.settings import (
     Settings,
     TrainingSettings,
     Transform,
-    assign,
     check_fit,
-    read_settings,
-    write_settings,
 )
 
 
@@ -451,23 +449,22 @@ def test_init_follows_the_converted_model(tmp_path: Path) -> None:
     settings, config = read_settings(tmp_path / "run" / "config.json")
     assert config == tiny_config()
     assert settings.pretrained == str(tmp_path / "model")
-    assert settings.data.train.sampler == MultiScaleSampler(((64, 32), (64, 48), (64, 64)), 96)
+    assert settings.data.train.sampler == MultiScaleSampler(((64, 32), (64, 48), (64, 64)))
+    assert settings.data.train.loader.batch_size_per_card == 96
     assert settings.data.max_text_length == 12
 
 
 def test_init_scales_the_recipe_to_one_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a CPU; with a GPU the batch is the official one, an eighth of what the rate is for."""
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    monkeypatch.setattr("paddle2torch.training.recipes.available_cores", lambda: 2)
     notes = init("en_PP-OCRv4_rec", tmp_path / "cpu")
     settings, _ = read_settings(tmp_path / "cpu" / "config.json")
     train = settings.data.train
     assert train.sampler is not None
-    assert (train.loader.batch_size_per_card, train.sampler.first_bs) == (16, 16)
-    assert (train.loader.num_workers, settings.data.eval.loader.num_workers) == (1, 1)
+    assert (train.loader.batch_size_per_card, train.sampler.first_bs) == (16, None)
+    assert (train.loader.num_workers, settings.data.eval.loader.num_workers) == (None, None)
     assert (settings.optimizer.lr, settings.schedule.warmup_epoch) == (2.5e-5, 1.0)
     assert any("batches of 16 (officially 8 x 96), a rate of 2.5e-05 (0.0005)" in note for note in notes)
-    assert "data.train.loader.num_workers is 1 (8): 2 cores here" in notes
     init("ch_PP-OCRv4_det", tmp_path / "det")
     det, _ = read_settings(tmp_path / "det" / "config.json")
     assert (det.data.train.loader.batch_size_per_card, det.optimizer.lr) == (2, 5e-5)
@@ -475,6 +472,78 @@ def test_init_scales_the_recipe_to_one_machine(tmp_path: Path, monkeypatch: pyte
     init("en_PP-OCRv4_rec", tmp_path / "gpu")
     settings, _ = read_settings(tmp_path / "gpu" / "config.json")
     assert (settings.data.train.loader.batch_size_per_card, settings.optimizer.lr) == (96, 6.3e-5)
+
+
+def test_init_writes_what_one_changes_and_the_recipe_has_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    init("en_PP-OCRv4_rec", tmp_path / "run")
+    written = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert written == {
+        "recipe": "en_PP-OCRv4_rec",
+        "pretrained": "en_PP-OCRv4_rec",
+        "data": {
+            "train": {
+                "dataset": {"data_dir": "train_data", "label_file_list": ["train_data/train_list.txt"]},
+                "loader": {"batch_size_per_card": 16, "num_workers": None},
+            },
+            "eval": {
+                "dataset": {"data_dir": "train_data", "label_file_list": ["train_data/val_list.txt"]},
+                "loader": {"num_workers": None},
+            },
+        },
+        "optimizer": {"lr": 2.5e-5},
+        "training": {"epochs": 50, "freeze": []},
+        "schedule": {"warmup_epoch": 1.0},
+        "output": {"dir": "output"},
+    }
+    init("en_PP-OCRv4_rec", tmp_path / "full", full=True)
+    assert "transforms" in (tmp_path / "full" / "config.json").read_text()
+    short, full = (read_settings(tmp_path / name / "config.json") for name in ("run", "full"))
+    assert short == full
+    # A file that is changed changes that, and no list is mixed with the recipe's.
+    written["data"]["train"]["dataset"]["transforms"] = [{"DecodeImage": {"img_mode": "BGR"}}]
+    written["optimizer"]["l2"] = 0.5
+    (tmp_path / "run" / "config.json").write_text(json.dumps(written))
+    changed, _ = read_settings(tmp_path / "run" / "config.json", assignments=["training.seed=3"])
+    assert len(changed.data.train.dataset.transforms) == 1
+    assert (changed.optimizer.l2, changed.optimizer.fc_decay, changed.training.seed) == (0.5, 1e-5, 3)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [('"en_PP-OCRv4_recc"', "recipe: .*did you mean"), ("3", "recipe: expected str"), ('"ch_PP-OCRv4_det"', "recipe")],
+)
+def test_recipes_that_nobody_knows(folder: Path, recipe: str, message: str) -> None:
+    path = folder / "config.json"
+    path.write_text('{"recipe": ' + recipe + path.read_text().replace("{", ", ", 1))
+    with pytest.raises(ConfigError, match=message):
+        read_settings(path)
+
+
+def test_mistakes_in_a_short_file_are_named_as_in_a_whole_one(tmp_path: Path) -> None:
+    saved(tmp_path / "model", tiny_config())
+    init(str(tmp_path / "model"), tmp_path / "run")
+    path = tmp_path / "run" / "config.json"
+    path.write_text(path.read_text().replace('"freeze"', '"freeeze"'))
+    with pytest.raises(ConfigError, match=r"config\.json: training: unknown key 'freeeze'; did you mean 'freeze'"):
+        read_settings(path)
+
+
+def test_files_of_the_first_version_are_read_as_they_were(tmp_path: Path) -> None:
+    """They are whole, with the sampler's own batch and the workers written out, and without what came later."""
+    saved(tmp_path / "model", tiny_config())
+    init(str(tmp_path / "model"), tmp_path / "run", official=True, full=True)
+    path = tmp_path / "run" / "config.json"
+    data = json.loads(path.read_text())
+    data["data"]["train"]["sampler"]["first_bs"] = 24
+    for part in ("train", "eval"):
+        del data["data"][part]["dataset"]["sources"]
+    path.write_text(json.dumps(data))
+    settings, _ = read_settings(path)
+    assert settings.data.train.sampler == MultiScaleSampler(((64, 32), (64, 48), (64, 64)), 24)
+    assert settings.data.train.loader.num_workers == 8
 
 
 @pytest.mark.parametrize(("name", "decay"), [("ch_SVTRv2_rec", 0.05), ("ch_RepSVTR_rec", 0.025)])
@@ -513,9 +582,7 @@ def test_init_from_a_yml(tmp_path: Path, official_rec: dict[str, Any]) -> None:
     assert any("Global.profile" in note for note in notes)
     settings, config = read_settings(tmp_path / "run" / "config.json")
     assert settings.training.epochs == 50
-    assert settings.data.train.loader == LoaderSettings(
-        96, shuffle=True, drop_last=True, num_workers=min(8, max(1, available_cores() - 1))
-    )
+    assert settings.data.train.loader == LoaderSettings(96, shuffle=True, drop_last=True, num_workers=None)
     assert settings.optimizer.lr == 5e-4
     assert config.classes == 97
     assert isinstance(settings, Settings)

@@ -35,14 +35,15 @@ from paddle2torch.model_zoo.network import build_model, fuse
 from paddle2torch.training import trainer
 from paddle2torch.training.batches import batches_of
 from paddle2torch.training.checkpoints import STATE_NAME
+from paddle2torch.training.config_files import read_settings
 from paddle2torch.training.data.drops import DropReport, Event, Reason
 from paddle2torch.training.evaluation import Measurement, evaluate
 from paddle2torch.training.initialisation import initialise
 from paddle2torch.training.losses import losses_of
 from paddle2torch.training.metrics import ctc_texts
+from paddle2torch.training.official import official_settings
 from paddle2torch.training.optimisation import build_optimizer, set_rate, set_training
-from paddle2torch.training.recipes import official_settings
-from paddle2torch.training.settings import LoaderSettings, MultiScaleSampler, Settings, read_settings
+from paddle2torch.training.settings import LoaderSettings, MultiScaleSampler, Settings
 from paddle2torch.training.trainer import TrainingError, train
 from paddle2torch.zoo.folder import WEIGHTS_NAME, load_model
 

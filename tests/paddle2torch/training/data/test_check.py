@@ -16,11 +16,12 @@ from tiny_training import tiny_config, tiny_det_config
 
 from paddle2torch import cli
 from paddle2torch.model_zoo.config import ModelConfig
+from paddle2torch.training.config_files import write_settings
 from paddle2torch.training.data import Reason
 from paddle2torch.training.data.check import DataCheck, Kind, check_data
 from paddle2torch.training.data.near import PAGE_GRID, difference_hash, near_pairs
-from paddle2torch.training.recipes import official_settings
-from paddle2torch.training.settings import Settings, write_settings
+from paddle2torch.training.official import official_settings
+from paddle2torch.training.settings import Settings
 
 ALL_OF_LINES = {
     Kind.LINE: 2,

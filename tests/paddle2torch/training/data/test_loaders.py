@@ -232,6 +232,14 @@ def test_processes_share_an_epoch(tmp_path: Path) -> None:
         assert sorted(row.sum().item() for row in rows) == sorted(row.sum().item() for row in batch["image"])
 
 
+def test_one_number_is_the_batch_unless_the_sampler_has_its_own(tmp_path: Path) -> None:
+    labels = rec_set(tmp_path, numbers(12))
+    for own, first in ((None, 4), (2, 2)):
+        part = split(labels, AUGMENTED, batch=4, sampler=MultiScaleSampler(((320, 48),), own))
+        loader = build_loader(part, RECOGNISER, training=True)
+        assert {len(requests) for requests in loader.requests()} == {first}
+
+
 def test_what_is_dropped_is_counted_and_replaced(tmp_path: Path) -> None:
     texts = ["0123", "a" * 24, "b" * 23, "XYZ", "", "12", "1é2", "34"]
     labels = rec_set(tmp_path, texts)

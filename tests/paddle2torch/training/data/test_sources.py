@@ -26,7 +26,7 @@ from paddle2torch.training.data.hub_rows import HuggingFace, open_rows
 from paddle2torch.training.data.rendered import Rendered, RenderedLines
 from paddle2torch.training.data.sources import open_samples
 from paddle2torch.training.data.tar_shards import TarShards, WebDataset
-from paddle2torch.training.recipes import official_settings
+from paddle2torch.training.official import official_settings
 from paddle2torch.training.settings import DatasetSettings, SplitSettings, Transform
 
 FONT = str(Path(importlib.util.find_spec("matplotlib").origin).parent / "mpl-data/fonts/ttf/DejaVuSans.ttf")  # type: ignore[union-attr, arg-type]

@@ -17,7 +17,7 @@ from paddle2torch.model_zoo.strict_json import from_json, to_json
 from paddle2torch.training.data.det_transforms import AffineArgs, Augmenter, IaaAugment, Page, PageRequest
 from paddle2torch.training.data.loaders import build_loader
 from paddle2torch.training.data.v6_transforms import ColorJitter, RandomCrop, RandomPerspective
-from paddle2torch.training.recipes import official_settings
+from paddle2torch.training.official import official_settings
 from paddle2torch.training.settings import Settings
 
 

@@ -1,0 +1,111 @@
+"""How long a step takes, before there was one: measured on a copy of the network, with a made-up batch."""
+
+from __future__ import annotations
+
+import copy
+import time
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from paddle2torch.model_zoo.config import ModelConfig
+from paddle2torch.model_zoo.errors import ConfigError
+from paddle2torch.model_zoo.network import Network
+from paddle2torch.model_zoo.strict_json import from_json, to_json
+from paddle2torch.training.batches import guide_targets, to_device
+from paddle2torch.training.data.det_transforms import EastRandomCropData
+from paddle2torch.training.data.rec_transforms import RecResizeImg
+from paddle2torch.training.data.v6_transforms import RandomCrop
+from paddle2torch.training.losses import losses_of
+from paddle2torch.training.settings import Settings, Transform
+
+WARM_UP = 4
+"""The first run, which finds out how to compute, has this part of the batch."""
+
+TEXT = 8
+"""Characters of a made-up label, where so many are allowed."""
+
+_SIZES: dict[str, type] = {
+    "RecResizeImg": RecResizeImg,
+    "EastRandomCropData": EastRandomCropData,
+    "RandomCrop": RandomCrop,
+}
+
+
+def seconds_per_batch(settings: Settings, network: Network, accelerator: Accelerator) -> float | None:
+    """What a batch takes forward and backward, without waiting for data; None where its size is not known.
+
+    Neither the network nor any random number that training draws is touched.
+    """
+    batch = made_up_batch(settings, network.config)
+    if batch is None:
+        return None
+    devices = [accelerator.device] if accelerator.device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        copied = copy.deepcopy(network)
+        part = {key: value[: max(1, len(value) // WARM_UP)] for key, value in batch.items()}
+        _run(settings, copied, part, accelerator)
+        began = time.perf_counter()
+        _run(settings, copied, batch, accelerator)
+        return time.perf_counter() - began
+
+
+def _run(settings: Settings, network: Network, batch: dict[str, Tensor], accelerator: Accelerator) -> None:
+    moved = to_device(batch, accelerator.device)
+    with accelerator.autocast():
+        inputs = (guide_targets(moved),) if network.config.task == "rec" else ()
+        outputs = network(moved["image"], *inputs)
+        loss = losses_of(outputs, moved, settings.loss)["loss"]
+    loss.backward()
+    loss.item()  # waits for the device
+
+
+def made_up_batch(settings: Settings, config: ModelConfig) -> dict[str, Tensor] | None:
+    """A batch of the size that training has, of noise."""
+    split = settings.data.train
+    size, count = _size(split.dataset.transforms), split.loader.batch_size_per_card
+    if split.sampler is not None:
+        size = split.sampler.scales[0]
+        count = split.sampler.first_bs or count
+    if size is None:
+        return None
+    width, height = size
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand((count, 3, height, width), generator=generator)
+    if config.task == "rec":
+        return {"image": image * 2 - 1, **_labels(settings.data.max_text_length, count, config)}
+    maps = ("threshold_map", "threshold_mask", "shrink_map", "shrink_mask")
+    return {"image": image, **{name: (image[:, 0] > 0.8).float() for name in maps}}
+
+
+def _size(transforms: tuple[Transform, ...]) -> tuple[int, int] | None:
+    """Width and height to which a transform brings samples."""
+    for transform in transforms:
+        if transform.name not in _SIZES:
+            continue
+        try:
+            options: Any = from_json(_SIZES[transform.name], to_json(transform.options), transform.name)
+        except ConfigError:  # the loader says so
+            return None
+        if isinstance(options, RecResizeImg):
+            return options.image_shape[2], options.image_shape[1]
+        return options.size[0], options.size[1]
+    return None
+
+
+def _labels(longest: int, count: int, config: ModelConfig) -> dict[str, Tensor]:
+    length = max(1, min(TEXT, longest - 2))
+    row = torch.zeros((count, longest), dtype=torch.int64)
+    ctc, gtc, sar = row.clone(), row.clone(), row.clone()
+    # Neighbours differ, as CTC needs no room between them then.
+    ctc[:, :length] = 1 + torch.arange(length) % max(1, config.classes - 1)
+    gtc[:, 0], gtc[:, 1 : length + 1] = 2, 4
+    gtc[:, min(length + 1, longest - 1)] = 3
+    labels = {"label_ctc": ctc, "length": torch.full((count,), length, dtype=torch.int64)}
+    if config.head.options.get("nrtr") is not None:
+        labels["label_gtc"] = gtc
+    elif config.head.options.get("sar") is not None:
+        labels |= {"label_sar": sar, "valid_ratio": torch.ones(count)}
+    return labels
