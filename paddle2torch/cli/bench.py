@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import click
 
-from paddle2torch.cli.options import AS_JSON, PATH
+from paddle2torch.cli.options import AS_JSON, PATH, with_settings
 from paddle2torch.cli.output import echo, print_json, print_table
 from paddle2torch.model_zoo.errors import Paddle2TorchError
 from paddle2torch.progress import spinner
@@ -232,6 +232,44 @@ def bench_pages_command(
     )
     echo(f"{len(result.pages)} pages, {result.result.threads} threads, {_machine(result.result)}")
     _print_left_out(result.result)
+
+
+@bench.command("loader")
+@with_settings
+@click.option("--seconds", type=click.FloatRange(min=0.1), default=20.0, show_default=True, help="How long to load.")
+@click.option("--step/--no-step", default=True, show_default=True, help="Time a training step as well.")
+@AS_JSON
+def bench_loader_command(
+    config: Path,
+    model_config: Path | None,
+    assignments: tuple[str, ...],
+    seconds: float,
+    step: bool,
+    as_json: bool,
+) -> None:
+    """Samples per second of a training's data, decoded, augmented and batched, beside those of its step.
+
+    Where data is not clearly faster than the step, more data.train.loader.num_workers or smaller images help.
+    """
+    from paddle2torch.bench.loading import bench_loading
+    from paddle2torch.training.config_files import read_settings
+
+    settings, model = read_settings(config, model_config, assignments)
+    with spinner("loading", not as_json):
+        result = bench_loading(settings, model, seconds=seconds, step=step)
+    if as_json:
+        print_json(result.to_json())
+        return
+    rows = [("data", f"{result.samples_per_second:.1f}")]
+    if result.step_samples_per_second is not None:
+        rows.append(("step", f"{result.step_samples_per_second:.1f}"))
+    print_table(("", "samples/s"), rows)
+    echo(
+        f"{result.workers} processes load; in one, a sample takes {result.decode_ms:.2f} ms to decode and "
+        f"{result.transform_ms:.2f} ms to transform"
+    )
+    if result.times_the_step is not None:
+        echo(f"data comes {result.times_the_step:.1f} times as fast as it is learnt from")
 
 
 @bench.command("train")

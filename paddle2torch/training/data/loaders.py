@@ -67,12 +67,13 @@ _MAKES = {
 class Loader:
     """The batches of one process. Iterating yields those of the epoch that was set last.
 
-    `report` counts what could not be used: of the labels from the start, of the images as they are read.
+    `report` counts what could not be used: of the labels from the start, of the images as they are read. `dataset` has
+    the samples.
     """
 
     def __init__(self, dataset: SampleDataset, plan: Plan, *, workers: int = 0, pin_memory: bool = False) -> None:
         self.report = dataset.report
-        self._dataset = dataset
+        self.dataset = dataset
         self._requests = _Requests(plan)
         self._loader: DataLoader[Loaded] = DataLoader(
             dataset,
@@ -102,19 +103,19 @@ class Loader:
 
     def where(self, index: int) -> str:
         """Where a sample is, for messages: file, line, and image."""
-        return self._dataset.samples.where(index)
+        return self.dataset.samples.where(index)
 
     def label(self, index: int) -> str:
         """The text, or the JSON of the boxes, of a sample."""
-        return self._dataset.label(index)
+        return self.dataset.label(index)
 
     def source(self, index: int) -> str:
         """Which label file or database a sample is of."""
-        return self._dataset.samples.source(index)
+        return self.dataset.samples.source(index)
 
     def picture(self, index: int) -> BGRImage:
         """The image of a sample, uint8 (H, W, 3), BGR; raises `ImageError`."""
-        return self._dataset.samples.image(index, np.random.default_rng(0))
+        return self.dataset.samples.image(index, np.random.default_rng(0))
 
     def __iter__(self) -> Iterator[Batch]:
         with _one_opencv_thread():
