@@ -389,13 +389,22 @@ def _draw_border(
     local = polygon - origin.astype(polygon.dtype)
     x = np.arange(low[0], high[0] + 1)[None, :] - float(origin[0])
     y = np.arange(low[1], high[1] + 1)[:, None] - float(origin[1])
-    shares = [
-        np.clip(_distance(x, y, start, end) / offset, 0, 1).astype(np.float32)
-        for start, end in zip(local, np.roll(local, -1, axis=0), strict=True)
-    ]
+    farness = np.ones((y.size, x.size), dtype=np.float32)
+    for start, end in zip(local, np.roll(local, -1, axis=0), strict=True):
+        # Farther from an edge than the offset all pixels are alike: only those nearby are looked at.
+        columns, rows = (_near(values.ravel(), start[axis], end[axis], offset) for axis, values in ((0, x), (1, y)))
+        distance = _distance(x[:, columns], y[rows], start, end)
+        strip = farness[rows, columns]
+        np.minimum(strip, np.clip(distance / offset, 0, 1).astype(np.float32), out=strip)
     part = nearness[low[1] : high[1] + 1, low[0] : high[0] + 1]
     # fmax: on a corner the distance may be no number, and then counts for nothing.
-    np.fmax(part, 1 - np.minimum.reduce(shares), out=part)
+    np.fmax(part, 1 - farness, out=part)
+
+
+def _near(values: NDArray[np.float64], start: float, end: float, offset: float) -> slice:
+    """The ascending `values` between two places and so far around them, and one more on both sides."""
+    first, last = np.searchsorted(values, (min(start, end) - offset, max(start, end) + offset))
+    return slice(max(int(first) - 1, 0), int(last) + 1)
 
 
 def _distance(
