@@ -54,6 +54,12 @@ def open_rows(options: HuggingFace) -> HubRows | TarShards:
     """The samples of a data set; raises `DataError` where it cannot be had or lacks a column."""
     if importlib.util.find_spec("datasets") is None:
         raise DataError("HuggingFace: reading such data needs the package datasets: pip install 'datasets>=4'")
+    import datasets
+
+    if int(datasets.__version__.partition(".")[0]) < 4:
+        raise DataError(
+            f"HuggingFace: datasets {datasets.__version__} runs code that data sets bring: pip install 'datasets>=4'"
+        )
     if options.take is None:
         return HubRows(options, _load(options, streaming=False))
     return _taken(options)

@@ -26,7 +26,8 @@ from paddle2torch.training.data.drops import DataError
 from paddle2torch.training.data.labels import MOST_BYTES, Group
 from paddle2torch.training.settings import MOST_TEXT
 
-MOST_LINES = 100_000_000
+MOST_LINES = 10_000_000
+"""Their texts are made at once: some hundred megabytes."""
 MOST_FONTS = 1000
 FONT_BYTES = 256 << 20
 MOST_BACKGROUNDS = 100_000

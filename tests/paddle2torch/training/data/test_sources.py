@@ -295,7 +295,10 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         return Rows(rows)
 
     library = SimpleNamespace(
-        load_dataset=load_dataset, Image=lambda decode: None, __spec__=importlib.util.find_spec("json")
+        __version__="4.1.0",
+        __spec__=importlib.util.find_spec("json"),
+        load_dataset=load_dataset,
+        Image=lambda decode: None,
     )
     monkeypatch.setitem(sys.modules, "datasets", library)
     return asked
@@ -327,6 +330,15 @@ def test_a_stream_is_taken_once_and_read_in_any_order(hub: list[dict[str, Any]])
     with pytest.raises(ImageError):
         draw(samples, 1)
     assert samples.digest() == again.digest()
+
+
+def test_a_library_that_runs_code_of_data_sets_is_refused(
+    hub: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["datasets"], "__version__", "3.6.0")
+    with pytest.raises(DataError, match="runs code that data sets bring"):
+        open_rows(HuggingFace("org/lines"))
+    assert hub == []
 
 
 def test_without_the_library_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
