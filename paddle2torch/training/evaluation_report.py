@@ -181,6 +181,7 @@ def _lines(examined: Examination, against: Examination | None, album: _Album) ->
             "where": examined.batches.where(index),
             "picture": album.picture(index),
             "unread": answer.unread,
+            "right": right(answer),
             "label": differing(_cut(answer.label), _cut(answer.text))[0],
             "chars": _characters(answer),
             "score": answer.score,

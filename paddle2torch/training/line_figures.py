@@ -281,9 +281,10 @@ def _advice(figures: LineFigures, compared: Sequence[_Compared], charset: frozen
         for one in figures.confusions[:PAIRS_ADVISED]
         if one.lines > 1 and one.label + one.read != " "
     ]
-    advice += _of_the_sure(read, [line for line in compared if line.answer.score >= SURE])
     advice += _of_groups(figures)
-    return tuple(sorted(advice, key=lambda one: -one.lines))
+    # What the model's confidence says comes last: it is no mistake of its own.
+    sure = [line for line in compared if line.answer.score >= SURE]
+    return (*sorted(advice, key=lambda one: -one.lines), *_of_the_sure(read, sure))
 
 
 def _of_the_sure(wrong: Sequence[_Compared], sure: Sequence[_Compared]) -> Iterator[Advice]:
