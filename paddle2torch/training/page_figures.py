@@ -79,8 +79,8 @@ class PageFigures:
 
     @property
     def best(self) -> AtThreshold:
-        """The threshold with the highest hmean."""
-        return max(self.thresholds, key=lambda one: one.hmean)
+        """The threshold with the highest hmean; of equals the one that is nearest to the model's own."""
+        return max(self.thresholds, key=lambda one: (one.hmean, -abs(one.box_thresh - self.box_thresh)))
 
     def to_json(self) -> dict[str, Any]:
         """As `eval --json` prints it; of the pages with faults the first fifty."""
