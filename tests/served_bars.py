@@ -1,4 +1,4 @@
-"""A server of its own process that reads coloured bars, and takes its time for a C: `python served_bars.py WORKERS`."""
+"""A server that reads coloured bars, and takes its time for a C: `python served_bars.py serve … [WORKERS]`."""
 
 from __future__ import annotations
 
@@ -35,5 +35,6 @@ class Bars(Settings):
 
 if __name__ == "__main__":
     limits = Limits(body_bytes=1_000_000, body_seconds=1.0)
-    settings = Bars(port=0, workers=int(sys.argv[1]), threads=1, together=1, limits=limits)
-    serve(settings, started=lambda address: print(address, flush=True))
+    workers = int(sys.argv[-1]) or 1  # the last of `--port 0` is 1
+    settings = Bars(port=0, workers=workers, threads=1, together=1, limits=limits)
+    serve(settings, started=lambda address: print(f"listening at {address}", file=sys.stderr, flush=True))

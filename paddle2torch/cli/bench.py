@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -314,6 +315,49 @@ _SECONDS: Columns = {
     "CPU s": lambda run: f"{statistics.median(run.cpu_seconds):.2f}",
 }
 _PEAK: Columns = {"peak MiB": lambda run: f"{run.passes.peak_memory / 2**20:.0f}"}
+
+
+@bench.command("serve", context_settings={"ignore_unknown_options": True})
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE|FOLDER... [OPTIONS OF serve]")
+@click.option("--clients", type=click.IntRange(min=1), default=32, show_default=True, help="At once.")
+@click.option("--requests", type=click.IntRange(min=10), default=3000, show_default=True, help="Of all clients.")
+@AS_JSON
+def bench_serve_command(images: tuple[str, ...], clients: int, requests: int, as_json: bool) -> None:
+    """A server under many clients, beside `ocr` on the same pictures.
+
+    Starts `paddle2torch serve` and checks each answer against what `ocr` reads of that picture. A tenth of the requests
+    is malformed, a tenth is cancelled. Options that `serve` and `ocr` share are given to both, as --version=v4.
+    The exit status is 1 where an answer is lost or another picture's.
+    """
+    from paddle2torch.bench.serving import bench_serving
+
+    options = tuple(name for name in images if name.startswith("-"))
+    with spinner("reading the pictures, and sending them", not as_json):
+        result = bench_serving(
+            [name for name in images if name not in options], options, clients=clients, requests=requests
+        )
+    if as_json:
+        print_json(result.to_json())
+    else:
+        _print_serving(result)
+    if result.tally.lost or result.tally.mixed:
+        sys.exit(1)
+
+
+def _print_serving(result: Any) -> None:
+    tally = result.tally
+    echo(
+        f"{result.clients} clients: {tally.read} read, {tally.refused} malformed and refused, {tally.cancelled} "
+        f"cancelled, {tally.asked_again} asked again; lost {tally.lost}, mixed up {tally.mixed}"
+    )
+    for fault in tally.faults[:10]:
+        echo(fault, err=True)
+    echo(
+        f"{result.pages_per_second:.1f} pages/s in {result.wall:.0f} s, ocr {result.ocr_pages_per_second:.1f}; "
+        f"p50 {result.percentile(0.5):.2f} s, p99 {result.percentile(0.99):.2f} s"
+    )
+    sizes = (result.memory_before, result.memory_half, result.memory_after)
+    echo(f"memory of the server before, in the middle, afterwards: {', '.join(f'{x / 2**20:.0f}' for x in sizes)} MiB")
 
 
 def _ratios(result: Any) -> Columns:

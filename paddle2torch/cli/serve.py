@@ -43,7 +43,7 @@ from paddle2torch.model_zoo.errors import ConfigError
 @click.option("--max-uploads-mb", type=click.IntRange(min=1), default=1000, show_default=True, help="Of all (503).")
 @click.option("--max-pages", type=click.IntRange(min=1), default=200, show_default=True, help="Of a document (413).")
 @click.option(
-    "--max-megapixels", type=click.FloatRange(min=0.01), default=40, show_default=True, help="Of a page (413)."
+    "--max-megapixels", type=click.FloatRange(min=0.01), default=50, show_default=True, help="Of a page (413)."
 )
 @click.option(
     "--max-requests", type=click.IntRange(min=1), default=64, show_default=True, help="Read or waiting at once (503)."

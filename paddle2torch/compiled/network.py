@@ -51,9 +51,9 @@ class CompiledNetwork(nn.Module):
 
     Input and output are float32, also where it computes in bfloat16.
 
-    Several threads may call it; they take turns. Pickled, as for other processes of this machine, it is loaded again
-    from its folder. An input that is smaller than what a package takes (a line of less than 16 pixels, a page of less
-    than 64) goes through the folded network, which is then loaded.
+    Several threads may call it; as many as there are cores run at once. Pickled, as for other processes of this
+    machine, it is loaded again from its folder. An input that is smaller than what a package takes (a line of less than
+    16 pixels, a page of less than 64) goes through the folded network, which is then loaded.
     """
 
     def __init__(

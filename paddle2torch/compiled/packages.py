@@ -23,6 +23,7 @@ from paddle2torch import model_zoo
 from paddle2torch.atomic import WriteError
 from paddle2torch.cache import check_native, native_home
 from paddle2torch.compiled.kernel_library import CompilerError, processor, source_files
+from paddle2torch.device import available_cores
 
 ABOUT_MODELS = ("cards.py", "charsets.py", "errors.py", "languages.py", "strict_json.py")
 """Modules of `model_zoo` that shape no network: what was compiled stays valid when they change."""
@@ -104,11 +105,14 @@ def write_package(graph: torch.export.ExportedProgram, target: Path, options: Ma
 
 
 def load_package(package: Path) -> Any:
-    """The loaded package, which `boxed_run` runs. Raises `ConfigError` where others may have written it."""
+    """The loaded package, which `boxed_run` runs, in as many threads at once as there are cores.
+
+    Raises `ConfigError` where others may have written it.
+    """
     check_native(package)
     # `torch._inductor.aoti_load_package` is this, after an import of the whole compiler: seconds.
     aoti: Any = torch._C._aoti
-    return aoti.AOTIModelPackageLoader(str(package), "model", False, 1, -1)
+    return aoti.AOTIModelPackageLoader(str(package), "model", False, available_cores(), -1)
 
 
 def first_line(error: BaseException) -> str:

@@ -35,6 +35,9 @@ OUTPUTS = (
 _DESCRIPTION_AT_MOST = 65_536
 """Bytes of the JSON in front of binary tensors."""
 
+_JSON_AT_MOST = 24_000_000
+"""Bytes of a request whose tensors are lists: about eight million values, which take a second to be read."""
+
 _BRACKETS_AT_MOST = 256
 """Lists and objects of a request: many small ones would take many times their length in memory."""
 
@@ -54,6 +57,10 @@ class Inference:
 def parse_inference(body: bytes, header_length: str | None, limits: Limits) -> Inference:
     """Read a request. Raises `RequestError` for one that is none."""
     description, rest = _divided(body, header_length)
+    if len(description) > _JSON_AT_MOST:
+        raise RequestError(
+            413, "too_large", f"tensors as lists have at most {_JSON_AT_MOST:,} bytes: send the image as bytes"
+        )
     if description.count(b"[") + description.count(b"{") > _BRACKETS_AT_MOST:
         raise _bad(f"the JSON has more than {_BRACKETS_AT_MOST} lists and objects: a tensor's data is one flat list")
     try:

@@ -22,7 +22,7 @@ class Limits:
     body_bytes: int = 64_000_000
     held_bytes: int = 1_000_000_000
     pages: int = 200
-    pixels: int = 40_000_000
+    pixels: int = 50_000_000
     requests: int = 64
     body_seconds: float = 30.0
     request_seconds: float = 120.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -129,7 +130,8 @@ def serve(settings: Settings, *, started: Callable[[str], None] = lambda address
     )
     with listening:
         if alone:
-            uvicorn.Server(config).run(sockets=[listening])
+            with contextlib.suppress(KeyboardInterrupt):  # which uvicorn raises once more when it has stopped
+                uvicorn.Server(config).run(sockets=[listening])
             return
         del readers
         with tempfile.TemporaryDirectory(prefix="paddle2torch-metrics-") as folder:

@@ -71,7 +71,9 @@ class Held:
                 ) from None
             except ClientDisconnect:
                 raise ClientGoneError() from None
-            yield bytes(body)
+            data = bytes(body)
+            body.clear()  # it would be here a second time
+            yield data
         finally:
             self.add(-taken)
 

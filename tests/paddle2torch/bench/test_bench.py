@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from coloured_bars import bar, blank, pipeline, put
+from material import TESTS
 from reference import record
 from small_models import saved, small_config
 
 from paddle2torch.bench import processes as bench
+from paddle2torch.bench import serving
 from paddle2torch.bench.processes import BenchError, ConversionBench, Measurement, run_in_turns
 from paddle2torch.cli import main
 from paddle2torch.model_zoo.network import fuse
@@ -197,3 +203,24 @@ def test_growth(folder: Path) -> None:
     assert run["seconds"] > 0
     assert run["peak_memory"] > 10 << 20
     assert document["versions"]["torch"] == torch.__version__
+
+
+def test_a_server_under_load_is_checked_answer_by_answer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("fastapi")
+    for text in ("AB", "BA", "ABA"):
+        page = blank(64, 320)
+        put(page, bar(text), 20, 18)
+        cv2.imwrite(str(tmp_path / f"{text}.png"), page)
+    monkeypatch.setattr(serving, "CLI", (sys.executable, str(TESTS / "served_bars.py")))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), str(TESTS.parent)]))
+    sources = [str(path) for path in sorted(tmp_path.iterdir())]
+    read = {str(source): [line.to_dict() for line in pipeline()(source)] for source in sources}
+    monkeypatch.setattr(serving, "_read_by_ocr", lambda sources, options: (read, 1.0))
+    # An answer of another picture is seen: two expect each other's.
+    read[sources[0]], read[sources[2]] = read[sources[2]], read[sources[0]]
+    result = serving.bench_serving(sources, clients=4, requests=60)
+    assert (result.tally.read, result.tally.refused, result.tally.cancelled) == (48, 6, 6)
+    assert 0 < result.tally.mixed == len(result.tally.faults) < 48
+    assert all(re.search(r"/(AB|BA)\.png: has the answer of .*/(BA|AB)\.png", fault) for fault in result.tally.faults)
+    assert result.tally.lost == 0
+    assert 0 < result.percentile(0.5) <= result.percentile(0.99)

@@ -15,6 +15,7 @@ pytest.importorskip("prometheus_client")
 
 from starlette.testclient import TestClient
 
+from paddle2torch.serving import kserve
 from paddle2torch.serving.app import create_app
 from paddle2torch.serving.limits import Limits
 
@@ -186,6 +187,18 @@ def test_what_is_no_request_is_refused_with_one_message(service: TestClient, cas
     assert response.status_code == status, response.text
     assert message in response.json()["error"]
     assert list(response.json()) == ["error"]
+
+
+def test_tensors_as_lists_are_short_and_as_bytes_as_long_as_a_body(
+    service: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kserve, "_JSON_AT_MOST", 1000)
+    image = pixels()
+    request = description(image, lang_type={"data": ["en"]}, image={"data": image.reshape(-1).tolist()})
+    refused = infer(service, {}, json.dumps(request).encode())
+    assert refused.status_code == 413
+    assert "send the image as bytes" in refused.json()["error"]
+    assert infer(service, *binary(image)).status_code == 200
 
 
 def test_a_language_that_is_not_served_is_refused(service: TestClient) -> None:

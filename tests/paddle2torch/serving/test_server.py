@@ -87,14 +87,14 @@ def until(said: Callable[[], bool], seconds: float = 15) -> None:
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)]), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(TESTS / "served_bars.py"), "2"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-    assert process.stdout is not None
-    port = int(process.stdout.readline().rpartition(":")[2].strip().rstrip("/"))
+    command = [sys.executable, str(TESTS / "served_bars.py"), "serve", "2"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    assert process.stderr is not None
+    port = int(process.stderr.readline().rpartition(":")[2].strip().rstrip("/"))
     yield Server(process, port)
     process.kill()
     process.wait()
-    process.stdout.close()
+    process.stderr.close()
 
 
 def test_clients_that_are_slow_or_endless_are_cut_off_while_others_are_served(server: Server) -> None:

@@ -404,16 +404,18 @@ def test_an_application_that_was_made_before_a_fork_reads_after_it() -> None:
 # One OCR in many threads
 
 
-def test_one_ocr_in_many_threads_gives_what_one_by_one_gives() -> None:
-    ocrs = [pipeline(), pipeline(fast=True)]
+def test_several_ocrs_in_many_threads_give_what_one_by_one_gives() -> None:
+    ocrs = [pipeline(), pipeline(fast=True), pipeline(turn_pages=False, cls=None)]
     pictures = [picture(f"{a}{b} {c}") for a in "ABC" for b in "ABC" for c in "ABC"]
     pictures += [np.ascontiguousarray(np.rot90(picture("ABCA CAB"), 2)), blank()]
-    for ocr in ocrs:
-        expected = [[(line.text, line.score, line.box.tolist()) for line in ocr(image)] for image in pictures]
 
-        def read(index: int, ocr: OCR = ocr) -> list[Any]:
-            return [(line.text, line.score, line.box.tolist()) for line in ocr(pictures[index])]
+    def read(work: tuple[int, int]) -> list[Any]:
+        which, index = work
+        return [(line.text, line.score, line.box.tolist()) for line in ocrs[which](pictures[index])]
 
-        order = [*range(len(pictures)), *reversed(range(len(pictures)))]
-        with ThreadPoolExecutor(6) as pool:
-            assert list(pool.map(read, order)) == [expected[index] for index in order]
+    every = [(which, index) for index in range(len(pictures)) for which in range(len(ocrs))]
+    expected = {work: read(work) for work in every}
+    assert expected[0, len(pictures) - 2] != expected[2, len(pictures) - 2], "they are to differ"
+    order = [*every, *reversed(every)]
+    with ThreadPoolExecutor(6) as pool:
+        assert list(pool.map(read, order)) == [expected[work] for work in order]
