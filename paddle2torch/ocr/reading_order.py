@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from paddle2torch.tasks.geometry import TALL, Points, quad_of, weighted_median
+from paddle2torch.tasks.geometry import TALL, Points, quad_of
+from paddle2torch.tasks.skew import levelled, skew_of
 
 COLUMN_ROWS = 4
 """A column has at least this many lines. Fewer are as likely a table or a form, which is read row by row."""
@@ -63,21 +64,9 @@ def reading_blocks(boxes: Sequence[Points]) -> list[list[list[int]]]:
     return [[[line.index for line in row] for row in block] for block in blocks]
 
 
-def skew(boxes: Sequence[Points]) -> float:
-    """The angle at which most text of a page runs, in radians: above 0 where it goes down to the right."""
-    quads = [quad_of(box) for box in boxes]
-    return _skew(quads, _sides(quads)) if quads else 0.0
-
-
 def _sides(quads: Sequence[Points]) -> NDArray[np.float64]:
     """(N, 2): the lengths of the upper and the left side of each quad."""
     return np.array([[np.linalg.norm(quad[1] - quad[0]), np.linalg.norm(quad[3] - quad[0])] for quad in quads])
-
-
-def _skew(quads: Sequence[Points], sides: NDArray[np.float64]) -> float:
-    along = np.array([quad[1] - quad[0] for quad in quads])
-    level = sides[:, 1] < sides[:, 0] * TALL
-    return weighted_median(np.arctan2(along[level, 1], along[level, 0]), sides[level, 0]) if level.any() else 0.0
 
 
 def _level(boxes: Sequence[Points]) -> list[_Line]:
@@ -86,11 +75,10 @@ def _level(boxes: Sequence[Points]) -> list[_Line]:
         return []
     sides = _sides(quads)
     level = sides[:, 1] < sides[:, 0] * TALL
-    angle = _skew(quads, sides)
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    quads = levelled(quads, skew_of(quads))
     lines = []
     for index, quad in enumerate(quads):
-        (left, top), (right, bottom) = (quad @ turn).min(axis=0), (quad @ turn).max(axis=0)
+        (left, top), (right, bottom) = quad.min(axis=0), quad.max(axis=0)
         lines.append(_Line(index, left, right, top, bottom, float(sides[index, 1]), not level[index]))
     return lines
 
@@ -170,9 +158,13 @@ def _same_row(one: _Line, other: _Line) -> bool:
     # A narrow letter may be in a row, text that runs downwards may not.
     if max(one.height, other.height) > HEADING_RATIO * min(one.height, other.height) and (one.tall or other.tall):
         return False
-    lower = min(one.bottom - one.top, other.bottom - other.top)
+    lower, higher = sorted((one, other), key=lambda line: line.bottom - line.top)
+    height = lower.bottom - lower.top
     overlap = min(one.right, other.right) - max(one.left, other.left)
-    return abs(one.middle - other.middle) < ROW_OVERLAP * lower and overlap < lower
+    near = abs(one.middle - other.middle) < ROW_OVERLAP * height
+    # A unit behind a price, on its base line or raised.
+    inside = higher.top <= lower.top and lower.bottom <= higher.bottom
+    return (near or inside) and overlap < height
 
 
 def _blocks(rows: list[list[_Line]]) -> list[list[list[_Line]]]:

@@ -65,7 +65,7 @@ class PageText:
 
     lines: in PaddleOCR's order, by y and x. image: the page itself, uint8 (height, width, 3), BGR. shrunk: how many
     times smaller the detector saw it. quarter_turns: how often it had to be turned counter-clockwise by 90 degrees to
-    are upright; all boxes are those of the page as it is. models: the names of those that read it, by what they are
+    stand upright; all boxes are those of the page as it is. models: the names of those that read it, by what they are
     for: det, cls, rec, orientation.
     """
 
@@ -109,12 +109,16 @@ class PageText:
 
     @cached_property
     def blocks(self) -> list[list[list[TextLine]]]:
-        """The lines in reading order: blocks (paragraphs, headings, tables) of rows of lines side by side."""
-        boxes = [line.box for line in self.lines]
+        """The lines in reading order: blocks (paragraphs, headings, tables) of rows of lines side by side.
+
+        Lines in which nothing was read, which PaddleOCR 3 keeps, are in `lines` alone.
+        """
+        lines = [line for line in self.lines if line.text.strip()]
+        boxes = [line.box for line in lines]
         if self.quarter_turns:
             boxes = [_upright(turn_points(box, self.image.shape, self.quarter_turns)) for box in boxes]
         indices = reading_blocks(boxes)
-        return [[[self.lines[i] for i in row] for row in block] for block in indices]
+        return [[[lines[i] for i in row] for row in block] for block in indices]
 
     @property
     def text(self) -> str:

@@ -14,7 +14,6 @@ from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from ocrmypdf import BoundingBox, OcrClass, OcrElement, OcrEngine, OrientationConfidence, hookimpl
 from ocrmypdf.exceptions import BadArgsError
@@ -27,12 +26,12 @@ from paddle2torch.model_zoo.languages import language_of_tag
 from paddle2torch.ocr.formats import write_document
 from paddle2torch.ocr.pages import Page
 from paddle2torch.ocr.pipeline import AUTO, OCR
-from paddle2torch.ocr.reading_order import skew
 from paddle2torch.ocr.results import PageText, TextLine
 from paddle2torch.ocr.writers.pdf import turns_of
 from paddle2torch.ocr.writers.shared import extent_of
 from paddle2torch.tasks.images import load_image
 from paddle2torch.tasks.right_to_left import is_right_to_left
+from paddle2torch.tasks.skew import skew_of
 
 CERTAIN = 15.0
 """OCRmyPDF's measure of confidence in a page's orientation: from 14 on it turns the page by default."""
@@ -124,8 +123,9 @@ class Engine(OcrEngine):
 
     @staticmethod
     def get_deskew(input_file: Path, options: Any) -> float:
-        """Degrees by which the page has to be turned counter-clockwise for its lines to be level."""
-        return float(np.degrees(skew(_pipeline(options).find(_image(input_file)))))
+        """Degrees by which the page has to be turned counter-clockwise for its lines to be level, as the pipeline
+        finds them; 0 where they do not agree."""
+        return skew_of(_pipeline(options).find(_image(input_file)))
 
     @staticmethod
     def supports_generate_ocr() -> bool:

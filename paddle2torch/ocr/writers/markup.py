@@ -8,6 +8,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.ocr.writers.shared import Extent, extent_of, pages_read, words_of, xml_text
+from paddle2torch.tasks.images import ImageError
 
 if TYPE_CHECKING:
     from paddle2torch.ocr.writers.shared import Results
@@ -23,6 +24,7 @@ def hocr(results: Results) -> Iterator[str]:
         '<meta name="ocr-system" content="paddle2torch"/>\n'
         '<meta name="ocr-capabilities" content="ocr_page ocr_carea ocr_par ocr_line ocrx_word"/>\n</head>\n<body>\n'
     )
+    p = 0
     for p, page in pages_read(results):
         image = page.source.replace("\\", "\\\\").replace('"', '\\"')
         title = quoteattr(xml_text(f'image "{image}"; bbox 0 0 {page.width} {page.height}; ppageno {p - 1}'))
@@ -47,6 +49,8 @@ def hocr(results: Results) -> Iterator[str]:
             out.append("</p>\n</div>\n")
         out.append("</div>\n")
         yield "".join(out)
+    if p == 0:
+        raise ImageError("no page was read, and hOCR has at least one")
     yield "</body>\n</html>\n"
 
 
@@ -89,7 +93,9 @@ def alto(results: Results) -> Iterator[str]:
             out.append("</TextBlock>\n")
         out.append("</PrintSpace>\n</Page>\n")
         yield "".join(out)
-    yield ("" if source is not None else processing) + "</Layout>\n</alto>\n"
+    if source is None:
+        raise ImageError("no page was read, and ALTO has at least one")
+    yield "</Layout>\n</alto>\n"
 
 
 def _bbox(extent: Extent) -> str:

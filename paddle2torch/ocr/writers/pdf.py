@@ -7,6 +7,7 @@ left to right, which is how PDFs hold it: programs that copy or search turn it b
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +30,12 @@ if TYPE_CHECKING:
 
 DPI = 96
 """Pixels to the inch of a picture that does not say how large it is."""
+
+CLOSE = 0.15
+"""The gap between two words, as a share of a letter's width, up to which PDFium sees no space."""
+
+RAISED = 0.7
+"""How much higher than its line a space stands where the line is on its head, as a share of the line's height."""
 
 
 def searchable_pdf(results: Results) -> Iterator[bytes]:
@@ -74,12 +81,24 @@ def _picture(page: PageText) -> Picture:
 
 def place_text(page: PageText) -> list[PlacedText]:
     """The words of a page and the spaces between them, in reading order."""
-    rows = (row for block in page.blocks for row in block)
-    return [piece for row in rows for line in row for piece in _place_line(line, page.quarter_turns)]
+    pieces: list[PlacedText] = []
+    for row in (row for block in page.blocks for row in block):
+        placed: list[PlacedText] = []
+        for line in row:
+            placed += [_space(placed[-1])] if placed else []
+            placed += _place_line(line, page.quarter_turns)
+        _settle_gaps(placed)
+        if pieces and _overlap(pieces[-1], placed[0]):
+            pieces.append(_end_of_row(pieces[-1]))
+        pieces += placed
+    return pieces
 
 
 def _place_line(line: TextLine, quarter_turns: int) -> list[PlacedText]:
-    """quarter_turns: of the page, until it stands upright."""
+    """Words and spaces, these without a place, as they are seen.
+
+    quarter_turns: of the page, until it stands upright.
+    """
     words = [(word.text, word.box, space) for word, space in words_of([line])] or [
         (line.text, quad_of(line.box), False)
     ]
@@ -90,14 +109,67 @@ def _place_line(line: TextLine, quarter_turns: int) -> list[PlacedText]:
         above, _, end, start = np.roll(box, -turns, axis=0)
         pieces.append(PlacedText(as_displayed(text) if backwards else text, start, end, above))
         if space and number < len(words):
-            pieces.append(PlacedText(" ", end, end, end))  # its place follows from its neighbours
+            pieces += _space_behind(pieces[-1], turns, backwards)
     if backwards:
         pieces.reverse()
-    for before, between, after in zip(pieces, pieces[1:], pieces[2:], strict=False):
-        if between.text == " ":
-            between.start, between.end = before.end, after.start
-            between.above = before.above + before.end - before.start
     return pieces
+
+
+def _space_behind(word: PlacedText, turns: int, backwards: bool) -> list[PlacedText]:
+    """A piece for the space, or none: on a line that runs up or down, a single letter ends PDFium's line."""
+    if turns % 2 == 0:
+        return [_space(word)]
+    letter = (word.end - word.start) / len(word.text)
+    if backwards:
+        word.text, word.start, word.above = f" {word.text}", word.start - letter, word.above - letter
+    else:
+        word.text, word.end = f"{word.text} ", word.end + letter
+    return []
+
+
+def _space(beside: PlacedText) -> PlacedText:
+    return PlacedText(" ", beside.end, beside.end, beside.above + beside.end - beside.start)
+
+
+def _settle_gaps(row: list[PlacedText]) -> None:
+    """Put spaces between words, and words without a space between them side by side, or readers would see one."""
+    for place, (before, after) in enumerate(itertools.pairwise(row)):
+        if before.text == " ":
+            continue
+        up = before.above - before.start
+        length = float(np.linalg.norm(before.end - before.start))
+        along = (before.end - before.start) / max(length, 1.0)
+        if after.text == " ":
+            following = row[place + 2].start
+            apart = (following - before.end) @ along > 0
+            after.start, after.end = (before.end if apart else following - along), following
+            if along[0] < -abs(along[1]):
+                # PDFium sorts what stands equally high from left to right, which turns text that stands on its head.
+                after.start, after.end = after.start + RAISED * up, after.end + RAISED * up
+            after.above = after.start + up
+        elif " " not in (before.text[-1], after.text[0]):
+            gap = float((after.start - before.end) @ along)
+            if CLOSE < gap * len(before.text) / max(length, 1.0) < 1:
+                before.end = before.end + along * gap / 2
+                after.start, after.above = after.start - along * gap / 2, after.above - along * gap / 2
+
+
+def _overlap(before: PlacedText, after: PlacedText) -> bool:
+    """Whether what ends a level row reaches down to the next one, or nearly: PDFium's numbers are rounded."""
+    if abs(before.end[0] - before.start[0]) < abs(before.end[1] - before.start[1]):
+        return False
+    spans = [[point[1] for point in (p.start, p.end, p.above, p.above + p.end - p.start)] for p in (before, after)]
+    return max(map(min, spans)) - min(map(max, spans)) < 1.0
+
+
+def _end_of_row(last: PlacedText) -> PlacedText:
+    """A space in the middle of the height of what ends a row, and half as high.
+
+    PDFium ends a row where the next text stands lower by the height of the last one, or does not reach up to it.
+    """
+    up = last.above - last.start
+    start = last.end + up / 4
+    return PlacedText(" ", start, start + (last.end - last.start) / (4 * len(last.text)), start + up / 2)
 
 
 def turns_of(line: TextLine, quarter_turns: int = 0) -> int:

@@ -92,3 +92,8 @@ def test_every_line_is_read_once(seed: int) -> None:
         for _ in range(rng.integers(1, 80))
     ]
     assert sorted(flat(reading_blocks(turned(boxes, rng.uniform(-90, 90))))) == list(range(len(boxes)))
+
+
+@pytest.mark.parametrize("top", [2, 34])
+def test_small_text_beside_a_price_is_in_its_row(top: float) -> None:
+    assert reading_blocks([line(60, 0, 90, 56), line(10, top, 45, 16)]) == [[[1, 0]]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.ocr.formats import write_documents, write_stream
 from paddle2torch.ocr.pages import Failure, read_pages
 from paddle2torch.ocr.results import PageText, TextLine, TextWord
+from paddle2torch.tasks.geometry import order_clockwise, turn_points
 
 TWO_PIXELS = 2.0
 
@@ -59,6 +61,48 @@ def test_columns_are_copied_from_the_right(tmp_path: Path) -> None:
     # A page of columns is read like one that lies on its side.
     columns = page(vertical_line("縦書きの文", 300, 20), vertical_line("二行目です", 270, 20), quarter_turns=1)
     assert text_of(columns.save(tmp_path / "a.pdf")) == "縦書きの文\n二行目です"
+
+
+def rows_of(path: Path) -> list[str]:
+    return [row.strip() for row in text_of(path).split("\n")]
+
+
+@pytest.mark.parametrize("texts", [("one two", "three four"), ("אחת שתיים", "שלוש ארבע")])
+def test_rows_whose_boxes_overlap_stay_rows(texts: tuple[str, str], tmp_path: Path) -> None:
+    make = right_to_left_line if "א" in texts[0] else line
+    lower = make(texts[1], 390 if "א" in texts[0] else 250, 27)
+    assert rows_of(page(make(texts[0], 120, 10), lower).save(tmp_path / "a.pdf")) == list(texts)
+
+
+def test_lines_without_text_leave_no_trace(tmp_path: Path) -> None:
+    nothing = TextLine("", 0.0, box(10, 40, 60, 60), ())
+    assert rows_of(page(line("a", 10, 10), nothing).save(tmp_path / "a.pdf")) == ["a"]
+
+
+def test_lines_of_a_row_are_divided_by_a_space_though_they_overlap(tmp_path: Path) -> None:
+    assert rows_of(page(line("5.8", 10, 10, 40), line("off", 65, 25)).save(tmp_path / "a.pdf")) == ["5.8 off"]
+
+
+def test_a_gap_that_was_not_read_is_no_space(tmp_path: Path) -> None:
+    words = tuple(TextWord(text, 0.9, box(left, 10, left + 18, 34), (0.9,)) for text, left in (("文", 10), ("与", 34)))
+    found = TextLine("文与", 0.9, box(10, 10, 52, 34), words)
+    assert rows_of(page(found).save(tmp_path / "a.pdf")) == ["文与"]
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+def test_turned_pages_are_copied_in_the_order_of_reading(turns: int, tmp_path: Path) -> None:
+    upright = page(line("one a two", 10, 10), line("three four", 10, 40), line("five", 10, 70))
+    boxes = {}
+
+    def turned(points: np.ndarray) -> np.ndarray:
+        return order_clockwise(turn_points(points, upright.image.shape, -turns))
+
+    for found in upright:
+        words = tuple(replace(word, box=turned(word.box)) for word in found.words)
+        boxes[found.text] = replace(found, box=turned(found.box), words=words)
+    image = np.ascontiguousarray(np.rot90(upright.image, -turns))
+    path = PageText("a.png", 1, 1, image, tuple(boxes.values()), quarter_turns=turns).save(tmp_path / "a.pdf")
+    assert rows_of(path) == ["one a two", "three four", "five"]
 
 
 @pytest.mark.skipif(shutil.which("pdftotext") is None, reason="needs pdftotext")
