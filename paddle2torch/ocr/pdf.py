@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.ocr import _pdf_process
-from paddle2torch.tasks.geometry import Points
 from paddle2torch.tasks.images import BGRImage, ImageError
 from paddle2torch.tasks.picture_budget import BUDGET, BUDGET_PER_BYTE
 
@@ -68,9 +68,9 @@ class PlacedText:
     """
 
     text: str
-    start: Points
-    end: Points
-    above: Points
+    start: NDArray[np.floating[Any]]
+    end: NDArray[np.floating[Any]]
+    above: NDArray[np.floating[Any]]
 
 
 class TooMuchError(ImageError):

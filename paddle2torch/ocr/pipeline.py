@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, TypeVar, overload
 
 import numpy as np
 import torch
@@ -46,6 +46,9 @@ from paddle2torch.tasks.orientation import Classifier
 from paddle2torch.tasks.recognition import Line, Padding, Recognizer, words
 from paddle2torch.tasks.skew import LevelPage, levelled, skew_of, turned_level
 from paddle2torch.zoo.models import Generation, generation_of, pipeline_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 Model: TypeAlias = "str | Path | nn.Module"
 
@@ -90,6 +93,18 @@ PADDLEOCR_3 = {
     "text_rec_score_thresh": "drop_score",
 }
 """PaddleOCR 3's names of what PaddleOCR 2, and `OCR`, call otherwise."""
+
+
+class PaddleOCR3Settings(TypedDict, total=False):
+    """The values of those names."""
+
+    text_det_limit_side_len: int | None
+    text_det_limit_type: Literal["max", "min", "resize_long"] | None
+    text_det_thresh: float | None
+    text_det_box_thresh: float | None
+    text_det_unclip_ratio: float | None
+    text_rec_score_thresh: float | None
+
 
 LEAST_SKEW = 2.5
 """Degrees by which a page lies askew from which on its lines are put in the order of the page turned level. With less,
@@ -174,7 +189,7 @@ class OCR:
         turn_pages: bool = True,
         orientation: Model | None = None,
         workers: int = 1,
-        **paddleocr3: Any,
+        **paddleocr3: Unpack[PaddleOCR3Settings],
     ) -> None:
         settings: dict[str, Any] = {
             "det_limit_side_len": det_limit_side_len,
