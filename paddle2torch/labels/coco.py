@@ -29,6 +29,7 @@ from paddle2torch.labels.model import (
     text_or_unreadable,
 )
 from paddle2torch.model_zoo.errors import FileFormatError
+from paddle2torch.training.data.labels import IGNORED
 
 
 def read(path: Path, losses: Losses) -> list[Labels]:
@@ -66,7 +67,7 @@ def _region(annotation: dict[str, Any], where: str, losses: Losses) -> Region:
     text = next(
         (place[name] for place in (annotation, inside) for name in names if isinstance(place.get(name), str)), ""
     )
-    if annotation.get("legibility") == "illegible":
+    if annotation.get("legibility") == "illegible" and text not in IGNORED:
         text = UNREADABLE
     return Region(_points(annotation, where, losses), text_or_unreadable(text, where, losses))
 
@@ -101,7 +102,7 @@ def write(labels: Sequence[Labels], target: Path, pictures: Path, losses: Losses
                     "bbox": [short(value) for value in extent],
                     "segmentation": [[short(value) for point in region.points for value in point]],
                     "area": short(_area(region.points)),
-                    "utf8_string": "" if region.ignore else region.text,
+                    "utf8_string": "" if region.text == UNREADABLE else region.text,
                     "legibility": "illegible" if region.ignore else "legible",
                 }
             )

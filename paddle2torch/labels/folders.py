@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import cv2
@@ -23,10 +23,11 @@ from paddle2torch.labels.model import (
     check_object,
     check_points,
     check_text,
+    picture_of,
     read_text,
     short_points,
 )
-from paddle2torch.labels.names import distinct_names
+from paddle2torch.labels.names import check_distinct, distinct_names
 from paddle2torch.model_zoo.errors import FileFormatError
 from paddle2torch.model_zoo.files import open_regular
 from paddle2torch.model_zoo.strict_json import decode_json
@@ -59,7 +60,7 @@ def write_tesstrain(labels: Sequence[Labels], target: Path, pictures: Path, loss
     names = distinct_names(labels)
     with land_folder(target) as temporary:
         for entry, name in zip(labels, names, strict=True):
-            source = pictures / entry.path
+            source = picture_of(entry, pictures)
             if source.suffix.lower() in KEPT:
                 _copy(source, temporary / (name + source.suffix.lower()))
             else:
@@ -113,7 +114,8 @@ def _objects(value: Any, where: str) -> tuple[Region, ...]:
 
 def write_imagefolder(labels: Sequence[Labels], target: Path, pictures: Path, losses: Losses) -> None:
     """A folder that `datasets.load_dataset("imagefolder", data_dir=…)` reads: the pictures and `metadata.jsonl`."""
-    names = distinct_names(labels, suffix=True)
+    names = [_name_inside(entry.path) for entry in labels]
+    check_distinct(labels, names)
     with land_folder(target) as temporary:
         with open(temporary / METADATA, "w", encoding="utf-8", newline="\n") as file:
             for entry, name in zip(labels, names, strict=True):
@@ -125,4 +127,11 @@ def write_imagefolder(labels: Sequence[Labels], target: Path, pictures: Path, lo
                     row["objects"] = {"polygons": points, "text": [region.text for region in entry.regions]}
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
         for entry, name in zip(labels, names, strict=True):
-            _copy(pictures / entry.path, temporary / name)
+            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+            _copy(picture_of(entry, pictures), temporary / name)
+
+
+def _name_inside(path: str) -> str:
+    """A path that stays in a folder as it is; of one that leads out of it the name."""
+    parts = PurePath(path)
+    return parts.name if parts.is_absolute() or ".." in parts.parts else parts.as_posix()

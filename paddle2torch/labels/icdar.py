@@ -53,10 +53,12 @@ def _quad(fields: Sequence[str], where: str) -> tuple[Point, ...]:
 
 
 def write(labels: Sequence[Labels], target: Path, pictures: Path, losses: Losses) -> None:
-    """A folder of `gt_NAME.txt`. Points become whole pixels, other polygons their smallest rectangle: both counted."""
+    """A folder of `gt_NAME.txt`. What these do not hold is counted: parts of pixels, other polygons, folders."""
     names = distinct_names(labels)
     with land_folder(target) as temporary:
         for entry, name in zip(labels, names, strict=True):
+            if entry.path != f"{name}.jpg":
+                losses.add("names that a label file does not hold, with their folder or as no .jpg", entry.path)
             lines = [_line(region, entry.path, losses) for region in entry.regions]
             (temporary / f"gt_{name}.txt").write_text("".join(lines), encoding="utf-8")
 
@@ -70,4 +72,6 @@ def _line(region: Region, where: str, losses: Losses) -> str:
     if np.any(whole != points):
         losses.add("regions whose points were rounded to whole pixels", where)
     text = " ".join(region.text.splitlines())
+    if text != region.text:
+        losses.add("line breaks in texts, made spaces", where)
     return ",".join(map(str, whole.ravel().tolist())) + f",{text}\n"

@@ -27,6 +27,9 @@ from paddle2torch.labels.model import (
 )
 from paddle2torch.labels.names import distinct_names
 
+CLASS = "text"
+"""The label of all shapes; what they say is their description."""
+
 
 def read(path: Path, losses: Losses) -> list[Labels]:
     """All JSON files of a folder, or one. Circles, lines and points are no texts: they are counted and left out."""
@@ -49,7 +52,9 @@ def _picture(file: Path, losses: Losses) -> Labels:
 
 def _region(shape: dict[str, Any], where: str, losses: Losses) -> Region | None:
     kind = shape.get("shape_type", "polygon")
-    text = shape.get("description") or check_text(shape.get("label"), where)
+    label = check_text(shape.get("label"), where)
+    # The class that texts have here is not a text itself.
+    text = shape.get("description") or ("" if label == CLASS else label)
     if kind == "polygon":
         points = check_points(shape.get("points"), where)
     elif kind == "rectangle":
@@ -69,7 +74,7 @@ def write(labels: Sequence[Labels], target: Path, pictures: Path, losses: Losses
             width, height = size_of(entry, pictures)
             shapes = [
                 {
-                    **{"label": "text", "description": region.text, "group_id": None, "shape_type": "polygon"},
+                    **{"label": CLASS, "description": region.text, "group_id": None, "shape_type": "polygon"},
                     **{"flags": {}, "points": short_points(region.points)},
                 }
                 for region in entry.regions

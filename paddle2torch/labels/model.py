@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -147,11 +148,22 @@ def rectangle(left: float, top: float, width: float, height: float) -> tuple[Poi
     return ((left, top), (left + width, top), (left + width, top + height), (left, top + height))
 
 
+def picture_of(labels: Labels, pictures: Path) -> Path:
+    """The file of a picture. Raises `FileFormatError` where there is none."""
+    path = pictures / labels.path
+    if not os.path.exists(path):
+        forward = labels.path.replace("\\", "/")
+        hint = f", but there is {forward}: write / between folders" if os.path.exists(pictures / forward) else ""
+        raise FileFormatError(f"{path}: there is no such file{hint or '; --pictures names the folder of the pictures'}")
+    return path
+
+
 def size_of(labels: Labels, pictures: Path) -> tuple[int, int]:
     """Width and height of a picture as it is seen, in pixels. Raises `FileFormatError` where it cannot be read."""
-    header = describe_picture(pictures / labels.path)
+    path = picture_of(labels, pictures)
+    header = describe_picture(path)
     if header is None:
-        raise FileFormatError(f"{pictures / labels.path} is not a picture that can be read: its size is needed here")
+        raise FileFormatError(f"{path} is not a picture that can be read: its size is needed here")
     return header.upright_size
 
 

@@ -68,6 +68,7 @@ def test_pages_come_back_as_they_were(kind: str, pages: Path, tmp_path: Path) ->
 def test_icdar_has_whole_pixels_and_quads(pages: Path, tmp_path: Path) -> None:
     out = export_labels("icdar2015", pages, tmp_path / "out")
     assert [note.partition(" (first")[0] for note in out.notes] == [
+        "2 names that a label file does not hold, with their folder or as no .jpg",
         "1 polygons that are not quads, made their smallest rectangle",
         "1 regions whose points were rounded to whole pixels",
     ]
@@ -199,9 +200,54 @@ def test_names_stay_in_the_folder(tmp_path: Path) -> None:
     (inside / "l.txt").write_text("../a.png\ttext\n")
     export_labels("tesstrain", inside / "l.txt", inside / "out")
     assert sorted(path.name for path in (inside / "out").iterdir()) == ["a.gt.txt", "a.png"]
-    (inside / "two.txt").write_text("../a.png\ttext\nx/A.png\ttext\n")
+    (inside / "two.txt").write_text("../a.png\ttext\nA.png\ttext\n")
     with pytest.raises(ConfigError, match="would both be written"):
         export_labels("imagefolder", inside / "two.txt", inside / "out2")
+
+
+ODD = ["", "*", "###", "text", "  two  ", "a, b", "q\"'", "back\\slash", "שלום", "\U0001f600", "line\nbreak", "=1+1"]
+
+
+@pytest.mark.parametrize("kind", ["label-studio", "labelme", "coco", "imagefolder", "icdar2015"])
+def test_odd_texts_come_back_or_are_counted(kind: str, pages: Path, tmp_path: Path) -> None:
+    boxes = [{**QUADS[0], "transcription": text} for text in ODD]
+    pages.write_text(f"a.png\t{json.dumps(boxes)}\n", encoding="utf-8")
+    out = export_labels(kind, pages, tmp_path / "out")
+    back = import_labels(kind, tmp_path / "out", tmp_path / "back.txt")
+    (found,) = boxes_of(tmp_path / "back.txt").values()
+    changed = [text for text, region in zip(ODD, found, strict=True) if region["transcription"] != text]
+    assert changed == {"imagefolder": [], "icdar2015": ["", "line\nbreak"]}.get(kind, [""])
+    notes = " ".join(out.notes + back.notes)
+    assert ("marked as ###" in notes) == ("" in changed)
+    assert ("line breaks" in notes) == ("line\nbreak" in changed)
+
+
+@pytest.mark.parametrize("kind", ["labelme", "imagefolder", "icdar2015"])
+def test_pictures_of_one_name_are_told_apart_by_their_folders(kind: str, tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        cv2.imwrite(str(tmp_path / folder / "x.png"), np.zeros((50, 150, 3), np.uint8))
+    rows = [f"{folder}/x.png\t{json.dumps([{**QUADS[0], 'transcription': folder}])}" for folder in "ab"]
+    (tmp_path / "l.txt").write_text("\n".join(rows) + "\n")
+    out = export_labels(kind, tmp_path / "l.txt", tmp_path / "out")
+    import_labels(kind, tmp_path / "out", tmp_path / "back.txt")
+    names = ["a_x.jpg", "b_x.jpg"] if kind == "icdar2015" else ["a/x.png", "b/x.png"]
+    assert {name: boxes[0]["transcription"] for name, boxes in boxes_of(tmp_path / "back.txt").items()} == dict(
+        zip(names, "ab", strict=True)
+    )
+    assert any("names that a label file does not hold" in note for note in out.notes) == (kind == "icdar2015")
+    (tmp_path / "twice.txt").write_text(f"{rows[0]}\n{rows[0]}\n")
+    with pytest.raises(ConfigError, match=r"a/x\.png is there twice"):
+        export_labels(kind, tmp_path / "twice.txt", tmp_path / "twice")
+
+
+@pytest.mark.parametrize("kind", ["label-studio", "imagefolder"])
+def test_a_path_of_windows_is_named_with_the_remedy(kind: str, pages: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "a.png").rename(tmp_path / "in" / "a.png")
+    pages.write_text("in\\a.png\t[]\n")
+    with pytest.raises(FileFormatError, match=r"there is in/a\.png: write / between folders"):
+        export_labels(kind, pages, tmp_path / "out")
 
 
 def test_the_command(pages: Path, tmp_path: Path) -> None:
@@ -220,7 +266,7 @@ def test_the_command(pages: Path, tmp_path: Path) -> None:
 
 def test_pages_that_are_missing_are_counted_or_named(pages: Path, tmp_path: Path) -> None:
     (tmp_path / "a.png").unlink()
-    with pytest.raises(FileFormatError, match=r"a\.png is not a picture that can be read: its size"):
+    with pytest.raises(FileFormatError, match=r"a\.png: there is no such file; --pictures"):
         export_labels("coco", pages, tmp_path / "out.json")
     with pytest.raises(Paddle2TorchError, match=r"a\.png: there is no such file"):
         export_labels("imagefolder", pages, tmp_path / "out")
