@@ -76,11 +76,12 @@ def drop_denormals(network: nn.Module) -> int:
     """Put zero for values that are too small for float32's usual form; returns their number.
 
     They change no sum, and a processor takes a hundred times as long to multiply by one: PP-OCRv6's small detector has
-    256,000 of them, where training let channels decay, and spends nine tenths of its time on them.
+    256,000 of them, where training let channels decay, and spends nine tenths of its time on them. A tensor of one
+    value keeps it: it may be the floor of a divisor.
     """
     count = 0
     for tensor in (*network.parameters(), *network.buffers()):
-        if tensor.is_floating_point():
+        if tensor.is_floating_point() and tensor.numel() > 1:
             small = (tensor.abs() < torch.finfo(tensor.dtype).tiny) & (tensor != 0)
             count += int(small.sum())
             tensor.masked_fill_(small, 0)

@@ -19,7 +19,7 @@ from torch import Tensor, fx, nn
 
 from paddle2torch.model_zoo.errors import ConversionError
 from paddle2torch.model_zoo.forms.folded import Affine, FoldedConv2d, FoldedConvTranspose2d, Tail
-from paddle2torch.model_zoo.forms.folding import Convolution, bias_of, folded
+from paddle2torch.model_zoo.forms.folding import Convolution, bias_of, drop_denormals, folded
 from paddle2torch.model_zoo.layers import fold_batch_norm
 from paddle2torch.model_zoo.programs.control import is_effect, remove_dead
 from paddle2torch.model_zoo.programs.modules import Constant
@@ -47,6 +47,7 @@ def fold_program(program: Program) -> Program:
     module.meta = dict(program.meta)
     with torch.no_grad():
         _Folder(module).run()
+        drop_denormals(module)
     module.graph.lint()
     module.recompile()
     if any(isinstance(item, FoldedConv2d) for item in module.modules()):

@@ -22,6 +22,7 @@ from paddle2torch.cli import main
 from paddle2torch.exporting.export import export
 from paddle2torch.model_zoo.errors import ConfigError, FileFormatError, Paddle2TorchError
 from paddle2torch.model_zoo.forms.folded import FoldedConv2d
+from paddle2torch.model_zoo.forms.folding import drop_denormals
 from paddle2torch.model_zoo.programs.inputs import example_inputs, runs
 from paddle2torch.model_zoo.programs.network import Program
 from paddle2torch.model_zoo.programs.running import fold_program
@@ -227,6 +228,47 @@ def test_a_classifier_learns_and_goes_back_to_paddle(classifier: Path, tmp_path:
     before, after = (folder / "inference.pdiparams" for folder in (classifier / "export", tmp_path / "back"))
     assert before.stat().st_size == after.stat().st_size
     assert before.read_bytes() != after.read_bytes()
+
+
+def test_the_form_for_running_has_no_denormal_weights_and_keeps_single_numbers(tmp_path: Path) -> None:
+    model = load_program(converted("networks_convnet", tmp_path))
+    weight = next(parameter for parameter in model.parameters() if parameter.ndim == 4)
+    with torch.no_grad():
+        weight.flatten()[:2] = 1e-40
+    floor = torch.nn.Module()
+    floor.register_buffer("value", torch.tensor([1e-40]))
+    model.add_module("floor", floor)
+    with torch.no_grad():
+        drop_denormals(model)
+    assert weight.flatten()[:2].tolist() == [0.0, 0.0]
+    assert float(floor.value) > 0
+    with torch.no_grad():
+        weight.flatten()[:2] = 1e-40
+    tiny = torch.finfo(torch.float32).tiny
+    for tensor in (*fold_program(model).parameters(), *fold_program(model).buffers()):
+        if tensor.is_floating_point() and tensor.numel() > 1:
+            assert not ((tensor != 0) & (tensor.abs() < tiny)).any()
+
+
+@pytest.mark.slow
+def test_a_program_with_a_loop_is_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch._inductor")
+    from paddle2torch.compiled.kernel_library import CompilerError, find_compiler
+    from paddle2torch.compiled.programs import compile_program, load_compiled_program
+
+    try:
+        find_compiler()
+    except CompilerError:
+        pytest.skip("no C++ compiler")
+    monkeypatch.setenv("PADDLE2TORCH_HOME", str(tmp_path / "home"))
+    folder = converted("networks_decoder", tmp_path)
+    compile_program(folder)
+    compiled, model = load_compiled_program(folder), load_pretrained(folder)
+    for batch in (1, 2, 5):
+        x = torch.rand(batch, 3, 4, 5)
+        assert compiled.takes((x,))
+        with torch.inference_mode():
+            torch.testing.assert_close(compiled(x), model(x), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.slow
