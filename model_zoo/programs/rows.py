@@ -12,7 +12,7 @@ SETS = frozenset({"multiclass_nms3", "matrix_nms"})
 
 def sorted_rows(found: np.ndarray, expected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Both with their rows matched: each expected row takes the nearest that is left."""
-    if expected.ndim < 2:
+    if expected.ndim < 2 or expected.size == 0:
         return np.sort(found, axis=0), np.sort(expected, axis=0)
     a, b = found.reshape(len(found), -1).astype(np.float64), expected.reshape(len(expected), -1).astype(np.float64)
     left = np.ones(len(a), bool)

@@ -15,6 +15,7 @@ from paddle2torch.compiled.program_graphs import capture, check, compare, listed
 from paddle2torch.compiled.serving import Check
 from paddle2torch.exporting.export import Exported
 from paddle2torch.exporting.onnx import check_installed, onnx_bytes, open_session
+from paddle2torch.exporting.suppression import check_suppression, translations
 from paddle2torch.exporting.torch import save_graph
 from paddle2torch.model_zoo.config import CONFIG_NAME
 from paddle2torch.model_zoo.errors import ConversionError
@@ -67,16 +68,15 @@ def export_onnx(program: Program, target: Path, *, force: bool = False) -> Expor
     check_installed()
     import onnxruntime
 
-    sets = sorted({node.kind for node in program.program.walk()} & SETS)
-    if sets:
-        raise ConversionError(
-            f"{', '.join(sets)}: this suppression of boxes has no form in ONNX here. Export the network without it, or "
-            "with --to torch, where it stays one operation"
-        )
+    check_suppression(program.program)
     with land_file(target) as temporary:
         captured = capture(program)
         try:
-            content = onnx_bytes(captured.program, {CONFIG_NAME: program.config.dumps()})
+            content = onnx_bytes(
+                captured.program,
+                {CONFIG_NAME: program.config.dumps()},
+                custom_translation_table=translations(),
+            )
         except Exception as error:  # what the exporter raises has no common class
             raise ConversionError(f"PyTorch cannot write this program as ONNX: {error!s:.300}") from None
         temporary.write_bytes(content)

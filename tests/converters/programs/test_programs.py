@@ -24,7 +24,7 @@ from paddle2torch.converters.programs.convert import read_graph
 from paddle2torch.converters.programs.legacy_file import LegacyFile
 from paddle2torch.exporting.export import export
 from paddle2torch.model_zoo.config import ModelConfig
-from paddle2torch.model_zoo.errors import ConfigError, ConversionError, FileFormatError, Paddle2TorchError
+from paddle2torch.model_zoo.errors import ConfigError, FileFormatError, Paddle2TorchError
 from paddle2torch.model_zoo.programs.kinds import check_kinds
 from paddle2torch.model_zoo.programs.network import Program
 from paddle2torch.model_zoo.programs.table import ProgramError
@@ -313,12 +313,6 @@ def test_a_program_for_one_size_of_input_refuses_another(tmp_path: Path) -> None
     inputs = [torch.zeros([3 if size == -1 else size + 4 for size in shape]) for shape in declared]
     with pytest.raises(ProgramError, match="for inputs of another size"):
         model(*inputs)
-
-
-def test_suppression_of_boxes_is_refused_for_onnx_by_name(tmp_path: Path) -> None:
-    convert("case", weights=program_cases.GOLDENS / "boxes_matrix_nms", output=tmp_path / "model", as_program=True)
-    with pytest.raises(ConversionError, match="matrix_nms: this suppression of boxes has no form in ONNX"):
-        export(load_pretrained(tmp_path / "model"), "onnx", tmp_path / "out.onnx")
 
 
 @pytest.mark.parametrize(("value", "fits"), [(1.0, True), (0.5, False)])
