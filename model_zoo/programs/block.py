@@ -19,7 +19,7 @@ from paddle2torch.model_zoo.programs.kinds import ALIASES
 from paddle2torch.model_zoo.programs.layers import LAYERS
 from paddle2torch.model_zoo.programs.modules import Constant
 from paddle2torch.model_zoo.programs.operations import TABLE
-from paddle2torch.model_zoo.programs.operations.arrays import EFFECTS
+from paddle2torch.model_zoo.programs.operations.arrays import EFFECTS, LENGTHS
 from paddle2torch.model_zoo.programs.paths import dotted, identifier, put
 from paddle2torch.model_zoo.programs.sizes import symbolic
 from paddle2torch.model_zoo.programs.table import OF_DAMAGE, UNDEFINED, Definition, ProgramError, torch_dtype
@@ -211,7 +211,7 @@ class BlockBuilder:
         if kind in ("builtin.split", "builtin.slice"):
             self.unpack(node)
             return
-        if kind in ("shape64", "shape") and self.shape(node):
+        if (kind in ("shape64", "shape") and self.shape(node)) or (kind in LENGTHS and self.length(node)):
             return
         layer = LAYERS.get(kind)
         if layer is not None and layer(self, node):
@@ -290,7 +290,7 @@ class BlockBuilder:
         if operand is None:
             return None
         if name in definition.numbers:
-            return self.as_numbers(operand)
+            return self.as_numbers(operand, places=name in definition.places)
         if name in definition.scalars:
             return self.as_scalar(operand)
         if node.kind in _NUMBER_FRIENDLY and not isinstance(operand, fx.Node | list):
@@ -299,19 +299,19 @@ class BlockBuilder:
                 return number
         return self.tensor(operand)
 
-    def as_numbers(self, operand: Any) -> Any:
-        """A value where Python numbers belong: one, or a list of them."""
+    def as_numbers(self, operand: Any, *, places: bool = False) -> Any:
+        """A value where Python numbers belong: one, or a list of them; places: of an axis."""
         if isinstance(operand, Known | Sizes):
             return plain_numbers(operand)
         if isinstance(operand, list):
-            return [self.as_scalar(item) for item in operand]
-        return self.fx.call_function(numbers.numbers_of, (operand,))
+            return [self.as_scalar(item, places=places) for item in operand]
+        return self.fx.call_function(numbers.places_of if places else numbers.numbers_of, (operand,))
 
-    def as_scalar(self, operand: Any) -> Any:
-        """A value where one Python number belongs."""
+    def as_scalar(self, operand: Any, *, places: bool = False) -> Any:
+        """A value where one Python number belongs; places: of an axis."""
         if isinstance(operand, Known | Sizes):
             return plain_number(operand)
-        return self.fx.call_function(numbers.number_of, (operand,))
+        return self.fx.call_function(numbers.place_of if places else numbers.number_of, (operand,))
 
     def as_number(self, node: Node, operand: Any, operands: list[Any]) -> Any:
         """A value of one element as a Python number, where that changes neither shape nor type of the result."""
@@ -355,6 +355,16 @@ class BlockBuilder:
             array[axis] = self.fx.call_method("size", (value, axis))
         made = self.owner.type_of(node.outputs[0])
         self.enter(node, [Sizes(array, torch.int32 if made is not None and made.dtype == "int32" else torch.int64)])
+        return True
+
+    def length(self, node: Node) -> bool:
+        """How many tensors an array has, as a number."""
+        value = self.get(node.inputs[0]) if isinstance(node.inputs[0], str) else None
+        if not isinstance(value, fx.Node):
+            return False
+        array = np.empty(1, dtype=object)
+        array[0] = self.fx.call_function(len, (value,))
+        self.enter(node, [Sizes(array, torch.int64)])
         return True
 
     def unpack(self, node: Node) -> None:

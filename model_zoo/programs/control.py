@@ -14,7 +14,7 @@ from paddle2torch.model_zoo.programs.modules import Condition, WhileLoop
 from paddle2torch.model_zoo.programs.operations.arrays import EFFECTS
 from paddle2torch.model_zoo.programs.paths import dotted, put
 from paddle2torch.model_zoo.programs.table import ProgramError
-from paddle2torch.model_zoo.programs.values import Sizes
+from paddle2torch.model_zoo.programs.values import Known, Sizes
 
 if TYPE_CHECKING:
     from paddle2torch.model_zoo.programs.block import BlockBuilder
@@ -41,10 +41,42 @@ def loop(block: BlockBuilder, node: Node) -> None:
     module = WhileLoop(inner.finish((following, *(results[place] for place in needed)), unread))
     put(block.root, path, module)
     initial = [block.tensor(values[place]) for place in needed]
-    made = block.fx.call_module(path, (block.tensor(condition), initial, list(inner.captured)))
+    turns = _turns(block, inner, values)
+    made = block.fx.call_module(path, (block.tensor(condition), initial, list(inner.captured), turns))
     for place, name in enumerate(node.outputs):
         if name and place in needed:
             block.name(block.fx.call_function(operator.getitem, (made, needed.index(place))), name)
+
+
+def _turns(block: BlockBuilder, inner: BlockBuilder, values: Sequence[Any]) -> Any:
+    """How often a loop turns that counts from a known number up to a size, `while i < size: …; i += 1`: a number, or a
+    node that makes one; None for another loop.
+    """
+    writers = {name: node for node in inner.block.nodes for name in node.outputs if name}
+    test = writers.get(inner.block.results[0])
+    if test is None or test.kind != "less_than" or test.inputs[0] not in inner.block.results[1:]:
+        return None
+    place = inner.block.results[1:].index(str(test.inputs[0]))
+    step, start, limit = writers.get(str(test.inputs[0])), values[place], inner.values.get(str(test.inputs[1]))
+    if step is None or not _adds_one(step) or step.inputs[0] != inner.block.arguments[place]:
+        return None
+    if not isinstance(start, Known) or start.tensor.numel() != 1 or start.tensor.is_floating_point():
+        return None
+    first = int(start.tensor)
+    if isinstance(limit, Known) and limit.tensor.numel() == 1:
+        return int(limit.tensor) - first
+    if not isinstance(limit, Sizes) or limit.array.size != 1:
+        return None
+    outside = {placeholder: outer for outer, placeholder in inner.captured.items()}
+    last = outside.get(limit.elements[0])
+    return last if last is None or first == 0 else block.fx.call_function(operator.sub, (last, first))
+
+
+def _adds_one(node: Node) -> bool:
+    if node.kind == "increment":
+        return node.attributes.get("value", 1.0) == 1
+    scale = node.attributes.get("scale", 1.0)
+    return node.kind == "scale" and scale == 1 and node.attributes.get("bias", 0.0) == 1
 
 
 def condition(block: BlockBuilder, node: Node) -> None:

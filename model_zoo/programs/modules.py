@@ -15,6 +15,8 @@ from paddle2torch.model_zoo.programs.table import ProgramError
 
 TURNS_AT_MOST = 1_000_000
 """Turns of one loop, by when it must have ended: a damaged condition must not run without end."""
+UNROLLED_AT_MOST = 64
+"""Turns of a loop that a graph holds one after the other."""
 
 
 class Constant(nn.Module):
@@ -25,8 +27,12 @@ class Constant(nn.Module):
     def __init__(self, value: Tensor) -> None:
         super().__init__()
         self.register_buffer("value", value, persistent=False)
+        self.number = value.reshape(()).item() if value.numel() == 1 else None
 
     def forward(self) -> Tensor:
+        if self.number is not None and torch.compiler.is_exporting():
+            # PyTorch's compiler takes no tensor of one number into a loop from outside.
+            return torch.full(self.value.shape, self.number, dtype=self.value.dtype, device=self.value.device)
         return self.value
 
     def extra_repr(self) -> str:
@@ -157,39 +163,66 @@ def recurrent_keys(layers: int, bidirectional: bool, biases: bool) -> list[str]:
 
 class WhileLoop(nn.Module):
     """Runs its body while the condition holds: the body takes the loop's values and what it reads of the outside,
-    and gives
-    the next condition and the next values."""
+    and gives the next condition and the next values. `turns` is how often, where that is a size.
+    """
 
     def __init__(self, body: nn.Module) -> None:
         super().__init__()
         self.body = body
 
-    def forward(self, condition: Any, values: list[Any], outside: list[Any]) -> tuple[Any, ...]:
+    def forward(self, condition: Any, values: list[Any], outside: list[Any], turns: Any = None) -> tuple[Any, ...]:
         if torch.compiler.is_exporting():
-            return _exported_loop(self.body, condition, values, outside)
-        turns = 0
+            if not any(isinstance(item, list) for item in (*values, *outside)):
+                return _exported_loop(self.body, condition, values, outside)
+            return _unrolled_loop(self.body, values, outside, turns)
+        done = 0
         while bool(condition):
-            turns += 1
-            if turns > TURNS_AT_MOST:
+            done += 1
+            if done > TURNS_AT_MOST:
                 raise ProgramError(f"a loop has not ended after {TURNS_AT_MOST:,} turns")
             condition, *values = self.body(*values, *outside)
         return tuple(values)
 
 
-def _exported_loop(body: nn.Module, condition: Any, values: list[Any], outside: list[Any]) -> tuple[Any, ...]:
-    if any(isinstance(item, list) for item in (*values, *outside)):
+class FixedSizeError(ProgramError):
+    """A program can be exported for one size only of what it says is free."""
+
+
+def _unrolled_loop(body: nn.Module, values: list[Any], outside: list[Any], turns: Any) -> tuple[Any, ...]:
+    """A loop that grows an array of tensors: one for each image of a batch, so for a batch that is known."""
+    if isinstance(turns, torch.SymInt):
+        raise FixedSizeError("a loop that grows an array of tensors, one for each image, needs a fixed batch")
+    if not isinstance(turns, int) or turns > UNROLLED_AT_MOST:
         raise ProgramError("a loop that grows an array of tensors cannot be exported; run the model itself")
+    for _ in range(turns):
+        _, *values = body(*values, *outside)
+    return tuple(values)
+
+
+def _exported_loop(body: nn.Module, condition: Any, values: list[Any], outside: list[Any]) -> tuple[Any, ...]:
+    ranks = [item.ndim for item in values]
+    outer = [item.ndim if isinstance(item, Tensor) else -1 for item in outside]
 
     def again(condition: Tensor, *rest: Any) -> Tensor:
         return condition.clone().reshape(())
 
     def turn(condition: Tensor, *rest: Any) -> tuple[Any, ...]:
-        following, *made = body(*rest, *outside)
+        following, *made = body(*map(_from_row, rest, ranks), *map(_from_row, rows, outer))
         # What the body returns unchanged must not be the same tensor.
-        return (following.clone().reshape(condition.shape), *(item.clone() for item in made))
+        return (following.clone().reshape(1), *(_to_row(item).clone() for item in made))
 
-    result = torch.while_loop(again, turn, (condition, *(item.clone() for item in values)))
-    return tuple(result[1:])
+    # PyTorch's compiler takes numbers for constants where they have no axis: it hands none of these to a loop.
+    rows = [_to_row(item) for item in outside]
+    result = torch.while_loop(again, turn, tuple(_to_row(item).clone() for item in (condition, *values)))
+    return tuple(map(_from_row, result[1:], ranks))
+
+
+def _to_row(x: Any) -> Any:
+    return x.reshape(1) if isinstance(x, Tensor) and x.ndim == 0 else x
+
+
+def _from_row(x: Any, rank: int) -> Any:
+    return x.reshape(()) if rank == 0 else x
 
 
 class Condition(nn.Module):

@@ -32,6 +32,20 @@ def number_of(x: Tensor) -> Any:
     return x.reshape(()).item()
 
 
+def places_of(x: Tensor) -> Any:
+    """A tensor of places on an axis, as a number or a list of numbers; as tensors of one element each under
+    `torch.export`, where a number that is computed cannot be looked at.
+    """
+    if torch.compiler.is_exporting():
+        return list(x.reshape(-1).unbind(0))
+    return numbers_of(x)
+
+
+def place_of(x: Tensor) -> Any:
+    """The same of a tensor of one element."""
+    return x.reshape(()) if torch.compiler.is_exporting() else number_of(x)
+
+
 def tensor_of(numbers: Sequence[Any], shape: Sequence[int], dtype: torch.dtype, device: Any = None) -> Tensor:
     """A small tensor of numbers, given in a row."""
     items = [torch.scalar_tensor(number, dtype=dtype, device=device) for number in numbers]

@@ -6,6 +6,7 @@ that it knows. An attribute that is not among them is refused when the graph is 
 silence; so is a value that `choices` does not have. `numbers` names the operands that PyTorch wants as Python
 numbers (a
 shape, an axis): they come as a number or a list of numbers, also where Paddle computes them; `scalars` as one number.
+`places` are `numbers` that come as tensors of one element each under `torch.export`, where they are computed.
 
 `results` says what a function returns: one tensor (1), a tuple of n tensors (n), or a list of tensors ("list").
 """
@@ -40,6 +41,7 @@ class Definition:
     needed: frozenset[str]
     numbers: frozenset[str] = frozenset()
     scalars: frozenset[str] = frozenset()
+    places: frozenset[str] = frozenset()
     results: int | Literal["list"] = 1
     choices: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     device: bool = False
@@ -94,6 +96,7 @@ def operation(
     *kinds: str,
     numbers: Sequence[str] = (),
     scalars: Sequence[str] = (),
+    places: Sequence[str] = (),
     results: int | Literal["list"] = 1,
     choices: Mapping[str, tuple[Any, ...]] | None = None,
 ) -> Callable[[F], F]:
@@ -115,8 +118,9 @@ def operation(
                 required=sum(item.default is item.empty for item in operands),
                 attributes=frozenset(item.name for item in keywords),
                 needed=frozenset(item.name for item in keywords if item.default is item.empty),
-                numbers=frozenset(numbers),
+                numbers=frozenset(numbers) | frozenset(places),
                 scalars=frozenset(scalars),
+                places=frozenset(places),
                 results=results,
                 choices=dict(choices or {}),
                 device=any(item.name == "device" for item in parameters),

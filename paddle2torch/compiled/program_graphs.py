@@ -20,6 +20,7 @@ from paddle2torch.compiled.quiet import quiet
 from paddle2torch.compiled.serving import Check, other_kernels
 from paddle2torch.model_zoo.errors import ConversionError, Paddle2TorchError
 from paddle2torch.model_zoo.programs.inputs import Sizes, made_up, running_sizes, runs
+from paddle2torch.model_zoo.programs.modules import FixedSizeError
 from paddle2torch.model_zoo.programs.network import Program, build_program
 from paddle2torch.model_zoo.programs.rows import SETS, matched
 
@@ -27,8 +28,8 @@ TOLERANCE = 1e-5
 """Of an output's largest value, between the module and a graph that was made of it."""
 
 
-Free = Literal["all", "batch", "none"]
-"""Which of the sizes that a program leaves free are free in its graph."""
+Free = Literal["all", "batch", "sides", "none"]
+"""Which of the sizes that a program leaves free are free in its graph; "sides": all but the batch."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Captured:
     free: Free
 
 
-FREEST_FIRST: tuple[Free, ...] = ("all", "batch", "none")
+FREEST_FIRST: tuple[Free, ...] = ("all", "batch", "sides", "none")
 
 
 def capture(program: Program, kinds: Sequence[Free] = FREEST_FIRST) -> Captured:
@@ -50,14 +51,21 @@ def capture(program: Program, kinds: Sequence[Free] = FREEST_FIRST) -> Captured:
     """
     module = copy.deepcopy(program).cpu().float().eval().requires_grad_(False)
     reason = ""
-    sizes = _captured_sizes(program)
+    pairs = _captured_sizes(program)
+    seen: list[Any] = []
     for free in kinds:
+        # A batch that is not free is the one that runs first: some programs take no other.
+        sizes = running_sizes(program) if free in ("sides", "none") else pairs
         inputs, shapes = _example(program, sizes, free)
-        if free == "batch" and not any(shapes):
-            continue  # the graph of "none"
+        if shapes in seen or (free != "none" and not any(shapes)):
+            continue  # a graph that was tried, or that of "none"
+        seen.append(shapes)
         try:
             with quiet():
                 graph = torch.export.export(_Positional(module), inputs, dynamic_shapes=(shapes,), strict=False)
+        except FixedSizeError as error:
+            reason = reason or str(error)
+            continue
         except Paddle2TorchError:
             raise
         except Exception as error:  # what the exporter raises has no common class
@@ -84,9 +92,13 @@ def _example(program: Program, sizes: Sizes, free: Free) -> tuple[tuple[Tensor, 
     inputs = tuple(torch.from_numpy(array) for array in made_up(program, sizes).values())
     shapes: list[dict[int, Any]] = []
     for feed in program.config.feeds:
-        axes = [axis for axis, size in enumerate(feed.shape) if size == -1 and (free == "all" or axis == 0)]
-        shapes.append(dict.fromkeys(axes, torch.export.Dim.AUTO) if free != "none" else {})
+        axes = [axis for axis, size in enumerate(feed.shape) if size == -1 and _is_free(axis, free)]
+        shapes.append(dict.fromkeys(axes, torch.export.Dim.AUTO))
     return inputs, tuple(shapes)
+
+
+def _is_free(axis: int, free: Free) -> bool:
+    return free == "all" or (free == "batch" and axis == 0) or (free == "sides" and axis > 0)
 
 
 def _captured_sizes(program: Program) -> Sizes:
@@ -102,6 +114,9 @@ def other_sizes(captured: Captured) -> Iterator[Sizes]:
     yield sizes
     if captured.free == "batch":
         yield from (replace(sizes, batch=batch) for batch in (1, 3))
+    elif captured.free == "sides":
+        yield replace(sizes, image=sizes.image + 32, other=sizes.other + 4)
+        yield replace(sizes, image=sizes.image + 64)
     elif captured.free == "all":
         yield replace(sizes, batch=1)
         yield replace(sizes, batch=3, image=sizes.image + 32, other=sizes.other + 4)
@@ -214,5 +229,9 @@ def notes_of(captured: Captured) -> tuple[str, ...]:
     """Which sizes are not free, though the program leaves them."""
     if captured.free == "all":
         return ()
-    rest = "only the batch is free" if captured.free == "batch" else "no size is free"
-    return (f"{rest}: PyTorch could not prove more for this program",)
+    return (f"{free_sizes(captured)}: PyTorch could not prove more for this program",)
+
+
+def free_sizes(captured: Captured) -> str:
+    """Which sizes of a graph are free, in words."""
+    return {"batch": "only the batch is free", "sides": "the batch is not free"}.get(captured.free, "no size is free")

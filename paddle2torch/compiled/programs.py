@@ -26,7 +26,7 @@ from paddle2torch.compiled.packages import (
     package_for,
     write_package,
 )
-from paddle2torch.compiled.program_graphs import FREEST_FIRST, Captured, Free, capture, compare
+from paddle2torch.compiled.program_graphs import FREEST_FIRST, Captured, Free, capture, compare, free_sizes
 from paddle2torch.converters.paddle_files.files import sha256_of
 from paddle2torch.forks import survive_forks
 from paddle2torch.model_zoo.config import CONFIG_NAME
@@ -165,7 +165,7 @@ def _compile(package: Path, program: Program, captured: Captured) -> None:
     conditions = conditions_of(captured.program, len(program.config.feeds))
     make_native_home()
     with land_file(package) as temporary:
-        batch_of_one = captured.free != "none"
+        batch_of_one = captured.free in ("all", "batch")
         _make(captured, temporary, {_CONDITIONS: conditions, _BATCH_OF_ONE: "yes" if batch_of_one else "no"}, program)
         loaded = load_package(temporary)
         checked = Conditions(conditions)
@@ -189,17 +189,22 @@ def _has_loop(program: Program) -> bool:
 def _make(captured: Captured, target: Path, metadata: dict[str, str], program: Program) -> None:
     """Write the package of a captured program; what the compiler raises becomes a `ConversionError`."""
     errors = import_module("torch._inductor.exc")
-    try:
-        write_package(captured.program, target, {"aot_inductor.metadata": metadata})
-    except errors.CppCompileError as error:
-        raise CompilerError(f"{program.config.name} could not be compiled: {first_line(error)}") from error
-    except Exception as error:  # what the compiler raises for a graph that it does not take has no common class
-        raise ConversionError(f"PyTorch's compiler does not take {program.config.name}: {first_line(error)}") from error
+    reasons: list[str] = []
+    # What lays out the weights beforehand loses sizes that are known when a loop has ended.
+    for options in ({}, {"freezing": False}):
+        try:
+            write_package(captured.program, target, {"aot_inductor.metadata": metadata, **options})
+        except errors.CppCompileError as error:
+            raise CompilerError(f"{program.config.name} could not be compiled: {first_line(error)}") from error
+        except Exception as error:  # what the compiler raises for a graph that it does not take has no common class
+            reasons.append(first_line(error))
+        else:
+            return
+    raise ConversionError(f"PyTorch's compiler does not take {program.config.name}: {reasons[-1]}")
 
 
 def notes_of_package(captured: Captured) -> tuple[str, ...]:
     """Which sizes are compiled, where not all that the program leaves free are."""
     if captured.free == "all":
         return ()
-    rest = "only the batch is free" if captured.free == "batch" else "no size is free"
-    return (f"{rest} in the compiled form, other sizes run without it: PyTorch could not prove more",)
+    return (f"{free_sizes(captured)} in the compiled form, other sizes run without it: PyTorch could not prove more",)

@@ -14,6 +14,8 @@ LENGTH_AT_MOST = 1_000_000
 EFFECTS = frozenset({"array_write", "array_pop", "write_to_array"})
 """Kinds that change an array: they stay where they are, read or not."""
 
+LENGTHS = frozenset({"array_length", "lod_array_length"})
+
 
 @operation("create_array")
 def create_array(*, dtype: torch.dtype | None = None) -> list[Tensor]:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from paddle2torch.model_zoo.programs.numbers import number_of
 from paddle2torch.model_zoo.programs.table import ProgramError, operation
 
 
@@ -18,7 +19,7 @@ def _listed(value: Any) -> list[Any]:
 _FAR = (1 << 31) - 1
 
 
-@operation("slice", numbers=("starts", "ends"))
+@operation("slice", places=("starts", "ends"))
 def slice_(input: Any, starts: Any, ends: Any, *, axes: Sequence[int], decrease_axis: Sequence[int] = ()) -> Any:
     """x[start:end] along these axes; both are clipped, negative ones count from the end. `decrease_axis` goes."""
     if isinstance(input, list):  # of an array of tensors
@@ -27,8 +28,30 @@ def slice_(input: Any, starts: Any, ends: Any, *, axes: Sequence[int], decrease_
     for axis, start, end in zip(axes, _listed(starts), _listed(ends), strict=True):
         if axis in decrease_axis and isinstance(start, int) and isinstance(end, int) and (start, end) == (-1, 0):
             end = _FAR  # x[-1]
+        if isinstance(start, Tensor) or isinstance(end, Tensor):
+            x = _narrowed(x, axis, start, end, one=axis in decrease_axis)
+            continue
         x = x[(slice(None),) * (axis % x.ndim) + (slice(start, end),)]
     return _without(x, decrease_axis)
+
+
+def _narrowed(x: Tensor, axis: int, start: Any, end: Any, *, one: bool) -> Tensor:
+    """x[start:end] along an axis at places of which one at least is a tensor; one: a single place is taken."""
+    size = x.shape[axis]
+    first, last = _clipped(start, size), _clipped(end, size)
+    if one:
+        place = first if isinstance(first, Tensor) else torch.tensor(first, device=x.device)
+        return x.index_select(axis, place.reshape(1))
+    length = _as_size((last - first).clamp(min=0), size)
+    return x.narrow(axis, _as_size(first, size) if isinstance(first, Tensor) else first, length)
+
+
+def _as_size(x: Tensor, most: Any) -> Any:
+    """A number that a tensor holds, of which PyTorch may know that it is between 0 and `most`."""
+    number = number_of(x)
+    torch._check(number >= 0)
+    torch._check(number <= most)
+    return number
 
 
 def _without(x: Tensor, axes: Sequence[int]) -> Tensor:
@@ -87,6 +110,8 @@ def _assigned(
     none_axes: Sequence[int],
 ) -> Tensor:
     """A copy of x with a part replaced; the value is broadcast to it, after `decrease_axes` go and `none_axes` come."""
+    if any(isinstance(place, Tensor) for place in (*starts, *ends)):
+        return _assigned_where(x, value, starts, ends, steps, axes, decrease_axes, none_axes)
     target = x.clone()
     view = target
     turned = []
@@ -114,7 +139,54 @@ def _assigned(
     return target
 
 
-@operation("set_value", numbers=("starts", "ends", "steps"))
+def _assigned_where(
+    x: Tensor,
+    value: Any,
+    starts: Sequence[Any],
+    ends: Sequence[Any],
+    steps: Sequence[Any],
+    axes: Sequence[int],
+    decrease_axes: Sequence[int],
+    none_axes: Sequence[int],
+) -> Tensor:
+    """As `_assigned` at places that are tensors: every place of x is asked whether it is in the part."""
+    inside: Any = True
+    if not isinstance(value, Tensor):
+        value = torch.full((), value, dtype=x.dtype, device=x.device)
+    else:
+        gone = sorted(axis % x.ndim for axis in decrease_axes)
+        rank = x.ndim - len(gone) + len(none_axes)
+        while value.ndim > rank and value.shape[0] == 1:
+            value = value[0]
+        value = value.reshape([1] * (rank - value.ndim) + list(value.shape))
+        for axis in sorted(none_axes, reverse=True):
+            value = value.squeeze(axis)
+        for axis in gone:
+            value = value.unsqueeze(axis)
+    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+        if not isinstance(step, int) or step < 1:
+            raise ProgramError("an assignment at computed places with a step backwards cannot be exported")
+        axis, size = axis % x.ndim, x.shape[axis]
+        places = torch.arange(size, device=x.device)
+        first = _clipped(start, size)
+        behind = places - first
+        here = (behind >= 0) & (places < _clipped(end, size))
+        if step > 1:
+            here, behind = here & (behind % step == 0), behind // step
+        if value.ndim and value.shape[axis] != 1:
+            value = value.index_select(axis, behind.clamp(0, value.shape[axis] - 1))
+        inside = inside & here.reshape([-1] + [1] * (x.ndim - 1 - axis))
+    return torch.where(inside, value.to(x.dtype), x)
+
+
+def _clipped(place: Any, size: Any) -> Any:
+    """A place from the front, between 0 and the size."""
+    if isinstance(place, Tensor):
+        return _wrapped(place, size).clamp(0, size)
+    return torch.sym_min(place if place >= 0 else torch.sym_max(place + size, 0), size)
+
+
+@operation("set_value", numbers=("steps",), places=("starts", "ends"))
 def set_value(
     x: Tensor,
     starts: Any,
@@ -135,7 +207,7 @@ def set_value(
     return _assigned(x, value, _listed(starts), _listed(ends), _listed(steps), axes, decrease_axes, none_axes)
 
 
-@operation("set_value_with_tensor", numbers=("starts", "ends", "steps"))
+@operation("set_value_with_tensor", numbers=("steps",), places=("starts", "ends"))
 def set_value_with_tensor(
     x: Tensor,
     values: Any,
