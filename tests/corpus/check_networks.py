@@ -1,10 +1,11 @@
 """Converts what `export_networks.py` made, compares it with Paddle at every size, exports it, and writes a table.
 
-    python tests/corpus/check_networks.py FOLDER [--export] [--again] [NAME…]
+    python tests/corpus/check_networks.py FOLDER [--ways torch onnx compiled] [--again] [--seconds N] [--names NAME…]
 
 Each network is checked in a process of its own, and what came out is kept as `result.json` beside it; `--again` makes
-it anew. With `--export` the program also goes through `torch.export` and to ONNX, each run at several sizes. The table
-on standard output is Markdown; a network that is wrong is named with the reason.
+it anew. With `--ways` the program also leaves: as a `.pt2` of `torch.export`, as ONNX, compiled by AOTInductor, each
+run beside the module at several sizes. After `--seconds` no other network is begun: the next call goes on from there.
+The table on standard output is Markdown; a network that is wrong is named with the reason.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ import argparse
 import json
 import os
 import signal
+import tempfile
 import time
 import traceback
 import warnings
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from paddle2torch.compiled.program_graphs import listed
+from paddle2torch.compiled.programs import compile_program, load_compiled_program
 from paddle2torch.converters.paddle_files.exports import find_program
 from paddle2torch.converters.programs.convert import ConvertedProgram, convert_program
 from paddle2torch.exporting.programs import export_onnx, export_torch
@@ -31,11 +36,13 @@ from paddle2torch.model_zoo.errors import Paddle2TorchError
 from paddle2torch.model_zoo.programs.rows import SETS, sorted_rows
 from paddle2torch.parity.programs import compare_program
 from paddle2torch.parity.reference import run_program
+from paddle2torch.zoo.programs import save_program
 
 TOLERANCE = 5e-5
 """Of an output's largest value."""
 LOCAL_TOLERANCE = 1e-5
 SECONDS_AT_MOST = 900
+WAYS = ("torch", "onnx", "compiled")
 
 
 def difference(found: np.ndarray, expected: np.ndarray, rows: bool) -> float:
@@ -103,64 +110,97 @@ def by_operation(folder: Path, converted: ConvertedProgram) -> dict[str, Any]:
     return {"compared": len(made.layers), "off": [f"{layer.kind} {layer.path}" for layer in off], "worst": worst}
 
 
-def exports(folder: Path, converted: ConvertedProgram) -> dict[str, Any]:
-    """How the program leaves again: a word for each way, or why it does not."""
-    said: dict[str, Any] = {}
-    for way, function in (("torch", export_torch), ("onnx", export_onnx)):
-        target = folder / f"exported.{'pt2' if way == 'torch' else 'onnx'}"
-        target.unlink(missing_ok=True)
-        started = time.perf_counter()
+def leave(folder: Path, converted: ConvertedProgram, way: str) -> dict[str, Any]:
+    """How the program leaves one way: the largest difference from the module, or why it does not."""
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory(dir=folder) as place:
         try:
-            made = function(converted.network, target, force=True)
-            said[way] = {
-                "worst": max((check.relative for check in made.checks), default=0.0),
-                "sizes": [list(check.shape) for check in made.checks],
-                "notes": list(made.notes),
-            }
+            if way == "compiled":
+                said = compiled(folder, converted, Path(place))
+            else:
+                said = exported(converted, way, Path(place))
         except Paddle2TorchError as error:
-            said[way] = {"error": str(error)[:400]}
-        said[way]["seconds"] = time.perf_counter() - started
-        target.unlink(missing_ok=True)
-    return said
+            said = {"error": str(error)[:400]}
+    return {**said, "seconds": time.perf_counter() - started}
 
 
-def check(folder: Path, export: bool) -> dict[str, Any]:
-    """All that is known of one network."""
-    result: dict[str, Any] = {"name": folder.name}
+def exported(converted: ConvertedProgram, way: str, place: Path) -> dict[str, Any]:
+    """As a `.pt2` or an `.onnx`: the exporter itself runs what it wrote beside the module."""
+    made = {"torch": export_torch, "onnx": export_onnx}[way](converted.network, place / way, force=True)
+    return {
+        "worst": max((check.relative for check in made.checks), default=0.0),
+        "rounding": max((check.rounding for check in made.checks), default=0.0),
+        "sizes": [list(check.shape) for check in made.checks],
+        "notes": list(made.notes),
+    }
+
+
+def compiled(folder: Path, converted: ConvertedProgram, place: Path) -> dict[str, Any]:
+    """As a package of AOTInductor, run beside the module on the inputs that Paddle was given."""
+    save_program(place / "converted", converted.network, converted.file)
+    package, notes = compile_program(place / "converted")
     try:
-        started = time.perf_counter()
-        converted = convert_program(folder, name=folder.name)
+        module = load_compiled_program(place / "converted")
+        rows = any(node.kind in SETS for node in converted.graph.walk())
+        worst, sizes, other = 0.0, [], []
+        for path in sorted(folder.glob("io*.npz")):
+            with np.load(path) as values:
+                inputs = tuple(torch.from_numpy(values[f"in:{feed.name}"]) for feed in converted.config.feeds)
+            (sizes if module.takes(inputs) else other).append(list(inputs[0].shape))
+            with torch.inference_mode():
+                found, wanted = listed(module(*inputs)), listed(converted.network(*inputs))
+            gaps = [difference(a.numpy(), b.numpy(), rows) for a, b in zip(found, wanted, strict=True)]
+            worst = max(worst, *gaps)
+    finally:
+        package.unlink(missing_ok=True)
+    return {"worst": worst, "sizes": sizes, "not compiled": other, "notes": list(notes)}
+
+
+def check(folder: Path, ways: Sequence[str], result: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """All that is known of one network, more and more of it; what `result` holds already is not made again."""
+    started = time.perf_counter()
+    converted = convert_program(folder, name=folder.name)
+    if "sizes" not in result:
         result["seconds"] = time.perf_counter() - started
         kinds = Counter(node.kind for node in converted.graph.walk())
         result["operations"], result["kinds"] = sum(kinds.values()), len(kinds)
         result["sizes"] = compare(folder, converted)
         if any(size["worst"] > TOLERANCE for size in result["sizes"]):
             result["by_operation"] = by_operation(folder, converted)
-        if export:
-            result["exports"] = exports(folder, converted)
-    except Paddle2TorchError as error:
-        result["error"] = str(error)
-    return result
+        yield result
+    for way in ways:
+        if way not in result.setdefault("exports", {}):
+            result["exports"][way] = leave(folder, converted, way)
+            yield result
 
 
-def in_a_process(folder: Path, export: bool) -> dict[str, Any]:
+def in_a_process(folder: Path, ways: Sequence[str], result: dict[str, Any]) -> dict[str, Any]:
     """`check` where neither memory nor a crash of one network reaches the next."""
     path = folder / "result.json"
-    path.unlink(missing_ok=True)
     child = os.fork()
     if child == 0:
         signal.alarm(SECONDS_AT_MOST)
         warnings.simplefilter("ignore")
         try:
-            result = check(folder, export)
+            for made in check(folder, ways, result):
+                path.write_text(json.dumps(made, indent=1), encoding="utf-8")
+        except Paddle2TorchError as error:
+            result["error"] = str(error)
         except BaseException as error:
-            result = {"name": folder.name, "error": f"{type(error).__name__}: {error}", "raw": traceback.format_exc()}
+            result |= {"error": f"{type(error).__name__}: {error}", "raw": traceback.format_exc()}
         path.write_text(json.dumps(result, indent=1), encoding="utf-8")
         os._exit(0)
-    os.waitpid(child, 0)
-    if not path.exists():
-        path.write_text(json.dumps({"name": folder.name, "error": "was ended: too slow, or out of memory"}))
-    return read(path)
+    _, status = os.waitpid(child, 0)
+    found = read(path) if path.exists() else result
+    if status:
+        said = "was ended: too slow, or out of memory"
+        missing = [way for way in ways if way not in found.get("exports", {})]
+        if "sizes" in found and missing:
+            found.setdefault("exports", {})[missing[0]] = {"error": said}
+        else:
+            found["error"] = said
+        path.write_text(json.dumps(found, indent=1), encoding="utf-8")
+    return found
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -181,14 +221,14 @@ def row(result: dict[str, Any]) -> str:
     """The network's line in the table."""
     name = result["name"]
     if "error" in result and "sizes" not in result:
-        return f"| {name} | | refused: {result['error'].splitlines()[0][:200]} | | | |"
+        return f"| {name} | | refused: {result['error'].splitlines()[0][:200]} | | | | |"
     sizes = result["sizes"]
     worst = max(size["worst"] for size in sizes)
     shown = [f"{worst:.0e}" if worst else "0", str(len(sizes))]
     if "by_operation" in result:
         found = result["by_operation"]
         shown[0] = f"{worst:.0e}; by operation {found['worst']:.0e}, {len(found['off'])} of {found['compared']} off"
-    for way in ("torch", "onnx"):
+    for way in WAYS:
         said = result.get("exports", {}).get(way)
         if said is None:
             shown.append("")
@@ -203,27 +243,31 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("names", nargs="*")
-    parser.add_argument("--export", action="store_true")
+    parser.add_argument("--names", nargs="*", default=[])
+    parser.add_argument("--ways", nargs="*", default=[], choices=WAYS)
     parser.add_argument("--again", action="store_true")
+    parser.add_argument("--seconds", type=float, default=float("inf"))
     options = parser.parse_args()
     torch.set_num_threads(1)
-    print("| network | operations | largest difference | sizes | `torch.export` | ONNX |")
-    print("| --- | --- | --- | --- | --- | --- |")
+    print("| network | operations | largest difference | sizes | `torch.export` | ONNX | compiled |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
     results = []
+    started = time.monotonic()
     for folder in sorted(path.parent for path in options.folder.glob("*/about.json")):
         if options.names and folder.name not in options.names:
             continue
         kept = folder / "result.json"
-        result = read(kept) if kept.exists() else {}
-        wanted = options.export and "exports" not in result and "error" not in result
-        if not result or options.again or wanted:
-            result = in_a_process(folder, options.export)
+        result = read(kept) if kept.exists() and not options.again else {"name": folder.name}
+        done = "error" in result or ("sizes" in result and not {*options.ways} - {*result.get("exports", {})})
+        if not done:
+            if time.monotonic() - started > options.seconds:
+                continue
+            result = in_a_process(folder, options.ways, result)
         results.append(result)
         print(row(result), flush=True)
     good = sum(map(right, results))
     print(f"\n{good} of {len(results)} are right.")
-    for way in ("torch", "onnx"):
+    for way in WAYS:
         tried = [result["exports"][way] for result in results if way in result.get("exports", {})]
         if tried:
             print(f"{way}: {sum('error' not in said for said in tried)} of {len(tried)}.")
