@@ -261,6 +261,8 @@ class Graph:
             self._copy(sum(constant.tensor.array.size for constant in found), node)
             array = np.concatenate([constant.tensor.array for constant in found], axis=node.attributes.get("axis", 1))
         else:
+            if any(constant.tensor.dtype not in ("int32", "int64") for constant in found[1:]):
+                return None
             found, sizes = found[:1], [[int(size) for size in c.tensor.array.reshape(-1)[:8]] for c in found[1:]]
             for place, name in enumerate(("starts", "ends", "axes")):
                 if name in node.attributes:

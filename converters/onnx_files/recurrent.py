@@ -118,11 +118,10 @@ class RecurrentLayers:
 
     def _check(self, node: Node) -> None:
         given, graph = node.attributes, self.graph
-        directions = {"forward": 1, "bidirectional": 2}.get(given.get("direction", "forward"))
-        functions = tuple(given.get("activations") or _FUNCTIONS * (directions or 1))
+        directions = 2 if given.get("direction") == "bidirectional" else 1
         usual = (
-            directions is not None
-            and functions == _FUNCTIONS * directions
+            given.get("direction", "forward") in ("forward", "bidirectional")
+            and given.get("activations") in (None, (), _FUNCTIONS * directions)
             and not any(given.get(name) for name in ("clip", "input_forget", "layout"))
         )
         inputs = (*node.inputs, *("",) * 8)
@@ -181,5 +180,5 @@ class RecurrentLayers:
         """The sizes or axes that a node has as an attribute or, in newer versions, as its second input."""
         given = node.attributes.get(name)
         if given is None and len(node.inputs) > 1 and node.inputs[1] in self.graph.constants:
-            given = self.graph.constants[node.inputs[1]].tensor.array.reshape(-1)[:8].tolist()
-        return tuple(int(size) for size in given or ())
+            given = tuple(self.graph.constants[node.inputs[1]].tensor.array.reshape(-1)[:8].tolist())
+        return given if isinstance(given, tuple) and all(isinstance(size, int) for size in given) else ()
