@@ -352,7 +352,7 @@ def test_a_page_that_a_model_fails_on_is_a_failure_and_the_others_are_read(
         pages.append(Page("scan.pdf", number + 1, 3, page))
     first, failed, last = ocr.read_pages(pages)
     assert texts(first) == texts(last) == ["AB"]
-    reason = "MemoryError" if at == "detector" else "UnforeseenError: no room"
+    reason = "there is not enough memory for it" if at == "detector" else "UnforeseenError: no room"
     assert isinstance(failed, Failure)
     assert (failed.source, failed.number) == ("scan.pdf", 2)
     assert failed.message == f"scan.pdf, page 2 cannot be read: {reason}"
