@@ -24,7 +24,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from material import TESTS
 from safetensors.torch import load_file
-from tiny_training import CHARSET, TinyBatches, job, tiny_config, tiny_det_config, tiny_settings
+from tiny_training import CHARSET, V4_BACKBONE, TinyBatches, job, tiny_config, tiny_det_config, tiny_settings
 
 from paddle2torch import atomic as landing
 from paddle2torch.api import load_pretrained
@@ -290,7 +290,7 @@ def test_accumulation_is_the_mean_gradient(tmp_path: Path) -> None:
 def test_the_average_is_what_is_kept(tmp_path: Path) -> None:
     train(tiny_settings(tmp_path, training={"ema_decay": 0.99}), tiny_config(), make_batches=TinyBatches.make)
     averaged, state = load_file(tmp_path / "last" / WEIGHTS_NAME), load_file(tmp_path / "last" / STATE_NAME)
-    key = "backbone.conv1.conv.weight"
+    key = "backbone.conv1._conv.weight"
     assert not torch.equal(averaged[key], state[f"network/{key}"])
     settings = tiny_settings(tmp_path)
     measured = evaluate(settings, load_model(tmp_path / "last"), make_batches=TinyBatches.make).metrics
@@ -343,11 +343,11 @@ def test_a_loss_that_is_no_number_stops(tmp_path: Path) -> None:
 
 
 def test_weights_that_are_no_numbers_are_not_saved(tmp_path: Path) -> None:
-    train(tiny_settings(tmp_path, training={"epochs": 1}), tiny_config(), make_batches=TinyBatches.make)
+    train(tiny_settings(tmp_path, training={"epochs": 1}), tiny_config(backbone=V4_BACKBONE), make_batches=TinyBatches.make)
     saved = (tmp_path / "last" / WEIGHTS_NAME).read_bytes()
     settings = tiny_settings(tmp_path, optimizer={"lr": 1e38}, output={"save_steps": 1})
     with pytest.raises(TrainingError, match=r"after step 6 .* are not finite .* was not overwritten"):
-        train(settings, tiny_config(), make_batches=TinyBatches.make, resume=True)
+        train(settings, tiny_config(backbone=V4_BACKBONE), make_batches=TinyBatches.make, resume=True)
     assert (tmp_path / "last" / WEIGHTS_NAME).read_bytes() == saved
 
 
@@ -410,7 +410,7 @@ def test_half_precision_goes_where_full_does(tmp_path: Path) -> None:
     for precision in ("fp32", "bf16"):
         AcceleratorState._reset_state(True)
         settings = tiny_settings(tmp_path / precision, training={"precision": precision, "epochs": 1, "dropout": 0.0})
-        train(settings, tiny_config(), make_batches=TinyBatches.make)
+        train(settings, tiny_config(backbone=V4_BACKBONE), make_batches=TinyBatches.make)
         values.append(losses(tmp_path / precision))
     assert values[0] != values[1]
     assert len(values[1]) == 5
@@ -474,7 +474,7 @@ def lines(tmp_path: Path) -> Path:
 
 def real_settings(lines: Path, output: Path) -> Settings:
     """The official recipe on those lines: every augmentation, three sizes, workers."""
-    settings = official_settings(tiny_config(), pretrained=None)
+    settings = official_settings(tiny_config(backbone=V4_BACKBONE), pretrained=None)
     data = settings.data
     dataset = {"data_dir": str(lines)}
     train_set = replace(data.train.dataset, label_file_list=(str(lines / "train.txt"),), **dataset)
@@ -524,7 +524,7 @@ def _stopping_after(count: int) -> Any:
 def test_official_recipe_on_files(tmp_path: Path, lines: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Label files, augmentation and sampler as the recipe has them; stopped and resumed it is bit for bit the same."""
     settings = real_settings(lines, tmp_path / "whole")
-    result = train(settings, tiny_config())
+    result = train(settings, tiny_config(backbone=V4_BACKBONE))
     assert result.steps == len(losses(tmp_path / "whole")) > 4
     said = capsys.readouterr().err
     assert "10 samples, 1 dropped" in said
@@ -533,8 +533,8 @@ def test_official_recipe_on_files(tmp_path: Path, lines: Path, capsys: pytest.Ca
 
     settings = real_settings(lines, tmp_path / "broken")
     with pytest.raises(StopHere):
-        train(settings, tiny_config(), make_batches=_stopping_after(3))
-    train(settings, tiny_config(), resume=True)
+        train(settings, tiny_config(backbone=V4_BACKBONE), make_batches=_stopping_after(3))
+    train(settings, tiny_config(backbone=V4_BACKBONE), resume=True)
     assert weights(tmp_path / "broken") == weights(tmp_path / "whole")
 
 
@@ -554,13 +554,13 @@ def test_a_finer_set_ends_better_than_from_scratch(tmp_path: Path) -> None:
     """A model that has learnt some of the lines learns the rest with another order of characters, and a new one."""
     sparse = {"evaluation": {"every_steps": 100}, "output": {"save_steps": 100}}
     first = tiny_settings(tmp_path / "first", training={"epochs": 8}, **sparse)
-    train(first, tiny_config(), make_batches=TinyBatches.make)
+    train(first, tiny_config(backbone=V4_BACKBONE), make_batches=TinyBatches.make)
     source = load_pretrained(tmp_path / "first" / "last")
     charset = ("f", "e", "d", "c", "b", "a", "z")
     ends = {}
     for name, start in (("tuned", source), ("scratch", None)):
         settings = tiny_settings(tmp_path / name, **sparse)
-        train(settings, tiny_config(charset=charset), source=start, make_batches=Reordered.make)
+        train(settings, tiny_config(backbone=V4_BACKBONE, charset=charset), source=start, make_batches=Reordered.make)
         ends[name] = losses(tmp_path / name)
     assert ends["tuned"][0] < 0.95 * ends["scratch"][0]
     assert ends["tuned"][-1] < 0.95 * ends["scratch"][-1]
@@ -741,8 +741,8 @@ def test_resuming_a_training_that_is_over_says_so(tmp_path: Path, capsys: pytest
         (tiny_config(charset=tuple("fedcba")), r"another character set: class 1 is 'a' there, 'f' now.*keep what they"),
         (tiny_config(charset=tuple("abcdefg")), r"is of another network: head.classes: 8, was 7"),
         (
-            tiny_config(backbone=Component("PPLCNetV3", {"scale": 0.1})),
-            r"network: backbone.conv_kxk_num: None, was 1",
+            tiny_config(backbone=Component("MobileNetV1Enhance", {"scale": 0.25})),
+            r"network: backbone.scale: 0.25, was 0.125",
         ),
         (tiny_config(preprocess=RecPreprocess(image_shape=(3, 48, 64), std=(0.25, 0.25, 0.25))), r"preprocess\.std"),
     ],
@@ -755,14 +755,21 @@ def test_resuming_with_another_model_is_refused(tmp_path: Path, config: ModelCon
     assert weights(tmp_path) == before
 
 
+def test_lines_that_the_network_cannot_read_are_refused_before_the_first_step(tmp_path: Path, lines: Path) -> None:
+    """v2's backbone halves a line of 64 pixels to two rows, where its head reads one."""
+    with pytest.raises(ConfigError, match=r"data\.train\.sampler\.scales: 320x64: .* leaves 2 rows"):
+        train(real_settings(lines, tmp_path / "run"), tiny_config())
+    assert not (tmp_path / "run" / "last").exists()
+
+
 def test_other_data_is_said_on_resuming(tmp_path: Path, lines: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = real_settings(lines, tmp_path / "run")
     sparse = replace(settings, output=replace(settings.output, save_steps=1))
     with pytest.raises(StopHere):
-        train(sparse, tiny_config(), make_batches=_stopping_after(1))
+        train(sparse, tiny_config(backbone=V4_BACKBONE), make_batches=_stopping_after(1))
     with open(lines / "train.txt", "a", encoding="utf-8") as file:
         file.write("0.png\tabc\n")
-    train(sparse, tiny_config(), resume=True)
+    train(sparse, tiny_config(backbone=V4_BACKBONE), resume=True)
     said = capsys.readouterr().err
     assert "resumed with other training data: its label files have other lines than before" in said
     assert "epoch 1 goes on behind its first 1 batches, which are others now" in said
