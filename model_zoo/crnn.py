@@ -20,7 +20,12 @@ class Im2Seq(nn.Module):
     """(N, C, 1, T) to (N, T, C)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: float (N, C, 1, T); returns (N, T, C)."""
+        """x: float (N, C, 1, T); returns (N, T, C). Raises `ConfigError` for a map of more rows."""
+        if x.shape[2] != 1:
+            raise ConfigError(
+                f"of lines of this height the backbone leaves {x.shape[2]} rows, and the head reads one: lines must "
+                "have the height that the network is built for"
+            )
         return x.squeeze(2).transpose(1, 2)
 
 

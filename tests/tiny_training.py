@@ -50,7 +50,7 @@ CLASSES = len(CHARSET) + 1
 
 
 def tiny_config(*, charset: tuple[str, ...] = CHARSET, **changes: Any) -> ModelConfig:
-    """A recogniser with v4's head over v2's backbone, which has the fewest modules: what a tiny network's step costs."""
+    """A recogniser with v4's head over v2's backbone, which has the fewest modules: they cost the time."""
     head = {
         "classes": len(charset) + 1,
         "ctc": {"dims": 16, "depth": 1, "hidden_dims": 16, "kernel_size": [1, 3], "use_guide": True},

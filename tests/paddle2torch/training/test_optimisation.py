@@ -303,7 +303,7 @@ def test_a_new_set_keeps_the_rows_of_shared_characters(pretrained: Network) -> N
         assert torch.equal(new[key][first + 1], fresh[key][first + 1]), key
         if extra:
             assert torch.equal(new[key][-1], old[key][-1])
-    assert torch.equal(new["backbone.conv1.conv.weight"], old["backbone.conv1.conv.weight"])
+    assert torch.equal(new["backbone.conv1._conv.weight"], old["backbone.conv1._conv.weight"])
 
 
 def test_a_sar_head_keeps_the_rows_of_shared_characters() -> None:

@@ -343,7 +343,11 @@ def test_a_loss_that_is_no_number_stops(tmp_path: Path) -> None:
 
 
 def test_weights_that_are_no_numbers_are_not_saved(tmp_path: Path) -> None:
-    train(tiny_settings(tmp_path, training={"epochs": 1}), tiny_config(backbone=V4_BACKBONE), make_batches=TinyBatches.make)
+    train(
+        tiny_settings(tmp_path, training={"epochs": 1}),
+        tiny_config(backbone=V4_BACKBONE),
+        make_batches=TinyBatches.make,
+    )
     saved = (tmp_path / "last" / WEIGHTS_NAME).read_bytes()
     settings = tiny_settings(tmp_path, optimizer={"lr": 1e38}, output={"save_steps": 1})
     with pytest.raises(TrainingError, match=r"after step 6 .* are not finite .* was not overwritten"):
@@ -757,7 +761,7 @@ def test_resuming_with_another_model_is_refused(tmp_path: Path, config: ModelCon
 
 def test_lines_that_the_network_cannot_read_are_refused_before_the_first_step(tmp_path: Path, lines: Path) -> None:
     """v2's backbone halves a line of 64 pixels to two rows, where its head reads one."""
-    with pytest.raises(ConfigError, match=r"data\.train\.sampler\.scales: 320x64: .* leaves 2 rows"):
+    with pytest.raises(ConfigError, match=r"data\.train\.sampler\.scales: 64x64: .* leaves 2 rows"):
         train(real_settings(lines, tmp_path / "run"), tiny_config())
     assert not (tmp_path / "run" / "last").exists()
 
