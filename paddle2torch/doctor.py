@@ -25,7 +25,8 @@ from paddle2torch.zoo.pip_process import run_pip
 
 PACKAGES = (
     *("numpy", "safetensors", "huggingface_hub", "opencv-python-headless", "opencv-python", "pillow", "pypdfium2"),
-    *("paddlepaddle", "onnx", "onnxruntime", "openvino", "transformers", "accelerate", "lmdb", "ocrmypdf"),
+    *("torchvision", "paddlepaddle", "onnx", "onnxruntime", "openvino", "transformers", "accelerate", "lmdb"),
+    *("ocrmypdf", "docling", "pyclipper", "python-bidi"),
 )
 """Distributions whose versions explain faults; two OpenCV in one environment are a fault by themselves."""
 
@@ -185,4 +186,4 @@ def _ask_pip(distribution: str) -> str:
     if done.returncode != 0:
         said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["pip found nothing"]
         raise SourceError(" ".join(said[-1].split())[:200])
-    return "answer"
+    return "answers"

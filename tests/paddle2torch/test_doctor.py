@@ -52,7 +52,7 @@ def test_sources_that_do_not_answer_say_why(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(doctor, "_ask_hub", refuse)
     monkeypatch.setattr(doctor, "_ask_host", refuse)
-    monkeypatch.setattr(doctor, "_ask_pip", lambda distribution: "answer")
+    monkeypatch.setattr(doctor, "_ask_pip", lambda distribution: "answers")
     by_name = {finding.name: finding for finding in doctor.examine() if finding.group == "sources"}
     assert by_name["Hugging Face Hub"] == doctor.Finding("sources", "Hugging Face Hub", "no connection", wrong=True)
     assert not by_name["wheels, by pip"].wrong

@@ -63,6 +63,22 @@ def test_columns_that_align_are_a_table() -> None:
     ]
 
 
+def test_a_table_close_to_other_rows_is_a_table_still() -> None:
+    cells = [("Item", "Price"), ("Tea", "2.50"), ("Bread", "1.00")]
+    lines = [line("What we have today, as every day", 10, 0)]
+    lines += [
+        line(text, 10 + 240 * column, 22 * place)
+        for place, row in enumerate(cells, 1)
+        for column, text in enumerate(row)
+    ]
+    lines += [line("and everything else that you may ask for", 10, 88)]
+    assert parsed(*lines) == [
+        ("p", "What we have today, as every day"),
+        *(("th", "Item"), ("th", "Price"), ("td", "Tea"), ("td", "2.50"), ("td", "Bread"), ("td", "1.00")),
+        ("p", "and everything else that you may ask for"),
+    ]
+
+
 def test_rows_that_do_not_align_are_no_table() -> None:
     lines = [
         line("left text here", 10, 0),
