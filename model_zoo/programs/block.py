@@ -217,6 +217,9 @@ class BlockBuilder:
         if layer is not None and layer(self, node):
             return
         definition = TABLE[kind]
+        for place, name in enumerate(node.outputs):
+            if place in definition.absent and name and self.owner.readers[name]:
+                raise ProgramError(f"its result {place} is read, which is not computed here")
         operands = [
             [self.get(name) for name in operand] if isinstance(operand, tuple) else self.get(operand)
             for operand in node.inputs

@@ -8,7 +8,8 @@ numbers (a
 shape, an axis): they come as a number or a list of numbers, also where Paddle computes them; `scalars` as one number.
 `places` are `numbers` that come as tensors of one element each under `torch.export`, where they are computed.
 
-`results` says what a function returns: one tensor (1), a tuple of n tensors (n), or a list of tensors ("list").
+`results` says what a function returns: one tensor (1), a tuple of n tensors (n), or a list of tensors ("list"). A place
+of a tuple that its annotation calls None is not computed: a program that reads it is refused.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
 import torch
 
@@ -45,6 +46,7 @@ class Definition:
     results: int | Literal["list"] = 1
     choices: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     device: bool = False
+    absent: frozenset[int] = frozenset()
 
 
 TABLE: dict[str, Definition] = {}
@@ -108,6 +110,7 @@ def operation(
         parameters = list(inspect.signature(function).parameters.values())
         operands = [item for item in parameters if item.kind is item.POSITIONAL_OR_KEYWORD]
         keywords = [item for item in parameters if item.kind is item.KEYWORD_ONLY and item.name != "device"]
+        returned = get_args(get_type_hints(function).get("return"))
         for kind in kinds or (function.__name__.rstrip("_"),):
             if kind in TABLE:
                 raise ValueError(f"{kind} has two definitions")
@@ -124,6 +127,7 @@ def operation(
                 results=results,
                 choices=dict(choices or {}),
                 device=any(item.name == "device" for item in parameters),
+                absent=frozenset(place for place, item in enumerate(returned) if item is None),
             )
         return function
 

@@ -206,35 +206,51 @@ def trace(x: Tensor, *, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tens
     return torch.diagonal(x, offset, axis1, axis2).sum(-1, dtype=x.dtype)
 
 
-@operation("median", results=2)
-def median(x: Tensor, *, axis: Sequence[int] = (), keepdim: bool = True, mode: str = "avg") -> tuple[Tensor, None]:
-    """The median; of an even number the mean of both in the middle, or with the mode "min" the smaller one. NaN where
-    there is a NaN."""
-    axes = axes_of(x, axis)
+def _in_rows(x: Tensor, axes: Sequence[int]) -> Tensor:
+    """x with all of these axes as one, the last."""
     rest = [place for place in range(x.ndim) if place not in axes]
-    flat = x.permute([*rest, *axes]).reshape([*(x.shape[place] for place in rest), -1])
-    ordered = flat.sort(dim=-1).values
+    return x.permute([*rest, *axes]).reshape([*(x.shape[place] for place in rest), -1])
+
+
+def _with_axes(x: Tensor | None, axes: Sequence[int], keepdim: bool) -> Tensor | None:
+    if x is None or not keepdim:
+        return x
+    for place in sorted(axes):
+        x = x.unsqueeze(place)
+    return x
+
+
+@operation("median", results=2)
+def median(
+    x: Tensor, *, axis: Sequence[int] = (), keepdim: bool = True, mode: str = "avg"
+) -> tuple[Tensor | None, Tensor | None]:
+    """The median; of an even number the mean of both in the middle, or with the mode "min" the smaller one and its
+    place on the axis (of equal values, any). NaN where there is a NaN.
+    """
+    axes = axes_of(x, axis)
+    flat = _in_rows(x, axes)
+    ordered, places = flat.sort(dim=-1, stable=True)
     count = ordered.shape[-1]
     low, high = ordered[..., (count - 1) // 2], ordered[..., count // 2]
-    y = (low + high) / 2 if mode == "avg" else low
-    y = torch.where(torch.isnan(flat).any(-1), torch.full_like(y, float("nan")), y) if x.is_floating_point() else y
-    if keepdim:
-        for place in sorted(axes):
-            y = y.unsqueeze(place)
-    return y, None
+    y, place = ((low + high) / 2, None) if mode == "avg" else (low, places[..., (count - 1) // 2])
+    if x.is_floating_point():
+        bad = torch.isnan(flat)
+        y = torch.where(bad.any(-1), torch.full_like(y, float("nan")), y)
+        place = None if place is None else torch.where(bad.any(-1), bad.to(torch.int32).argmax(-1), place)
+    return _with_axes(y, axes, keepdim), _with_axes(place, axes, keepdim)
 
 
 @operation("nanmedian", results=2)
-def nanmedian(x: Tensor, *, axis: Sequence[int] = (), keepdim: bool = True, mode: str = "avg") -> tuple[Tensor, None]:
-    """The median without NaN; of an even number the mean of both in the middle."""
+def nanmedian(
+    x: Tensor, *, axis: Sequence[int] = (), keepdim: bool = True, mode: str = "avg"
+) -> tuple[Tensor | None, Tensor | None]:
+    """The median without NaN; of an even number the mean of both in the middle, or as `median` with the mode "min"."""
     axes = axes_of(x, axis)
-    rest = [place for place in range(x.ndim) if place not in axes]
-    flat = x.permute([*rest, *axes]).reshape([*(x.shape[place] for place in rest), -1])
-    y = torch.nanquantile(flat, 0.5, -1) if mode == "avg" else torch.nanmedian(flat, -1).values
-    if keepdim:
-        for place in sorted(axes):
-            y = y.unsqueeze(place)
-    return y, None
+    flat = _in_rows(x, axes)
+    if mode == "avg":
+        return _with_axes(torch.nanquantile(flat, 0.5, -1), axes, keepdim), None
+    found = torch.nanmedian(flat, -1)
+    return _with_axes(found.values, axes, keepdim), _with_axes(found.indices, axes, keepdim)
 
 
 @operation("reduce_as")

@@ -25,6 +25,8 @@ from paddle2torch.converters.programs.legacy_file import LegacyFile
 from paddle2torch.exporting.export import export
 from paddle2torch.model_zoo.config import ModelConfig
 from paddle2torch.model_zoo.errors import ConfigError, FileFormatError, Paddle2TorchError
+from paddle2torch.model_zoo.programs.build import build
+from paddle2torch.model_zoo.programs.graph import Block, Node
 from paddle2torch.model_zoo.programs.kinds import check_kinds
 from paddle2torch.model_zoo.programs.network import Program
 from paddle2torch.model_zoo.programs.table import ProgramError
@@ -377,3 +379,15 @@ def test_statistics_of_several_devices_are_those_of_training_at_inference(tmp_pa
     assert ".batch_norm_" in text
     (source / "inference.json").write_text(text.replace(".batch_norm_", ".sync_batch_norm_"), encoding="utf-8")
     program_cases.check_case(source, tmp_path / "model")
+
+
+def test_a_result_that_is_not_computed_is_refused_where_it_is_read() -> None:
+    graph = read_graph(program_cases.GOLDENS / "sorting_topk" / "inference.json")
+    _, fed = graph.feeds[0]
+    kind = graph.types[fed]
+    node = Node("dropout", (fed,), ("kept", "mask"), {"mode": "upscale_in_train"})
+    types = {fed: kind, "kept": kind, "mask": kind}
+    only = replace(graph, block=Block((), (node,), ()), types=types, feeds=graph.feeds[:1], fetches=("kept",))
+    assert "dropout" in build(only).module.code
+    with pytest.raises(ProgramError, match=r"dropout.*: its result 1 is read, which is not computed here"):
+        build(replace(only, fetches=("kept", "mask")))
