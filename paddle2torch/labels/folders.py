@@ -119,6 +119,8 @@ def write_imagefolder(labels: Sequence[Labels], target: Path, pictures: Path, lo
     with land_folder(target) as temporary:
         with open(temporary / METADATA, "w", encoding="utf-8", newline="\n") as file:
             for entry, name in zip(labels, names, strict=True):
+                if name != PurePath(entry.path).as_posix():
+                    losses.add("pictures from outside the folder, of whose paths the name is kept", entry.path)
                 row: dict[str, Any] = {"file_name": name}
                 if entry.text is not None:
                     row["text"] = entry.text

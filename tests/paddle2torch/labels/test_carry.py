@@ -200,6 +200,9 @@ def test_names_stay_in_the_folder(tmp_path: Path) -> None:
     (inside / "l.txt").write_text("../a.png\ttext\n")
     export_labels("tesstrain", inside / "l.txt", inside / "out")
     assert sorted(path.name for path in (inside / "out").iterdir()) == ["a.gt.txt", "a.png"]
+    assert export_labels("imagefolder", inside / "l.txt", inside / "folder").notes == (
+        "1 pictures from outside the folder, of whose paths the name is kept (first: ../a.png)",
+    )
     (inside / "two.txt").write_text("../a.png\ttext\nA.png\ttext\n")
     with pytest.raises(ConfigError, match="would both be written"):
         export_labels("imagefolder", inside / "two.txt", inside / "out2")
