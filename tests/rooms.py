@@ -19,6 +19,7 @@ ORDER = (
     "doctor",
     "bench",
     "serving",
+    "ray",
     "training",
     "ocr",
     "exporting",

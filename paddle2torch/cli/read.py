@@ -6,7 +6,7 @@ import contextlib
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO, cast
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO, cast
 
 import click
 
@@ -202,9 +202,8 @@ FORMATS = ("text", "markdown", "json", "jsonl", "tsv", "hocr", "alto", "parquet"
 @click.option(
     "-o",
     "--output",
-    type=PATH,
     help="A folder (a document per source), a .jsonl file (a line per page), or one document. With --format parquet a "
-    "folder is one data set.",
+    "folder is one data set, which with --engine ray may be an address (s3://...).",
 )
 @click.option("--resume", is_flag=True, help="Go on where a run was cut off: leave out what --output has.")
 @click.option("--visualize", type=PATH, help="A folder for pictures: boxes and texts side by side.")
@@ -225,13 +224,18 @@ FORMATS = ("text", "markdown", "json", "jsonl", "tsv", "hocr", "alto", "parquet"
     "process_memory_mb",
     type=click.IntRange(min=1),
     metavar="MB",
-    help="Of each of --processes. What needs more is not read. Default: 3072.",
+    help="Of each of --processes, or of an actor's. What needs more is not read. Default: 3072.",
 )
+@click.option("--engine", type=click.Choice(["ray"]), help="Read on a Ray cluster, or on one that is started here.")
+@click.option("--actors", type=click.IntRange(min=1), help="Of ray. Default: one for each CPU but two, or each GPU.")
+@click.option("--actor-cpus", type=click.IntRange(min=1), help="Of an actor, which reads in so many processes.")
+@click.option("--actor-gpus", type=click.FloatRange(min=0, min_open=True), help="Of an actor, a part of one or more.")
+@click.option("--block-pages", type=click.IntRange(min=1), help="Pages of a file that ray writes. Default: 32.")
 def ocr(
     inputs: tuple[str, ...],
     format: str | None,
     as_json: bool,
-    output: Path | None,
+    output: str | None,
     resume: bool,
     visualize: Path | None,
     dpi: float | None,
@@ -239,6 +243,11 @@ def ocr(
     workers: int,
     processes: int | str | None,
     process_memory_mb: int | None,
+    engine: str | None,
+    actors: int | None,
+    actor_cpus: int | None,
+    actor_gpus: float | None,
+    block_pages: int | None,
     **pipeline: Any,
 ) -> None:
     """Read whole pages: images, folders, globs, PDFs, standard input (-).
@@ -248,8 +257,21 @@ def ocr(
     from paddle2torch.malloc import keep_freed_memory
     from paddle2torch.ocr.job import run_job
 
-    keep_freed_memory()
     settings = pipeline_settings(**pipeline)
+    pool = {"actors": actors, "cpus": actor_cpus, "gpus": actor_gpus, "pages_per_block": block_pages}
+    pool = {name: value for name, value in pool.items() if value is not None}
+    if engine == "ray":
+        if output is None or visualize or workers > 1 or processes or as_json or format not in (None, "parquet"):
+            raise Paddle2TorchError(
+                "--engine ray writes Parquet to --output, a folder or an address: leave --format, --visualize, "
+                "--workers and --processes out"
+            )
+        memory = None if process_memory_mb is None else process_memory_mb * 2**20
+        limits = {"dpi": dpi, "max_bytes": bytes_of(max_picture_mb), "memory": memory}
+        _read_on_many_machines(inputs, output, resume, **limits, **pool, **settings)
+    if pool:
+        raise Paddle2TorchError("--actors, --actor-cpus, --actor-gpus and --block-pages belong to --engine ray")
+    keep_freed_memory()
     with contextlib.ExitStack() as stack:
         stack.enter_context(ended_by_sigterm())
         with spinner("loading models", not as_json):
@@ -267,7 +289,7 @@ def ocr(
             inputs,
             stream=cast(TextIO, Terminal(sys.stdout)) if sys.stdout.isatty() else sys.stdout,
             format="json" if as_json else format,
-            output=output,
+            output=None if output is None else Path(output),
             resume=resume,
             pictures=visualize,
             dpi=dpi,
@@ -277,6 +299,16 @@ def ocr(
         )
     name_failures([failure.message for failure in failures])
     sys.exit(1 if failures else 0)
+
+
+def _read_on_many_machines(inputs: tuple[str, ...], output: str, resume: bool, **options: Any) -> NoReturn:
+    from paddle2torch.ray import connect, run_job
+
+    connect()
+    pages, errors = run_job(inputs, output, resume=resume, **options)
+    name_failures(errors)
+    echo(f"{output} has {pages:,} pages, of which {len(errors):,} could not be read", err=True)
+    sys.exit(1 if errors else 0)
 
 
 def _in_threads(settings: dict[str, Any], workers: int) -> OCR:

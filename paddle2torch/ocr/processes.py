@@ -54,13 +54,13 @@ _PATIENCE = 5.0  # seconds until a process that was asked to end is killed
 
 
 def best_count(memory: int = MEMORY, device: str = "cpu") -> int:
-    """How many processes read most pages on this machine: one for each core, as far as its memory goes.
+    """How many processes read most pages on this machine: one for each core, where each can hold half of its memory.
 
-    On a GPU it is one: that is what the others would wait for.
+    With more than that between two pages it would be replaced. On a GPU it is one: all others would wait for it.
     """
     if device != "cpu":
         return 1
-    return max(1, min(available_cores(), available_memory() // memory))
+    return max(1, min(available_cores(), 2 * available_memory() // memory))
 
 
 @dataclass(eq=False)
@@ -144,6 +144,7 @@ class Processes:
         self.memory = memory or MEMORY
         self.count = count or best_count(self.memory, str(settings.get("device", "cpu")))
         self._settings = dict(settings)
+        self._fast = bool(settings.get("fast"))
         self._context = _context()
         self._workers: list[_Worker] = []
         self._waiting: deque[_Task] = deque()
@@ -183,10 +184,22 @@ class Processes:
         sources = list(sources)
         if STDIN in sources:
             raise ConfigError("standard input is read by one process: save it to a file, or leave --processes out")
+        most = 1 if self._fast else PAGES_AT_ONCE
+        return self.read_ranges(find_ranges(sources, done, most=most), dpi=dpi, max_bytes=max_bytes, pixels=pixels)
+
+    def read_ranges(
+        self,
+        found: Iterable[PageRange | Failure],
+        *,
+        dpi: float | None = None,
+        max_bytes: int | None = None,
+        pixels: bool = True,
+    ) -> Iterator[Result]:
+        """As `read`, of pages that were found before; with `fast` they come one by one."""
         PdfProcess(dpi)  # raises for a dpi out of its bounds
         self._options = {"dpi": dpi, "max_bytes": max_bytes, "pixels": pixels}
         self._given_up = set()
-        units = self._units(sources, done)
+        units = self._units(found)
         under_way: deque[_Unit] = deque()
         ahead = (_AHEAD_WITH_PIXELS if pixels else _AHEAD) * self.count
         try:
@@ -207,15 +220,15 @@ class Processes:
             self._waiting.clear()
             self._end([worker for worker in self._workers if worker.task is not None])
 
-    def _units(self, sources: Iterable[str], done: Callable[[str, int], bool]) -> Iterator[_Unit]:
-        if self._settings.get("fast"):
+    def _units(self, found: Iterable[PageRange | Failure]) -> Iterator[_Unit]:
+        if self._fast:
             # The pages that one process would read together.
-            found = find_ranges(sources, done, most=1)
+            found = iter(found)
             while window := list(itertools.islice(found, FAST_PAGES)):
                 ranges = tuple(pages for pages in window if isinstance(pages, PageRange))
                 yield _Unit(ranges, [failure for failure in window if isinstance(failure, Failure)])
             return
-        for pages in find_ranges(sources, done, most=PAGES_AT_ONCE):
+        for pages in found:
             if isinstance(pages, Failure):
                 yield _Unit((), [pages])
             elif pages.source not in self._given_up:

@@ -2,9 +2,10 @@
 
 | column | type | |
 | --- | --- | --- |
+| id | string | source#page: of no two rows; source# where the file failed as a whole |
 | schema_version | int16 | `SCHEMA_VERSION` |
 | source | string | path or address, as it was given |
-| page, pages | int32 | from 1, and how many the source has; null where the file failed as a whole |
+| page, pages | int32 | from 1, and how many the source has; null where the file failed as a whole (Ray has a 1) |
 | width, height | int32 | pixels |
 | quarter_turns, shrunk | int8, float32 | as in `PageText` |
 | text | string | in reading order |
@@ -53,6 +54,7 @@ def page_row(result: PageText | Failure) -> dict[str, Any]:
 
     row: dict[str, Any] = dict.fromkeys(page_schema().names)
     row |= {
+        "id": row_id(result.source, result.number),
         "schema_version": SCHEMA_VERSION,
         "source": source_name(result.source),
         "page": result.number,
@@ -81,6 +83,7 @@ def page_schema() -> pyarrow.Schema:
     line = {"text": pa.string(), "score": score, "box": box, "words": pa.list_(pa.struct(word))}
     return pa.schema(
         {
+            "id": pa.string(),
             "schema_version": pa.int16(),
             "source": pa.string(),
             **{name: pa.int32() for name in ("page", "pages", "width", "height")},
@@ -181,6 +184,11 @@ def written_pages(folder: Path) -> set[tuple[str, int | None]]:
 
 def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*.parquet") if not path.name.startswith((".", "_")))
+
+
+def row_id(source: str, page: int | None) -> str:
+    """The `id` of a page's row."""
+    return f"{source_name(source)}#{'' if page is None else page}"
 
 
 def source_name(source: str) -> str:

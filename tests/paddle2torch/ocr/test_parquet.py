@@ -62,6 +62,7 @@ def test_a_row_has_everything_that_is_known_of_its_page(tmp_path: Path) -> None:
     table = pq.read_table(tmp_path / "two.parquet")
     assert table.schema.equals(parquet.page_schema())
     first, second = table.to_pylist()
+    assert (first["id"], second["id"]) == (r"scan-\udce4.pdf#3", "b.png#2")
     assert (first["schema_version"], first["source"], first["page"], first["pages"]) == (1, r"scan-\udce4.pdf", 3, 7)
     assert (first["width"], first["height"], first["quarter_turns"], first["shrunk"]) == (400, 200, 1, 1.0)
     assert first["text"] == "Größe 12"
@@ -119,7 +120,7 @@ def test_a_folder_of_something_else_is_refused(folder: Path, tmp_path: Path) -> 
     output = tmp_path / "rows"
     job(Reader(), folder, output, format="parquet")
     table = pq.read_table(output / "part-00000.parquet")
-    newer = table.set_column(0, "schema_version", [[2] * len(table)])
+    newer = table.set_column(1, "schema_version", [[2] * len(table)])
     for name, message in (
         ("newer", r"newer\.parquet is of another version of paddle2torch \(schema \[2\], not 1\)"),
         ("other", r"other\.parquet has no pages that were read"),

@@ -242,8 +242,8 @@ def test_ranges_of_pages(folder: Path) -> None:
 def test_how_many_processes_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "available_cores", lambda: 8)
     monkeypatch.setattr(processes, "available_memory", lambda: 2**34)
-    assert best_count() == 5, "as many as have 3 GiB of the 16"
-    assert best_count(2**30) == 8
+    assert best_count(2**33) == 4, "as many as have 4 GiB of the 16"
+    assert best_count() == 8
     assert best_count(2**40) == 1
     assert best_count(2**30, "cuda") == 1
     with pytest.raises(ConfigError, match="at least 1, not 0"):
