@@ -26,7 +26,7 @@ SLOW_FILES = frozenset(
         *("bench", "bench_engines", "bench_networks", "bench_train", "cli_training", "compiled", "distribution"),
         *("export_graphs", "export_paddle", "export_transformers", "family_parity", "forks", "fuzz", "kernels"),
         *("native", "ocr", "packaging", "packing", "parity", "programs", "quantization", "quantized", "reference"),
-        *("step_parity", "train", "v6", "verification", "zoo"),
+        *("processes", "step_parity", "train", "v6", "verification", "zoo"),
     )
 )
 

@@ -12,11 +12,11 @@ from typing import Any
 
 from paddle2torch.device import available_cores
 from paddle2torch.model_zoo.errors import ConfigError, Paddle2TorchError
+from paddle2torch.model_zoo.show import show_text
 from paddle2torch.ocr.pipeline import AUTO
 from paddle2torch.ocr.writers.parquet import COMPRESSION, page_schema
 from paddle2torch.ray.files import find_files, is_address, open_store
 from paddle2torch.ray.reading import MODELS, Options, PageReader, count_pages, pack_model
-from paddle2torch.tasks.failures import what_went_wrong
 from paddle2torch.zoo.resolve import resolve
 
 try:
@@ -158,11 +158,19 @@ def run_job(
         pages = read_pages(inputs, pages_per_block=pages_per_block)
         ocr(pages, **options).write_parquet(path, filesystem=store, compression=COMPRESSION)
     except ray.exceptions.RayError as error:
-        cause = getattr(error, "cause", None) or error
-        raise Paddle2TorchError(f"the job ended, and --resume goes on with it: {what_went_wrong(cause)}") from error
+        raise Paddle2TorchError(f"the job ended, and --resume goes on with it: {reason_of(error)}") from error
     finally:
         context.checkpoint_config = before
     return summary(output)
+
+
+def reason_of(error: Exception) -> str:
+    """What an error of Ray comes from: the last line of the traceback that it holds, of a worker or an actor."""
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, Paddle2TorchError):
+        return str(cause)
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return show_text(lines[-1] if lines else type(error).__name__, 500)
 
 
 def summary(output: str) -> tuple[int, list[str]]:

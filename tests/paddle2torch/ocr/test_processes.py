@@ -278,7 +278,6 @@ def _run(folder: Path, output: Path, said: Connection) -> None:
         )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_a_signal_ends_the_processes_too(folder: Path, tmp_path: Path, number: int, status: int) -> None:
     for index in range(2000):

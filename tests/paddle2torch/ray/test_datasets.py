@@ -15,7 +15,7 @@ from material import TESTS
 from PIL import Image
 from small_models import saved, small_config
 
-from paddle2torch.model_zoo.errors import ConfigError
+from paddle2torch.model_zoo.errors import ConfigError, Paddle2TorchError
 
 ray = pytest.importorskip("ray", reason="needs ray")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -103,6 +103,19 @@ def test_actors_leave_cpus_to_find_pages_with() -> None:
             datasets.actors_of(resources, actors, 1, 0, 2)
     with pytest.raises(ConfigError, match=r"1 CPU and 1 GPU are not from 1 to 0"):
         datasets.actors_of({"CPU": 8.0}, 1, 1, 1, 1)
+
+
+def test_an_error_of_ray_is_told_by_what_it_comes_from() -> None:
+    def fail() -> None:
+        raise Paddle2TorchError("en_PP-OCRv4_rec cannot be had")
+
+    with pytest.raises(Paddle2TorchError) as caught:
+        fail()
+    told = ray.exceptions.RayTaskError("fail", "Traceback:\n  File x\nOSError: the disk is full\n", caught.value)
+    assert datasets.reason_of(told) == "en_PP-OCRv4_rec cannot be had"
+    assert datasets.reason_of(RuntimeError("Traceback:\n  File x\nOSError: the disk is full\n")).endswith(
+        "disk is full"
+    )
 
 
 def test_nothing_to_read_is_said(tmp_path: Path) -> None:
