@@ -17,7 +17,7 @@ from paddle2torch.progress import spinner
 @click.command("list")
 @click.option("--task", type=click.Choice(["rec", "det", "cls"]), help="Only recognisers, detectors or classifiers.")
 @click.option("--language", help="Only recognisers of this language, by any of its names: fr, french, korean, arabic.")
-@click.option("--version", help="Only models of this version: v2.0, v2, v3, v4, v5.")
+@click.option("--version", help="Only models of this version: v2.0, v2, v3, v4, v5, v6.")
 @AS_JSON
 def list_command(as_json: bool, **filters: Any) -> None:
     """Show the released models that can be had by name, what of them is converted here, programs, and your own.

@@ -157,17 +157,29 @@ def quick(downloads: Any, retry: Any) -> None:
     downloads.ATTEMPTS = retry.ATTEMPTS = 3
 
 
+EXPORT = ("inference.json", "inference.pdiparams")
+
+
 class Hub(Kind):
-    """The answers of a Hub: what it says of a repository, and the files of a model."""
+    """The answers of a Hub: what it says of a repository, and the files of a model, ours or to be converted."""
 
     name = "hub"
     short = 5
 
     def make(self, rng: Random) -> Case:
-
         files = dict(small_models()["rec"])
         if rng.random() < 0.3:
             files["model_config.json"] = mutate_json(rng, files["model_config.json"])
+        weights = rng.choice(
+            (b"", b"", b"org/name", b"hf://org/name", b"hf://org/name/folder", b"hf://org/name@main/x")
+        )
+        if weights:  # as transformers' layout, as an export, or as an ONNX file
+            names = rng.choice(
+                (("config.json", "model.safetensors"), ("inference.json", "inference.pdiparams"), ("x", "x.onnx"))
+            )
+            folder = rng.choice(("", "", "folder/", "../", "a/../"))
+            contents = (files.pop("model_config.json"), files.pop("model.safetensors"))
+            files |= {folder + name: content for name, content in zip(names, contents, strict=True)}
         commit = "0123456789abcdef0123456789abcdef01234567"
         siblings = [
             {
@@ -195,7 +207,8 @@ class Hub(Kind):
         if rng.random() < 0.1:
             answer = json_attacks(rng, answer)
         status = rng.choice((b"200", b"200", b"200", b"200", b"404", b"401", b"429", b"500", b"307"))
-        return {"about": answer, "status": status, **{f"files/{name}": content for name, content in files.items()}}
+        served = {f"files/{name.rpartition('/')[2]}": content for name, content in files.items()}
+        return {"about": answer, "status": status, "weights": weights, **served}
 
     def run(self, folder: Path) -> None:
         import huggingface_hub
@@ -203,6 +216,7 @@ class Hub(Kind):
 
         from paddle2torch.api import load_pretrained
         from paddle2torch.zoo import downloads, retry
+        from paddle2torch.zoo.conversion import convert
 
         quick(downloads, retry)
         about = (folder / "about").read_bytes()
@@ -212,7 +226,11 @@ class Hub(Kind):
             constants.HUGGINGFACE_CO_URL_TEMPLATE = address + "/{repo_id}/resolve/{revision}/{filename}"
             constants.HF_HUB_OFFLINE = False
             huggingface_hub.constants.HF_HUB_DISABLE_XET = True
-            load_pretrained("org/name", fused=True)
+            weights = (folder / "weights").read_text() if (folder / "weights").is_file() else ""
+            if weights:
+                convert("fuzzed", weights=weights, output=folder.parent / "out" / "converted", overwrite=True)
+            else:
+                load_pretrained("org/name", fused=True)
 
 
 @contextlib.contextmanager
