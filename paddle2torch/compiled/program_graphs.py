@@ -64,12 +64,12 @@ def capture(program: Program, kinds: Sequence[Free] = FREEST_FIRST) -> Captured:
             with quiet():
                 graph = torch.export.export(_Positional(module), inputs, dynamic_shapes=(shapes,), strict=False)
         except FixedSizeError as error:
-            reason = reason or str(error)
+            reason = str(error)
             continue
         except Paddle2TorchError:
             raise
         except Exception as error:  # what the exporter raises has no common class
-            reason = reason or str(error)
+            reason = str(error)
             continue
         return Captured(graph, sizes, free)
     first = next((line.strip() for line in reason.splitlines() if line.strip()), "")
