@@ -17,46 +17,98 @@ from typing import Any
 
 Read = Callable[[], "list[list[str]]"]
 
+SETTINGS: dict[int, dict[str, Any]] = {
+    2: {
+        "Det.limit_side_len": 960,
+        "Det.limit_type": "max",
+        "Global.min_side_len": 1,
+        "Global.max_side_len": 1 << 20,
+        "Global.text_score": 0.5,
+        "Global.use_cls": True,
+    },
+    3: {
+        "Det.limit_side_len": 64,
+        "Det.limit_type": "min",
+        "Global.max_side_len": 4000,
+        "Global.text_score": 0.0,
+        "Global.use_cls": False,
+    },
+}
+"""Sizes and scores of the pipelines of PaddleOCR 2 and 3 in RapidOCR's names; 3 has no classifier by default."""
+
 DETECTION = {
-    "Det.limit_side_len": 64,
-    "Det.limit_type": "min",
     "Det.mean": [0.485, 0.456, 0.406],
     "Det.std": [0.229, 0.224, 0.225],
     "Det.thresh": 0.3,
     "Det.box_thresh": 0.6,
     "Det.unclip_ratio": 1.5,
     "Det.use_dilation": False,
-    "Global.max_side_len": 4000,
-    "Global.text_score": 0.0,
-    "Global.use_cls": False,
 }
-"""PaddleOCR 3's sizes and thresholds in RapidOCR's names; no classifier."""
+"""PaddleOCR's normalisation and thresholds in RapidOCR's names."""
+
+FACTS: dict[str, Any] = {}
+"""What an engine turns out to do: `precision`, as its runtime names it, and `detector`, the (height, width) of each
+input of its detector. What a library does not tell is missing."""
 
 
-def rapidocr(pages: Sequence[str], threads: int, *, det: str, rec: str, keys: str, precision: str | None) -> Read:
-    """RapidOCR 3 on OpenVINO. precision: "f32", or None for what OpenVINO takes by itself."""
+def rapidocr(
+    pages: Sequence[str],
+    threads: int,
+    *,
+    det: str,
+    rec: str,
+    keys: str,
+    pipeline: int,
+    runtime: str,
+    precision: str | None = None,
+) -> Read:
+    """RapidOCR 3. runtime: "openvino" or "onnxruntime". precision: of OpenVINO, "f32", or None for what it takes."""
     package: Any = importlib.import_module("rapidocr")
-    if precision is not None:
-        core = importlib.import_module("openvino").Core
-        compile_model = core.compile_model
+    if runtime == "openvino":
+        _tell_openvino(precision)
+        settings = {"EngineConfig.openvino.inference_num_threads": threads}
+    else:
+        FACTS["precision"] = "float32"
+        settings = {"EngineConfig.onnxruntime.intra_op_num_threads": threads}
+    for task in ("Det", "Cls", "Rec"):
+        settings[f"{task}.engine_type"] = package.EngineType(runtime)
+    engine = _engine(package, {**settings, **_models(det, rec, keys)}, pipeline)
+    detector: Any = importlib.import_module("rapidocr.ch_ppocr_det").TextDetector
+    prepare = detector.get_preprocess
 
-        def compile_as_told(self: Any, model: Any, device_name: str, config: Any = None) -> Any:
-            return compile_model(self, model, device_name, {**(config or {}), "INFERENCE_PRECISION_HINT": precision})
+    def prepare_and_note(self: Any) -> Any:
+        resize = prepare(self)
 
-        core.compile_model = compile_as_told
-    settings = {
-        "Det.engine_type": package.EngineType.OPENVINO,
-        "Rec.engine_type": package.EngineType.OPENVINO,
-        "EngineConfig.openvino.inference_num_threads": threads,
-    }
-    return _rapidocr(package, pages, {**settings, **_models(det, rec, keys)})
+        def noted(image: Any) -> Any:
+            x = resize(image)
+            FACTS["detector"].append(list(x.shape[2:]))
+            return x
+
+        return noted
+
+    detector.get_preprocess = prepare_and_note
+    return _reader(engine, pages)
 
 
-def rapidocrlite(pages: Sequence[str], threads: int, *, det: str, rec: str, keys: str) -> Read:
+def _tell_openvino(precision: str | None) -> None:
+    """Have OpenVINO compute in that precision, and note which one it takes."""
+    core = importlib.import_module("openvino").Core
+    compile_model = core.compile_model
+
+    def compile_as_told(self: Any, model: Any, device_name: str, config: Any = None) -> Any:
+        told = {} if precision is None else {"INFERENCE_PRECISION_HINT": precision}
+        compiled = compile_model(self, model, device_name, {**(config or {}), **told})
+        FACTS["precision"] = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+        return compiled
+
+    core.compile_model = compile_as_told
+
+
+def rapidocrlite(pages: Sequence[str], threads: int, *, det: str, rec: str, keys: str, pipeline: int) -> Read:
     """RapidOCR's own interpreter in C++; the import name is RapidOCR's."""
     package: Any = importlib.import_module("rapidocr")
     settings = {"EngineConfig.onnxruntime.intra_op_num_threads": threads}
-    return _rapidocr(package, pages, {**settings, **_models(det, rec, keys)})
+    return _reader(_engine(package, {**settings, **_models(det, rec, keys)}, pipeline), pages)
 
 
 def faster_paddle(pages: Sequence[str], threads: int, *, size: str) -> Read:
@@ -71,8 +123,11 @@ def _models(det: str, rec: str, keys: str) -> dict[str, str]:
     return {"Det.model_path": det, "Rec.model_path": rec, "Rec.rec_keys_path": keys}
 
 
-def _rapidocr(package: Any, pages: Sequence[str], settings: dict[str, Any]) -> Read:
-    engine = package.RapidOCR(params={**DETECTION, **settings, "Global.log_level": "error"})
+def _engine(package: Any, settings: dict[str, Any], pipeline: int) -> Any:
+    return package.RapidOCR(params={**DETECTION, **SETTINGS[pipeline], **settings, "Global.log_level": "error"})
+
+
+def _reader(engine: Any, pages: Sequence[str]) -> Read:
     images = [_load(page) for page in pages]
     return lambda: [list(engine(image).txts or ()) for image in images]
 
@@ -108,10 +163,11 @@ def serve(load: Callable[[dict[str, Any]], tuple[Read, dict[str, Any]]]) -> None
     read, said = load(json.loads(sys.stdin.readline()))
     answer(**said)
     for _ in sys.stdin:
+        FACTS["detector"] = []
         cpu, start = time.process_time(), time.perf_counter()
         texts = read()
         seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-        answer(seconds=seconds, cpu_seconds=cpu, texts=texts)
+        answer(seconds=seconds, cpu_seconds=cpu, texts=texts, facts=FACTS)
 
 
 def _peak_memory() -> int:

@@ -77,13 +77,15 @@ class EngineRun:
     """What an engine needed for each pass over all images, and what it found in the last one.
 
     passes: wall-clock seconds, and the peak memory of its process. cpu_seconds: of all its threads, per pass.
-    loaded_memory: peak bytes before the first image. texts: what it found in each image.
+    loaded_memory: peak bytes before the first image. texts: what it found in each image. facts: what it turned out to
+    do in the last pass, see `_peers.FACTS`.
     """
 
     passes: Measurement
     cpu_seconds: tuple[float, ...]
     loaded_memory: int
     texts: tuple[tuple[str, ...], ...]
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -234,6 +236,7 @@ def _run(name: str, loaded_memory: int, answers: Sequence[Mapping[str, Any]]) ->
         tuple(answer["cpu_seconds"] for answer in answers),
         loaded_memory,
         tuple(tuple(page) for page in answers[-1]["texts"]),
+        answers[-1]["facts"],
     )
 
 

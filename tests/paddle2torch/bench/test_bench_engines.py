@@ -189,6 +189,7 @@ def test_a_peer_runs_in_its_own_interpreter(
     ours, theirs = document["engines"]
     assert document["versions"]["faster-paddle"] == "1.0.9"
     assert (theirs["name"], theirs["lines"], theirs["texts_in_common"]) == ("faster-paddle", 4, 2)
+    assert (theirs["precision"], theirs["detector_inputs"]) == (None, [])
     assert theirs["loaded_memory"] > 0
     assert len(theirs["seconds"]) == len(ours["seconds"]) == 2
 
@@ -213,7 +214,8 @@ def test_peers_that_cannot_take_part(
     assert "tesseract is no peer that is known: rapidocr, " in run("v6-tiny", "--peer", f"tesseract={peer}")
     assert "is no Python that runs" in run("v6-tiny", "--peer", f"faster-paddle={pages[0]}")
     assert "is not NAME=PYTHON" in run("v6-tiny", "--peer", "faster-paddle")
-    assert "--peer and --onnx belong to --models v6" in run("v4", "--peer", f"rapidocr={peer}")
+    monkeypatch.setattr(bench_pages, "engines", lambda *_: [fake("A", tmp_path)])
+    assert "left out: faster-paddle (it reads PP-OCRv6 alone)" in run("v4", "--peer", f"faster-paddle={peer}")
     assert "belong to --models v4" in run("v6-tiny", "--det", str(tmp_path))
 
 
