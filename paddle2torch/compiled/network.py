@@ -1,9 +1,9 @@
 """Networks compiled ahead of time for the CPU at hand, so that reading one image does not wait for a compiler.
 
-A package is made once (about half a minute), by torch.export and AOTInductor from the folded form, with free batch and
+A library is made once (about half a minute), by torch.export and AOTInductor from the folded form, with free batch and
 image sizes; its convolutions are our own kernels (`model_zoo.forms.native`). It is in the cache under a name that
 holds everything it depends on: weights, settings, the networks' code, PyTorch's version, the processor. It is native
-code: only packages that were made here are ever loaded.
+code: only libraries that were made here are ever loaded.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from paddle2torch.atomic import land_file
 from paddle2torch.cache import make_native_home
 from paddle2torch.compiled.kernel_library import CompilerError, find_compiler, load_kernels
 from paddle2torch.compiled.packages import (
+    Library,
     first_line,
-    load_package,
     only_compiler_errors,
     package_for,
-    write_package,
+    write_library,
 )
 from paddle2torch.compiled.serving import LINE_WIDTH_AT_LEAST, Served, captured, compare, example_images
 from paddle2torch.converters.paddle_files.files import sha256_of
@@ -47,25 +47,25 @@ PAGE_SIZE_AT_LEAST = 64  # pixels
 
 
 class CompiledNetwork(nn.Module):
-    """A package as a module: in and out as the `Network` it was made of, in evaluation; it has no parameters.
+    """A library as a module: in and out as the `Network` it was made of, in evaluation; it has no parameters.
 
     Input and output are float32, also where it computes in bfloat16.
 
     Several threads may call it; as many as there are cores run at once. Pickled, as for other processes of this
-    machine, it is loaded again from its folder. An input that is smaller than what a package takes (a line of less than
-    16 pixels, a page of less than 64) goes through the folded network, which is then loaded.
+    machine, it is loaded again from its folder. An input that is smaller than what it takes (a line of less than 16
+    pixels, a page of less than 64) goes through the folded network, which is then loaded.
     """
 
     def __init__(
-        self, package: Path, folder: Path, quantized: bool = False, dtype: torch.dtype = torch.float32
+        self, library: Path, folder: Path, quantized: bool = False, dtype: torch.dtype = torch.float32
     ) -> None:
         super().__init__()
         self.config = ModelConfig.load(folder)
-        self.package = package
+        self.library = library
         self.folder = folder
         self.quantized = quantized
         self.dtype = dtype
-        self._run = load_package(package)
+        self._run = Library(library).run
         survive_forks()
         self.eval()
 
@@ -79,7 +79,7 @@ class CompiledNetwork(nn.Module):
             output = self._eager(x.to(self.dtype))
             return {"maps": output["maps"].float()} if isinstance(output, dict) else output.float()
         # The compiled code assumes contiguous input, unchecked.
-        output = self._run.boxed_run([x.contiguous()])[0]
+        output = self._run(x.contiguous())
         return {"maps": output} if self.config.task == "det" else output
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -103,8 +103,8 @@ class CompiledNetwork(nn.Module):
         return _to_run(self.folder, self.quantized).to(self.dtype)
 
     def extra_repr(self) -> str:
-        """The package."""
-        return str(self.package)
+        """The library."""
+        return str(self.library)
 
 
 def _load_again(folder: Path, quantized: bool, dtype: torch.dtype) -> CompiledNetwork:
@@ -117,20 +117,20 @@ def load_compiled(folder: Path, *, quantized: bool = False, dtype: torch.dtype =
     quantized: with its convolutions in int8 (`paddle2torch.quantization`). dtype: what it computes in, float32 or,
     where the processor has it, bfloat16. Raises `CompilerError` where it cannot be made, or kept, here.
     """
-    package = package_path(folder, quantized=quantized, dtype=dtype)
-    if not package.is_file():
+    library = library_path(folder, quantized=quantized, dtype=dtype)
+    if not library.is_file():
         find_compiler()
         name = ModelConfig.load(folder).name
         warnings.warn(f"{name} is compiled for this CPU now, once: this takes up to a minute", stacklevel=3)
         with only_compiler_errors(name):
             compile_model(folder, quantized=quantized, dtype=dtype)
-    with only_compiler_errors(package.name):
+    with only_compiler_errors(library.name):
         load_kernels()
-    return CompiledNetwork(package, folder, quantized, dtype)
+    return CompiledNetwork(library, folder, quantized, dtype)
 
 
-def package_path(folder: Path, *, quantized: bool = False, dtype: torch.dtype = torch.float32) -> Path:
-    """Where the package of a converted model is, or would be, on this machine.
+def library_path(folder: Path, *, quantized: bool = False, dtype: torch.dtype = torch.float32) -> Path:
+    """Where the library of a converted model is, or would be, on this machine.
 
     Its name is a digest and nothing else: what a model calls itself must not choose a file.
     """
@@ -142,7 +142,7 @@ def package_path(folder: Path, *, quantized: bool = False, dtype: torch.dtype = 
         sha256_of(quantized_file(folder)) if quantized else "",
         hashlib.sha256(settings).hexdigest(),
     )
-    return package_for(*parts)
+    return package_for(*parts, suffix=".so")
 
 
 class _Native(Served):
@@ -182,13 +182,13 @@ def _check_rounded(
 
 
 def compile_model(folder: Path, *, quantized: bool = False, dtype: torch.dtype = torch.float32) -> Path:
-    """Compile a converted model for this CPU and return the package's path; compare it with the network first.
+    """Compile a converted model for this CPU and return the library's path; compare it with the network first.
 
     Raises `ConfigError` for a dtype that it cannot compute in, `CompilerError` without a working C++ compiler,
-    `ConversionError` for a network that cannot be compiled or whose package returns something else. Then nothing was
+    `ConversionError` for a network that cannot be compiled or whose library returns something else. Then nothing was
     written.
     """
-    package = package_path(folder, quantized=quantized, dtype=dtype)
+    library = library_path(folder, quantized=quantized, dtype=dtype)
     load_kernels()
     find_compiler()
     if dtype not in (torch.float32, torch.bfloat16) or (quantized and dtype != torch.float32):
@@ -205,19 +205,14 @@ def compile_model(folder: Path, *, quantized: bool = False, dtype: torch.dtype =
     join(program)
     errors = import_module("torch._inductor.exc")
     make_native_home()
-    with land_file(package) as temporary, torch.no_grad(), warnings.catch_warnings():
+    with land_file(library) as temporary, torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            write_package(program, temporary, compiler_options())
+            write_library(program, temporary, compiler_options())
         except (errors.InductorError, errors.CppCompileError) as error:
             raise CompilerError(f"{config.name} could not be compiled: {first_line(error)}") from error
-        loaded = load_package(temporary)
+        run = Library(temporary).run
         images = example_images(config)
-
-        def run(x: Tensor) -> Tensor:
-            result: Tensor = loaded.boxed_run([x])[0]
-            return result
-
         if quantized:
             _check_rounded(_to_run(folder, False), Served(network), run, images)
         elif dtype == torch.bfloat16:
@@ -225,7 +220,7 @@ def compile_model(folder: Path, *, quantized: bool = False, dtype: torch.dtype =
             _check_rounded(network, lambda x: half(x.bfloat16()), run, images)
         else:
             compare(Served(network).eval(), lambda x: run(x).numpy(), images, "the compiled output")
-    return package
+    return library
 
 
 def _to_run(folder: Path, quantized: bool) -> Network:
@@ -233,7 +228,7 @@ def _to_run(folder: Path, quantized: bool) -> Network:
 
 
 def _usual_sizes(config: ModelConfig) -> list[tuple[int, ...]]:
-    """Sizes of batches (N, C, H, W) that the package is to be fast for."""
+    """Sizes of batches (N, C, H, W) that the library is to be fast for."""
     if (size := one_size(config.preprocess)) is not None:
         return [(n, *size) for n in (1, 6)]
     if isinstance(config.preprocess, RecPreprocess):

@@ -1,23 +1,30 @@
 """Packages of AOTInductor in the cache: what they are named by, how they are made and loaded.
 
-A package is native code: only what was made on this machine is ever loaded.
+Of a network only the library inside is kept: PyTorch's loader copies it to a temporary folder at every start, and keeps
+all of Python's threads waiting while it runs.
+
+Both are native code: only what was made on this machine is ever loaded.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import hashlib
 import logging
 import os
 import platform
 import warnings
+import weakref
+import zipfile
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from paddle2torch import model_zoo
 from paddle2torch.atomic import WriteError
@@ -35,14 +42,14 @@ OPTIONS = {
 }
 
 
-def package_for(*parts: str) -> Path:
+def package_for(*parts: str, suffix: str = ".pt2") -> Path:
     """Where the package of a model with these contents is, or would be, on this machine.
 
     Its name is a digest and nothing else: what a model calls itself must not choose a file.
     """
     machine = (torch.__version__, platform.system(), platform.machine(), processor(), repr(sorted(OPTIONS.items())))
     key = hashlib.sha256("\n".join((*parts, _code_digest(), *machine)).encode()).hexdigest()
-    return native_home() / f"{key[:32]}.pt2"
+    return native_home() / f"{key[:32]}{suffix}"
 
 
 @functools.cache
@@ -102,6 +109,60 @@ def write_package(graph: torch.export.ExportedProgram, target: Path, options: Ma
     finally:
         made.unlink(missing_ok=True)
     target.chmod(0o600)
+
+
+def write_library(graph: torch.export.ExportedProgram, target: Path, options: Mapping[str, Any]) -> None:
+    """As `write_package`, but what is written is the library in the package, for `Library`."""
+    write_package(graph, target, options)
+    with zipfile.ZipFile(target) as package:
+        (name,) = (name for name in package.namelist() if name.endswith((".so", ".pyd", ".dylib", ".dll")))
+        code = package.read(name)
+    target.write_bytes(code)
+
+
+class Library:
+    """A compiled network with one input and one output, through the C interface of AOTInductor.
+
+    Several threads may run it at once, as many as there are cores; more wait. Python's other threads go on
+    meanwhile. Raises `ConfigError` where others may have written the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        check_native(path)
+        self._library = ctypes.CDLL(str(path))
+        container = ctypes.c_void_p()
+        runners = ctypes.c_size_t(available_cores())
+        create = self._library.AOTInductorModelContainerCreateWithDevice
+        _check(create(ctypes.byref(container), runners, b"cpu", None))
+        self._container = container
+        weakref.finalize(self, self._library.AOTInductorModelContainerDelete, container).atexit = False
+
+    def run(self, x: Tensor) -> Tensor:
+        """The output for a contiguous tensor."""
+        aoti: Any = torch._C._aoti
+        # The network takes over its input's handle, and PyTorch that of the output.
+        (given,) = aoti.unsafe_alloc_void_ptrs_from_tensors([x])
+        inputs, outputs = (ctypes.c_void_p * 1)(_pointer_in(given, None)), (ctypes.c_void_p * 1)()
+        one = ctypes.c_size_t(1)
+        _check(self._library.AOTInductorModelContainerRun(self._container, inputs, one, outputs, one, None, None))
+        output: Tensor
+        (output,) = aoti.alloc_tensors_by_stealing_from_void_ptrs([_capsule_of(outputs[0], None, None)])
+        return output
+
+
+_pointer_in = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
+    ("PyCapsule_GetPointer", ctypes.pythonapi)
+)
+_capsule_of = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)(
+    ("PyCapsule_New", ctypes.pythonapi)
+)
+"""Addresses as PyTorch hands them to Python, without a name."""
+
+
+def _check(status: int) -> None:
+    """Raise `RuntimeError`, as PyTorch's operators do, for a call that failed."""
+    if status != 0:
+        raise RuntimeError("the compiled network failed, and said why on stderr")
 
 
 def load_package(package: Path) -> Any:

@@ -12,7 +12,7 @@ from small_models import saved, small_config
 from paddle2torch import cache
 from paddle2torch.cache import check_native, make_native_home, make_private, native_home, one_at_a_time, zoo_dir
 from paddle2torch.compiled.kernel_library import kernels_path, load_kernels
-from paddle2torch.compiled.network import CompiledNetwork, package_path
+from paddle2torch.compiled.network import CompiledNetwork, library_path
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.zoo.conversion import convert
 
@@ -120,12 +120,12 @@ def test_native_code_through_a_link_is_refused(home: Path) -> None:
 @needs_modes
 def test_planted_kernels_and_packages_are_not_loaded(home: Path, tmp_path: Path) -> None:
     saved(tmp_path / "own", small_config(nrtr=False))
-    for path in (kernels_path(), package_path(tmp_path / "own")):
+    for path in (kernels_path(), library_path(tmp_path / "own")):
         make_native_home()
         path.write_bytes(b"planted")
         path.chmod(0o666)
     with pytest.raises(ConfigError, match="can be written by others"):
-        CompiledNetwork(package_path(tmp_path / "own"), tmp_path / "own")
+        CompiledNetwork(library_path(tmp_path / "own"), tmp_path / "own")
     # Loaded once by another test, they are not loaded again.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("paddle2torch.compiled.kernel_library.loaded", lambda: False)
@@ -135,8 +135,8 @@ def test_planted_kernels_and_packages_are_not_loaded(home: Path, tmp_path: Path)
 
 def test_files_of_native_code_are_named_by_digests(home: Path, tmp_path: Path) -> None:
     saved(tmp_path / "own", small_config(nrtr=False))
-    path = package_path(tmp_path / "own")
+    path = library_path(tmp_path / "own")
     assert path.parent == native_home()
-    assert path.suffix == ".pt2"
+    assert path.suffix == ".so"
     assert len(path.stem) == 32
     assert set(path.stem) <= set("0123456789abcdef")

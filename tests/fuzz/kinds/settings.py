@@ -502,7 +502,7 @@ class Names(Kind):
             more = ["-o", work / "m"] if verb.endswith("-o") else []
             command("convert", "--weights", checkpoint, "--charset", chars, *more, "--", name)
         elif verb == "config":
-            from paddle2torch.compiled.network import package_path
+            from paddle2torch.compiled.network import library_path
             from paddle2torch.zoo.folder import load_model
 
             model = work / "m"
@@ -512,7 +512,7 @@ class Names(Kind):
             config = json.loads((model / "model_config.json").read_bytes())
             (model / "model_config.json").write_text(json.dumps(config | {"name": name}))
             load_model(model)
-            path = package_path(model)
+            path = library_path(model)
             cache = Path(os.environ["PADDLE2TORCH_HOME"]).resolve()
             if not path.resolve().is_relative_to(cache):
                 raise BrokenPromiseError(f"the compiled package would be {path}, outside the cache")

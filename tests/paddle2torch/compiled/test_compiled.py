@@ -24,7 +24,7 @@ from structure import image
 from paddle2torch.api import load_pretrained
 from paddle2torch.cli import main
 from paddle2torch.compiled.kernel_library import CompilerError, load_kernels
-from paddle2torch.compiled.network import CompiledNetwork, compile_model, load_compiled, package_path
+from paddle2torch.compiled.network import CompiledNetwork, compile_model, library_path, load_compiled
 from paddle2torch.compiled.packages import code_files
 from paddle2torch.model_zoo.errors import ConfigError, ConversionError
 from paddle2torch.model_zoo.forms.folding import fold
@@ -102,7 +102,7 @@ def test_int8(tmp_path: Path) -> None:
     quantize(saved(tmp_path / "own", network), lines())
     done = CliRunner().invoke(main, ["compile", str(tmp_path / "own"), "--quantized", "--json"])
     assert done.exit_code == 0, done.output
-    package = package_path(tmp_path / "own", quantized=True)
+    package = library_path(tmp_path / "own", quantized=True)
     assert json.loads(done.stdout) == [{"model": str(tmp_path / "own"), "package": str(package)}]
     compiled = load_pretrained(tmp_path / "own", compiled=True, quantized=True)
     assert isinstance(compiled, CompiledNetwork)
@@ -141,23 +141,23 @@ def test_bfloat16(folder: Path) -> None:
 @needs_compiler
 def test_bfloat16_where_there_is_none(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(folder, tmp_path / "own"))
-    monkeypatch.setattr("paddle2torch.compiled.network.package_path", lambda *_, **__: tmp_path / "none.pt2")
+    monkeypatch.setattr("paddle2torch.compiled.network.library_path", lambda *_, **__: tmp_path / "none.so")
     monkeypatch.setattr("paddle2torch.compiled.network.has_bfloat16", lambda: False)
     with pytest.raises(ConfigError, match="does not multiply bfloat16"):
         compile_model(copy, dtype=torch.bfloat16)
     with pytest.raises(ConfigError, match=r"float32, bfloat16 or int8, not torch\.float16"):
         compile_model(copy, dtype=torch.float16)
-    assert not (tmp_path / "none.pt2").exists()
+    assert not (tmp_path / "none.so").exists()
 
 
 @needs_compiler
 def test_the_second_time_it_is_only_loaded(
     compiled: CompiledNetwork, folder: Path, recwarn: pytest.WarningsRecorder
 ) -> None:
-    before = compiled.package.stat().st_mtime_ns
+    before = compiled.library.stat().st_mtime_ns
     again = load_pretrained(folder, compiled=True)
     assert isinstance(again, CompiledNetwork)
-    assert again.package.stat().st_mtime_ns == before
+    assert again.library.stat().st_mtime_ns == before
     assert not [w for w in recwarn if "compiled" in str(w.message)]
 
 
@@ -196,6 +196,14 @@ def test_several_threads(compiled: CompiledNetwork) -> None:
 
 
 @needs_compiler
+def test_nothing_of_a_run_stays_behind(compiled: CompiledNetwork) -> None:
+    x = image(2, 3, 48, 64)
+    with torch.inference_mode():
+        y = compiled(x)
+    assert (x._use_count(), y._use_count()) == (1, 1), "handles that the library was given, or gave, are held"
+
+
+@needs_compiler
 def test_what_it_does_not_take(compiled: CompiledNetwork) -> None:
     with pytest.raises(ConfigError, match=r"float32 on the CPU, not torch\.float64"):
         compiled(image(1, 3, 48, 64).double())
@@ -206,25 +214,25 @@ def test_what_it_does_not_take(compiled: CompiledNetwork) -> None:
 
 def test_every_weight_and_setting_has_a_package_of_its_own(folder: Path, tmp_path: Path) -> None:
     other = saved(tmp_path / "own", small_config(nrtr=False, classes=9))
-    assert package_path(other) != package_path(folder)
+    assert library_path(other) != library_path(folder)
     # Not saved again: safetensors writes its metadata in whatever order.
-    assert package_path(Path(shutil.copytree(folder, tmp_path / "same"))) == package_path(folder)
+    assert library_path(Path(shutil.copytree(folder, tmp_path / "same"))) == library_path(folder)
 
 
 def test_every_form_has_packages_of_its_own(folder: Path, folder_int8: Path, tmp_path: Path) -> None:
-    own = package_path(folder_int8, quantized=True)
-    assert own != package_path(folder_int8)
-    assert package_path(folder_int8, dtype=torch.bfloat16) not in (own, package_path(folder_int8))
-    assert package_path(folder_int8) == package_path(folder), "of the same weights"
+    own = library_path(folder_int8, quantized=True)
+    assert own != library_path(folder_int8)
+    assert library_path(folder_int8, dtype=torch.bfloat16) not in (own, library_path(folder_int8))
+    assert library_path(folder_int8) == library_path(folder), "of the same weights"
     same = Path(shutil.copytree(folder_int8, tmp_path / "same"))
-    assert package_path(same, quantized=True) == own
+    assert library_path(same, quantized=True) == own
     tensors = load_file(same / INT8_NAME)
     tensors[min(tensors)].view(-1)[0] += 1
     save_quantized(same, load_model(same), tensors)
-    assert package_path(same, quantized=True) != own
-    assert package_path(same) == package_path(folder)
+    assert library_path(same, quantized=True) != own
+    assert library_path(same) == library_path(folder)
     with pytest.raises(ConfigError, match="paddle2torch quantize"):
-        package_path(folder, quantized=True)
+        library_path(folder, quantized=True)
     with pytest.raises(ConfigError, match="paddle2torch quantize"):
         load_pretrained(folder, compiled=True, quantized=True)
 
@@ -246,7 +254,7 @@ def test_without_a_compiler_it_runs_all_the_same(tmp_path: Path) -> None:
         with pytest.warns(UserWarning, match="runs without being compiled"):
             model = load_pretrained(folder, compiled=True)
     assert isinstance(model, Network)
-    assert not package_path(folder).exists()
+    assert not library_path(folder).exists()
 
 
 @needs_compiler
