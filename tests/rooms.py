@@ -36,6 +36,7 @@ ORDER = (
     "malloc",
     "device",
     "forks",
+    "threads",
     "assets",
     "_version",
     "converters",

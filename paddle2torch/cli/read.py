@@ -36,7 +36,6 @@ from paddle2torch.model_zoo.errors import Paddle2TorchError
 from paddle2torch.progress import spinner
 
 if TYPE_CHECKING:
-    from paddle2torch.ocr.pipeline import OCR
     from paddle2torch.ocr.processes import Processes
     from paddle2torch.quantization import Quantization
 
@@ -210,7 +209,7 @@ FORMATS = ("text", "markdown", "json", "jsonl", "tsv", "hocr", "alto", "parquet"
 @PIPELINE
 @click.option("--dpi", type=click.FloatRange(min=1), help="Of pages of PDFs; by default 144, and 72 for large ones.")
 @MAX_PICTURE
-@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Pages read at once.")
+@click.option("--workers", type=click.IntRange(min=1), help="Pages read at once. Default: one per core, up to 8.")
 @click.option(
     "--processes",
     type=ProcessCount(),
@@ -240,7 +239,7 @@ def ocr(
     visualize: Path | None,
     dpi: float | None,
     max_picture_mb: int | None,
-    workers: int,
+    workers: int | None,
     processes: int | str | None,
     process_memory_mb: int | None,
     engine: str | None,
@@ -261,7 +260,7 @@ def ocr(
     pool = {"actors": actors, "cpus": actor_cpus, "gpus": actor_gpus, "pages_per_block": block_pages}
     pool = {name: value for name, value in pool.items() if value is not None}
     if engine == "ray":
-        if output is None or visualize or workers > 1 or processes or as_json or format not in (None, "parquet"):
+        if output is None or visualize or (workers or 1) > 1 or processes or as_json or format not in (None, "parquet"):
             raise Paddle2TorchError(
                 "--engine ray writes Parquet to --output, a folder or an address: leave --format, --visualize, "
                 "--workers and --processes out"
@@ -278,8 +277,10 @@ def ocr(
             if processes is None:
                 if process_memory_mb is not None:
                     raise Paddle2TorchError("--process-memory belongs to --processes")
-                ocr: OCR | Processes = _in_threads(settings, workers)
-            elif workers > 1:
+                from paddle2torch.ocr.pipeline import OCR
+
+                ocr: OCR | Processes = OCR(**settings, workers=workers)
+            elif workers is not None and workers > 1:
                 raise Paddle2TorchError("--workers are threads of one process: leave them or --processes out")
             else:
                 ocr = stack.enter_context(_in_processes(settings, processes, process_memory_mb))
@@ -309,17 +310,6 @@ def _read_on_many_machines(inputs: tuple[str, ...], output: str, resume: bool, *
     name_failures(errors)
     echo(f"{output} has {pages:,} pages, of which {len(errors):,} could not be read", err=True)
     sys.exit(1 if errors else 0)
-
-
-def _in_threads(settings: dict[str, Any], workers: int) -> OCR:
-    import torch
-
-    from paddle2torch.ocr.pipeline import OCR
-
-    if workers > 1:
-        # Every page's thread would otherwise start as many threads as there are cores.
-        torch.set_num_threads(max(1, torch.get_num_threads() // workers))
-    return OCR(**settings, workers=workers)
 
 
 def _in_processes(settings: dict[str, Any], count: int | str, memory_mb: int | None) -> Processes:

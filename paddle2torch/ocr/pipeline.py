@@ -12,7 +12,9 @@ import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, TypeVar, overload
@@ -45,6 +47,7 @@ from paddle2torch.tasks.long_lines import first_of
 from paddle2torch.tasks.orientation import Classifier
 from paddle2torch.tasks.recognition import Line, Padding, Recognizer, words
 from paddle2torch.tasks.skew import LevelPage, levelled, skew_of, turned_level
+from paddle2torch.threads import Crew, crew_for, on_cpu
 from paddle2torch.zoo.models import Generation, generation_of, pipeline_of
 
 if TYPE_CHECKING:
@@ -106,6 +109,9 @@ class PaddleOCR3Settings(TypedDict, total=False):
     text_rec_score_thresh: float | None
 
 
+MOST_AT_ONCE = 8
+"""Pages that are read at once by default: on many cores their memory would otherwise be the limit."""
+
 LEAST_SKEW = 2.5
 """Degrees by which a page lies askew from which on its lines are put in the order of the page turned level. With less,
 as photographs of upright pages have, they keep PaddleOCR's order."""
@@ -162,7 +168,8 @@ class OCR:
     classifier of pages that decides in their place, by name, by folder or as loaded: PaddleOCR 3's
     use_doc_orientation_classify, with "PP-LCNet_x1_0_doc_ori".
 
-    workers: pages that are read at once, each in a thread; the models are shared.
+    workers: pages that are read at once; the models are shared. By default, on a CPU, as many as PyTorch uses threads,
+    and at most 8: each page is then read on one thread, and threads without a page help with lines. On a GPU one.
     """
 
     def __init__(
@@ -188,7 +195,7 @@ class OCR:
         det_db_unclip_ratio: float | None = None,
         turn_pages: bool = True,
         orientation: Model | None = None,
-        workers: int = 1,
+        workers: int | None = None,
         **paddleocr3: Unpack[PaddleOCR3Settings],
     ) -> None:
         settings: dict[str, Any] = {
@@ -200,7 +207,7 @@ class OCR:
             "drop_score": drop_score,
             **_names_of_paddleocr3(paddleocr3),
         }
-        if workers < 1:
+        if workers is not None and workers < 1:
             raise ConfigError(f"workers is at least 1, not {workers}")
         place = None if device is None else choose_device(device)
         form: dict[str, Any] = {"device": place, "compiled": compiled}
@@ -244,7 +251,9 @@ class OCR:
         source = os.fspath(image) if isinstance(image, (str, os.PathLike)) else ""
         if source and is_document(source):
             return self.document(source)
-        page = self._recognize([self._prepare(Page(source, 1, 1, load_image(image)))])[0]
+        loaded = Page(source, 1, 1, load_image(image))
+        with self._crew() as crew:
+            page = self._recognize([self._prepare(loaded, crew)], crew)[0]
         if page.shrunk >= MUCH_SMALLER:
             warnings.warn(
                 f"the page was made {page.shrunk:.1f} times smaller for the detector: small text may be missing; "
@@ -270,17 +279,24 @@ class OCR:
         A page that the models cannot read, whatever the error is, yields a `Failure` that says so. A few pages are in
         memory at a time, however many there are.
         """
-        with ThreadPoolExecutor(self.workers) as pool:
+        coming = iter(pages)
+        first = list(islice(coming, 2))
+        at_once = self.workers or (min(torch.get_num_threads(), MOST_AT_ONCE) if on_cpu(self._networks()) else 1)
+        # A page that is alone has all threads for its detector.
+        at_once = at_once if len(first) > 1 else 1
+        pages = chain(first, coming)
+        with self._crew(at_once) as crew, ThreadPoolExecutor(at_once) as others:
+            pool = others if crew is None or at_once == 1 else crew
             if not self.fast:
-                yield from _in_order(pool, self._read, pages, self.workers + 1)
+                yield from _in_order(pool, partial(self._read, crew=crew), pages, at_once + 1)
                 return
             window: list[_Prepared | Failure] = []
-            for prepared in _in_order(pool, self._prepare_or_fail, pages, self.workers + 1):
+            for prepared in _in_order(pool, partial(self._prepare_or_fail, crew=crew), pages, at_once + 1):
                 window.append(prepared)
                 if len(window) == FAST_PAGES:
-                    yield from self._finish(window)
+                    yield from self._finish(window, crew)
                     window = []
-            yield from self._finish(window)
+            yield from self._finish(window, crew)
 
     def read_together(self, pages: Sequence[Page | Failure]) -> list[PageText | Failure]:
         """Read pages in this thread: for each what it gives by itself, whatever else is read with it.
@@ -288,53 +304,63 @@ class OCR:
         Batches of lines that no page fills are run as one, see `Recognizer.read_groups`. `fast` means the padding
         alone here.
         """
-        prepared = [self._prepare_or_fail(page) for page in pages]
-        return list(self._finish(prepared, apart=True))
+        prepared = [self._prepare_or_fail(page, None) for page in pages]
+        return list(self._finish(prepared, None, apart=True))
 
-    def _read(self, page: Page | Failure) -> PageText | Failure:
-        prepared = self._prepare_or_fail(page)
-        return prepared if isinstance(prepared, Failure) else self._recognize_or_fail(prepared)
+    def _crew(self, pages: int = 1) -> AbstractContextManager[Crew | None]:
+        """Threads to read with, on a CPU; at least as many as pages are read at once."""
+        return crew_for(self._networks(), pages)
 
-    def _prepare_or_fail(self, page: Page | Failure) -> _Prepared | Failure:
+    def _networks(self) -> list[nn.Module]:
+        steps = (self.detector, self.recognizer, self.classifier, self.orientation)
+        return [step.model for step in steps if step is not None]
+
+    def _read(self, page: Page | Failure, crew: Crew | None) -> PageText | Failure:
+        prepared = self._prepare_or_fail(page, crew)
+        return prepared if isinstance(prepared, Failure) else self._recognize_or_fail(prepared, crew)
+
+    def _prepare_or_fail(self, page: Page | Failure, crew: Crew | None) -> _Prepared | Failure:
         if isinstance(page, Failure):
             return page
         try:
-            return self._prepare(page)
+            return self._prepare(page, crew)
         except Exception as error:  # one page never ends the run
             return failure_of(page.source, page.number, error)
 
-    def _recognize_or_fail(self, prepared: _Prepared) -> PageText | Failure:
+    def _recognize_or_fail(self, prepared: _Prepared, crew: Crew | None) -> PageText | Failure:
         try:
-            return self._recognize([prepared])[0]
+            return self._recognize([prepared], crew)[0]
         except Exception as error:
             return failure_of(prepared.page.source, prepared.page.number, error)
 
-    def _finish(self, window: list[_Prepared | Failure], *, apart: bool = False) -> Iterator[PageText | Failure]:
+    def _finish(
+        self, window: list[_Prepared | Failure], crew: Crew | None, *, apart: bool = False
+    ) -> Iterator[PageText | Failure]:
         """apart: each page in the batches that it has by itself."""
         pages = [page for page in window if isinstance(page, _Prepared)]
         texts: Iterator[PageText | Failure]
         try:
-            texts = iter(self._recognize(pages, apart=apart))
+            texts = iter(self._recognize(pages, crew, apart=apart))
         except Exception:  # of one of them: each by itself tells which
-            texts = map(self._recognize_or_fail, pages)
+            texts = (self._recognize_or_fail(page, crew) for page in pages)
         for page in window:
             yield page if isinstance(page, Failure) else next(texts)
 
-    def _prepare(self, page: Page) -> _Prepared:
+    def _prepare(self, page: Page, crew: Crew | None) -> _Prepared:
         """Everything but reading: boxes and upright crops, of the page turned upright."""
         if self.orientation is not None:
             (way,) = self.orientation([page.image])
-            return self._find(page, None, int(way.label) // 90)
-        prepared = self._find(page, None, 0)
+            return self._find(page, None, int(way.label) // 90, crew)
+        prepared = self._find(page, None, 0, crew)
         if not self.turn_pages:
             return prepared
         level = None
         angle = skew_of([box.points for box in prepared.boxes])
         if abs(angle) > MOST_SKEW and math.prod(page.image.shape[:2]) <= LEVELLED_AT_MOST:
             level = turned_level(page.image, angle)
-            prepared = self._find(page, level, 0)
+            prepared = self._find(page, level, 0, crew)
         turns = _turns_told_by(prepared.crops)
-        return self._find(page, level, turns) if turns else prepared
+        return self._find(page, level, turns, crew) if turns else prepared
 
     def find(self, image: ImageSource) -> list[Points]:
         """The boxes of the lines of a page, in PaddleOCR's order; nothing is read."""
@@ -349,9 +375,10 @@ class OCR:
         pixels = load_image(image)
         if self.orientation is not None:
             return int(self.orientation([pixels])[0].label) // 90
-        return _turns_told_by(self._find(Page("", 1, 1, pixels), None, 0).crops)
+        with self._crew() as crew:
+            return _turns_told_by(self._find(Page("", 1, 1, pixels), None, 0, crew).crops)
 
-    def _find(self, page: Page, level: LevelPage | None, quarter_turns: int) -> _Prepared:
+    def _find(self, page: Page, level: LevelPage | None, quarter_turns: int, crew: Crew | None) -> _Prepared:
         """Boxes and crops of the page, of what it is when it is turned level, and so often by 90 degrees."""
         image = page.image if level is None else level.image
         size = image.shape
@@ -363,15 +390,16 @@ class OCR:
         crops = [cut(image, box.points) for box in boxes]
         if self.classifier is not None:
             # A long line would be squeezed to nothing in the classifier's input.
-            shown = (crop.image for crop in crops)
-            directions = self.classifier([first_of(x) if self.recognizer.is_long(x) else x for x in shown])
+            shown = [crop.image for crop in crops]
+            shown = [first_of(x) if self.recognizer.is_long(x) else x for x in shown]
+            directions = self.classifier(shown, crew=crew)
             crops = [crop.turned(2) if way.upside_down else crop for crop, way in zip(crops, directions, strict=True)]
         return _Prepared(page, boxes, crops, found.shrunk, _Way(size, quarter_turns, level))
 
-    def _recognize(self, prepared: Sequence[_Prepared], *, apart: bool = False) -> list[PageText]:
+    def _recognize(self, prepared: Sequence[_Prepared], crew: Crew | None, *, apart: bool = False) -> list[PageText]:
         crops = [[crop.image for crop in page.crops] for page in prepared]
         groups = crops if apart else [list(chain.from_iterable(crops))]
-        lines = chain.from_iterable(self.recognizer.read_groups(groups))
+        lines = chain.from_iterable(self.recognizer.read_groups(groups, crew=crew))
         return [
             PageText(
                 source=page.page.source,

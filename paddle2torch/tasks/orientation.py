@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -17,6 +17,7 @@ from paddle2torch.tasks.failures import cannot_be_run
 from paddle2torch.tasks.images import BGRImage
 from paddle2torch.tasks.interrupts import check_wanted
 from paddle2torch.tasks.recognition import resize_norm
+from paddle2torch.threads import Crew, share
 
 MAX_RATIO = 64
 """A page that is longer than this many times its width is cut before it is resized."""
@@ -99,17 +100,14 @@ class Classifier:
         self.postprocess = config.postprocess
         self.batch_size = batch_size
 
-    def __call__(self, images: Sequence[BGRImage]) -> list[Direction]:
-        """The direction of each line; images uint8 (height, width, 3), BGR, of any sizes."""
+    def __call__(self, images: Sequence[BGRImage], *, crew: Crew | None = None) -> list[Direction]:
+        """The direction of each line; images uint8 (height, width, 3), BGR, of any sizes. crew: to run batches on."""
         if self.model.training:
             raise OrientationError(f"{self.config.name} is in training mode: call model.eval() before reading with it")
-        return [
-            direction
-            for start in range(0, len(images), self.batch_size)
-            for direction in self._batch(images[start : start + self.batch_size])
-        ]
+        batches = (images[start : start + self.batch_size] for start in range(0, len(images), self.batch_size))
+        return [direction for batch in share(crew, self._batch, batches) for direction in batch]
 
-    def _batch(self, images: Sequence[BGRImage]) -> Iterator[Direction]:
+    def _batch(self, images: Sequence[BGRImage]) -> list[Direction]:
         labels, thresh = self.postprocess.labels, self.postprocess.thresh
         x = torch.from_numpy(np.stack([preprocess(image, self.preprocess) for image in images]))
         check_wanted()
@@ -125,5 +123,7 @@ class Classifier:
                 f"numbers; expected {len(images)} x {len(labels)} probabilities"
             )
         scores, indices = probabilities.max(dim=1)
-        for score, index in zip(scores.tolist(), indices.tolist(), strict=True):
-            yield Direction(labels[index], score, "180" in labels[index] and (thresh is None or score > thresh))
+        return [
+            Direction(labels[index], score, "180" in labels[index] and (thresh is None or score > thresh))
+            for score, index in zip(scores.tolist(), indices.tolist(), strict=True)
+        ]

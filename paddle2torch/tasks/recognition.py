@@ -10,6 +10,7 @@ import functools
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Literal, get_args
@@ -27,6 +28,7 @@ from paddle2torch.tasks.images import BGRImage, ImageError, load_image
 from paddle2torch.tasks.interrupts import check_wanted
 from paddle2torch.tasks.long_lines import join, pieces_of
 from paddle2torch.tasks.right_to_left import logical_order
+from paddle2torch.threads import Crew, crew_for, share
 
 Padding = Literal["line", "batch", "alone"]
 
@@ -198,15 +200,19 @@ class Recognizer:
         self.padding = padding
 
     def __call__(self, images: Sequence[BGRImage]) -> list[Line]:
-        """Read uint8 BGR images (H, W, 3), each of one line: one `Line` per image, in the order of the images."""
-        (lines,) = self.read_groups([images])
+        """Read uint8 BGR images (H, W, 3), each of one line: one `Line` per image, in the order of the images.
+
+        On a CPU the batches are run side by side, on as many threads as PyTorch uses.
+        """
+        with crew_for([self.model]) if len(images) > self.batch_size else nullcontext() as crew:
+            (lines,) = self.read_groups([images], crew=crew)
         return lines
 
-    def read_groups(self, groups: Sequence[Sequence[BGRImage]]) -> list[list[Line]]:
+    def read_groups(self, groups: Sequence[Sequence[BGRImage]], *, crew: Crew | None = None) -> list[list[Line]]:
         """Read groups of line images, such as those of several pages: for each group what a call with it alone gives.
 
         The batches are those that each group has by itself. Where several of them are of one width and have no more
-        than `batch_size` lines together, they run as one, which a line does not see.
+        than `batch_size` lines together, they run as one, which a line does not see. crew: threads to run them on.
         """
         loaded: list[list[BGRImage]] = []
         found: list[dict[int, Line]] = []
@@ -218,11 +224,15 @@ class Recognizer:
             found.append({})
             for indices, width in self._batches([image.shape[1] / image.shape[0] for image in loaded[group]]):
                 parts.setdefault(width, []).append([(group, index) for index in indices])
-        for width, batches in parts.items():
-            for places in _filled(batches, self.batch_size):
-                lines = self._read([loaded[group][index] for group, index in places], width)
-                for (group, index), line in zip(places, lines, strict=True):
-                    found[group][index] = line
+        # The widest first: what is left for the end is little.
+        runs = [(places, width) for width in sorted(parts)[::-1] for places in _filled(parts[width], self.batch_size)]
+
+        def read(run: tuple[list[tuple[int, int]], int]) -> list[Line]:
+            return self._read([loaded[group][index] for group, index in run[0]], run[1])
+
+        for (places, _), lines in zip(runs, share(crew, read, runs), strict=True):
+            for (group, index), line in zip(places, lines, strict=True):
+                found[group][index] = line
         for images, lines_of in zip(loaded, found, strict=True):
             # Read with the others all the same: PaddleOCR's batches are as wide as their longest line.
             lines_of.update(
@@ -306,14 +316,24 @@ class Recognizer:
                     f"{self.config.name} gives {shape} for {len(batch)} lines; expected {len(batch)} x steps x "
                     f"{len(self.charset) + 1} classes (a blank and the {len(self.charset)} characters)"
                 )
-            # On the device, so that two numbers per step come back and not one per class. A NaN wins the maximum.
-            scores, ids = probabilities.float().max(dim=2)
-        if not bool(torch.isfinite(scores).all()):
+            ids, scores = _best_of(probabilities.float())
+        if not np.isfinite(scores).all():
             raise RecognitionError(
                 f"{self.config.name} gives probabilities that are not numbers (NaN): its weights are broken, or "
                 f"{str(parameter.dtype).removeprefix('torch.')} is too narrow for them"
             )
+        return ids, scores
+
+
+def _best_of(probabilities: torch.Tensor) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """The best class of each step and its probability, of float32 (N, T, classes). A NaN wins."""
+    if probabilities.device.type != "cpu":
+        # On the device, so that two numbers per step come back and not one per class.
+        scores, ids = probabilities.max(dim=2)
         return ids.cpu().numpy(), scores.cpu().numpy()
+    values = probabilities.numpy()  # NumPy finds a maximum seven times as fast as PyTorch
+    places = values.argmax(axis=2)
+    return places, np.take_along_axis(values, places[..., None], axis=2)[..., 0]
 
 
 def _filled(batches: Iterable[list[tuple[int, int]]], most: int) -> Iterator[list[tuple[int, int]]]:
