@@ -193,12 +193,13 @@ def _known(peers: Mapping[str, str]) -> Mapping[str, str]:
 def _our_v6(size: str, compiled: bool) -> list[Engine]:
     from paddle2torch.zoo.resolve import obtain_converted
 
-    folders = {task: obtain_converted(f"PP-OCRv6_{size}_{task}").absolute() for task in ("det", "rec")}
+    # By name: of a folder the pipeline keeps the detector's own settings, which are others than PaddleOCR 3's.
+    names = {task: f"PP-OCRv6_{size}_{task}" for task in ("det", "rec")}
     no_bfloat16 = None
     if compiled:
-        for folder in folders.values():
-            no_bfloat16 = compile_forms(folder, quantized=False)
-    models = {"cls": None, **{task: str(folder) for task, folder in folders.items()}}
+        for name in names.values():
+            no_bfloat16 = compile_forms(obtain_converted(name), quantized=False)
+    models = {"cls": None, **names}
     found = []
     for name, options in OURS.items():
         if not options.keys() & {"quantized", "fast"} and (compiled or "compiled" not in options):
