@@ -287,8 +287,14 @@ class OCR:
         pages = chain(first, coming)
         with self._crew(at_once) as crew, ThreadPoolExecutor(at_once) as others:
             pool = others if crew is None or at_once == 1 else crew
+
+            def begin(page: Page | Failure) -> Future[PageText | Failure]:
+                # Behind the detectors of the pages that wait: lines can be shared among threads at the end, they not.
+                return pool.submit(self._recognize_or_fail, self._prepare_or_fail(page, crew), crew)
+
             if not self.fast:
-                yield from _in_order(pool, partial(self._read, crew=crew), pages, at_once + 1)
+                for begun in _in_order(pool, begin, pages, 2 * at_once):
+                    yield begun.result()
                 return
             window: list[_Prepared | Failure] = []
             for prepared in _in_order(pool, partial(self._prepare_or_fail, crew=crew), pages, at_once + 1):
@@ -315,10 +321,6 @@ class OCR:
         steps = (self.detector, self.recognizer, self.classifier, self.orientation)
         return [step.model for step in steps if step is not None]
 
-    def _read(self, page: Page | Failure, crew: Crew | None) -> PageText | Failure:
-        prepared = self._prepare_or_fail(page, crew)
-        return prepared if isinstance(prepared, Failure) else self._recognize_or_fail(prepared, crew)
-
     def _prepare_or_fail(self, page: Page | Failure, crew: Crew | None) -> _Prepared | Failure:
         if isinstance(page, Failure):
             return page
@@ -327,7 +329,9 @@ class OCR:
         except Exception as error:  # one page never ends the run
             return failure_of(page.source, page.number, error)
 
-    def _recognize_or_fail(self, prepared: _Prepared, crew: Crew | None) -> PageText | Failure:
+    def _recognize_or_fail(self, prepared: _Prepared | Failure, crew: Crew | None) -> PageText | Failure:
+        if isinstance(prepared, Failure):
+            return prepared
         try:
             return self._recognize([prepared], crew)[0]
         except Exception as error:
