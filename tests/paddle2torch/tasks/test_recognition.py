@@ -396,16 +396,16 @@ def test_batches_as_paddleocr_makes_them_for_a_page() -> None:
     reader = BarReader()
     images = [bars("ab", width=width) for width in (500, 16, 400, 24, 600, 700, 40, 800)]
     Recognizer(reader, config(), padding="batch")(images)
-    assert reader.shapes == [(6, 3, 48, 600), (2, 3, 48, 800)]
+    assert sorted(reader.shapes) == [(2, 3, 48, 800), (6, 3, 48, 600)]
     reader.shapes.clear()
     Recognizer(reader, config(), padding="batch", batch_size=3)(images)
-    assert reader.shapes == [(3, 3, 48, 320), (3, 3, 48, 600), (2, 3, 48, 800)]
+    assert sorted(reader.shapes) == [(2, 3, 48, 800), (3, 3, 48, 320), (3, 3, 48, 600)]
 
 
 def test_batches_are_no_larger_than_asked() -> None:
     reader = BarReader()
     lines = Recognizer(reader, config(), batch_size=4)([bars("abc")] * 9)
-    assert [shape[0] for shape in reader.shapes] == [4, 4, 1]
+    assert sorted(shape[0] for shape in reader.shapes) == [1, 4, 4]
     assert [line.text for line in lines] == ["abc"] * 9
 
 
