@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import random
@@ -10,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +24,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from material import TESTS
+from material import FONT, TESTS
 from safetensors.torch import load_file
 from tiny_training import CHARSET, V4_BACKBONE, TinyBatches, job, tiny_config, tiny_det_config, tiny_settings
 
@@ -43,7 +45,7 @@ from paddle2torch.training.losses import losses_of
 from paddle2torch.training.metrics import ctc_texts
 from paddle2torch.training.official import official_settings
 from paddle2torch.training.optimisation import build_optimizer, set_rate, set_training
-from paddle2torch.training.settings import LoaderSettings, MultiScaleSampler, Settings
+from paddle2torch.training.settings import LoaderSettings, MultiScaleSampler, Settings, Transform
 from paddle2torch.training.trainer import TrainingError, train
 from paddle2torch.zoo.folder import WEIGHTS_NAME, load_model
 
@@ -525,17 +527,36 @@ def _stopping_after(count: int) -> Any:
     return stopping
 
 
+def with_sources(settings: Settings, lines: Path) -> Settings:
+    """With four lines of a tar and four rendered ones beside the label files."""
+    with tarfile.open(lines / "more.tar", "w") as tar:
+        for number in range(4):
+            for ending, data in (("png", (lines / f"{number}.png").read_bytes()), ("txt", b"abc")):
+                member = tarfile.TarInfo(f"{number}.{ending}")
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+    sources = (
+        Transform("WebDataset", {"shards": [str(lines / "more.tar")]}),
+        Transform("RenderedLines", {"count": 4, "fonts": [FONT]}),
+    )
+    split = settings.data.train
+    split = replace(split, dataset=replace(split.dataset, sources=sources))
+    return replace(settings, data=replace(settings.data, train=split))
+
+
 def test_official_recipe_on_files(tmp_path: Path, lines: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Label files, augmentation and sampler as the recipe has them; stopped and resumed it is bit for bit the same."""
-    settings = real_settings(lines, tmp_path / "whole")
+    """Label files and other sources, augmentation and sampler as the recipe has them; stopped and resumed it is bit for
+    bit the same.
+    """
+    settings = with_sources(real_settings(lines, tmp_path / "whole"), lines)
     result = train(settings, tiny_config(backbone=V4_BACKBONE))
     assert result.steps == len(losses(tmp_path / "whole")) > 4
     said = capsys.readouterr().err
-    assert "10 samples, 1 dropped" in said
+    assert "18 samples, 1 dropped" in said
     assert "1 x label too long" in said
     assert "'X' 1x" in said
 
-    settings = real_settings(lines, tmp_path / "broken")
+    settings = with_sources(real_settings(lines, tmp_path / "broken"), lines)
     with pytest.raises(StopHere):
         train(settings, tiny_config(backbone=V4_BACKBONE), make_batches=_stopping_after(3))
     train(settings, tiny_config(backbone=V4_BACKBONE), resume=True)

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from material import FONT
 from numpy.typing import NDArray
 from tiny_training import tiny_config, tiny_det_config
 
@@ -28,8 +29,6 @@ from paddle2torch.training.data.sources import open_samples
 from paddle2torch.training.data.tar_shards import TarShards, WebDataset
 from paddle2torch.training.official import official_settings
 from paddle2torch.training.settings import DatasetSettings, SplitSettings, Transform
-
-FONT = str(Path(importlib.util.find_spec("matplotlib").origin).parent / "mpl-data/fonts/ttf/DejaVuSans.ttf")  # type: ignore[union-attr, arg-type]
 
 
 def png(value: int) -> bytes:
