@@ -201,7 +201,7 @@ void multiply_all(const Problem& p, int64_t image, int64_t first, Rows<P> rows, 
   for (int64_t panel = 0, output = 0; panel < panels.count; ++panel) {
     const int halves = panels.halves_of(panel);
     const Kernel<P> kernel = kernel_for<P>(halves);
-    Output<P> out{p.weight_scale + output, p.bias + output, p.tail,   nullptr, p.outputs,
+    Output<P> out{p.weight_scale + output, p.bias + output, p.tail,   nullptr, p.outputs, output,
                   p.outputs - output,      at.coarse,       p.sources};
     rows.first = from;
     if (count < FEW) {

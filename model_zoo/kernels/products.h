@@ -129,6 +129,7 @@ struct Output {
   Tail tail;
   Stored* to;
   int64_t row;    // from one row to the next
+  int64_t first;  // the output that `to` begins with
   int64_t count;  // outputs from `to` on
   const Stored* const* coarse;
   int sources;
@@ -146,7 +147,7 @@ __attribute__((always_inline)) inline void put(const Sums (&sums)[ROWS], const O
     for (int i = 0; i < ROWS; ++i) y[i] = __builtin_convertvector(sums[i], Floats<N>) * scale + bias;
   }
   for (int i = 0; i < ROWS && out.sources > 0; ++i)
-    for (int source = 0; source < out.sources; ++source) y[i] += load<N>(out.coarse[i * out.sources + source] + at);
+    for (int s = 0; s < out.sources; ++s) y[i] += load<N>(out.coarse[i * out.sources + s] + out.first + at);
   finish<ROWS, N>(y, out.tail);
   if (out.count - at >= N) {
 #pragma GCC unroll 16

@@ -6,7 +6,7 @@ import copy
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import native_cases
@@ -71,10 +71,11 @@ BFLOAT16 = 2.0**-8
 
 
 @pytest.fixture(scope="module", autouse=True)
-def loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Once for the whole file: making them takes ten seconds."""
+def loaded(tmp_path_factory: pytest.TempPathFactory, kernels: Callable[[Path], None]) -> Iterator[None]:
+    home = tmp_path_factory.mktemp("kernels")
+    kernels(home)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PADDLE2TORCH_HOME", str(tmp_path_factory.mktemp("kernels")))
+        patch.setenv("PADDLE2TORCH_HOME", str(home))
         load_kernels()
         yield
 
@@ -213,9 +214,10 @@ def levels_of(channels: int, height: int, width: int, count: int) -> list[Tensor
 
 
 @pytest.mark.parametrize("count", [2, 3, 4])
-@pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 3), (5, 7)])
-def test_enlarged_maps_are_never_made(count: int, height: int, width: int) -> None:
-    conv = FoldedConv2d(24 * count, 24, 3, padding=1, tail=Tail("relu"))
+@pytest.mark.parametrize(("height", "width", "outputs"), [(1, 1, 24), (2, 3, 24), (5, 7, 24), (5, 7, 56), (2, 3, 104)])
+def test_enlarged_maps_are_never_made(count: int, height: int, width: int, outputs: int) -> None:
+    """Outputs beyond one panel of the weights, 48 on the widest processor, add their own part of the coarse maps."""
+    conv = FoldedConv2d(24 * count, outputs, 3, padding=1, tail=Tail("relu"))
     levels = levels_of(24, height, width, count)
     exact = copy.deepcopy(conv).double()
     with torch.inference_mode():
