@@ -13,7 +13,7 @@ demo: $(VENV)/.demo
 	@PADDLE2TORCH_HOME=$(DEMO) BIN=$(BIN) sh .ci/demo $(DEMO)
 
 test: $(VENV)/.test lint types
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile --durations=10
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations=10
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

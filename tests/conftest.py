@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+import os
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from material import SHARED
 from small_models import fill, small_config, write_pdparams
 
+from paddle2torch.cache import make_native_home
+from paddle2torch.compiled import kernel_library
 from paddle2torch.converters.layout import layout_table, to_paddle
 from paddle2torch.model_zoo.cards import load_card
 from paddle2torch.model_zoo.forms.folding import fold
@@ -24,6 +29,7 @@ SLOW_FILES = frozenset(
     f"test_{name}.py"
     for name in (
         *("bench", "bench_engines", "bench_networks", "bench_train", "cli_training", "compiled", "distribution"),
+        *("docs_programs", "processes", "program_use", "server"),
         *("export_graphs", "export_paddle", "export_transformers", "family_parity", "forks", "fuzz", "kernels"),
         *("native", "ocr", "packaging", "packing", "parity", "programs", "quantization", "quantized", "reference"),
         *("processes", "step_parity", "train", "v6", "verification", "zoo"),
@@ -32,7 +38,10 @@ SLOW_FILES = frozenset(
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests: slow by their file, the others by what they are skipped without."""
+    """Mark tests: slow by their file, the others by what they are skipped without. Slow files go first, so that no
+    process has a long one left when the others are done.
+    """
+    items.sort(key=lambda item: item.path.name not in SLOW_FILES)
     for item in items:
         reasons = " ".join(str(mark.kwargs.get("reason", "")) for mark in item.iter_markers("skipif"))
         if item.path.name in SLOW_FILES:
@@ -64,6 +73,25 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
     home = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("PADDLE2TORCH_HOME", str(home))
     return home
+
+
+@pytest.fixture(scope="session")
+def kernels(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], None]:
+    """Puts the library of kernels into a home: made once for all processes that run tests, which takes ten seconds."""
+    base = tmp_path_factory.getbasetemp()
+    together = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "kernels"
+
+    def put(home: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch, FileLock(f"{together}.lock"):
+            patch.setenv("PADDLE2TORCH_HOME", str(together))
+            made = kernel_library.kernels_path()
+            if not made.is_file():
+                kernel_library._make(made)
+            patch.setenv("PADDLE2TORCH_HOME", str(home))
+            make_native_home()
+            shutil.copy(made, kernel_library.kernels_path())
+
+    return put
 
 
 @pytest.fixture(scope="session")

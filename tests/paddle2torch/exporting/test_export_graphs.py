@@ -21,7 +21,7 @@ import torch
 from click.testing import CliRunner
 from material import ROOT, SHARED
 from small_models import lstm_config, saved
-from tiny_training import TinyBatches, tiny_config, tiny_settings
+from tiny_training import V4_BACKBONE, TinyBatches, tiny_config, tiny_settings
 
 from paddle2torch import convert, export
 from paddle2torch.cli import main
@@ -71,7 +71,7 @@ def left(tmp_path_factory: pytest.TempPathFactory) -> Left:
     """A tiny recogniser, fine-tuned for a step, in both graph formats."""
     needs_onnx()
     folder = tmp_path_factory.mktemp("left")
-    config = tiny_config(charset=CHARSET, preprocess=RecPreprocess(image_shape=(3, 48, 320)))
+    config = tiny_config(backbone=V4_BACKBONE, charset=CHARSET, preprocess=RecPreprocess(image_shape=(3, 48, 320)))
     torch.manual_seed(3)
     model = build_model(config)
     _make_it_read(model)
