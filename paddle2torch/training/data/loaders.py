@@ -34,10 +34,10 @@ from paddle2torch.training.data.datasets import GUIDE_KEYS, Lines, Loaded, Pages
 from paddle2torch.training.data.det_transforms import NormalizeImage
 from paddle2torch.training.data.drops import DataError, Event
 from paddle2torch.training.data.encode import LabelEncoder
-from paddle2torch.training.data.labels import Group, Samples
+from paddle2torch.training.data.labels import Samples
 from paddle2torch.training.data.rec_transforms import Encode, RecResizeImg
 from paddle2torch.training.data.samplers import FixedBatches, MultiScaleBatches, Plan, Request, epoch_size
-from paddle2torch.training.data.sources import open_samples, read_source
+from paddle2torch.training.data.sources import MixedSamples, open_samples, read_source
 from paddle2torch.training.data.steps import (
     DET_KEYS,
     DET_STEPS,
@@ -277,38 +277,11 @@ def build_dataset(
     raise ConfigError(f"{model.name}: there is no training data for models of task {model.task!r}")
 
 
-class _NoSamples:
-    """Data that is not there yet."""
-
-    groups: Sequence[Group] = ()
-
-    def __len__(self) -> int:
-        return 0
-
-    def label(self, index: int) -> str:
-        raise IndexError(index)
-
-    def where(self, index: int) -> str:
-        raise IndexError(index)
-
-    def source(self, index: int) -> str:
-        raise IndexError(index)
-
-    def image(self, index: int, rng: np.random.Generator) -> BGRImage:
-        raise IndexError(index)
-
-    def missing(self, index: int) -> str | None:
-        raise IndexError(index)
-
-    def digest(self) -> str:
-        return ""
-
-
 def check_transforms(split: SplitSettings, model: ModelConfig, *, training: bool, max_text_length: int = 25) -> None:
     """Raise `ConfigError` where `build_loader` would for the transforms of a split, whose data need not be there."""
     for source in split.dataset.sources:
         read_source(source)
-    build_dataset(split, model, _NoSamples(), max_text_length=max_text_length, training=training)
+    build_dataset(split, model, MixedSamples(()), max_text_length=max_text_length, training=training)
 
 
 def _lines(
