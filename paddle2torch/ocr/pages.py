@@ -8,12 +8,8 @@ from __future__ import annotations
 
 import glob
 import io
-import os
-import re
 import sys
 import threading
-import warnings
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +18,7 @@ from PIL import TiffImagePlugin
 
 from paddle2torch.ocr.pdf import PdfProcess, TooMuchError
 from paddle2torch.tasks.failures import what_went_wrong
+from paddle2torch.tasks.file_patterns import matching_paths
 from paddle2torch.tasks.images import BGRImage, ImageError, load_image
 from paddle2torch.tasks.picture_headers import BROKEN
 
@@ -34,12 +31,6 @@ SUFFIXES = frozenset({".pdf"} | _JPEG_LIKE | _LOSSLESS)
 
 STDIN_AT_MOST = 2**30
 """Bytes of standard input, which has no size that could be looked at."""
-
-FOLDERS_AT_MOST = 100_000
-"""Folders that one `**` looks into."""
-
-# `**` as a whole part of a path, several of them as one; the parts before and after keep their separators.
-_RECURSIVE = re.compile(r"(^|.*?[/\\])(?:\*\*(?:[/\\]+|$))+" if os.altsep else r"(^|.*?/)(?:\*\*(?:/+|$))+", re.DOTALL)
 
 _LEFT_AFTER = 3  # pages of a PDF that were ended at a limit, after which its others are left
 
@@ -105,51 +96,8 @@ def _find(name: str) -> list[str]:
         inside = (entry for entry in path.iterdir() if entry.suffix.lower() in SUFFIXES)
         return sorted(str(entry) for entry in inside if not entry.name.startswith(".") and entry.is_file())
     if name != STDIN and not path.exists() and glob.has_magic(name):
-        return sorted(match for match in _matches(name) if Path(match).is_file())
+        return sorted(match for match in matching_paths(name) if Path(match).is_file())
     return [name]
-
-
-def _matches(pattern: str, walked: list[set[tuple[int, int]]] | None = None, depth: int = 0) -> list[str]:
-    """What `pattern` matches, as `glob.glob` finds it, but each folder below a `**` once, by its shortest name.
-
-    Links may lead in circles, in which `glob.glob` goes round until the system refuses the path. walked: the folders
-    that each `**` of the whole pattern has looked into, by device and number.
-    """
-    recursive = _RECURSIVE.search(pattern)
-    if recursive is None:
-        return glob.glob(pattern)
-    walked = [] if walked is None else walked
-    if len(walked) == depth:
-        walked.append(set())
-    before, after = pattern[: recursive.end(1)], pattern[recursive.end() :] or "*"
-    found: dict[str, None] = {}
-    for start in glob.glob(before) if before else [""]:
-        for folder in _folders(start, pattern, walked[depth]):
-            found |= dict.fromkeys(_matches(glob.escape(folder) + after, walked, depth + 1))
-    return list(found)
-
-
-def _folders(start: str, pattern: str, walked: set[tuple[int, int]]) -> Iterator[str]:
-    """A folder and those in it, the nearest first; hidden ones are left out. Their names end in a separator."""
-    waiting = deque([start])
-    while waiting:
-        folder = waiting.popleft()
-        try:
-            status = os.stat(folder or os.curdir)
-            if (status.st_dev, status.st_ino) in walked:
-                continue
-            if len(walked) == FOLDERS_AT_MOST:
-                warnings.warn(f"{pattern}: after {FOLDERS_AT_MOST:,} folders the others are left", stacklevel=2)
-                return
-            walked.add((status.st_dev, status.st_ino))
-            with os.scandir(folder or os.curdir) as entries:
-                inside = [entry for entry in entries if not entry.name.startswith(".")]
-        except OSError:  # it may not be looked into
-            continue
-        yield folder
-        # `entry.is_dir()` raises where a link leads to itself, `Path.is_dir()` says no.
-        names = sorted(entry.name for entry in inside if Path(entry.path).is_dir())
-        waiting.extend(f"{folder}{name}{os.sep}" for name in names)
 
 
 def _never(source: str, number: int) -> bool:

@@ -6,8 +6,8 @@ and no path of a member leads anywhere.
 
 from __future__ import annotations
 
-import glob
 import hashlib
+import os
 import tarfile
 from collections import Counter
 from collections.abc import Sequence
@@ -21,6 +21,7 @@ from paddle2torch.model_zoo.errors import ConfigError, FileFormatError
 from paddle2torch.model_zoo.files import open_regular
 from paddle2torch.model_zoo.show import show_path, show_text
 from paddle2torch.model_zoo.strict_json import decode_json
+from paddle2torch.tasks.file_patterns import matching_paths
 from paddle2torch.tasks.images import BGRImage, ImageError, load_image
 from paddle2torch.training.data.drops import DataError
 from paddle2torch.training.data.labels import Group, check_ratio
@@ -238,7 +239,7 @@ def _shards(patterns: Sequence[str]) -> list[Path]:
     found: dict[Path, None] = {}
     for pattern in patterns:
         # What is there is taken as it is called, brackets and all.
-        names = [pattern] if Path(pattern).exists() else sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207
+        names = [pattern] if os.path.exists(pattern) else sorted(matching_paths(pattern))
         if not names:
             raise DataError(f"WebDataset: there is no {show_path(pattern)}. Relative paths start at {Path.cwd()}")
         for name in names:

@@ -89,7 +89,7 @@ def test_globs_go_round_no_circle_of_links(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     assert len(find_sources(["**/*.png"])) == 3
     assert time.process_time() - started < 2
-    monkeypatch.setattr("paddle2torch.ocr.pages.FOLDERS_AT_MOST", 2)
+    monkeypatch.setattr("paddle2torch.tasks.file_patterns.FOLDERS_AT_MOST", 2)
     with pytest.warns(UserWarning, match="after 2 folders the others are left"):
         assert len(find_sources(["**/*.png"])) == 2
 

@@ -69,6 +69,13 @@ def test_members_of_one_name_are_a_sample(tmp_path: Path) -> None:
     assert samples.digest() != shards(tmp_path / "a.tar").digest()
 
 
+def test_a_shard_in_a_circle_of_links_is_read_once(tmp_path: Path) -> None:
+    (tmp_path / "inside").mkdir()
+    tar_of(tmp_path / "inside" / "a.tar", [("1.png", png(1)), ("1.txt", b"one")])
+    (tmp_path / "inside" / "round").symlink_to(tmp_path, target_is_directory=True)
+    assert len(shards(tmp_path / "**" / "*.tar")) == 1
+
+
 def test_labels_in_json(tmp_path: Path) -> None:
     path = tar_of(tmp_path / "a.tar", [("1.png", png(1)), ("1.json", b'{"text": "abc"}')])
     assert shards(path, label="json", key="text").label(0) == "abc"
