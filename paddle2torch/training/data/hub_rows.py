@@ -20,7 +20,7 @@ from paddle2torch.model_zoo.show import show, show_all
 from paddle2torch.model_zoo.strict_json import within
 from paddle2torch.tasks.images import BGRImage, ImageError, load_image
 from paddle2torch.training.data.drops import DataError
-from paddle2torch.training.data.labels import Group, check_ratio
+from paddle2torch.training.data.labels import Group, check_ratio, digest_of_lines
 from paddle2torch.training.data.tar_shards import IMAGE_AT_MOST, LABEL_AT_MOST, TarShards, WebDataset
 
 MOST_TAKEN = 100_000_000
@@ -103,10 +103,7 @@ class HubRows:
 
     def digest(self) -> str:
         """Of the texts, in their order."""
-        found = hashlib.sha256(f"{self._options.path}\t{self._options.split}\n".encode("utf-8", "surrogatepass"))
-        for label in self._labels:
-            found.update(f"{label}\n".encode("utf-8", "surrogatepass"))
-        return found.hexdigest()
+        return digest_of_lines((f"{self._options.path}\t{self._options.split}", *self._labels))
 
 
 def _load(options: HuggingFace, *, streaming: bool) -> Any:

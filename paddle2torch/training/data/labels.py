@@ -8,7 +8,7 @@ from __future__ import annotations
 import codecs
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -46,6 +46,14 @@ def check_ratio(ratio: float, where: str) -> None:
     """Raise `ConfigError` for a share that an epoch cannot take."""
     if not 0 < ratio <= 1:
         raise ConfigError(f"{where}: ratio is a share above 0 and at most 1, found {ratio:g}")
+
+
+def digest_of_lines(lines: Iterable[object]) -> str:
+    """Of what tells samples from others, each on a line of its own: sha256."""
+    found = hashlib.sha256()
+    for line in lines:
+        found.update(f"{line}\n".encode("utf-8", "surrogatepass"))
+    return found.hexdigest()
 
 
 class Samples(Protocol):
@@ -189,10 +197,7 @@ class LabelFiles:
 
     def digest(self) -> str:
         """Of paths and labels, in their order."""
-        found = hashlib.sha256()
-        for path, label in zip(self._paths, self._labels, strict=True):
-            found.update(f"{path}\t{label}\n".encode("utf-8", "surrogatepass"))
-        return found.hexdigest()
+        return digest_of_lines(f"{path}\t{label}" for path, label in zip(self._paths, self._labels, strict=True))
 
     @staticmethod
     def _choose(path: str, rng: np.random.Generator) -> str:

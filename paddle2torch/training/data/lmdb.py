@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import hashlib
 import importlib.util
+import itertools
 import os
 import signal
 import subprocess
@@ -24,7 +24,7 @@ from paddle2torch.model_zoo.errors import FileFormatError
 from paddle2torch.tasks.images import BGRImage, ImageError, load_image
 from paddle2torch.training.data._lmdb_process import DATA_FILE, NO_LABEL
 from paddle2torch.training.data.drops import DataError
-from paddle2torch.training.data.labels import Group
+from paddle2torch.training.data.labels import Group, digest_of_lines
 
 IMAGE_BYTES_AT_MOST = 512 << 20
 LABEL_BYTES_AT_MOST = 2 << 30
@@ -90,12 +90,7 @@ class LmdbFolders:
 
     def digest(self) -> str:
         """Of the databases' names and the labels, in their order."""
-        found = hashlib.sha256()
-        for name in self._folders:
-            found.update(f"{name.name}\n".encode("utf-8", "surrogatepass"))
-        for label in self._labels:
-            found.update(f"{label}\n".encode("utf-8", "surrogatepass"))
-        return found.hexdigest()
+        return digest_of_lines(itertools.chain((folder.name for folder in self._folders), self._labels))
 
     def _place(self, index: int) -> tuple[int, int]:
         number = int(np.searchsorted(self._starts, index, side="right")) - 1

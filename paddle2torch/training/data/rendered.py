@@ -6,7 +6,6 @@ noise are those of the transforms, as for every line.
 
 from __future__ import annotations
 
-import hashlib
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from paddle2torch.model_zoo.show import show_all, show_path
 from paddle2torch.model_zoo.strict_json import within
 from paddle2torch.tasks.images import BGRImage, ImageError, load_image
 from paddle2torch.training.data.drops import DataError
-from paddle2torch.training.data.labels import MOST_BYTES, Group
+from paddle2torch.training.data.labels import MOST_BYTES, Group, digest_of_lines
 from paddle2torch.training.settings import MOST_TEXT
 
 MOST_LINES = 10_000_000
@@ -155,10 +154,7 @@ class Rendered:
 
     def digest(self) -> str:
         """Of the options and the texts."""
-        found = hashlib.sha256(repr(self._options).encode("utf-8", "surrogatepass"))
-        for label in self._labels:
-            found.update(f"{label}\n".encode("utf-8", "surrogatepass"))
-        return found.hexdigest()
+        return digest_of_lines((self._options, *self._labels))
 
     def __getstate__(self) -> dict[str, object]:
         # Fonts are opened anew in each worker that is started and not forked.

@@ -6,7 +6,6 @@ and no path of a member leads anywhere.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tarfile
 from collections import Counter
@@ -24,7 +23,7 @@ from paddle2torch.model_zoo.strict_json import decode_json
 from paddle2torch.tasks.file_patterns import matching_paths
 from paddle2torch.tasks.images import BGRImage, ImageError, load_image
 from paddle2torch.training.data.drops import DataError
-from paddle2torch.training.data.labels import Group, check_ratio
+from paddle2torch.training.data.labels import Group, check_ratio, digest_of_lines
 
 MOST_SHARDS = 100_000
 MOST_MEMBERS = 50_000_000
@@ -213,12 +212,11 @@ class TarShards:
 
     def digest(self) -> str:
         """Of shards' names, samples' names, sizes of images, and labels, in their order."""
-        found = hashlib.sha256()
-        for sample in self._samples:
-            assert sample.image is not None
-            told = f"{self._paths[sample.shard].name}\t{sample.name}\t{sample.image.size}\t{sample.text}\n"
-            found.update(told.encode("utf-8", "surrogatepass"))
-        return found.hexdigest()
+        return digest_of_lines(map(self._told, self._samples))
+
+    def _told(self, sample: _Sample) -> str:
+        assert sample.image is not None
+        return f"{self._paths[sample.shard].name}\t{sample.name}\t{sample.image.size}\t{sample.text}"
 
 
 class _Headers:
