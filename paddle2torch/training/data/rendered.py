@@ -6,6 +6,7 @@ noise are those of the transforms, as for every line.
 
 from __future__ import annotations
 
+import io
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -82,10 +83,13 @@ class Rendered:
         self._loaded: dict[tuple[str, int], ImageFont.FreeTypeFont] = {}
         anywhere = frozenset[str]().union(*(known for _, known in self._fonts))
         self._texts = _texts(options.texts, anywhere) if options.texts is not None else None
-        self._characters = self._drawn_from(charset, anywhere)
-        _check_shaping("".join(self._texts) if self._texts is not None else "".join(self._characters))
+        drawn = self._drawn_from(charset, anywhere)
+        _check_shaping("".join(drawn if self._texts is None else self._texts))
         self._backgrounds = _backgrounds(options.backgrounds)
-        self._labels = [self._label(index) for index in range(options.count)]
+        # A random text is of one font's characters, or no font could render them together.
+        of_fonts = ([one for one in drawn if one in known] for _, known in self._fonts)
+        choices = [characters for characters in of_fonts if characters]
+        self._labels = [self._label(index, choices) for index in range(options.count)]
         self.groups = [Group(options.count, 1.0)]
 
     def _drawn_from(self, charset: Sequence[str], anywhere: frozenset[str]) -> list[str]:
@@ -104,14 +108,11 @@ class Rendered:
             raise ConfigError("RenderedLines: characters is empty")
         return characters
 
-    def _label(self, index: int) -> str:
+    def _label(self, index: int, choices: Sequence[Sequence[str]]) -> str:
         if self._texts is not None:
             return self._texts[index % len(self._texts)]
         rng = np.random.default_rng([self._seed, index, 5])
-        # Of one font's characters, or no font could render them together.
-        fonts = [known for _, known in self._fonts if not known.isdisjoint(self._characters)]
-        known = fonts[int(rng.integers(len(fonts)))]
-        characters = [one for one in self._characters if one in known]
+        characters = choices[int(rng.integers(len(choices)))]
         length = int(rng.integers(self._options.lengths[0], self._options.lengths[1] + 1))
         text = "".join(characters[number] for number in rng.integers(len(characters), size=length))
         return text.strip() or characters[0]
@@ -195,9 +196,9 @@ def _colour(picture: BGRImage, rng: np.random.Generator) -> tuple[int, int, int]
 def _characters(path: str) -> frozenset[str]:
     """The characters that a font has."""
     try:
-        read_bounded(path, FONT_BYTES, "font")
-        ImageFont.truetype(path, 16)
-        with TTFont(path, fontNumber=0, lazy=True) as font:
+        data = read_bounded(path, FONT_BYTES, "font")
+        ImageFont.truetype(io.BytesIO(data), 16)
+        with TTFont(io.BytesIO(data), fontNumber=0, lazy=True) as font:
             return frozenset(map(chr, font.getBestCmap() or ()))
     except Paddle2TorchError as error:
         raise DataError(f"RenderedLines: the font {error}") from None
