@@ -18,9 +18,8 @@ from paddle2torch.model_zoo.config import ModelConfig
 from paddle2torch.model_zoo.errors import FileFormatError, Paddle2TorchError
 from paddle2torch.model_zoo.names import leads_out
 from paddle2torch.model_zoo.show import show_text
-from paddle2torch.tasks.failures import what_went_wrong
 from paddle2torch.training.data.datasets import Lines, SampleDataset, how_squeezed
-from paddle2torch.training.data.drops import OF_THE_SAMPLE, Reason
+from paddle2torch.training.data.drops import OF_THE_SAMPLE, Reason, Rejected
 from paddle2torch.training.data.labels import LabelFiles, Samples, parse_boxes
 from paddle2torch.training.data.loaders import build_dataset
 from paddle2torch.training.data.near import LINE_GRID, PAGE_GRID, content_digest, difference_hash, near_pairs
@@ -221,13 +220,11 @@ def _look(dataset: SampleDataset) -> Iterator[_Seen]:
 
     def look(index: int) -> _Seen:
         try:
-            image = dataset.samples.image(index, np.random.default_rng(0))
-            if problem := dataset.problem(image):
-                return _Seen(index, f"the image of {image.shape[1]} x {image.shape[0]} pixels {problem}")
-            shape = int(image.shape[0]), int(image.shape[1])
-            return _Seen(index, None, shape, content_digest(image), difference_hash(image, grid))
-        except Exception as error:  # whatever a decoder raises for a file: this one image cannot be used
-            return _Seen(index, what_went_wrong(error))
+            image = dataset.image(index, np.random.default_rng(0))
+        except Rejected as rejected:
+            return _Seen(index, str(rejected))
+        shape = int(image.shape[0]), int(image.shape[1])
+        return _Seen(index, None, shape, content_digest(image), difference_hash(image, grid))
 
     indices = iter(range(len(dataset)))
     with ThreadPoolExecutor(available_cores()) as pool:

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from paddle2torch.html_page import render_page, write_page
 from paddle2torch.model_zoo.config import DetPreprocess, ModelConfig, RecPreprocess
-from paddle2torch.tasks.failures import what_went_wrong
 from paddle2torch.tasks.images import BGRImage
 from paddle2torch.training.data.check import QUANTILES, DataCheck
 from paddle2torch.training.data.datasets import Lines, SampleDataset
+from paddle2torch.training.data.drops import DataError
 from paddle2torch.training.data.samplers import Request
 from paddle2torch.training.metrics import label_texts
 from paddle2torch.training.settings import Settings
@@ -74,8 +74,8 @@ def augmented_samples(check: DataCheck, settings: Settings, config: ModelConfig)
         where = dataset.samples.where(index)
         try:
             loaded = dataset[Request(0, index, size)]
-        except Exception as error:  # whatever it is, it is told in place of the picture
-            yield Shown("", "", f"{where}: {what_went_wrong(error)}")
+        except DataError as error:  # no sample can be used: that is told in place of the picture
+            yield Shown("", "", f"{where}: {error}")
             continue
         if loaded.values is not None:
             said = f"another sample in place of {where}" if loaded.replaced else where

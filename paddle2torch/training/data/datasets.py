@@ -143,11 +143,15 @@ class SampleDataset(Dataset[Loaded], abc.ABC):
     def _read(self, index: int, rng: np.random.Generator) -> BGRImage:
         if index in self.known:
             raise Rejected(self.known[index].reason, self.known[index].message)
+        return self.image(index, rng)
+
+    def image(self, index: int, rng: np.random.Generator) -> BGRImage:
+        """The image of a sample, whatever its label, uint8 (H, W, 3), BGR; raises `Rejected`."""
         try:
             image = self.samples.image(index, rng)
         except Exception as error:  # whatever a decoder raises for a file: this one image cannot be used
             raise _rejected(error) from None
-        problem = self.problem(image)
+        problem = self._problem(image)
         if problem:
             raise Rejected(Reason.UNREADABLE, f"the image of {image.shape[1]} x {image.shape[0]} pixels {problem}")
         return image
@@ -165,7 +169,7 @@ class SampleDataset(Dataset[Loaded], abc.ABC):
         """One sample, or `Rejected`; what is only worth noting is added to `events`."""
 
     @abc.abstractmethod
-    def problem(self, image: BGRImage) -> str | None:
+    def _problem(self, image: BGRImage) -> str | None:
         """What is wrong with the size of an image."""
 
 
@@ -233,7 +237,7 @@ class Lines(SampleDataset):
         """The text, in small letters where the encoder makes them so."""
         return self.encoder.text(self.samples.label(index))
 
-    def problem(self, image: BGRImage) -> str | None:
+    def _problem(self, image: BGRImage) -> str | None:
         if image.shape[0] * image.shape[1] > LINE_PIXELS:
             return f"is not a line: at most {LINE_PIXELS:,} are read"
         return None
@@ -310,7 +314,7 @@ class Pages(SampleDataset):
                 if not len(boxes.polygons):
                     self._know(index, Rejected(Reason.EMPTY, "the page has no boxes"))
 
-    def problem(self, image: BGRImage) -> str | None:
+    def _problem(self, image: BGRImage) -> str | None:
         if max(image.shape[:2]) > WARP_LIMIT:
             return f"has a side of more than {WARP_LIMIT:,}, which OpenCV does not rotate"
         return None
