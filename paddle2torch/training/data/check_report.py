@@ -18,7 +18,7 @@ from paddle2torch.tasks.images import BGRImage
 from paddle2torch.training.data.check import QUANTILES, DataCheck
 from paddle2torch.training.data.datasets import Lines, SampleDataset
 from paddle2torch.training.data.drops import DataError
-from paddle2torch.training.data.samplers import Request
+from paddle2torch.training.data.samplers import Request, floor_size
 from paddle2torch.training.metrics import label_texts
 from paddle2torch.training.settings import Settings
 
@@ -63,17 +63,15 @@ def augmented_samples(check: DataCheck, settings: Settings, config: ModelConfig)
     if dataset is None or not len(dataset):
         return
     split = settings.data.train
-    sizes: list[Any] = list(split.sampler.scales) if split.sampler is not None else [None]
-    factor = split.sampler.divided_factor if split.sampler is not None else (1, 1)
+    sizes: list[tuple[int, int] | None] = [None]
+    if split.sampler is not None:
+        sizes = [floor_size(scale, split.sampler.divided_factor) for scale in split.sampler.scales]
     count = LINES_SHOWN if isinstance(dataset, Lines) else PAGES_SHOWN
     order = np.random.default_rng(settings.training.seed).permutation(len(dataset))[:count]
     for number, index in enumerate(order.tolist()):
-        size = sizes[number % len(sizes)]
-        if size is not None:
-            size = size[0] // factor[0] * factor[0], size[1] // factor[1] * factor[1]
         where = dataset.samples.where(index)
         try:
-            loaded = dataset[Request(0, index, size)]
+            loaded = dataset[Request(0, index, sizes[number % len(sizes)])]
         except DataError as error:  # no sample can be used: that is told in place of the picture
             yield Shown("", "", f"{where}: {error}")
             continue

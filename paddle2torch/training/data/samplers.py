@@ -120,6 +120,11 @@ class FixedBatches:
             yield [Request(epoch, int(index)) for index in part]
 
 
+def floor_size(size: tuple[int, int], factor: tuple[int, int]) -> tuple[int, int]:
+    """Width and height floored to multiples of `factor`."""
+    return size[0] // factor[0] * factor[0], size[1] // factor[1] * factor[1]
+
+
 class MultiScaleBatches:
     """Batches of one size each, cycling over `scales` (width, height), as PaddleOCR's MultiScaleSampler makes them.
 
@@ -147,10 +152,9 @@ class MultiScaleBatches:
         self._world_size = world_size
         area = scales[0][0] * scales[0][1] * first_bs
         cycle = []
-        for width, height in scales:
-            width = width // divided_factor[0] * divided_factor[0]
-            height = height // divided_factor[1] * divided_factor[1]
-            cycle.append(((width, height), first_bs if fix_bs else max(1, area // (width * height))))
+        for scale in scales:
+            size = floor_size(scale, divided_factor)
+            cycle.append((size, first_bs if fix_bs else max(1, area // (size[0] * size[1]))))
         each = epoch_size(groups) // world_size
         cycles = -(-each // sum(count for _, count in cycle))
         self._sizes = cycle * cycles
