@@ -28,6 +28,7 @@ from paddle2torch.training.metrics import simple
 from paddle2torch.training.settings import Settings, SplitSettings
 
 SplitName = Literal["train", "eval"]
+SPLITS: tuple[SplitName, SplitName] = ("train", "eval")
 
 EXAMPLES = 20
 """Samples that are named of each finding."""
@@ -158,8 +159,7 @@ def check_data(settings: Settings, config: ModelConfig) -> DataCheck:
     datasets: dict[SplitName, SampleDataset] = {}
     figures: dict[SplitName, SplitFigures] = {}
     seen: dict[SplitName, list[_Seen]] = {}
-    splits: tuple[tuple[SplitName, SplitSettings], ...] = (("train", settings.data.train), ("eval", settings.data.eval))
-    for name, split in splits:
+    for name, split in zip(SPLITS, (settings.data.train, settings.data.eval), strict=True):
         samples = _open(name, split, config, settings.training.seed, found)
         if samples is None:
             continue
@@ -271,7 +271,7 @@ def _check_boxes(name: SplitName, samples: Samples, seen: _Seen, found: _Found) 
 def _check_shared(datasets: dict[SplitName, SampleDataset], seen: dict[SplitName, list[_Seen]], found: _Found) -> None:
     """Images that are trained on and evaluated: the figures of an evaluation say nothing then."""
     train, evaluation = datasets["train"].samples, datasets["eval"].samples
-    usable = [[one for one in seen[name] if one.problem is None] for name in ("train", "eval")]
+    usable = [[one for one in seen[name] if one.problem is None] for name in SPLITS]
     known = {one.digest: one.index for one in usable[1]}
     for one in usable[0]:
         if one.digest in known:
@@ -284,12 +284,11 @@ def _check_shared(datasets: dict[SplitName, SampleDataset], seen: dict[SplitName
 def _alike(datasets: dict[SplitName, SampleDataset], rest: Sequence[Sequence[_Seen]]) -> Iterator[tuple[_Seen, _Seen]]:
     """Pairs that look nearly the same: of lines, those with the same text."""
     groups: defaultdict[str, tuple[list[_Seen], list[_Seen]]] = defaultdict(lambda: ([], []))
-    for side, name in enumerate(("train", "eval")):
-        samples = datasets[name].samples  # type: ignore[index]
-        lines = isinstance(datasets[name], Lines)  # type: ignore[index]
+    for side, name in enumerate(SPLITS):
+        dataset = datasets[name]
         for one in rest[side]:
             if one.hash is not None:
-                groups[samples.label(one.index) if lines else ""][side].append(one)
+                groups[dataset.samples.label(one.index) if isinstance(dataset, Lines) else ""][side].append(one)
     for some, others in groups.values():
         told: set[int] = set()
         pairs = near_pairs(*([one.hash for one in part if one.hash is not None] for part in (some, others)))
