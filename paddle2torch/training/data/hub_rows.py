@@ -71,7 +71,7 @@ class HubRows:
     def __init__(self, options: HuggingFace, rows: Any) -> None:
         self._options = options
         self._rows = rows
-        self._folder = Path(options.path).resolve() if os.path.exists(options.path) else None
+        self._folder = _own_folder(options)
         # The texts at once: they are compared and counted before training.
         self._labels = ["" if text is None else str(text) for text in rows.with_format(None)[options.text]]
         if not self._labels:
@@ -149,6 +149,14 @@ def _local(path: str) -> tuple[str | None, str | None]:
     return kind, path
 
 
+def _own_folder(options: HuggingFace) -> Path | None:
+    """The folder of a data set that is on this machine."""
+    if not os.path.exists(options.path):
+        return None
+    path = Path(options.path).resolve()
+    return path if path.is_dir() else path.parent
+
+
 def _picture(value: Any, folder: Path | None) -> bytes | Path:
     """What a cell holds: the bytes of a file, or the path of one in the data set's own folder."""
     data, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (None, None)
@@ -156,7 +164,7 @@ def _picture(value: Any, folder: Path | None) -> bytes | Path:
         return data
     if isinstance(path, str) and path:
         # A data set from outside could name any file of this machine.
-        if folder is not None and Path(path).resolve().is_relative_to(folder if folder.is_dir() else folder.parent):
+        if folder is not None and Path(path).resolve().is_relative_to(folder):
             return Path(path)
         raise ImageError("the row has no image but names a file outside of its data set, which is not read")
     raise ImageError("the row has no image")
@@ -177,7 +185,7 @@ def _taken(options: HuggingFace) -> TarShards:
 
 
 def _write(options: HuggingFace, path: Path) -> None:
-    folder = Path(options.path).resolve() if os.path.exists(options.path) else None
+    folder = _own_folder(options)
     with tarfile.open(path, "w") as tar:
         for number, row in enumerate(_load(options, streaming=True).take(options.take)):
             try:
