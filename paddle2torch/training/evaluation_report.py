@@ -5,13 +5,11 @@ The page is one file that asks the network for nothing; its pictures take `PICTU
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 
@@ -25,6 +23,7 @@ from paddle2torch.training.hard_samples import HardRow, HardSample
 from paddle2torch.training.line_figures import LineFigures
 from paddle2torch.training.metrics import RecMetric
 from paddle2torch.training.page_figures import PageFaults, PageFigures
+from paddle2torch.training.pictures import Picture, embed
 
 TEMPLATE = "evaluation.html"
 
@@ -42,15 +41,6 @@ PAGE_SIZE = (1100, 1600)
 
 TEXT_AT_MOST = 300
 """Characters of a text that are shown."""
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A picture in the page: JPEG as a data address, and its width and height in pixels."""
-
-    address: str
-    width: int
-    height: int
 
 
 @dataclass
@@ -81,13 +71,7 @@ class _Album:
             image = self.read(index)
         except Exception:  # what cannot be read is said beside the place of its picture
             return None
-        height, width = image.shape[:2]
-        scale = min(1.0, self.most[0] / width, self.most[1] / height)
-        size = max(1, round(width * scale)), max(1, round(height * scale))
-        if scale < 1:
-            image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
-        done, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, self.quality])
-        return Picture("data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode(), *size) if done else None
+        return embed(image, self.quality, self.most)
 
 
 def hard_samples(examined: Examination) -> tuple[HardSample, ...]:

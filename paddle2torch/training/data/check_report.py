@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,6 +18,7 @@ from paddle2torch.training.data.datasets import Lines, SampleDataset
 from paddle2torch.training.data.drops import DataError
 from paddle2torch.training.data.samplers import Request, floor_size
 from paddle2torch.training.metrics import label_texts
+from paddle2torch.training.pictures import embed
 from paddle2torch.training.settings import Settings
 
 TEMPLATE = "data_check.html"
@@ -29,7 +28,7 @@ CHARACTERS_SHOWN = 200
 """Characters of the training data that are listed, and of the set that it has not."""
 
 PAGE_SIDE = 480
-"""Pixels of a page's sides in the picture."""
+"""Pixels that a page's sides have at most in the picture."""
 
 
 @dataclass(frozen=True)
@@ -90,9 +89,8 @@ def _shown(dataset: SampleDataset, config: ModelConfig, values: dict[str, NDArra
             (label,) = label_texts(values["label_ctc"][None], values["length"][None], config.charset)
     else:
         image = _with_maps(image, values)
-    done, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 85])
-    address = "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode() if done else ""
-    return Shown(address, label, where)
+    picture = embed(image, 85, None if isinstance(dataset, Lines) else (PAGE_SIDE, PAGE_SIDE))
+    return Shown(picture.address if picture is not None else "", label, where)
 
 
 def _pixels(values: NDArray[np.float32], preprocess: RecPreprocess | DetPreprocess) -> BGRImage:
@@ -110,6 +108,4 @@ def _with_maps(image: BGRImage, values: dict[str, NDArray[Any]]) -> BGRImage:
             mask = values[name] == value
             tinted = 0.6 * image[mask] + 0.4 * np.array(colour)
             image[mask] = tinted.astype(np.uint8)
-    scale = min(1.0, PAGE_SIDE / max(image.shape[:2]))
-    size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    return image
