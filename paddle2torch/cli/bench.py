@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import click
 
-from paddle2torch.cli.options import AS_JSON, PATH, with_settings
+from paddle2torch.cli.options import AS_JSON, PATH, SETTINGS
 from paddle2torch.cli.output import echo, print_json, print_table
 from paddle2torch.model_zoo.errors import Paddle2TorchError
 from paddle2torch.progress import spinner
@@ -236,7 +236,7 @@ def bench_pages_command(
 
 
 @bench.command("loader")
-@with_settings
+@SETTINGS
 @click.option("--seconds", type=click.FloatRange(min=0.1), default=20.0, show_default=True, help="How long to load.")
 @click.option("--step/--no-step", default=True, show_default=True, help="Time a training step as well.")
 @AS_JSON

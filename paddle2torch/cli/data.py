@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from paddle2torch.cli.options import AS_JSON, CHARSET, PATH, with_settings
+from paddle2torch.cli.options import AS_JSON, CHARSET, PATH, SETTINGS
 from paddle2torch.cli.output import echo, print_json, print_notes, print_table
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def data() -> None:
 
 
 @data.command("check")
-@with_settings
+@SETTINGS
 @CHARSET
 @click.option("--report", type=PATH, help="Write one HTML page: what was found, figures, and augmented samples.")
 @AS_JSON

@@ -26,13 +26,31 @@ DEVICE = click.option(
 )
 
 
+def _together(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Several options as one decorator; --help shows them in this order."""
+
+    def decorate(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
 def _names(name: str, of_paddleocr3: str) -> tuple[str, ...]:
     """An option under our name, which is PaddleOCR 2's, and under PaddleOCR 3's, with _ as they write them as well."""
     spelled = (f"--{name}", f"--{name.replace('-', '_')}", f"--{of_paddleocr3}", f"--{of_paddleocr3.replace('-', '_')}")
     return (*spelled, name.replace("-", "_"))
 
 
-_OF_PIPELINES = (
+SETTINGS = _together(
+    click.option("--config", type=PATH, required=True, help="config.json, as `paddle2torch init` writes it."),
+    click.option("--model-config", "--model_config", type=PATH, help="By default model_config.json beside it."),
+    click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Override: optimizer.lr=1e-4"),
+)
+"""The options of commands that read both settings files."""
+
+PIPELINE = _together(
     click.option(
         "--version", help="Of the models: v3 to v6. Default: the newest that PaddleOCR takes for the language."
     ),
@@ -78,13 +96,7 @@ _OF_PIPELINES = (
     click.option("--no-turn", is_flag=True, help="Take every page for upright."),
     DEVICE,
 )
-
-
-def PIPELINE(command: Callable[..., Any]) -> Callable[..., Any]:  # noqa: N802 - a decorator like the others
-    """The options of commands that read pages, but for the language; see `pipeline_settings`."""
-    for option in reversed(_OF_PIPELINES):
-        command = option(command)
-    return command
+"""The options of commands that read pages, but for the language; see `pipeline_settings`."""
 
 
 def pipeline_settings(
@@ -112,14 +124,3 @@ def dtype_of(bfloat16: bool) -> Any:
     import torch
 
     return torch.bfloat16 if bfloat16 else torch.float32
-
-
-def with_settings(command: Any) -> Any:
-    """The options of commands that read both settings files."""
-    for option in (
-        click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Override: optimizer.lr=1e-4"),
-        click.option("--model-config", "--model_config", type=PATH, help="By default model_config.json beside it."),
-        click.option("--config", type=PATH, required=True, help="config.json, as `paddle2torch init` writes it."),
-    ):
-        command = option(command)
-    return command

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from paddle2torch.cli.options import AS_JSON, CHARSET, PATH, with_settings
+from paddle2torch.cli.options import AS_JSON, CHARSET, PATH, SETTINGS
 from paddle2torch.cli.output import echo, print_json, print_notes, print_table
 from paddle2torch.model_zoo.errors import Paddle2TorchError
 
@@ -34,7 +34,7 @@ def init(name: str, output: Path, yml: Path | None, charset: Path | None, offici
 
 
 @click.command()
-@with_settings
+@SETTINGS
 @CHARSET
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint.")
 def train(
@@ -59,7 +59,7 @@ def train(
 
 
 @click.command("eval")
-@with_settings
+@SETTINGS
 @click.option(
     "--model", help="What to evaluate: name or folder; by default the best checkpoint, else where it started."
 )
