@@ -12,8 +12,9 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -56,28 +57,23 @@ class Job:
 
 @dataclass(eq=False)
 class _Work(Generic[T]):
-    """load: gives the page that `reader` reads. finish: makes the result of what was read; both run in the thread."""
+    """load: gives the page that `reader` reads. finish: makes the result of what was read; both run in the thread.
+    future: the result, for whoever waits for it in an event loop.
+    """
 
     job: Job
     reader: OCR | None
     load: Callable[[], Any]
     finish: Callable[[Any], T]
-    loop: asyncio.AbstractEventLoop
-    future: asyncio.Future[T]
+    future: Future[T] = field(default_factory=Future)
 
-    def settle(self, result: T | None, error: BaseException | None = None) -> None:
-        """Hand the result over to the event loop."""
-
-        def settle() -> None:
-            if self.future.done():
-                return
-            if error is not None:
-                self.future.set_exception(error)
-            else:
-                self.future.set_result(result)  # type: ignore[arg-type]
-
-        with contextlib.suppress(RuntimeError):  # the loop has ended
-            self.loop.call_soon_threadsafe(settle)
+    @contextlib.contextmanager
+    def failing(self) -> Iterator[None]:
+        """Hand what the block raises to whoever waits for the result."""
+        try:
+            yield
+        except BaseException as error:  # as executors do: a thread that ended would leave all that wait without answer
+            self.future.set_exception(error)
 
 
 class Engine:
@@ -123,15 +119,14 @@ class Engine:
         return await self._put(job, reader, load, finish)
 
     async def _put(self, job: Job, reader: OCR | None, load: Callable[[], Any], finish: Callable[[Any], T]) -> T:
-        loop = asyncio.get_running_loop()
-        work = _Work(job, reader, load, finish, loop, loop.create_future())
+        work = _Work(job, reader, load, finish)
         with self._changed:
             if self._stopped:
                 raise RequestError(503, "stopping", "the server is stopping")
             self._waiting.append(work)
             self.metrics.waiting.inc()
             self._changed.notify()
-        return await work.future
+        return await asyncio.wrap_future(work.future)
 
     def _run(self) -> None:
         # Of this thread: OpenMP's number of threads is one for each.
@@ -149,21 +144,18 @@ class Engine:
                 while self._waiting and (reader is None or self._waiting[0].reader is reader):
                     work = self._waiting.popleft()
                     self.metrics.waiting.dec()
+                    if not work.future.set_running_or_notify_cancel():
+                        continue
                     if not work.job.is_over():
                         return work
-                    work.settle(None, work.job.why_over())
+                    work.future.set_exception(work.job.why_over())
                 if not wait or self._stopped:
                     return None
                 self._changed.wait()
 
     def _call(self, work: _Work[Any]) -> None:
-        try:
-            with given_up(work.job.is_over):
-                result = work.finish(work.load())
-        except BaseException as error:
-            work.settle(None, error)
-        else:
-            work.settle(result)
+        with work.failing(), given_up(work.job.is_over):
+            work.future.set_result(work.finish(work.load()))
 
     def _read(self, reader: OCR, first: _Work[Any]) -> None:
         """Read a page, and with it small ones that wait behind it."""
@@ -174,11 +166,8 @@ class Engine:
         pixels = 0
         work: _Work[Any] | None = first
         while work is not None:
-            try:
+            with work.failing():
                 page = work.load()
-            except BaseException as error:
-                work.settle(None, error)
-            else:
                 group.append(work)
                 pages.append(page)
                 pixels += page.image.size // 3 if isinstance(page, Page) else 0
@@ -190,9 +179,9 @@ class Engine:
         try:
             with given_up(lambda: all(work.job.is_over() for work in group)):
                 results = reader.read_together(pages)
-        except BaseException as error:
+        except BaseException as error:  # as in `failing`, for all of them
             for work in group:
-                work.settle(None, error)
+                work.future.set_exception(error)
             return
         for work, result in zip(group, results, strict=True):
             self._finish(work, result)
@@ -200,14 +189,12 @@ class Engine:
     def _finish(self, work: _Work[Any], result: Result) -> None:
         if work.job.is_over():
             self.metrics.pages.labels("given up").inc()
-            work.settle(None, work.job.why_over())
+            work.future.set_exception(work.job.why_over())
             return
         if isinstance(result, Failure):
             self.metrics.pages.labels("not read").inc()
         else:
             self.metrics.pages.labels("read").inc()
             self.metrics.lines.inc(len(result))
-        try:
-            work.settle(work.finish(result))
-        except BaseException as error:
-            work.settle(None, error)
+        with work.failing():
+            work.future.set_result(work.finish(result))
