@@ -69,7 +69,8 @@ def parse_inference(body: bytes, header_length: str | None, limits: Limits) -> I
         raise _bad("the body is not JSON in UTF-8") from None
     if not isinstance(request, dict):
         raise _bad("the body is not a JSON object")
-    tensors: dict[str, np.ndarray[Any, Any]] = {}
+    image: np.ndarray[Any, Any] | None = None
+    lang: str | None = None
     offset = 0
     for entry in _objects(request, "inputs"):
         name, size = entry.get("name"), _parameters(entry).get("binary_data_size")
@@ -82,21 +83,20 @@ def parse_inference(body: bytes, header_length: str | None, limits: Limits) -> I
             raw = rest[offset : offset + size]
             offset += size
         if name == "image":
-            tensors["image"] = _pixels(entry, raw, limits)
+            image = _pixels(entry, raw, limits)
         elif name == "lang_type":
-            tensors["lang_type"] = _texts(entry, raw)
+            lang = _text(entry, raw)
         else:
             raise _bad(f"there is no input {show(name)}; there are image and lang_type")
     if offset != len(rest):
         raise _bad(f"{len(rest) - offset:,} bytes are left behind the tensors")
-    if "image" not in tensors:
+    if image is None:
         raise _bad("the input image is missing")
-    lang = tensors.get("lang_type")
-    name = request.get("id")
+    identifier = request.get("id")
     return Inference(
-        name if isinstance(name, str) else None,
-        np.ascontiguousarray(tensors["image"][0, :, :, ::-1]),
-        None if lang is None else str(lang.reshape(-1)[0]),
+        identifier if isinstance(identifier, str) else None,
+        np.ascontiguousarray(image[0, :, :, ::-1]),
+        lang,
         _wanted(request),
     )
 
@@ -161,7 +161,7 @@ def _pixels(entry: Mapping[str, Any], raw: memoryview | None, limits: Limits) ->
     return values.reshape(shape)
 
 
-def _texts(entry: Mapping[str, Any], raw: memoryview | None) -> np.ndarray[Any, Any]:
+def _text(entry: Mapping[str, Any], raw: memoryview | None) -> str:
     shape = entry.get("shape")
     if entry.get("datatype") != "BYTES" or shape not in ([1, 1], [1]):
         raise _bad("input lang_type is BYTES (1, 1)")
@@ -169,11 +169,11 @@ def _texts(entry: Mapping[str, Any], raw: memoryview | None) -> np.ndarray[Any, 
         data = entry.get("data")
         if not isinstance(data, list) or len(data) != 1 or not isinstance(data[0], str):
             raise _bad("input lang_type: data is not a list of one text")
-        return np.array(data, object)
+        return data[0]
     if len(raw) < 4 or int.from_bytes(raw[:4], "little") != len(raw) - 4:
         raise _bad("input lang_type: its bytes are not a length of 4 bytes and as many bytes of text")
     try:
-        return np.array([bytes(raw[4:]).decode("utf-8")], object)
+        return bytes(raw[4:]).decode("utf-8")
     except UnicodeDecodeError:
         raise _bad("input lang_type is not UTF-8") from None
 
