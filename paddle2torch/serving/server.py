@@ -21,7 +21,8 @@ from paddle2torch.malloc import keep_freed_memory
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.languages import find_language
 from paddle2torch.ocr.pipeline import OCR
-from paddle2torch.serving.app import LOOPBACK, create_app
+from paddle2torch.serving.app import create_app
+from paddle2torch.serving.door import LOOPBACK
 from paddle2torch.serving.limits import Limits
 from paddle2torch.serving.metrics import SHARED
 from paddle2torch.serving.protocol import BoundedProtocol

@@ -34,7 +34,8 @@ from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.ocr.formats import FORMATS
 from paddle2torch.ocr.job import run_job
 from paddle2torch.ocr.pipeline import OCR
-from paddle2torch.serving.app import LOOPBACK, create_app
+from paddle2torch.serving.app import create_app
+from paddle2torch.serving.door import LOOPBACK
 from paddle2torch.serving.limits import Limits
 from paddle2torch.serving.server import Settings
 from paddle2torch.serving.uploads import plain_name
