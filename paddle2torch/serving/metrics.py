@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 from pathlib import Path
@@ -64,7 +63,6 @@ def forget_ended_workers() -> None:
         try:
             os.kill(int(found[1]), 0)
         except ProcessLookupError:
-            with contextlib.suppress(FileNotFoundError):
-                file.unlink()
+            file.unlink(missing_ok=True)  # another worker that starts may take it out as well
         except PermissionError:
-            continue
+            continue  # it runs, as another user

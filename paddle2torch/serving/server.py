@@ -27,7 +27,6 @@ from paddle2torch.serving.limits import Limits
 from paddle2torch.serving.metrics import SHARED
 from paddle2torch.serving.protocol import BoundedProtocol
 
-_LOOPBACK_ADDRESSES = frozenset({"localhost", "127.0.0.1", "::1"})
 _BACKLOG = 512
 
 
@@ -52,11 +51,16 @@ class Settings:
     together: int = 4
     limits: Limits = field(default_factory=Limits)
 
+    @property
+    def hostname(self) -> str:
+        """The host as addresses of the web have it: IPv6 in brackets."""
+        return f"[{self.host}]" if ":" in self.host else self.host
+
     def check(self) -> None:
         """Raise `ConfigError` where others could ask without a token and nobody said so, or a token is no header."""
         if self.token is not None and not (self.token.isascii() and self.token.isprintable() and self.token.strip()):
             raise ConfigError("a token has printable ASCII characters alone, one at least")
-        if self.host not in _LOOPBACK_ADDRESSES and self.token is None and not self.without_token:
+        if self.hostname not in LOOPBACK and self.token is None and not self.without_token:
             raise ConfigError(
                 f"other machines could send anything to {self.host}: give a --token that they have to bring, or say "
                 "--without-token"
@@ -87,7 +91,7 @@ def _application(settings: Settings, readers: Mapping[str, OCR]) -> FastAPI:
     keep_freed_memory()
     threads, network_threads = settings.threads_each()
     torch.set_num_threads(network_threads)
-    at_home = settings.host in _LOOPBACK_ADDRESSES and settings.token is None
+    at_home = settings.hostname in LOOPBACK and settings.token is None
     return create_app(
         readers,
         limits=settings.limits,
@@ -110,8 +114,7 @@ def serve(settings: Settings, *, started: Callable[[str], None] = lambda address
     # Before the address is taken, and in this process: what is wrong with the models is said once.
     readers = settings.load()
     listening = _listen(settings)
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    started(f"http://{host}:{listening.getsockname()[1]}/")
+    started(f"http://{settings.hostname}:{listening.getsockname()[1]}/")
     alone = settings.workers == 1
     app = _application(settings, readers) if alone else _Application(settings)
     config = uvicorn.Config(
