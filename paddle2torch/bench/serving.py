@@ -22,7 +22,6 @@ from paddle2torch.ocr.pages import find_sources
 MALFORMED = CANCELLED = 0.1
 """Shares of the requests."""
 
-_START_SECONDS = 300
 _ANSWER_SECONDS = 300
 _GOES_WITHIN = 0.2  # seconds
 _TRIES = 200
@@ -118,7 +117,7 @@ def _read_by_ocr(sources: Sequence[str], options: Sequence[str]) -> tuple[dict[s
 
 
 class _Server:
-    """`paddle2torch serve` on a free port; a context that ends it."""
+    """`paddle2torch serve` on a free port; a context that ends it. What is asked before it is ready waits."""
 
     def __init__(self, options: Sequence[str]) -> None:
         self.process = subprocess.Popen(
@@ -134,15 +133,6 @@ class _Server:
         else:
             raise BenchError(f"the server does not start: {''.join(self.log)[-300:]}")
         threading.Thread(target=lambda: self.log.extend(self.process.stderr or ()), daemon=True).start()
-        until = time.monotonic() + _START_SECONDS
-        while True:
-            try:
-                self.connect().request("GET", "/health")
-                break
-            except OSError:
-                if time.monotonic() > until:
-                    raise BenchError("the server does not answer") from None
-                time.sleep(0.1)
 
     def __enter__(self) -> _Server:
         return self
