@@ -289,16 +289,21 @@ def paddle_predictor(threads: int, program: str, parameters: str, *, onednn: boo
     config.disable_glog_info()
     config.set_cpu_math_library_num_threads(threads)
     config.enable_memory_optim()
-    if onednn:
-        config.enable_mkldnn()
-        config.set_mkldnn_cache_capacity(10)
-    else:
-        config.disable_mkldnn()
+    set_onednn(config, onednn)
     if program.endswith(".json"):
         # Paddle 3.3 cannot plan the memory of its newer format without these.
         config.enable_new_ir()
         config.enable_new_executor()
     return inference.create_predictor(config)
+
+
+def set_onednn(config: Any, on: bool) -> None:
+    """Have a predictor use oneDNN, or Paddle's plain kernels."""
+    if on:
+        config.enable_mkldnn()
+        config.set_mkldnn_cache_capacity(10)  # as PaddleOCR: shapes differ from line to line
+    else:
+        config.disable_mkldnn()
 
 
 def _reader(model: str, run: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> Reader:

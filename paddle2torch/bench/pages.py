@@ -25,6 +25,7 @@ from paddle2torch.bench.engines import (
     our_form,
     run_engines,
 )
+from paddle2torch.bench.networks import set_onednn
 from paddle2torch.bench.processes import BenchError
 from paddle2torch.model_zoo.errors import ConfigError
 
@@ -317,11 +318,7 @@ def load_paddle(threads: int, *, exports: Mapping[str, str], onednn: bool) -> Re
     inference = sessions.inference
 
     def create_predictor(config: Any) -> Any:
-        if onednn:
-            config.enable_mkldnn()
-            config.set_mkldnn_cache_capacity(10)  # as PaddleOCR: shapes differ from line to line
-        else:
-            config.disable_mkldnn()
+        set_onednn(config, onednn)
         if config.mkldnn_enabled() != onednn:
             raise BenchError(f"this Paddle cannot run {'with' if onednn else 'without'} oneDNN")
         return inference.create_predictor(config)
