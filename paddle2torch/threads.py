@@ -38,7 +38,7 @@ class Crew(ThreadPoolExecutor):
             for _ in range(size):
                 self.submit(int)  # as long as none is ready, each needs a thread of its own
             ready.wait()
-        except BaseException:
+        except BaseException:  # raised again: threads that wait would keep the process from ending
             ready.abort()
             raise
         finally:

@@ -259,13 +259,13 @@ def ocr(
     settings = pipeline_settings(**pipeline)
     pool = {"actors": actors, "cpus": actor_cpus, "gpus": actor_gpus, "pages_per_block": block_pages}
     pool = {name: value for name, value in pool.items() if value is not None}
+    memory = None if process_memory_mb is None else process_memory_mb * 2**20
     if engine == "ray":
         if output is None or visualize or (workers or 1) > 1 or processes or as_json or format not in (None, "parquet"):
             raise Paddle2TorchError(
                 "--engine ray writes Parquet to --output, a folder or an address: leave --format, --visualize, "
                 "--workers and --processes out"
             )
-        memory = None if process_memory_mb is None else process_memory_mb * 2**20
         limits = {"dpi": dpi, "max_bytes": bytes_of(max_picture_mb), "memory": memory}
         _read_on_many_machines(inputs, output, resume, **limits, **pool, **settings)
     if pool:
@@ -275,7 +275,7 @@ def ocr(
         stack.enter_context(ended_by_sigterm())
         with spinner("loading models", not as_json):
             if processes is None:
-                if process_memory_mb is not None:
+                if memory is not None:
                     raise Paddle2TorchError("--process-memory belongs to --processes")
                 from paddle2torch.ocr.pipeline import OCR
 
@@ -283,7 +283,7 @@ def ocr(
             elif workers is not None and workers > 1:
                 raise Paddle2TorchError("--workers are threads of one process: leave them or --processes out")
             else:
-                ocr = stack.enter_context(_in_processes(settings, processes, process_memory_mb))
+                ocr = stack.enter_context(_in_processes(settings, processes, memory))
         started, finished = stack.enter_context(page_progress())
         failures = run_job(
             ocr,
@@ -312,11 +312,10 @@ def _read_on_many_machines(inputs: tuple[str, ...], output: str, resume: bool, *
     sys.exit(1 if errors else 0)
 
 
-def _in_processes(settings: dict[str, Any], count: int | str, memory_mb: int | None) -> Processes:
+def _in_processes(settings: dict[str, Any], count: int | str, memory: int | None) -> Processes:
     from paddle2torch.device import choose_device
     from paddle2torch.ocr.processes import Processes
 
     # Chosen here, it is said once.
     settings = {**settings, "device": str(choose_device(settings["device"]))}
-    memory = None if memory_mb is None else memory_mb * 2**20
     return Processes(settings, count=None if count == "auto" else int(count), memory=memory)
