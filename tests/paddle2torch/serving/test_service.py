@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -89,27 +90,17 @@ def error_of(response: Any) -> tuple[int, str]:
 
 @pytest.mark.parametrize("format", [name for name, form in FORMATS.items() if not form.binary])
 def test_a_picture_comes_back_in_every_text_format_as_ocr_writes_it(
-    service: TestClient, tmp_path: Any, format: str
+    service: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str
 ) -> None:
-    (tmp_path / "upload").write_bytes(png(picture("ABC CAB")))
+    monkeypatch.chdir(tmp_path)
+    Path("upload").write_bytes(png(picture("ABC CAB")))
     expected = io.StringIO()
-    with contextlib.chdir(tmp_path) if hasattr(contextlib, "chdir") else _chdir(tmp_path):
-        assert run_job(pipeline(), ["upload"], stream=expected, format=format) == []
+    assert run_job(pipeline(), ["upload"], stream=expected, format=format) == []
     response = service.post("/ocr", params={"format": format}, content=png(picture("ABC CAB")))
     assert response.status_code == 200, response.text
     assert response.text == expected.getvalue()
     assert response.headers["x-content-type-options"] == "nosniff"
     assert "html;" not in response.headers["content-type"].replace("hocr+html", "")
-
-
-@contextlib.contextmanager
-def _chdir(folder: Any) -> Iterator[None]:
-    former = os.getcwd()
-    os.chdir(folder)
-    try:
-        yield
-    finally:
-        os.chdir(former)
 
 
 def test_the_pages_of_a_pdf_come_as_lines_and_as_one_document(service: TestClient) -> None:
