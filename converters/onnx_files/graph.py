@@ -242,42 +242,35 @@ class Graph:
                 self._copy(0 if array.flags.c_contiguous else array.size, node)
                 array = array.reshape(shape)
             elif node.kind in ("Concat", "Slice") and dtype in REALS:
-                return self._cut_or_joined(node, source)
+                return self._joined(node) if node.kind == "Concat" else self._cut(node, source)
             else:
                 return None
         except (ValueError, TypeError, IndexError):
             self.fail(f"does not fit its constant of shape {list(array.shape)}; the file is corrupt", node)
         return Constant(Tensor(dtype, array.shape, array), source.root, source.parts)
 
-    def _cut_or_joined(self, node: Node, first: Constant) -> Constant | None:
-        """Of real numbers, which paddle2onnx puts into another order for an LSTM; sizes stay what is computed."""
-        given = [self.constants.get(name) for name in node.inputs if name]
-        found = [constant for constant in given if constant is not None]
-        if len(found) < len(given):
+    # Of real numbers, which paddle2onnx puts into another order for an LSTM; sizes stay what is computed.
+
+    def _joined(self, node: Node) -> Constant | None:
+        found = [self.constants[name] for name in node.inputs if name in self.constants]
+        dtype = found[0].tensor.dtype
+        if len(found) < sum(map(bool, node.inputs)) or any(constant.tensor.dtype != dtype for constant in found):
             return None
-        if node.kind == "Concat":
-            if any(constant.tensor.dtype != first.tensor.dtype for constant in found):
-                return None
-            self._copy(sum(constant.tensor.array.size for constant in found), node)
-            array = np.concatenate([constant.tensor.array for constant in found], axis=node.attributes.get("axis", 1))
-        else:
-            if any(constant.tensor.dtype not in ("int32", "int64") for constant in found[1:]):
-                return None
-            found, sizes = found[:1], [[int(size) for size in c.tensor.array.reshape(-1)[:8]] for c in found[1:]]
-            for place, name in enumerate(("starts", "ends", "axes")):
-                if name in node.attributes:
-                    sizes[place:place] = [list(node.attributes[name])]
-            starts, ends = sizes[:2]
-            axes = sizes[2] if len(sizes) > 2 else range(len(starts))
-            if len(sizes) > 3 and any(step != 1 for step in sizes[3]):
-                return None
-            array = first.tensor.array
-            where = [slice(None)] * array.ndim
-            for start, end, axis in zip(starts, ends, axes, strict=True):
-                where[axis] = slice(start, end)
-            array = array[tuple(where)]
+        self._copy(sum(constant.tensor.array.size for constant in found), node)
+        array = np.concatenate([constant.tensor.array for constant in found], axis=node.attributes.get("axis", 1))
         sources = frozenset().union(*(constant.sources for constant in found))
-        return Constant(Tensor(first.tensor.dtype, array.shape, array), node.output, sources)
+        return Constant(Tensor(dtype, array.shape, array), node.output, sources)
+
+    def _cut(self, node: Node, source: Constant) -> Constant | None:
+        starts, ends = self.integers(node, "starts", 1), self.integers(node, "ends", 2)
+        axes, steps = self.integers(node, "axes", 3), self.integers(node, "steps", 4)
+        if not starts or not ends or axes is None or steps is None or any(step != 1 for step in steps):
+            return None
+        where = [slice(None)] * source.tensor.array.ndim
+        for start, end, axis in zip(starts, ends, axes or range(len(starts)), strict=True):
+            where[axis] = slice(start, end)
+        array = source.tensor.array[tuple(where)]
+        return Constant(Tensor(source.tensor.dtype, array.shape, array), node.output, source.sources)
 
     def _copy(self, values: int, node: Node) -> None:
         """Nodes may turn one constant around any number of times; copies are made of no more than the file holds."""
@@ -303,6 +296,21 @@ class Graph:
             return shape
         squeezed = {axis % array.ndim for axis in axes} or {i for i, size in enumerate(array.shape) if size == 1}
         return [size for index, size in enumerate(array.shape) if index not in squeezed]
+
+    def integers(self, node: Node, name: str, place: int = 1) -> tuple[int, ...] | None:
+        """The sizes or axes that a node has as an attribute or, in newer versions, as its input at `place`.
+
+        () where it has none, None where they are not known.
+        """
+        given = node.attributes.get(name)
+        if given is None:
+            if len(node.inputs) <= place or not node.inputs[place]:
+                return ()
+            constant = self.constants.get(node.inputs[place])
+            if constant is None or constant.tensor.dtype not in ("int32", "int64"):
+                return None
+            given = tuple(constant.tensor.array.reshape(-1)[:8].tolist())
+        return given if isinstance(given, tuple) and all(isinstance(item, int) for item in given) else None
 
     def number(self, name: str) -> float | None:
         """The value of a constant that is a single real number."""

@@ -124,10 +124,7 @@ class Patterns:
         """Whether `node` is the mean over one of `dimensions`, which stay."""
         if node.kind != "ReduceMean" or not node.inputs or node.attributes.get("keepdims", 1) != 1:
             return False
-        axes = node.attributes.get("axes")
-        if axes is None and len(node.inputs) > 1 and node.inputs[1] in self.graph.constants:
-            axes = tuple(self.graph.constants[node.inputs[1]].tensor.array.reshape(-1)[:2].tolist())
-        return axes in dimensions
+        return self.graph.integers(node, "axes") in dimensions
 
     def _vector(self, node: Node) -> str | None:
         """The constant of one dimension that `node` adds or multiplies with."""

@@ -166,19 +166,13 @@ class RecurrentLayers:
         width = node.attributes["hidden_size"] * (2 if node.attributes.get("direction") == "bidirectional" else 1)
         if following is not None and following.kind == "Squeeze":
             # Of one direction.
-            if width == node.attributes["hidden_size"] and self._sizes(following, "axes") == (1,):
+            if width == node.attributes["hidden_size"] and graph.integers(following, "axes") == (1,):
                 return following, [following]
         elif following is not None and following.attributes.get("perm") == (0, 2, 1, 3):
             reshaped = graph.only_reader(following.output)
-            shape = self._sizes(reshaped, "shape") if reshaped is not None and reshaped.kind == "Reshape" else ()
-            # The sizes of sequence and batch are what is left, or kept.
-            if reshaped is not None and (shape == (0, 0, -1) or (len(shape) == 3 and shape[2] == width)):
-                return reshaped, [following, reshaped]
+            if reshaped is not None and reshaped.kind == "Reshape":
+                shape = graph.integers(reshaped, "shape") or ()
+                # The sizes of sequence and batch are what is left, or kept.
+                if shape == (0, 0, -1) or (len(shape) == 3 and shape[2] == width):
+                    return reshaped, [following, reshaped]
         graph.fail("is not followed by what puts its directions beside each other", node)
-
-    def _sizes(self, node: Node, name: str) -> tuple[int, ...]:
-        """The sizes or axes that a node has as an attribute or, in newer versions, as its second input."""
-        given = node.attributes.get(name)
-        if given is None and len(node.inputs) > 1 and node.inputs[1] in self.graph.constants:
-            given = tuple(self.graph.constants[node.inputs[1]].tensor.array.reshape(-1)[:8].tolist())
-        return given if isinstance(given, tuple) and all(isinstance(size, int) for size in given) else ()

@@ -194,6 +194,23 @@ def test_an_lstm_computes_what_onnx_runtime_computes(tmp_path: Path, exchanged: 
         assert float((model(x) - torch.from_numpy(expected)).abs().max()) < 1e-6
 
 
+def test_a_constant_is_cut_along_its_first_axes_where_a_file_names_none(tmp_path: Path) -> None:
+    """Steps are no axes, though they may come right behind the ends."""
+
+    def cut(model: Any) -> None:
+        graph = model.graph
+        for name, value in (("from", 0), ("to", 2), ("step", 1)):
+            graph.initializer.append(numpy_helper.from_array(np.array([value]), name))
+        joined = next(node for node in graph.node if node.op_type == "Concat" and len(node.input) == 3)
+        inputs = [joined.input[0], "from", "to", "", "step"]
+        graph.node.insert(list(graph.node).index(joined), helper.make_node("Slice", inputs, ["both"]))
+        joined.input[0] = "both"
+
+    style = replace(onnx_writer.PADDLE2ONNX, identities=False)
+    state = read(spoilt(tmp_path / "a.onnx", cut, "lstm", style), "lstm").state
+    assert all(torch.equal(state[key], tensor) for key, tensor in fused_state("lstm").items())
+
+
 @pytest.mark.slow
 def test_characters_are_those_of_the_file(tmp_path: Path) -> None:
     characters = CONFIGS["rec"].charset
