@@ -48,7 +48,7 @@ def load_kernels() -> None:
         return
     library = kernels_path()
     if not library.is_file():
-        _make(library)
+        make_kernels(library)
     check_native(library)
     # For everything in the process: compiled networks call their functions by name.
     ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
@@ -99,7 +99,8 @@ def find_compiler() -> str:
         ) from None
 
 
-def _make(library: Path) -> None:
+def make_kernels(library: Path) -> None:
+    """Compile the kernels into the file `library`. Raises `CompilerError` where they cannot be made."""
     if not HEADER.is_file():
         raise CompilerError(
             f"PyTorch {torch.__version__} is too old for our own operators; 2.10 or later has what they need"

@@ -171,7 +171,7 @@ def test_on_other_processors(instructions: str, tmp_path: Path, monkeypatch: pyt
     if "avx2" in instructions and "avx2" not in kernels.processor():
         pytest.skip("this processor has no AVX2")
     monkeypatch.setattr(kernels, "FLAGS", (*kernels.FLAGS, "-march=x86-64", *instructions.split()))
-    kernels._make(tmp_path / "other.so")
+    kernels.make_kernels(tmp_path / "other.so")
     command = [sys.executable, native_cases.__file__, str(tmp_path / "other.so")]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(native_cases.__file__).parent)
     worst, lanes = done.stdout.split()
