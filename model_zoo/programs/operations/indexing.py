@@ -99,71 +99,55 @@ def strided_slice(
     return _without(x, decrease_axis)
 
 
+Part = tuple[int, Any, Any, Any]
+"""Of an axis: its number, start, end and step."""
+
+
 def _assigned(
-    x: Tensor,
-    value: Any,
-    starts: Sequence[Any],
-    ends: Sequence[Any],
-    steps: Sequence[Any],
-    axes: Sequence[int],
-    decrease_axes: Sequence[int],
-    none_axes: Sequence[int],
+    x: Tensor, value: Any, parts: Sequence[Part], decrease_axes: Sequence[int], none_axes: Sequence[int]
 ) -> Tensor:
     """A copy of x with a part replaced; the value is broadcast to it, after `decrease_axes` go and `none_axes` come."""
-    if any(isinstance(place, Tensor) for place in (*starts, *ends)):
-        return _assigned_where(x, value, starts, ends, steps, axes, decrease_axes, none_axes)
+    if isinstance(value, Tensor):
+        value = _laid_on(value, x.ndim, decrease_axes, none_axes).to(x.dtype)
+    if any(isinstance(place, Tensor) for _, start, end, _ in parts for place in (start, end)):
+        return _assigned_where(x, value, parts)
     target = x.clone()
     view = target
     turned = []
-    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+    for axis, start, end, step in parts:
         places, backwards = _steps(start, end, step, x.shape[axis])
         view = view[(slice(None),) * (axis % x.ndim) + (places,)]
         if backwards:
             turned.append(axis % x.ndim)
-    gone = sorted(axis % x.ndim for axis in decrease_axes)
     if isinstance(value, Tensor):
-        shape = [size for axis, size in enumerate(view.shape) if axis not in gone]
-        for axis in sorted(none_axes):
-            shape.insert(axis, 1)
-        # What has too many axes of 1 in front fits as well.
-        while value.ndim > len(shape) and value.shape[0] == 1:
-            value = value[0]
-        value = value.to(x.dtype).expand(shape)
-        for axis in sorted(none_axes, reverse=True):
-            value = value.squeeze(axis)
-        for axis in gone:
-            value = value.unsqueeze(axis)
+        value = value.expand(view.shape)
         view.copy_(value.flip(turned) if turned else value)
     else:
         view.fill_(value)
     return target
 
 
-def _assigned_where(
-    x: Tensor,
-    value: Any,
-    starts: Sequence[Any],
-    ends: Sequence[Any],
-    steps: Sequence[Any],
-    axes: Sequence[int],
-    decrease_axes: Sequence[int],
-    none_axes: Sequence[int],
-) -> Tensor:
+def _laid_on(value: Tensor, rank: int, decrease_axes: Sequence[int], none_axes: Sequence[int]) -> Tensor:
+    """A value with the axes of what it replaces a part of, which has `rank` of them."""
+    gone = sorted(axis % rank for axis in decrease_axes)
+    own = rank - len(gone) + len(none_axes)
+    # What has too many axes of 1 in front fits as well.
+    while value.ndim > own and value.shape[0] == 1:
+        value = value[0]
+    value = value.reshape([1] * (own - value.ndim) + list(value.shape))
+    for axis in sorted(none_axes, reverse=True):
+        value = value.squeeze(axis)
+    for axis in gone:
+        value = value.unsqueeze(axis)
+    return value
+
+
+def _assigned_where(x: Tensor, value: Any, parts: Sequence[Part]) -> Tensor:
     """As `_assigned` at places that are tensors: every place of x is asked whether it is in the part."""
     inside: Any = True
     if not isinstance(value, Tensor):
         value = torch.full((), value, dtype=x.dtype, device=x.device)
-    else:
-        gone = sorted(axis % x.ndim for axis in decrease_axes)
-        rank = x.ndim - len(gone) + len(none_axes)
-        while value.ndim > rank and value.shape[0] == 1:
-            value = value[0]
-        value = value.reshape([1] * (rank - value.ndim) + list(value.shape))
-        for axis in sorted(none_axes, reverse=True):
-            value = value.squeeze(axis)
-        for axis in gone:
-            value = value.unsqueeze(axis)
-    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+    for axis, start, end, step in parts:
         if not isinstance(step, int) or step < 1:
             raise ProgramError("an assignment at computed places with a step backwards cannot be exported")
         axis, size = axis % x.ndim, x.shape[axis]
@@ -176,7 +160,7 @@ def _assigned_where(
         if value.ndim and value.shape[axis] != 1:
             value = value.index_select(axis, behind.clamp(0, value.shape[axis] - 1))
         inside = inside & here.reshape([-1] + [1] * (x.ndim - 1 - axis))
-    return torch.where(inside, value.to(x.dtype), x)
+    return torch.where(inside, value, x)
 
 
 def _clipped(place: Any, size: Any) -> Any:
@@ -204,7 +188,8 @@ def set_value(
     value = (
         torch.tensor(numbers, dtype=x.dtype, device=x.device).reshape(tuple(shape)) if len(numbers) != 1 else numbers[0]
     )
-    return _assigned(x, value, _listed(starts), _listed(ends), _listed(steps), axes, decrease_axes, none_axes)
+    parts = list(zip(axes, _listed(starts), _listed(ends), _listed(steps), strict=True))
+    return _assigned(x, value, parts, decrease_axes, none_axes)
 
 
 @operation("set_value_with_tensor", numbers=("steps",), places=("starts", "ends"))
@@ -220,7 +205,8 @@ def set_value_with_tensor(
     none_axes: Sequence[int] = (),
 ) -> Tensor:
     """x with x[start:end:step] replaced by a tensor."""
-    return _assigned(x, values, _listed(starts), _listed(ends), _listed(steps), axes, decrease_axes, none_axes)
+    parts = list(zip(axes, _listed(starts), _listed(ends), _listed(steps), strict=True))
+    return _assigned(x, values, parts, decrease_axes, none_axes)
 
 
 def _wrapped(index: Tensor, size: Any) -> Tensor:
