@@ -51,11 +51,12 @@ def capture(program: Program, kinds: Sequence[Free] = FREEST_FIRST) -> Captured:
     """
     module = copy.deepcopy(program).cpu().float().eval().requires_grad_(False)
     reason = ""
-    pairs = _captured_sizes(program)
+    running = running_sizes(program)
+    pairs = _pairs(program, running)
     seen: list[Any] = []
     for free in kinds:
         # A batch that is not free is the one that runs first: some programs take no other.
-        sizes = running_sizes(program) if free in ("sides", "none") else pairs
+        sizes = running if free in ("sides", "none") else pairs
         inputs, shapes = _example(program, sizes, free)
         if shapes in seen or (free != "none" and not any(shapes)):
             continue  # a graph that was tried, or that of "none"
@@ -101,9 +102,8 @@ def _is_free(axis: int, free: Free) -> bool:
     return free == "all" or (free == "batch" and axis == 0) or (free == "sides" and axis > 0)
 
 
-def _captured_sizes(program: Program) -> Sizes:
+def _pairs(program: Program, sizes: Sizes) -> Sizes:
     """The sizes of an example: as they run, but a batch of two, because one of one would become a constant."""
-    sizes = running_sizes(program)
     two = replace(sizes, batch=2)
     return two if sizes.batch == 1 and runs(program, made_up(program, two)) else sizes
 
