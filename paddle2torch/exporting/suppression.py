@@ -9,7 +9,7 @@ for those narrower than a pixel.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 
 from paddle2torch.model_zoo.errors import ConversionError
 from paddle2torch.model_zoo.programs.graph import Graph
+from paddle2torch.model_zoo.programs.rows import SETS
 
 _LOWEST = -3.4e38
 """Of a score that does not count."""
@@ -25,7 +26,7 @@ _LOWEST = -3.4e38
 def check_suppression(graph: Graph) -> None:
     """Raise `ConversionError` for suppression that has no form in ONNX here."""
     for node in graph.walk():
-        if node.kind not in ("multiclass_nms3", "matrix_nms"):
+        if node.kind not in SETS:
             continue
         shapes = [graph.types[name].shape for name in node.inputs[:2] if isinstance(name, str) and name in graph.types]
         eta, threshold = node.attributes.get("nms_eta", 1.0), node.attributes.get("nms_threshold", 0.3)
@@ -91,12 +92,8 @@ def _multiclass_nms3(
         op.Constant(value_floats=[nms_threshold]),
         op.Constant(value_floats=[score_threshold]),
     )
-    image, label, column = _columns(chosen)
-    value = op.GatherND(scores, chosen)
-    if keep_top_k >= 0:
-        kept = _best_of_images(value, image, _size(scores, 0), keep_top_k)
-        image, label, column, value = (op.Compress(item, kept, axis=0) for item in (image, label, column, value))
-    return _detected(bboxes, image, label, column, value)
+    rows = (*_columns(chosen), op.GatherND(scores, chosen))
+    return _detected(bboxes, *_best_of_images(rows, _size(scores, 0), keep_top_k))
 
 
 def _matrix_nms(
@@ -136,14 +133,11 @@ def _matrix_nms(
     value, column = op.GatherND(decayed, chosen), op.GatherND(places, chosen)
     # Rows of an image come by their score.
     order = op.TopK(value, _size(value, 0), axis=0)[1]
-    image, label, column, value = (op.Gather(item, order) for item in (image, label, column, value))
-    if keep_top_k >= 0:
-        kept = _best_of_images(value, image, _size(scores, 0), keep_top_k)
-        image, label, column, value = (op.Compress(item, kept, axis=0) for item in (image, label, column, value))
+    rows = _in_order((image, label, column, value), order)
+    rows = _best_of_images(rows, _size(scores, 0), keep_top_k)
     # And images in their order: of equal numbers the earlier stays the earlier.
-    order = op.TopK(image, _size(image, 0), axis=0, largest=0)[1]
-    image, label, column, value = (op.Gather(item, order) for item in (image, label, column, value))
-    return _detected(bboxes, image, label, column, value)
+    order = op.TopK(rows[0], _size(rows[0], 0), axis=0, largest=0)[1]
+    return _detected(bboxes, *_in_order(rows, order))
 
 
 def _factors(boxes: Any, offset: float, sigma: float | None) -> Any:
@@ -188,7 +182,7 @@ def _range(count: Any) -> Any:
     return op.Range(op.Constant(value_int=0), op.Squeeze(count), op.Constant(value_int=1))
 
 
-def _columns(x: Any) -> Iterable[Any]:
+def _columns(x: Any) -> Sequence[Any]:
     """The columns of (K, 3)."""
     op = _operators()
     return [op.Squeeze(item, _ints(1)) for item in op.Split(x, axis=1, num_outputs=3)]
@@ -203,8 +197,15 @@ def _without_background(scores: Any, label: int) -> Any:
     return op.Where(op.Equal(classes, op.Constant(value_int=label)), op.Constant(value_float=_LOWEST), scores)
 
 
-def _best_of_images(value: Any, image: Any, images: Any, count: int) -> Any:
-    """Which of the rows are among the best `count` of their image: bool (K,)."""
+def _in_order(rows: Sequence[Any], order: Any) -> Sequence[Any]:
+    return [_operators().Gather(item, order) for item in rows]
+
+
+def _best_of_images(rows: Sequence[Any], images: Any, count: int) -> Sequence[Any]:
+    """Of rows, which are images, classes, places and scores, each (K,), the best `count` of each image, or all (-1)."""
+    if count < 0:
+        return rows
+    image, *_, value = rows
     op = _operators()
     order = op.TopK(value, _size(value, 0), axis=0)[1]
     ordered = op.Gather(image, order)
@@ -212,7 +213,8 @@ def _best_of_images(value: Any, image: Any, images: Any, count: int) -> Any:
     rank = op.ReduceSum(op.Mul(op.CumSum(own, op.Constant(value_int=0)), own), _ints(1), keepdims=0)
     among = op.LessOrEqual(rank, op.Constant(value_float=float(count)))
     nothing = op.Cast(op.Mul(value, op.Constant(value_float=0.0)), to=9)
-    return op.ScatterElements(nothing, order, among, axis=0)
+    kept = op.ScatterElements(nothing, order, among, axis=0)
+    return [op.Compress(item, kept, axis=0) for item in rows]
 
 
 def _detected(bboxes: Any, image: Any, label: Any, column: Any, value: Any) -> Any:
