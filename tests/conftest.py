@@ -67,6 +67,26 @@ def paddle() -> None:
         pytest.skip("needs paddlepaddle")
 
 
+@pytest.fixture(scope="session")
+def compiler() -> None:
+    """A C++ compiler, for tests that compile networks."""
+    from paddle2torch.compiled.kernel_library import CompilerError, find_compiler
+
+    try:
+        find_compiler()
+    except CompilerError:
+        pytest.skip("no C++ compiler")
+
+
+@pytest.fixture(scope="session")
+def onnx_packages() -> None:
+    """What an export to ONNX is written and checked with."""
+    from paddle2torch.exporting.onnx import NEEDED
+
+    for name in NEEDED:
+        pytest.importorskip(name, reason=f"needs {name}")
+
+
 @pytest.fixture(autouse=True)
 def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A local zoo and cache of the test's own."""

@@ -245,22 +245,16 @@ def test_the_form_for_running_has_no_denormal_weights_and_keeps_single_numbers(t
     with torch.no_grad():
         weight.flatten()[:2] = 1e-40
     tiny = torch.finfo(torch.float32).tiny
-    for tensor in (*fold_program(model).parameters(), *fold_program(model).buffers()):
+    folded = fold_program(model)
+    for tensor in (*folded.parameters(), *folded.buffers()):
         if tensor.is_floating_point() and tensor.numel() > 1:
             assert not ((tensor != 0) & (tensor.abs() < tiny)).any()
 
 
 @pytest.mark.slow
-def test_a_program_with_a_loop_is_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("torch._inductor")
-    from paddle2torch.compiled.kernel_library import CompilerError, find_compiler
+def test_a_program_with_a_loop_is_compiled(tmp_path: Path, compiler: None) -> None:
     from paddle2torch.compiled.programs import compile_program, load_compiled_program
 
-    try:
-        find_compiler()
-    except CompilerError:
-        pytest.skip("no C++ compiler")
-    monkeypatch.setenv("PADDLE2TORCH_HOME", str(tmp_path / "home"))
     folder = converted("networks_decoder", tmp_path)
     compile_program(folder)
     compiled, model = load_compiled_program(folder), load_pretrained(folder)
@@ -272,16 +266,9 @@ def test_a_program_with_a_loop_is_compiled(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.slow
-def test_a_compiled_program_gives_the_same_at_every_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("torch._inductor")
-    from paddle2torch.compiled.kernel_library import CompilerError, find_compiler
+def test_a_compiled_program_gives_the_same_at_every_size(tmp_path: Path, compiler: None) -> None:
     from paddle2torch.compiled.programs import CompiledProgram, program_package
 
-    try:
-        find_compiler()
-    except CompilerError:
-        pytest.skip("no C++ compiler")
-    monkeypatch.setenv("PADDLE2TORCH_HOME", str(tmp_path / "home"))
     folder = converted("networks_convnet", tmp_path)
     with pytest.warns(UserWarning, match="compiled for this CPU now"):
         compiled = load_pretrained(folder, compiled=True)

@@ -67,9 +67,8 @@ class Left(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def left(tmp_path_factory: pytest.TempPathFactory) -> Left:
+def left(tmp_path_factory: pytest.TempPathFactory, onnx_packages: None) -> Left:
     """A tiny recogniser, fine-tuned for a step, in both graph formats."""
-    needs_onnx()
     folder = tmp_path_factory.mktemp("left")
     config = tiny_config(backbone=V4_BACKBONE, charset=CHARSET, preprocess=RecPreprocess(image_shape=(3, 48, 320)))
     torch.manual_seed(3)
@@ -91,11 +90,6 @@ def left(tmp_path_factory: pytest.TempPathFactory) -> Left:
         patch.setattr(export_onnx, "captured", lambda model: copy.deepcopy(program))  # which it changes
         patch.setattr(export_torch, "captured", lambda model: program)
         return Left(best, export(best, "onnx", folder / "tiny.onnx"), export(best, "torch", folder / "tiny.pt2"))
-
-
-def needs_onnx() -> None:
-    for name in export_onnx.NEEDED:
-        pytest.importorskip(name, reason=f"needs {name}")
 
 
 @torch.no_grad()
@@ -303,9 +297,8 @@ class Means(torch.nn.Module):
         return torch.cat((self.pool(x), (x / 4).mean((2, 3), keepdim=True)))
 
 
-def test_means_of_large_maps_are_exact_in_onnx_runtime() -> None:
+def test_means_of_large_maps_are_exact_in_onnx_runtime(onnx_packages: None) -> None:
     """Of a page's background every value is the same, and so is how each addition is rounded."""
-    needs_onnx()
     import onnxruntime
 
     x = torch.full((1, 3, 160, 330), 7.3)
@@ -383,9 +376,8 @@ def test_the_numbers_of_a_result() -> None:
     assert Exported(Path("x"), "paddle").worst is None
 
 
-def test_rapidocr_with_the_real_recogniser(ch_export: Path, tmp_path: Path) -> None:
+def test_rapidocr_with_the_real_recogniser(ch_export: Path, tmp_path: Path, onnx_packages: None) -> None:
     """The official weights as ONNX: RapidOCR, unchanged, reads what we read."""
-    needs_onnx()
     card = load_card("ch_PP-OCRv4_rec")
     converted = convert_export(ch_export, from_card(card), name=card.name)
     network = build_model(converted.config).eval()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from paddle2torch.converters.programs.convert import convert_program
-from paddle2torch.exporting.onnx import NEEDED, onnx_bytes
+from paddle2torch.exporting.onnx import onnx_bytes
 from paddle2torch.exporting.suppression import check_suppression, translations
 from paddle2torch.model_zoo.errors import ConversionError
 from paddle2torch.model_zoo.programs.graph import Graph
@@ -66,10 +65,7 @@ SLOW = {"no limits, sides in pixels", "matrix, gaussian"}
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in CASES]
 )
-def test_rows_are_ours_for_any_number_of_images_and_boxes(name: str) -> None:
-    for package in NEEDED:
-        if importlib.util.find_spec(package) is None:
-            pytest.skip(f"needs {package}")
+def test_rows_are_ours_for_any_number_of_images_and_boxes(name: str, onnx_packages: None) -> None:
     function, settings = CASES[name]
     free = torch.export.Dim.AUTO
     graph = torch.export.export(
