@@ -381,7 +381,7 @@ def test_an_application_that_was_made_before_a_fork_reads_after_it() -> None:
     child = os.fork()
     if child == 0:
         status = 1
-        with contextlib.suppress(BaseException):
+        with contextlib.suppress(BaseException):  # whatever it is, the child must not go on with the tests
             torch.set_num_threads(1)
             with TestClient(app) as service:
                 status = 0 if service.post("/ocr?format=text", content=png(picture("ABC"))).text == "ABC\n" else 2
