@@ -28,7 +28,9 @@ from paddle2torch.model_zoo.errors import ConfigError, FileFormatError, Paddle2T
 from paddle2torch.model_zoo.programs.build import build
 from paddle2torch.model_zoo.programs.graph import Block, Node
 from paddle2torch.model_zoo.programs.kinds import check_kinds
+from paddle2torch.model_zoo.programs.modules import UNROLLED_AT_MOST, FixedSizeError, WhileLoop
 from paddle2torch.model_zoo.programs.network import Program
+from paddle2torch.model_zoo.programs.operations.indexing import set_value_with_tensor
 from paddle2torch.model_zoo.programs.table import ProgramError
 from paddle2torch.zoo.conversion import convert
 
@@ -391,3 +393,64 @@ def test_a_result_that_is_not_computed_is_refused_where_it_is_read() -> None:
     assert "dropout" in build(only).module.code
     with pytest.raises(ProgramError, match=r"dropout.*: its result 1 is read, which is not computed here"):
         build(replace(only, fetches=("kept", "mask")))
+
+
+@pytest.mark.parametrize(
+    ("starts", "ends", "steps", "gone", "size"),
+    [
+        ([1, -2], [3, 9], [1, 1], [], (2, 2, 5)),
+        ([0, 1], [9, 6], [2, 3], [], (5,)),
+        ([2, -4], [3, -1], [1, 1], [0], (3, 1)),
+        ([-9, 3], [1, 3], [1, 1], [], (1, 1, 1, 5)),
+        ([1, 0], [4, 6], [1, 2], [], ()),
+    ],
+)
+def test_an_assignment_at_computed_places_is_that_at_known_ones(
+    starts: list[int], ends: list[int], steps: list[int], gone: list[int], size: tuple[int, ...]
+) -> None:
+    """Both also where an axis goes, where the value has fewer or more axes, and where nothing is in the part."""
+    random = torch.Generator().manual_seed(1)
+    x, value = torch.rand(4, 6, 5, generator=random), torch.rand(size, generator=random)
+    options: dict[str, Any] = {"axes": [0, 1], "decrease_axes": gone}
+    known = set_value_with_tensor(x, value, starts, ends, steps, **options)
+    computed = set_value_with_tensor(
+        x, value, *([torch.tensor(p) for p in at] for at in (starts, ends)), steps, **options
+    )
+    places = tuple(slice(*part) for part in zip(starts, ends, steps, strict=True))
+    expected = x.clone()
+    expected[places] = value.unsqueeze(gone[0]) if gone else value
+    assert torch.equal(known, expected)
+    assert torch.equal(computed, expected)
+
+
+class GrowingArray(nn.Module):
+    """One tensor for each image of a batch, as a loop makes them."""
+
+    def __init__(self, turns: Callable[[torch.Tensor], Any]) -> None:
+        super().__init__()
+        self.loop, self.turns = WhileLoop(Turn()), turns
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first = torch.zeros((), dtype=torch.int64)
+        _, array = self.loop(first < x.shape[0], [first, []], [x], self.turns(x))
+        return torch.stack(array)
+
+
+class Turn(nn.Module):
+    def forward(self, i: torch.Tensor, array: list[torch.Tensor], x: torch.Tensor) -> tuple[Any, ...]:
+        following = i + 1
+        return following < x.shape[0], following, [*array, x * following]
+
+
+def test_a_loop_that_grows_an_array_is_captured_for_a_known_batch_and_any_other_size() -> None:
+    free = torch.export.Dim.AUTO
+    module, x = GrowingArray(lambda x: x.shape[0]).eval(), torch.rand(3, 4)
+    graph = torch.export.export(module, (x,), dynamic_shapes=({1: free},), strict=False).module()
+    for given in (x, torch.rand(3, 9)):
+        assert module(given).shape == (3, *given.shape)
+        assert torch.equal(graph(given), module(given))
+    with pytest.raises(FixedSizeError, match="needs a fixed batch"):
+        torch.export.export(module, (x,), dynamic_shapes=({0: free},), strict=False)
+    for turns in (lambda _: None, lambda _: UNROLLED_AT_MOST + 1):
+        with pytest.raises(ProgramError, match="cannot be exported"):
+            torch.export.export(GrowingArray(turns).eval(), (x,), strict=False)
