@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
@@ -20,6 +20,7 @@ from paddle2torch.converters.paddle_files import protobuf
 from paddle2torch.converters.paddle_files.files import map_file
 from paddle2torch.converters.paddle_files.pdparams import Array
 from paddle2torch.model_zoo.errors import FileFormatError, Paddle2TorchError
+from paddle2torch.model_zoo.names import leads_out
 from paddle2torch.model_zoo.show import show, show_path
 
 # The largest text recogniser has 1,300 nodes. Reading costs time for each, whatever it does.
@@ -388,11 +389,10 @@ class _Reader:
 
     def _external_path(self, location: str, what: str) -> Path:
         """Where `location` points to: a plain relative path to a file in the model's folder, links followed."""
-        parts = PurePosixPath(location).parts
-        strange = not location or not location.isprintable() or ".." in parts or "\\" in location
-        if strange or PurePosixPath(location).is_absolute() or PureWindowsPath(location).drive:
+        strange = not location or not location.isprintable() or "\\" in location
+        if strange or leads_out(location):
             self._fail(f"{what} would lie in {show(location)}, which is not in the folder of the model; not read")
-        target = self.path.parent.joinpath(*parts)
+        target = self.path.parent.joinpath(location)
         # A download of the Hub is a link into a folder where all its files are side by side.
         allowed = {self.path.parent.resolve(), self.path.resolve().parent}
         if not any(target.resolve().is_relative_to(folder) for folder in allowed):
