@@ -1,7 +1,8 @@
 """Samples of webdataset tars: members that share a name up to its first dot are one sample, by what follows it.
 
 Nothing is unpacked: a shard is read where it lies, each member at its place, so that samples can be had in any order
-and no path of a member leads anywhere.
+and no path of a member leads anywhere. What `zoo/archives.py` refuses a whole archive for, members that it would unpack
+to elsewhere, is only left out here; and it reads an archive to its end, where of a shard headers and labels are enough.
 """
 
 from __future__ import annotations
