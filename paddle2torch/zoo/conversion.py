@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -119,15 +118,16 @@ def convert(
             f"Leave --as-program out, or give the Paddle export"
         )
     if weights is not None and (as_program or _without_parameters(Path(weights))):
-        origin = f"local file {weights}" if fetched is None else fetched.origin
-        return _convert_program(name, Path(weights), origin, place, (), {})
+        # Not `obtain_local`, which looks for weights: such a program may have none.
+        export = fetched or Obtained(Path(weights), "inference", f"local file {weights}", None, {})
+        return _convert_program(name, export, place, ())
     if program is not None:
         brought = fetched or _obtain(program, weights, True, progress)
-        return _convert_obtained(name, brought, place, _source_notes(brought, True))
+        return _convert_program(name, brought, place, _source_notes(brought, True))
     obtained = fetched or _obtain(card, weights, fused or as_program, progress)
     path = obtained.path
     if as_program:
-        return _convert_obtained(name, obtained, place, _source_notes(obtained, True))
+        return _convert_program(name, obtained, place, _source_notes(obtained, True))
     template = _template(card, path, config, charset, use_space_char, network)
     if direction != "auto":
         template = replace(template or Template("", "the command line"), direction=direction)
@@ -143,7 +143,7 @@ def convert(
         if named_only or given or path.suffix in (".pdparams", ".onnx") or is_transformers(path):
             raise
         note = f"no network that is known here by name: converted as a program ({_brief(error)})"
-        return _convert_obtained(name, obtained, place, (*_source_notes(obtained, fused), note))
+        return _convert_program(name, obtained, place, (*_source_notes(obtained, fused), note))
     notes = (*_source_notes(obtained, fused), *converted.notes)
     if fused:
         converted = _fuse(converted)
@@ -187,18 +187,12 @@ def _without_parameters(path: Path) -> bool:
         return False
 
 
-def _convert_obtained(name: str, obtained: Obtained, place: _Place, notes: tuple[str, ...]) -> Conversion:
-    return _convert_program(name, obtained.path, obtained.origin, place, notes, obtained.sha256)
-
-
-def _convert_program(
-    name: str, path: Path, source: str, place: _Place, notes: tuple[str, ...], sha256: Mapping[str, str]
-) -> Conversion:
-    """sha256: of the files, by name, as far as they are known."""
+def _convert_program(name: str, obtained: Obtained, place: _Place, notes: tuple[str, ...]) -> Conversion:
+    path = obtained.path
     if path.suffix == ".pdparams":
         raise ConfigError(f"{path} is a training checkpoint, not a program: give the export that was made of it")
-    converted = convert_program(path, name=name, source=source)
-    config = with_digests(converted, sha256)
+    converted = convert_program(path, name=name, source=obtained.origin)
+    config = with_digests(converted, obtained.sha256)
     converted.network.meta["config"] = config
     if place.private:
         make_private(zoo_dir())
