@@ -11,7 +11,7 @@ import io
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import TiffImagePlugin
@@ -61,6 +61,10 @@ class PageRange:
     def numbers(self) -> range:
         """The numbers of the pages."""
         return range(self.first, self.last + 1)
+
+    def leaves_out(self, source: str, number: int) -> bool:
+        """Whether a page of the source is outside of the range: what `done` of `read_pages` and `find_ranges` asks."""
+        return number not in self.numbers
 
 
 @dataclass(frozen=True)
@@ -121,19 +125,12 @@ def read_pages(
     """
     with PdfProcess(dpi) as pdfs:
         for source in sources:
-            try:
-                yield from _read(source, done, pdfs, max_bytes)
-            except Exception as error:  # one file never ends the run
-                yield _failure_of_source(source, error)
+            yield from _read_or_fail(source, done, pdfs, max_bytes)
 
 
 def read_range(pages: PageRange, pdfs: PdfProcess, *, max_bytes: int | None = None) -> Iterator[Page | Failure]:
     """The pages of a range, as `read_pages` gives them; fewer where the file has fewer by now."""
-    numbers = pages.numbers
-    try:
-        yield from _read(pages.source, lambda source, number: number not in numbers, pdfs, max_bytes)
-    except Exception as error:
-        yield _failure_of_source(pages.source, error)
+    return _read_or_fail(pages.source, pages.leaves_out, pdfs, max_bytes)
 
 
 def find_ranges(
@@ -146,14 +143,29 @@ def find_ranges(
     with PdfProcess() as pdfs:
         for source in sources:
             try:
-                todo = [number for number in range(1, _count_pages(source, pdfs) + 1) if not done(source, number)]
-            except Exception as error:
+                count = _count_pages(source, pdfs)
+            except Exception as error:  # one file never ends the run
                 yield _failure_of_source(source, error)
                 continue
-            while todo:
-                length = next((n for n in range(1, min(most, len(todo))) if todo[n] != todo[0] + n), most)
-                yield PageRange(source, todo[0], todo[:length][-1])
-                del todo[:length]
+            todo = (PageRange(source, number, number) for number in range(1, count + 1) if not done(source, number))
+            yield from join_ranges(todo, most=most)
+
+
+def join_ranges(found: Iterable[PageRange | Failure], *, most: int) -> Iterator[PageRange | Failure]:
+    """What was found, in its order, where pages of one source that follow one another are joined, up to `most`."""
+    before: PageRange | Failure | None = None
+    for pages in found:
+        if isinstance(before, PageRange) and isinstance(pages, PageRange):
+            joined = replace(before, last=pages.last)
+            follows = (pages.source, pages.first) == (before.source, before.last + 1)
+            if follows and len(joined.numbers) <= most:
+                before = joined
+                continue
+        if before is not None:
+            yield before
+        before = pages
+    if before is not None:
+        yield before
 
 
 def _count_pages(source: str, pdfs: PdfProcess) -> int:
@@ -179,6 +191,15 @@ def failure_of(source: str, page: int | None, error: Exception) -> Failure:
     name = "standard input" if source == STDIN else source
     place = name if page is None else f"{name}, page {page}"
     return Failure(source, page, f"{place} cannot be read: {what_went_wrong(error)}")
+
+
+def _read_or_fail(
+    source: str, done: Callable[[str, int], bool], pdfs: PdfProcess, max_bytes: int | None
+) -> Iterator[Page | Failure]:
+    try:
+        yield from _read(source, done, pdfs, max_bytes)
+    except Exception as error:  # one file never ends the run
+        yield _failure_of_source(source, error)
 
 
 def _read(
@@ -309,7 +330,7 @@ def _pdf_pages(source: str, count: int, done: Callable[[str, int], bool], pdfs: 
                     source, None, f"{source}: after {ended} such pages the others are left, from page {number + 1}"
                 )
                 return
-        except Exception as error:
+        except Exception as error:  # one page never ends the run
             yield failure_of(source, number, error)
         else:
             yield Page(source, number, count, image)
@@ -326,7 +347,7 @@ def _tiff_pages(
             frame = _frame(image, number - 1, max_bytes)
         except ImageError as error:
             yield Failure(source, number, f"{source}, page {number}: {error}")
-        except Exception as error:
+        except Exception as error:  # one page never ends the run
             yield failure_of(source, number, error)
         else:
             yield Page(source, number, count, frame)

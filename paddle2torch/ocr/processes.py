@@ -145,6 +145,7 @@ class Processes:
         self.count = count or best_count(self.memory, str(settings.get("device", "cpu")))
         self._settings = dict(settings)
         self._fast = bool(settings.get("fast"))
+        self.pages_at_once = 1 if self._fast else PAGES_AT_ONCE
         self._context = _context()
         self._workers: list[_Worker] = []
         self._waiting: deque[_Task] = deque()
@@ -184,8 +185,8 @@ class Processes:
         sources = list(sources)
         if STDIN in sources:
             raise ConfigError("standard input is read by one process: save it to a file, or leave --processes out")
-        most = 1 if self._fast else PAGES_AT_ONCE
-        return self.read_ranges(find_ranges(sources, done, most=most), dpi=dpi, max_bytes=max_bytes, pixels=pixels)
+        found = find_ranges(sources, done, most=self.pages_at_once)
+        return self.read_ranges(found, dpi=dpi, max_bytes=max_bytes, pixels=pixels)
 
     def read_ranges(
         self,
@@ -195,7 +196,7 @@ class Processes:
         max_bytes: int | None = None,
         pixels: bool = True,
     ) -> Iterator[Result]:
-        """As `read`, of pages that were found before; with `fast` they come one by one."""
+        """As `read`, of pages that were found before, at most `pages_at_once` together."""
         PdfProcess(dpi)  # raises for a dpi out of its bounds
         self._options = {"dpi": dpi, "max_bytes": max_bytes, "pixels": pixels}
         self._given_up = set()

@@ -14,8 +14,8 @@ from paddle2torch.atomic import land_folder
 from paddle2torch.cache import cache_dir, one_at_a_time
 from paddle2torch.model_zoo.config import CONFIG_NAME
 from paddle2torch.model_zoo.files import read_bounded
-from paddle2torch.ocr.pages import Failure, PageRange, failure_of, find_ranges
-from paddle2torch.ocr.processes import PAGES_AT_ONCE, Processes
+from paddle2torch.ocr.pages import Failure, PageRange, failure_of, find_ranges, join_ranges
+from paddle2torch.ocr.processes import Processes
 from paddle2torch.ocr.results import PageText
 from paddle2torch.ocr.writers.parquet import page_row, page_table, row_id
 from paddle2torch.ray.files import fetch
@@ -79,7 +79,6 @@ class PageReader:
             name: str(value.unpack()) if isinstance(value, PackedModel) else value for name, value in settings.items()
         }
         self._options = options
-        self._fast = bool(settings.get("fast"))
         self._processes = Processes(settings, count=options.processes, memory=options.memory).__enter__()
 
     def close(self) -> None:
@@ -96,7 +95,7 @@ class PageReader:
         results: dict[tuple[str, int | None], dict[str, Any]] = {}
         with tempfile.TemporaryDirectory(prefix="paddle2torch-") as folder:
             fetched = _Fetched(Path(folder))
-            found = fetched.ranges(asked, most=1 if self._fast else PAGES_AT_ONCE)
+            found = join_ranges(fetched.ranges(asked), most=self._processes.pages_at_once)
             dpi, max_bytes = self._options.dpi, self._options.max_bytes
             for result in self._processes.read_ranges(found, dpi=dpi, max_bytes=max_bytes, pixels=False):
                 result = fetched.renamed(result)
@@ -128,26 +127,14 @@ class _Fetched:
         self._paths: dict[str, str] = {}
         self._sources: dict[str, str] = {}
 
-    def ranges(self, asked: Iterable[Mapping[str, Any]], most: int) -> Iterator[PageRange | Failure]:
-        """What is asked for, by the paths of the copies: pages that follow one another together, up to `most`."""
-        before: PageRange | None = None
+    def ranges(self, asked: Iterable[Mapping[str, Any]]) -> Iterator[PageRange | Failure]:
+        """What is asked for, page by page, by the paths of the copies."""
         for request in asked:
             pages = self._pages(request)
-            if before is not None and _is_next(pages, before) and len(before.numbers) < most:
-                before = replace(before, last=before.last + 1)
-                continue
-            if before is not None:
-                yield before
-            before = None
-            if isinstance(pages, Failure):
+            if isinstance(pages, Failure) or pages.first == pages.last:
                 yield pages
-            elif pages.first == pages.last:
-                before = pages
             else:
-                numbers = pages.numbers
-                yield from find_ranges([pages.source], lambda _, number, of=numbers: number not in of, most=most)  # type: ignore[misc]
-        if before is not None:
-            yield before
+                yield from find_ranges([pages.source], pages.leaves_out, most=1)
 
     def renamed(self, result: PageText | Failure) -> PageText | Failure:
         """A result under the name of its source."""
@@ -172,10 +159,6 @@ class _Fetched:
             self._paths[source] = path
             self._sources[path] = source
         return PageRange(self._paths[source], first, last)
-
-
-def _is_next(pages: PageRange | Failure, before: PageRange) -> bool:
-    return pages == PageRange(before.source, before.last + 1, before.last + 1)
 
 
 def _row(result: PageText | Failure) -> dict[str, Any]:
