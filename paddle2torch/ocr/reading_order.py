@@ -6,6 +6,7 @@ PaddleOCR's; what is written as running text (plain text, TSV, hOCR, ALTO) goes 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -69,14 +70,12 @@ def _sides(quads: Sequence[Points]) -> NDArray[np.float64]:
     return np.array([[np.linalg.norm(quad[1] - quad[0]), np.linalg.norm(quad[3] - quad[0])] for quad in quads])
 
 
-def _direction(quads: Sequence[Points], sides: NDArray[np.float64], level: NDArray[np.bool_]) -> float:
+def _direction(quads: Sequence[Points], level: NDArray[np.bool_]) -> float:
     """Degrees by which the page's text is turned, quarter turns included, which the corners of level lines tell."""
     askew = skew_of(quads)
-    if not level.any():
-        return askew
-    along = np.array([quad[1] - quad[0] for quad in quads])[level]
-    towards = np.angle(np.sum(sides[level, 0] * np.exp(1j * np.arctan2(along[:, 1], along[:, 0]))), deg=True)
-    return float(askew + 90 * np.round((towards - askew) / 90))
+    corners = np.asarray(quads, np.float64)[level]
+    x, y = (corners[:, 1] - corners[:, 0]).sum(axis=0)  # long lines count more; without level ones there is no turn
+    return askew + 90 * round((math.degrees(math.atan2(y, x)) - askew) / 90)
 
 
 def _level(boxes: Sequence[Points]) -> list[_Line]:
@@ -85,7 +84,7 @@ def _level(boxes: Sequence[Points]) -> list[_Line]:
         return []
     sides = _sides(quads)
     level = sides[:, 1] < sides[:, 0] * TALL
-    quads = levelled(quads, _direction(quads, sides, level))
+    quads = levelled(quads, _direction(quads, level))
     lines = []
     for index, quad in enumerate(quads):
         (left, top), (right, bottom) = quad.min(axis=0), quad.max(axis=0)
