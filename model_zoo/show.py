@@ -42,6 +42,11 @@ def show_text(text: str, most: int = MOST) -> str:
     return (cut if cut.isprintable() else repr(cut)[1:-1]) + ("…" if len(text) > most else "")
 
 
+def as_text(value: str) -> str:
+    """`value` as it can be written: names of files may hold bytes that are not text (lone surrogates)."""
+    return value.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def show_path(path: str | os.PathLike[str]) -> str:
     """A path as `show_text`, at more length."""
     return show_text(os.fspath(path), _MOST_OF_A_PATH)

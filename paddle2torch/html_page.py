@@ -21,6 +21,7 @@ from markupsafe import Markup
 from paddle2torch._version import __version__
 from paddle2torch.assets import ASSETS
 from paddle2torch.atomic import land_file
+from paddle2torch.model_zoo.show import as_text
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _SCRIPT = re.compile(r"<script>(.*)</script>", re.DOTALL)
@@ -62,11 +63,6 @@ def differing(one: str, other: str) -> tuple[list[tuple[str, bool]], list[tuple[
         pieces[1].append((other[slice(*ends[2:])], kind != "equal"))
     first, second = ([(text, differs) for text, differs in found if text] for found in pieces)
     return first, second
-
-
-def as_text(value: str) -> str:
-    """`value` as it can be written: names of files may hold bytes that are not text (lone surrogates)."""
-    return value.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _shown(value: Any) -> Any:

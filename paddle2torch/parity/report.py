@@ -17,7 +17,8 @@ import torch
 
 from paddle2torch._version import __version__
 from paddle2torch.assets import ASSETS
-from paddle2torch.html_page import as_text, differing, render_page, write_page
+from paddle2torch.html_page import differing, render_page, write_page
+from paddle2torch.model_zoo.show import as_text
 from paddle2torch.parity.results import (
     ACCUMULATED_TOLERANCE,
     LOCAL_TOLERANCE,

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 from paddle2torch._version import __version__
 from paddle2torch.atomic import land_file
 from paddle2torch.model_zoo.errors import ConfigError, FileFormatError
+from paddle2torch.model_zoo.show import as_text
 from paddle2torch.ocr.pages import Failure
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def page_row(result: PageText | Failure) -> dict[str, Any]:
         "versions": {"paddle2torch": __version__, "torch": torch.__version__},
     }
     if isinstance(result, Failure):
-        return {**row, "error": _encodable(result.message)}
+        return {**row, "error": as_text(result.message)}
     return {
         **row,
         "pages": result.count,
@@ -69,7 +70,7 @@ def page_row(result: PageText | Failure) -> dict[str, Any]:
         "height": result.height,
         "quarter_turns": result.quarter_turns,
         "shrunk": result.shrunk,
-        "text": _encodable(result.text),
+        "text": as_text(result.text),
         "lines": [line.to_dict() for line in result.lines],
         "models": result.models,
     }
@@ -193,11 +194,7 @@ def row_id(source: str, page: int | None) -> str:
 
 def source_name(source: str) -> str:
     """A source as it stands in a row: bytes of its name that are not UTF-8 are written out."""
-    return _encodable(source)
-
-
-def _encodable(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return as_text(source)
 
 
 def _pyarrow() -> Any:
