@@ -32,9 +32,11 @@ SUFFIXES = frozenset({".pdf"} | _JPEG_LIKE | _LOSSLESS)
 STDIN_AT_MOST = 2**30
 """Bytes of standard input, which has no size that could be looked at."""
 
+HEAD = 1024
+"""Bytes that tell what a file is."""
+
 _LEFT_AFTER = 3  # pages of a PDF that were ended at a limit, after which its others are left
 
-_HEAD = 1024  # bytes that tell what a file is
 _PDF = b"%PDF-"  # anywhere in the head: readers of PDF accept some bytes before it
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
@@ -210,7 +212,7 @@ def _read(
         data = sys.stdin.buffer.read(STDIN_AT_MOST + 1)
         if len(data) > STDIN_AT_MOST:
             raise ImageError(f"there are more than {STDIN_AT_MOST:,} bytes; save them to a file and name that")
-        start = data[:_HEAD]
+        start = data[:HEAD]
     else:
         data = Path(source)
         start = _start(data)
@@ -234,7 +236,7 @@ class OpenDocument:
         self._lock = threading.Lock()
         self._pdfs = PdfProcess(dpi)
         self._pages: Iterator[Page | Failure]
-        start = data[:_HEAD]
+        start = data[:HEAD]
         if is_pdf_data(data):
             try:
                 self.count = self._pdfs.open(data, name)
@@ -274,9 +276,14 @@ def _picture(source: str, data: bytes) -> Iterator[Page | Failure]:
         yield Failure(source, 1, f"{source}: {error}")
 
 
+def may_have_pages(head: bytes) -> bool:
+    """Whether a file whose first `HEAD` bytes these are is a PDF or a TIFF: anything else is one page."""
+    return _PDF in head or head.startswith(_TIFF)
+
+
 def is_pdf_data(data: bytes) -> bool:
     """Whether the bytes of a file are those of a PDF."""
-    return _PDF in data[:_HEAD]
+    return _PDF in data[:HEAD]
 
 
 def is_pdf(path: str) -> bool:
@@ -310,7 +317,7 @@ def _start(path: Path) -> bytes:
         return b""  # load_image says what is wrong with it
     try:
         with open(path, "rb") as file:
-            return file.read(_HEAD)
+            return file.read(HEAD)
     except OSError as error:
         raise ImageError(f"{path} cannot be read: {error}") from None
 

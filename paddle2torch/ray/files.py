@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from paddle2torch.model_zoo.errors import ConfigError
-from paddle2torch.ocr.pages import STDIN, SUFFIXES, find_sources
+from paddle2torch.ocr.pages import HEAD, STDIN, SUFFIXES, find_sources, may_have_pages
 from paddle2torch.tasks.images import ImageError
 
 # Names are as the store has them, with any character but that a query is known by its form: s3://a/b c.png?region=x
@@ -44,24 +44,29 @@ def is_address(source: str) -> bool:
     return _ADDRESS.fullmatch(source) is not None
 
 
-def fetch(source: str, folder: Path) -> Path:
+def fetch(source: str, folder: Path, *, to_count: bool = False) -> Path:
     """The path of a file; of one with an address that of a copy in `folder`.
 
-    Raises `ImageError` for what cannot be fetched.
+    to_count: what has one page, as its first bytes tell, is copied no further than these. Raises `ImageError` for what
+    cannot be fetched.
     """
     if not is_address(source):
         return Path(source)
     try:
         store, path = _open(source)
-        with store.open_input_stream(path, compression=None) as stream, _new(folder) as file:
-            shutil.copyfileobj(stream, file, 2**20)
+        with (
+            store.open_input_stream(path, compression=None) as stream,
+            tempfile.NamedTemporaryFile(dir=folder, delete=False) as file,
+        ):
+            head = b""
+            while len(head) < HEAD and (more := stream.read(HEAD - len(head))):
+                head += more
+            file.write(head)
+            if not to_count or may_have_pages(head):
+                shutil.copyfileobj(stream, file, 2**20)
     except (OSError, ValueError, ConfigError) as error:
         raise ImageError(f"{source} cannot be read: {_first_line(error)}") from None
     return Path(file.name)
-
-
-def _new(folder: Path) -> Any:
-    return tempfile.NamedTemporaryFile(dir=folder, delete=False)
 
 
 def _find(address: str) -> list[str]:
@@ -70,8 +75,8 @@ def _find(address: str) -> list[str]:
     match = _ADDRESS.fullmatch(address)
     assert match is not None
     base, pattern = match["path"], None
-    if _MAGIC.search(base):
-        base = base[: _MAGIC.search(base).start()].rpartition("/")[0]  # type: ignore[union-attr]
+    if magic := _MAGIC.search(base):
+        base = base[: magic.start()].rpartition("/")[0]
         pattern = _as_pattern(match["path"])
     try:
         store, path = _open(match["root"] + base + (match["query"] or ""))

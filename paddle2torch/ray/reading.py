@@ -111,7 +111,7 @@ def count_pages(sources: Iterable[str]) -> Iterator[dict[str, Any]]:
     for source in sources:
         with tempfile.TemporaryDirectory(prefix="paddle2torch-") as folder:
             try:
-                found = list(find_ranges([str(fetch(source, Path(folder)))], most=1))
+                found = list(find_ranges([str(fetch(source, Path(folder), to_count=True))], most=1))
             except ImageError:
                 found = []
         ranges = [pages for pages in found if isinstance(pages, PageRange)]

@@ -17,6 +17,7 @@ from small_models import saved, small_config
 
 from paddle2torch import cli
 from paddle2torch.model_zoo.errors import ConfigError
+from paddle2torch.ocr.pages import HEAD
 from paddle2torch.ray import reading
 from paddle2torch.ray.files import fetch, find_files, is_address
 from paddle2torch.ray.reading import Options, PageReader, count_pages, pack_model
@@ -153,6 +154,18 @@ def test_files_of_stores_are_copied_and_others_are_not(store: str, tmp_path: Pat
     with pytest.raises(ImageError, match=r"none\.png cannot be read"):
         fetch(f"{store}/none.png", tmp_path)
     assert list(tmp_path.iterdir()) == [copy]
+
+
+def test_pictures_of_a_store_are_counted_by_their_first_bytes(tmp_path: Path) -> None:
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    starts = {"large.png": b"\x89PNG", "small.png": b"", "a.tif": b"II*\0", "late.pdf": bytes(HEAD - 5) + b"%PDF-"}
+    for name, start in starts.items():
+        memory.pipe(f"/counted/{name}", start + bytes(10 if name == "small.png" else 5000))
+    copied = {name: fetch(f"memory://counted/{name}", tmp_path, to_count=True).stat().st_size for name in starts}
+    memory.rm("/counted", recursive=True)
+    assert copied == {"large.png": HEAD, "small.png": 10, "a.tif": 5004, "late.pdf": HEAD + 5000}
 
 
 def test_a_model_is_sent_and_unpacked_once(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
