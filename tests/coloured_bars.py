@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -113,6 +115,19 @@ class Colours(nn.Module):
         return probabilities.scatter(2, classes[..., None], score[..., None])
 
 
-def pipeline(**options: object) -> OCR:
-    models = {"det": Ink().eval(), "rec": Colours().eval(), "cls": Shadow().eval(), "postprocess": UNCLIP}
-    return OCR(**{**models, **options})  # type: ignore[arg-type]
+def settings(**others: Any) -> dict[str, Any]:
+    """Of a pipeline that reads bars."""
+    return {"det": Ink().eval(), "rec": Colours().eval(), "cls": Shadow().eval(), "postprocess": UNCLIP, **others}
+
+
+def pipeline(**options: Any) -> OCR:
+    return OCR(**settings(**options))
+
+
+def page_of(text: str, first: tuple[int, int, int] | None = None) -> BGRImage:
+    """A small page with one line. first: another colour of its first letter."""
+    page, image = blank(64, 160), bar(text)
+    if first is not None:
+        image[:-6, 6:18] = first
+    put(page, image, 20, 20)
+    return page

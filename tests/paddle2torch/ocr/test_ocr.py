@@ -207,16 +207,15 @@ def test_exact_batches_are_paddleocrs_and_fast_ones_tight() -> None:
     for row in range(4):
         put(page, bar("A"), 20, 20 + 60 * row)
         put(page, bar("B" * 16), 200, 20 + 60 * row)
-    exact = pipeline()
-    exact(page)
+    exact, fast = Colours().eval(), Colours().eval()
+    pipeline(rec=exact)(page)
     # Sorted by ratio, six at a time, at least 320 wide, as wide as the widest of the batch.
-    (second, first) = sorted(exact.recognizer.model.batches)  # type: ignore[misc, type-var, arg-type]
+    (second, first) = sorted(exact.batches)
     assert (first[0], second[0]) == (6, 2)
     assert first[3] == second[3] > 320
-    fast = pipeline(fast=True)
-    list(fast.read_pages([Page("a", 1, 2, page), Page("a", 2, 2, page)]))
+    list(pipeline(rec=fast, fast=True).read_pages([Page("a", 1, 2, page), Page("a", 2, 2, page)]))
     # The lines of both pages are sorted together: the short ones stay narrow.
-    widths = sorted(batch[3] for batch in fast.recognizer.model.batches)  # type: ignore[union-attr]
+    widths = sorted(batch[3] for batch in fast.batches)
     assert widths == [96, second[3], second[3]]
 
 

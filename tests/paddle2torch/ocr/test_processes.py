@@ -20,7 +20,7 @@ import numpy as np
 import pypdfium2
 import pytest
 from click.testing import CliRunner
-from coloured_bars import UNCLIP, Colours, Ink, Shadow, bar, blank, pipeline, put
+from coloured_bars import Colours, Ink, page_of, pipeline, settings
 from PIL import Image
 from torch import Tensor
 
@@ -78,18 +78,6 @@ def _is_magenta(x: Tensor) -> bool:
     return bool(((blue > 0.5) & (red > 0.5) & (green < -0.5)).any())
 
 
-def settings(rec: type[Colours] = Colours, **others: Any) -> dict[str, Any]:
-    return {"det": Ink().eval(), "rec": rec().eval(), "cls": Shadow().eval(), "postprocess": UNCLIP, **others}
-
-
-def page_of(text: str, colour: tuple[int, int, int] | None = None) -> np.ndarray:
-    page, image = blank(64, 160), bar(text)
-    if colour is not None:
-        image[:-6, 6:18] = colour
-    put(page, image, 20, 20)
-    return page
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Pictures, a PDF of six pages, a TIFF of two, and a broken file between them."""
@@ -114,7 +102,7 @@ def results(reader: Processes, *inputs: Path) -> list[str]:
 
 @pytest.fixture
 def two() -> Iterator[Processes]:
-    with Processes(settings(Deadly), count=2) as two:
+    with Processes(settings(rec=Deadly().eval()), count=2) as two:
         yield two
 
 
@@ -186,7 +174,7 @@ def test_processes_that_are_killed_lose_no_page(folder: Path, two: Processes) ->
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux alone has a limit that counts what is used")
 def test_a_page_that_needs_too_much_memory_is_a_failure(folder: Path) -> None:
     cv2.imwrite(str(folder / "1b.png"), page_of("A", MAGENTA))
-    with Processes(settings(Hungry), count=1, memory=2**31) as one:
+    with Processes(settings(rec=Hungry().eval()), count=1, memory=2**31) as one:
         first = workers(one)[0].pid
         found = list(one.read([str(folder / name) for name in ("0.png", "1b.png", "5.png")]))
         assert [worker.pid for worker in workers(one)] == [first]
@@ -198,7 +186,7 @@ def test_a_page_that_needs_too_much_memory_is_a_failure(folder: Path) -> None:
 
 
 def test_a_process_that_has_grown_is_replaced_and_its_notes_are_warnings(folder: Path) -> None:
-    with Processes(settings(Growing), count=1, memory=700 * 2**20) as one:
+    with Processes(settings(rec=Growing().eval()), count=1, memory=700 * 2**20) as one:
         before = workers(one)[0].pid
         with pytest.warns(UserWarning, match="200 MB are kept"):
             assert results(one, folder / "0.png", folder / "1.png") == ["A", "AB"]

@@ -6,11 +6,10 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import cv2
 import pytest
-from coloured_bars import UNCLIP, Colours, Ink, Shadow, bar, blank, put
+from coloured_bars import page_of, settings
 from material import TESTS
 from PIL import Image
 from small_models import saved, small_config
@@ -34,14 +33,8 @@ def cluster() -> Iterator[None]:
     ray.shutdown()
 
 
-def settings() -> dict[str, Any]:
-    return {"det": Ink().eval(), "rec": Colours().eval(), "cls": Shadow().eval(), "postprocess": UNCLIP}
-
-
 def write(path: Path, text: str) -> None:
-    page = blank(64, 160)
-    put(page, bar(text), 20, 20)
-    cv2.imwrite(str(path), page)
+    cv2.imwrite(str(path), page_of(text))
 
 
 def test_a_job_is_written_whole_and_gone_on_with(

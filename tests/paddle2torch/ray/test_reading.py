@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 import pytest
 from click.testing import CliRunner
-from coloured_bars import UNCLIP, Colours, Ink, Shadow, bar, blank, put
+from coloured_bars import page_of, settings
 from PIL import Image
 from small_models import saved, small_config
 
@@ -24,12 +23,6 @@ from paddle2torch.ray.reading import Options, PageReader, count_pages, pack_mode
 from paddle2torch.tasks.images import ImageError
 
 pa = pytest.importorskip("pyarrow", reason="needs pyarrow")
-
-
-def page_of(text: str) -> np.ndarray:
-    page = blank(64, 160)
-    put(page, bar(text), 20, 20)
-    return page
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +45,7 @@ def store() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def reader() -> Iterator[PageReader]:
-    settings = {"det": Ink().eval(), "rec": Colours().eval(), "cls": Shadow().eval(), "postprocess": UNCLIP}
-    reader = PageReader(settings, Options())
+    reader = PageReader(settings(), Options())
     yield reader
     reader.close()
 
