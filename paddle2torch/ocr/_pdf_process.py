@@ -61,9 +61,15 @@ def limit_memory(more: float) -> None:
             mapped = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     except (ImportError, OSError):
         return
-    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-    soft = int(mapped + 2 * more)
-    resource.setrlimit(resource.RLIMIT_AS, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
+    set_limit(resource.RLIMIT_AS, int(mapped + 2 * more))
+
+
+def set_limit(kind: int, most: int) -> None:
+    """Set one of the system's limits of this process, no higher than it may be set."""
+    import resource
+
+    hard = resource.getrlimit(kind)[1]
+    resource.setrlimit(kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
 
 
 def main() -> None:

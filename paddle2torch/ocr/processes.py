@@ -27,6 +27,7 @@ from paddle2torch.device import available_cores, available_memory
 from paddle2torch.malloc import keep_freed_memory
 from paddle2torch.model_zoo.errors import ConfigError, Paddle2TorchError
 from paddle2torch.ocr._pdf_process import memory as memory_held
+from paddle2torch.ocr._pdf_process import set_limit
 from paddle2torch.ocr.pages import STDIN, Failure, PageRange, find_ranges, read_range
 from paddle2torch.ocr.pdf import PdfProcess
 from paddle2torch.ocr.pipeline import FAST_PAGES, OCR
@@ -412,6 +413,4 @@ def _limit_memory(most: int) -> None:
         )
     with open("/proc/self/statm", "rb") as file:
         writable = int(file.read().split()[5]) * resource.getpagesize()
-    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
-    soft = int(writable + most - held)
-    resource.setrlimit(resource.RLIMIT_DATA, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
+    set_limit(resource.RLIMIT_DATA, int(writable + most - held))
