@@ -1,4 +1,4 @@
-"""How long a step takes, before there was one: measured on a copy of the network, with a made-up batch."""
+"""What made-up batches tell before the first step: which sizes the network cannot read, and how long a step takes."""
 
 from __future__ import annotations
 
@@ -34,6 +34,20 @@ _SIZES: dict[str, type] = {
 }
 
 
+@torch.no_grad()
+def check_sizes(settings: Settings, network: Network) -> None:
+    """Raise `ConfigError` where the sampler makes lines of a height that `network`, on the CPU, cannot read."""
+    sampler = settings.data.train.sampler
+    if sampler is None or network.config.task != "rec":
+        return
+    network.eval()
+    for width, height in sampler.sizes:
+        try:
+            network(torch.zeros(1, 3, height, width))
+        except ConfigError as error:
+            raise ConfigError(f"data.train.sampler.scales: {width}x{height}: {error}") from None
+
+
 def seconds_per_batch(settings: Settings, network: Network, accelerator: Accelerator) -> float | None:
     """What a batch takes forward and backward, without waiting for data; None where its size is not known.
 
@@ -67,7 +81,7 @@ def made_up_batch(settings: Settings, config: ModelConfig) -> dict[str, Tensor] 
     split = settings.data.train
     size, count = _size(split.dataset.transforms), split.loader.batch_size_per_card
     if split.sampler is not None:
-        size = split.sampler.scales[0]
+        size = split.sampler.sizes[0]
         count = split.sampler.first_bs or count
     if size is None:
         return None

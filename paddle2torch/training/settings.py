@@ -117,6 +117,14 @@ class MultiScaleSampler:
         within(self, scales=(1, MOST_WIDTH), first_bs=(1, MOST_BATCH), divided_factor=(1, MOST_HEIGHT))
         if not 1 <= len(self.scales) <= MOST_SCALES or max(w * h for w, h in self.scales) > MOST_PIXELS:
             raise ConfigError(f"sampler: 1 to {MOST_SCALES} scales of at most {MOST_PIXELS:,} pixels are taken")
+        if any(0 in size for size in self.sizes):
+            raise ConfigError(f"sampler: a scale is smaller than divided_factor, {list(self.divided_factor)}")
+
+    @property
+    def sizes(self) -> tuple[tuple[int, int], ...]:
+        """Width and height that batches really have: the scales, floored."""
+        across, down = self.divided_factor
+        return tuple((width // across * across, height // down * down) for width, height in self.scales)
 
 
 @dataclass(frozen=True)

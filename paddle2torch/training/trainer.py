@@ -63,7 +63,7 @@ from paddle2torch.training.optimisation import (
     set_rate,
     set_training,
 )
-from paddle2torch.training.probe import seconds_per_batch
+from paddle2torch.training.probe import check_sizes, seconds_per_batch
 from paddle2torch.training.processes import make_accelerator
 from paddle2torch.training.settings import EvaluationSettings, Settings, check_fit
 from paddle2torch.training.stopping import Asked, StopRequest, alone_in
@@ -369,20 +369,6 @@ def _resumed(progress: Progress, steps: int, settings: Settings, data: str) -> l
     return notes
 
 
-@torch.no_grad()
-def _check_scales(settings: Settings, network: Network) -> None:
-    """Raise `ConfigError` where the sampler makes lines of a height that `network`, on the CPU, cannot read."""
-    sampler = settings.data.train.sampler
-    if sampler is None or network.config.task != "rec":
-        return
-    network.eval()
-    for width, height in sampler.scales:
-        try:
-            network(torch.zeros(1, 3, height, width))
-        except ConfigError as error:
-            raise ConfigError(f"data.train.sampler.scales: {width}x{height}: {error}") from None
-
-
 def _network(
     settings: Settings, config: ModelConfig, source: Network | None, accelerator: Accelerator
 ) -> tuple[Network, list[str]]:
@@ -392,7 +378,7 @@ def _network(
     """
     torch.manual_seed(settings.training.seed)
     network = build_model(config)
-    _check_scales(settings, network)
+    check_sizes(settings, network)
     initialise(network)
     notes = adopt(network, source).lines() if source is not None else []
     frozen = freeze(network, (*(("backbone.*",) if config.freeze_backbone else ()), *settings.training.freeze))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from paddle2torch.tasks.images import BGRImage
 from paddle2torch.training.data.check import QUANTILES, DataCheck
 from paddle2torch.training.data.datasets import Lines, SampleDataset
 from paddle2torch.training.data.drops import DataError
-from paddle2torch.training.data.samplers import Request, floor_size
+from paddle2torch.training.data.samplers import Request
 from paddle2torch.training.metrics import label_texts
 from paddle2torch.training.pictures import embed
 from paddle2torch.training.settings import Settings
@@ -62,9 +62,7 @@ def augmented_samples(check: DataCheck, settings: Settings, config: ModelConfig)
     if dataset is None or not len(dataset):
         return
     split = settings.data.train
-    sizes: list[tuple[int, int] | None] = [None]
-    if split.sampler is not None:
-        sizes = [floor_size(scale, split.sampler.divided_factor) for scale in split.sampler.scales]
+    sizes: Sequence[tuple[int, int] | None] = (None,) if split.sampler is None else split.sampler.sizes
     count = LINES_SHOWN if isinstance(dataset, Lines) else PAGES_SHOWN
     order = np.random.default_rng(settings.training.seed).permutation(len(dataset))[:count]
     for number, index in enumerate(order.tolist()):

@@ -219,10 +219,8 @@ def build_loader(
         sampler = split.sampler
         plan = MultiScaleBatches(
             samples.groups,
-            sampler.scales,
+            sampler,
             sampler.first_bs or split.loader.batch_size_per_card,
-            fix_bs=sampler.fix_bs,
-            divided_factor=sampler.divided_factor,
             seed=seed,
             rank=rank,
             world_size=world_size,

@@ -8,6 +8,7 @@ generator of each process, and draws the batches once for all epochs; here each 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paddle2torch.training.data.labels import Group
+from paddle2torch.training.settings import MultiScaleSampler
 
 
 @dataclass(frozen=True)
@@ -120,28 +122,20 @@ class FixedBatches:
             yield [Request(epoch, int(index)) for index in part]
 
 
-def floor_size(size: tuple[int, int], factor: tuple[int, int]) -> tuple[int, int]:
-    """Width and height floored to multiples of `factor`."""
-    return size[0] // factor[0] * factor[0], size[1] // factor[1] * factor[1]
-
-
 class MultiScaleBatches:
-    """Batches of one size each, cycling over `scales` (width, height), as PaddleOCR's MultiScaleSampler makes them.
+    """Batches of one size each, cycling over the sampler's sizes, as PaddleOCR's MultiScaleSampler makes them.
 
     A batch has `first_bs` samples per process at the first scale and as many of the same area at the others, or
-    `first_bs` always with `fix_bs`. Widths and heights are floored to multiples of `divided_factor`. Whole cycles are
-    made until all samples are used, less those that do not go round among the processes; what is then missing is taken
-    from the start. Sizes and samples are shuffled.
+    `first_bs` always with `fix_bs`. Whole cycles are made until all samples are used, less those that do not go round
+    among the processes; what is then missing is taken from the start. Sizes and samples are shuffled.
     """
 
     def __init__(
         self,
         groups: Sequence[Group],
-        scales: Sequence[tuple[int, int]],
+        sampler: MultiScaleSampler,
         first_bs: int,
         *,
-        fix_bs: bool = False,
-        divided_factor: tuple[int, int] = (8, 16),
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
@@ -150,11 +144,9 @@ class MultiScaleBatches:
         self._seed = seed
         self._rank = rank
         self._world_size = world_size
-        area = scales[0][0] * scales[0][1] * first_bs
-        cycle = []
-        for scale in scales:
-            size = floor_size(scale, divided_factor)
-            cycle.append((size, first_bs if fix_bs else max(1, area // (size[0] * size[1]))))
+        # The first scale counts as it is given, not floored.
+        area = math.prod(sampler.scales[0]) * first_bs
+        cycle = [(size, first_bs if sampler.fix_bs else max(1, area // math.prod(size))) for size in sampler.sizes]
         each = epoch_size(groups) // world_size
         cycles = -(-each // sum(count for _, count in cycle))
         self._sizes = cycle * cycles

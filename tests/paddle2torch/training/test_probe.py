@@ -11,14 +11,15 @@ from accelerate import Accelerator
 from tiny_training import TinyBatches, tiny_config, tiny_det_config, tiny_settings
 
 from paddle2torch.model_zoo.config import ModelConfig
+from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.network import build_model
 from paddle2torch.training import trainer
 from paddle2torch.training.data.loaders import workers_here
 from paddle2torch.training.losses import losses_of
 from paddle2torch.training.official import official_settings
 from paddle2torch.training.optimisation import leave_out_unused, set_training
-from paddle2torch.training.probe import made_up_batch, seconds_per_batch
-from paddle2torch.training.settings import LoaderSettings, Settings, Transform
+from paddle2torch.training.probe import check_sizes, made_up_batch, seconds_per_batch
+from paddle2torch.training.settings import LoaderSettings, MultiScaleSampler, Settings, Transform
 from paddle2torch.training.trainer import train
 
 
@@ -53,6 +54,17 @@ def test_a_made_up_batch_is_measured_and_nothing_else_changes(config: ModelConfi
     batch = made_up_batch(settings, config)
     assert batch is not None
     assert batch["image"].shape == ((2, 3, 32, 64) if config.task == "rec" else (2, 3, 96, 64))
+
+
+def test_sizes_are_tried_as_batches_have_them() -> None:
+    """v2's backbone leaves one row of 48 pixels, and two of 63."""
+    settings, network = small(tiny_config()), build_model(tiny_config())
+    for scale, factor in (((64, 63), (8, 16)), ((64, 48), (1, 1))):
+        split = replace(settings.data.train, sampler=MultiScaleSampler((scale,), divided_factor=factor))
+        check_sizes(replace(settings, data=replace(settings.data, train=split)), network)
+    split = replace(settings.data.train, sampler=MultiScaleSampler(((64, 63),), divided_factor=(1, 1)))
+    with pytest.raises(ConfigError, match=r"64x63: .* leaves 2 rows"):
+        check_sizes(replace(settings, data=replace(settings.data, train=split)), network)
 
 
 def test_a_made_up_label_has_a_loss() -> None:

@@ -100,6 +100,7 @@ def test_assignments_change_both_files(folder: Path) -> None:
         ("data.train.dataset.label_file_list=[]", "needs a label_file_list"),
         ("data.train.dataset.ratio_list=[1, 1, 1]", "3 shares for 1 label files"),
         ("data.train.dataset.ratio_list=[0]", "must be above 0"),
+        ("data.train.sampler.scales=[[320, 32], [320, 10]]", r"a scale is smaller than divided_factor, \[8, 16\]"),
         ("data.train.dataset.transforms=[{}]", "a transform is an object with one key"),
         ("data.train.dataset.label_file_list.7=x", r"there is no 'data\.train\.dataset\.label_file_list\.7'"),
         ("optimizer.lr.x=1", r"there is no 'optimizer\.lr\.x'"),

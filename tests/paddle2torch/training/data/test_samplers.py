@@ -10,6 +10,7 @@ import pytest
 
 from paddle2torch.training.data.labels import Group
 from paddle2torch.training.data.samplers import FixedBatches, MultiScaleBatches, Plan, Request, sample_generator
+from paddle2torch.training.settings import MultiScaleSampler
 
 SCALES = ((320, 32), (320, 48), (320, 64))
 
@@ -23,7 +24,9 @@ def flat(batches: Iterable[Iterable[int]]) -> list[int]:
 
 
 def multi_scale(count: int, first_bs: int, rank: int = 0, world_size: int = 1, seed: int = 0) -> MultiScaleBatches:
-    return MultiScaleBatches([Group(count, 1.0)], SCALES, first_bs, seed=seed, rank=rank, world_size=world_size)
+    return MultiScaleBatches(
+        [Group(count, 1.0)], MultiScaleSampler(SCALES), first_bs, seed=seed, rank=rank, world_size=world_size
+    )
 
 
 def sizes(plan: Plan, epoch: int = 0) -> list[tuple[tuple[int, int] | None, int]]:
@@ -81,9 +84,9 @@ def test_samples_that_do_not_go_round_wait_for_another_epoch() -> None:
 
 
 def test_sizes_are_floored() -> None:
-    plan = MultiScaleBatches([Group(64, 1.0)], ((325, 70),), 4, divided_factor=(8, 16))
+    plan = MultiScaleBatches([Group(64, 1.0)], MultiScaleSampler(((325, 70),), divided_factor=(8, 16)), 4)
     assert sizes(plan)[0] == ((320, 64), 325 * 70 * 4 // (320 * 64))
-    plan = MultiScaleBatches([Group(64, 1.0)], SCALES, 16, fix_bs=True)
+    plan = MultiScaleBatches([Group(64, 1.0)], MultiScaleSampler(SCALES, fix_bs=True), 16)
     assert {count for _, count in sizes(plan)} == {16}
 
 
