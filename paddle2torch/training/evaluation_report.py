@@ -21,7 +21,6 @@ from paddle2torch.training.data.labels import parse_boxes
 from paddle2torch.training.evaluation import Examination
 from paddle2torch.training.hard_samples import HardRow, HardSample
 from paddle2torch.training.line_figures import LineFigures
-from paddle2torch.training.metrics import RecMetric
 from paddle2torch.training.page_figures import PageFaults, PageFigures
 from paddle2torch.training.pictures import Picture, embed
 
@@ -153,11 +152,11 @@ def _lines(examined: Examination, against: Examination | None, album: _Album) ->
     figures = examined.figures
     assert isinstance(figures, LineFigures)
     answers = _by_index(examined)
-    others = _by_index(against) if against is not None else {}
-    normalised = RecMetric(examined.settings.ignore_space, examined.settings.is_filter).normalised
-
-    def right(answer: LineAnswer) -> bool:
-        return not answer.unread and normalised(answer.label) == normalised(answer.text)
+    wrong = frozenset(figures.worst)
+    others, others_wrong = dict[int, LineAnswer](), frozenset[int]()
+    if against is not None:
+        assert isinstance(against.figures, LineFigures)
+        others, others_wrong = _by_index(against), frozenset(against.figures.worst)
 
     def card(index: int) -> dict[str, Any]:
         answer, other = answers[index], others.get(index)
@@ -165,7 +164,7 @@ def _lines(examined: Examination, against: Examination | None, album: _Album) ->
             "where": examined.batches.where(index),
             "picture": album.picture(index),
             "unread": answer.unread,
-            "right": right(answer),
+            "right": index not in wrong,
             "label": differing(_cut(answer.label), _cut(answer.text))[0],
             "chars": _characters(answer),
             "score": answer.score,
@@ -176,9 +175,8 @@ def _lines(examined: Examination, against: Examination | None, album: _Album) ->
     def pictures(indices: Sequence[int]) -> list[dict[str, Any]]:
         return [{"picture": album.picture(index), "where": examined.batches.where(index)} for index in indices]
 
-    both = [index for index in answers if index in others]
-    better = [index for index in both if right(answers[index]) and not right(others[index])]
-    worse = [index for index in both if not right(answers[index]) and right(others[index])]
+    better = [index for index in answers if index not in wrong and index in others_wrong]
+    worse = [index for index in answers if index in wrong and index in others and index not in others_wrong]
     return {
         "worst": [card(index) for index in figures.worst[:WORST_LINES]],
         "pairs": [(pair, pictures(pair.examples)) for pair in figures.confusions[:PAIRS_SHOWN]],
@@ -247,8 +245,7 @@ def _pages(examined: Examination, against: Examination | None, album: _Album) ->
 
 def _counted(page: PageFaults) -> str:
     """`2 missed, 1 false`."""
-    kinds = {name: len(getattr(page, name)) for name in ("missed", "false", "merged", "split", "loose")}
-    return ", ".join(f"{count:,} {name}" for name, count in kinds.items() if count)
+    return ", ".join(f"{count:,} {kind}" for kind, count in page.kinds.items() if count)
 
 
 def _shapes(page: PageFaults, answer: PageAnswer, examined: Examination) -> list[tuple[str, str]]:

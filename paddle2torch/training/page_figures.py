@@ -25,6 +25,9 @@ LEAST_SCORE = THRESHOLDS[0]
 HEIGHTS = (0, 8, 12, 16, 24, 32, 48, 64, 96)
 """Pixels: the least height of each row of the recall by the height of lines."""
 
+KINDS = ("missed", "false", "merged", "split", "loose")
+"""What may be wrong, as `PageFaults` has it."""
+
 COVERED = 0.5
 """A line is in a box, or a box in a line, by more than this share of its area."""
 
@@ -46,9 +49,14 @@ class PageFaults:
     loose: tuple[tuple[int, int], ...] = ()
 
     @property
+    def kinds(self) -> dict[str, int]:
+        """How many things of each kind are wrong."""
+        return {kind: len(getattr(self, kind)) for kind in KINDS}
+
+    @property
     def count(self) -> int:
         """How many things are wrong."""
-        return len(self.missed) + len(self.false) + len(self.merged) + len(self.split) + len(self.loose)
+        return sum(self.kinds.values())
 
 
 @dataclass(frozen=True)
@@ -114,7 +122,7 @@ def page_figures(
     heights: defaultdict[int, list[bool]] = defaultdict(list)
     sources: defaultdict[str, list[bool]] = defaultdict(list)
     sure: list[tuple[float, bool]] = []
-    kinds = Counter[str](missed=0, false=0, merged=0, split=0, loose=0)
+    kinds = Counter(dict.fromkeys(KINDS, 0))
     faults, wanted, found = [], 0, 0
     for answer in answers:
         boxes = labels(answer.index)
@@ -132,8 +140,7 @@ def page_figures(
             heights[max(row for row, least in enumerate(HEIGHTS) if least <= height)].append(place in match)
             sources[source(answer.index)].append(place in match)
         page = _faults(answer.index, overlaps, own, match)
-        for name in kinds:
-            kinds[name] += len(getattr(page, name))
+        kinds.update(page.kinds)
         if page.count:
             faults.append(page)
         wanted, found = wanted + len(overlaps.wanted), found + len(own)
@@ -166,9 +173,13 @@ def _faults(index: int, overlaps: Overlaps, own: Sequence[int], match: dict[int,
         for box, area in shared.items():
             if area > COVERED * overlaps.size(place):
                 in_box[box].append(place)
-        if place in lost:
+        if place not in match:
             parts[place] = [box for box, area in shared.items() if area > COVERED * overlaps.box_size(box)]
-    merged = {box: tuple(places) for box, places in in_box.items() if len(places) > 1 and set(places) & set(lost)}
+    merged = {
+        box: tuple(places)
+        for box, places in in_box.items()
+        if len(places) > 1 and any(place not in match for place in places)
+    }
     explained = {place for places in merged.values() for place in places}
     split = {
         place: tuple(boxes)
