@@ -232,7 +232,8 @@ class Run:
         known: what was said last of the training and the evaluation data.
         steps: of the whole training.
         progress: how far it has come; everything else stays the same object.
-        examined: evaluations of this run by name: of the start, of the best so far, and the last one.
+        examined: evaluations of this run by name: of the start, of the best so far, and the last one. Only the main
+            process, which writes the report, keeps them: each has all answers.
     """
 
     settings: Settings
@@ -449,13 +450,8 @@ def evaluate_and_keep(run: Run) -> None:
     better = best is None or value > best
     name = f"{run.config.name}, step {run.progress.step}"
     examined = examination(name, run.config, run.settings.evaluation, measured, run.evaluation)
-    if run.accelerator.is_main_process and (samples := hard_samples(examined)):
-        run.log.hard(HardRow(run.progress.step, value, samples))
-    run.examined["last"] = examined
-    if kept:
-        run.examined["best"] = examined
-    if run.progress.step == 0:
-        run.examined["start"] = examined
+    if run.accelerator.is_main_process:
+        _look_into(run, examined, value, kept=kept)
     # Said and noted first: a full disk loses no measurement.
     run.log.evaluation(run.progress.step, metrics, best=kept, seconds=time.perf_counter() - began)
     run.progress = replace(
@@ -464,11 +460,21 @@ def evaluate_and_keep(run: Run) -> None:
         stale=0 if better else run.progress.stale + 1,
         metrics={**metrics},
         measured=run.progress.step,
+        start=value if run.progress.step == 0 else run.progress.start,
     )
-    if run.progress.step == 0:
-        run.progress = replace(run.progress, start=value)
     if kept and _keep_best(run, reader):
         run.progress = replace(run.progress, best=value, best_step=run.progress.step)
+
+
+def _look_into(run: Run, examined: Examination, value: float, *, kept: bool) -> None:
+    """Note the hardest samples of an evaluation, and keep it for the report."""
+    if samples := hard_samples(examined):
+        run.log.hard(HardRow(run.progress.step, value, samples))
+    run.examined["last"] = examined
+    if kept:
+        run.examined["best"] = examined
+    if run.progress.step == 0:
+        run.examined["start"] = examined
 
 
 def _write_report(run: Run) -> None:
@@ -476,7 +482,7 @@ def _write_report(run: Run) -> None:
     start, last = run.examined.get("start"), run.examined.get("last")
     best = run.examined.get("best")
     shown = last if best is None or best is start else best
-    if not run.accelerator.is_main_process or shown is None or shown.figures is None:
+    if shown is None or shown.figures is None:
         return
     against = None if start is shown else start
     try:
