@@ -268,7 +268,7 @@ def _advice(figures: LineFigures, compared: Sequence[_Compared], charset: frozen
     unread = sum(line.answer.unread for line in wrong)
     advice = [Advice(unread, "their images cannot be read: `paddle2torch data check` names them")] if unread else []
     read = [line for line in wrong if not line.answer.unread]
-    lacking = [{character for character in line.label if character not in charset} for line in read]
+    lacking = [sorted(set(line.label) - charset) for line in read]
     if any(lacking):
         counts = Counter(character for characters in lacking for character in characters)
         shown = ", ".join(f"{character!r} ({count:,})" for character, count in counts.most_common(8))

@@ -198,6 +198,13 @@ def test_advice_says_what_keeps_lines_from_being_right() -> None:
     assert of_lines(("abc", "abc")).advice == ()
 
 
+def test_characters_that_the_set_lacks_are_told_in_one_order() -> None:
+    """That of a Python set changes from process to process."""
+    label = "zyxwvuts"
+    told = of_lines((label, "")).advice[0].text
+    assert "lacks, " + ", ".join(f"{character!r} (1)" for character in sorted(label)) in told
+
+
 def test_a_model_that_is_sure_and_wrong_now_and_then_points_to_labels() -> None:
     lines = [("abc", "abc")] * 9 + [("abc", "abd")]
     assert any("look whether the labels are right" in one.text for one in of_lines(*lines, score=0.95).advice)
