@@ -39,7 +39,7 @@ def render_page(template: str, filters: Mapping[str, Callable[..., Any]], **valu
     )
     environment.filters.update(base64=lambda data: base64.b64encode(data).decode(), **filters)
     script = _SCRIPT.search((ASSETS / template).read_text(encoding="utf-8"))
-    digest = hashlib.sha256((script[1] if script else "").encode("utf-8")).digest()
+    digest = hashlib.sha256(script[1].encode("utf-8")).digest() if script else b""
     return environment.get_template(template).render(
         # Only the script that the template has may run, should anything from outside ever get past the escaping.
         script_hash=base64.b64encode(digest).decode(),
