@@ -19,7 +19,7 @@ from accelerate.state import AcceleratorState
 from click.testing import CliRunner, Result
 from material import ROOT
 from small_models import saved
-from tiny_training import V4_BACKBONE, tiny_config
+from tiny_training import tiny_v4_config
 
 from paddle2torch import cli
 from paddle2torch.model_zoo.config import ModelConfig
@@ -43,7 +43,7 @@ def run(*arguments: object) -> Result:
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     """A converted recogniser of six characters."""
-    return saved(tmp_path / "model", tiny_config(backbone=V4_BACKBONE))
+    return saved(tmp_path / "model", tiny_v4_config())
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ import torch
 from click.testing import CliRunner
 from material import ROOT, SHARED
 from small_models import lstm_config, saved
-from tiny_training import V4_BACKBONE, TinyBatches, tiny_config, tiny_settings
+from tiny_training import TinyBatches, tiny_settings, tiny_v4_config
 
 from paddle2torch import convert, export
 from paddle2torch.cli import main
@@ -70,7 +70,7 @@ class Left(NamedTuple):
 def left(tmp_path_factory: pytest.TempPathFactory, onnx_packages: None) -> Left:
     """A tiny recogniser, fine-tuned for a step, in both graph formats."""
     folder = tmp_path_factory.mktemp("left")
-    config = tiny_config(backbone=V4_BACKBONE, charset=CHARSET, preprocess=RecPreprocess(image_shape=(3, 48, 320)))
+    config = tiny_v4_config(charset=CHARSET, preprocess=RecPreprocess(image_shape=(3, 48, 320)))
     torch.manual_seed(3)
     model = build_model(config)
     _make_it_read(model)

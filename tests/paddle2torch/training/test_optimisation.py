@@ -11,7 +11,7 @@ import pytest
 import torch
 from goldens.make_optimisation import OPTIMISERS, PARAMETERS, SCHEDULES, STEPS, gradient, values
 from material import TESTS
-from tiny_training import V4_BACKBONE, tiny_config, tiny_det_config
+from tiny_training import tiny_config, tiny_det_config, tiny_v4_config
 from torch import nn
 
 from paddle2torch.model_zoo.config import Component
@@ -130,7 +130,7 @@ def test_every_optimiser_moves_parameters_as_paddle_moves_them(official: dict[st
 
 
 def test_layers_say_how_they_are_trained() -> None:
-    network = build_model(tiny_config(backbone=V4_BACKBONE))
+    network = build_model(tiny_v4_config())
     treated = treatments(network, OptimizerSettings(1.0, l2=3e-5, fc_decay=1e-5))
     assert treated.keys() == dict(network.named_parameters()).keys()
     expected = {
@@ -162,7 +162,7 @@ def test_the_server_backbone_normalises_without_decay() -> None:
 
 def test_l2_is_coupled_and_rates_have_factors() -> None:
     """The first step of Adam is the rate times the sign of gradient + l2 * weight: decoupled decay would differ."""
-    network = build_model(tiny_config(backbone=V4_BACKBONE))
+    network = build_model(tiny_v4_config())
     settings = OptimizerSettings(0.1, l2=1.0, fc_decay=0.0)
     optimizer = build_optimizer(network, settings)
     set_rate(optimizer, 0.2)
@@ -183,7 +183,7 @@ def test_l2_is_coupled_and_rates_have_factors() -> None:
 
 
 def test_frozen_normalisation_keeps_its_statistics() -> None:
-    network = build_model(tiny_config(backbone=V4_BACKBONE))
+    network = build_model(tiny_v4_config())
     names = freeze(network, ("backbone.*", "head.ctc_head.fc.bias"))
     assert "head.ctc_head.fc.bias" in names
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
@@ -348,7 +348,7 @@ def test_another_architecture_is_refused(pretrained: Network) -> None:
 def test_new_weights_have_paddles_distributions() -> None:
     """Standard deviations and limits as measured from paddlepaddle 3.3.1's initialisers."""
     torch.manual_seed(0)
-    network = build_model(tiny_config(backbone=V4_BACKBONE, charset=tuple(chr(0x4E00 + i) for i in range(500))))
+    network = build_model(tiny_v4_config(charset=tuple(chr(0x4E00 + i) for i in range(500))))
     initialise(network)
     state = network.state_dict()
 

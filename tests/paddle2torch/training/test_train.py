@@ -26,7 +26,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from material import FONT, TESTS
 from safetensors.torch import load_file
-from tiny_training import CHARSET, V4_BACKBONE, TinyBatches, job, tiny_config, tiny_det_config, tiny_settings
+from tiny_training import CHARSET, TinyBatches, job, tiny_config, tiny_det_config, tiny_settings, tiny_v4_config
 
 from paddle2torch import atomic as landing
 from paddle2torch.api import load_pretrained
@@ -347,13 +347,13 @@ def test_a_loss_that_is_no_number_stops(tmp_path: Path) -> None:
 def test_weights_that_are_no_numbers_are_not_saved(tmp_path: Path) -> None:
     train(
         tiny_settings(tmp_path, training={"epochs": 1}),
-        tiny_config(backbone=V4_BACKBONE),
+        tiny_v4_config(),
         make_batches=TinyBatches.make,
     )
     saved = (tmp_path / "last" / WEIGHTS_NAME).read_bytes()
     settings = tiny_settings(tmp_path, optimizer={"lr": 1e38}, output={"save_steps": 1})
     with pytest.raises(TrainingError, match=r"after step 6 .* are not finite .* was not overwritten"):
-        train(settings, tiny_config(backbone=V4_BACKBONE), make_batches=TinyBatches.make, resume=True)
+        train(settings, tiny_v4_config(), make_batches=TinyBatches.make, resume=True)
     assert (tmp_path / "last" / WEIGHTS_NAME).read_bytes() == saved
 
 
@@ -416,7 +416,7 @@ def test_half_precision_goes_where_full_does(tmp_path: Path) -> None:
     for precision in ("fp32", "bf16"):
         AcceleratorState._reset_state(True)
         settings = tiny_settings(tmp_path / precision, training={"precision": precision, "epochs": 1, "dropout": 0.0})
-        train(settings, tiny_config(backbone=V4_BACKBONE), make_batches=TinyBatches.make)
+        train(settings, tiny_v4_config(), make_batches=TinyBatches.make)
         values.append(losses(tmp_path / precision))
     assert values[0] != values[1]
     assert len(values[1]) == 5
@@ -480,7 +480,7 @@ def lines(tmp_path: Path) -> Path:
 
 def real_settings(lines: Path, output: Path) -> Settings:
     """The official recipe on those lines: every augmentation, three sizes, workers."""
-    settings = official_settings(tiny_config(backbone=V4_BACKBONE), pretrained=None)
+    settings = official_settings(tiny_v4_config(), pretrained=None)
     data = settings.data
     dataset = {"data_dir": str(lines)}
     train_set = replace(data.train.dataset, label_file_list=(str(lines / "train.txt"),), **dataset)
@@ -549,7 +549,7 @@ def test_official_recipe_on_files(tmp_path: Path, lines: Path, capsys: pytest.Ca
     bit the same.
     """
     settings = with_sources(real_settings(lines, tmp_path / "whole"), lines)
-    result = train(settings, tiny_config(backbone=V4_BACKBONE))
+    result = train(settings, tiny_v4_config())
     assert result.steps == len(losses(tmp_path / "whole")) > 4
     said = capsys.readouterr().err
     assert "18 samples, 1 dropped" in said
@@ -558,8 +558,8 @@ def test_official_recipe_on_files(tmp_path: Path, lines: Path, capsys: pytest.Ca
 
     settings = with_sources(real_settings(lines, tmp_path / "broken"), lines)
     with pytest.raises(StopHere):
-        train(settings, tiny_config(backbone=V4_BACKBONE), make_batches=_stopping_after(3))
-    train(settings, tiny_config(backbone=V4_BACKBONE), resume=True)
+        train(settings, tiny_v4_config(), make_batches=_stopping_after(3))
+    train(settings, tiny_v4_config(), resume=True)
     assert weights(tmp_path / "broken") == weights(tmp_path / "whole")
 
 
@@ -579,13 +579,13 @@ def test_a_finer_set_ends_better_than_from_scratch(tmp_path: Path) -> None:
     """A model that has learnt some of the lines learns the rest with another order of characters, and a new one."""
     sparse = {"evaluation": {"every_steps": 100}, "output": {"save_steps": 100}}
     first = tiny_settings(tmp_path / "first", training={"epochs": 8}, **sparse)
-    train(first, tiny_config(backbone=V4_BACKBONE), make_batches=TinyBatches.make)
+    train(first, tiny_v4_config(), make_batches=TinyBatches.make)
     source = load_pretrained(tmp_path / "first" / "last")
     charset = ("f", "e", "d", "c", "b", "a", "z")
     ends = {}
     for name, start in (("tuned", source), ("scratch", None)):
         settings = tiny_settings(tmp_path / name, **sparse)
-        train(settings, tiny_config(backbone=V4_BACKBONE, charset=charset), source=start, make_batches=Reordered.make)
+        train(settings, tiny_v4_config(charset=charset), source=start, make_batches=Reordered.make)
         ends[name] = losses(tmp_path / name)
     assert ends["tuned"][0] < 0.95 * ends["scratch"][0]
     assert ends["tuned"][-1] < 0.95 * ends["scratch"][-1]
@@ -791,10 +791,10 @@ def test_other_data_is_said_on_resuming(tmp_path: Path, lines: Path, capsys: pyt
     settings = real_settings(lines, tmp_path / "run")
     sparse = replace(settings, output=replace(settings.output, save_steps=1))
     with pytest.raises(StopHere):
-        train(sparse, tiny_config(backbone=V4_BACKBONE), make_batches=_stopping_after(1))
+        train(sparse, tiny_v4_config(), make_batches=_stopping_after(1))
     with open(lines / "train.txt", "a", encoding="utf-8") as file:
         file.write("0.png\tabc\n")
-    train(sparse, tiny_config(backbone=V4_BACKBONE), resume=True)
+    train(sparse, tiny_v4_config(), resume=True)
     said = capsys.readouterr().err
     assert "resumed with other training data: its label files have other lines than before" in said
     assert "epoch 1 goes on behind its first 1 batches, which are others now" in said
