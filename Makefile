@@ -7,7 +7,7 @@ MINUTES ?= 5
 SEED ?= 1
 KIND ?=
 
-.PHONY: demo test lint types fuzz clean
+.PHONY: demo test lint types docs links fuzz clean
 
 demo: $(VENV)/.demo
 	@PADDLE2TORCH_HOME=$(DEMO) BIN=$(BIN) sh .ci/demo $(DEMO)
@@ -22,6 +22,14 @@ lint: $(VENV)/.test
 
 types: $(VENV)/.test
 	$(BIN)/mypy -p paddle2torch
+
+# The documentation site, in site/; a link that leads nowhere, or to no heading, is an error.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# The links to other hosts: what does not answer is an error, what cannot be reached from here is only named.
+links: $(VENV)/.docs
+	$(BIN)/python docs/check_links.py
 
 # Hostile and broken files of every kind: `make fuzz MINUTES=5 SEED=1 KIND=yaml,pdf`. What is found is in fuzz-findings/.
 fuzz: $(VENV)/.test
@@ -39,5 +47,10 @@ $(VENV)/.test: pyproject.toml constraints.txt
 	$(BIN)/pip install -q --no-deps 'rapidocr-onnxruntime==1.4.4; python_version < "3.13"' shapely six
 	@touch $@
 
+$(VENV)/.docs: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q -c constraints.txt -e '.[docs]'
+	@touch $@
+
 clean:
-	rm -rf $(VENV) build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache fuzz-findings
+	rm -rf $(VENV) build dist demo site *.egg-info .pytest_cache .mypy_cache .ruff_cache fuzz-findings
