@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from paddle2torch.model_zoo.errors import ConfigError
+from paddle2torch.model_zoo.format_version import with_format, without_format
 from paddle2torch.model_zoo.names import check_name, file_in
 from paddle2torch.model_zoo.show import show, show_path
 from paddle2torch.model_zoo.strict_json import RARE, check_plain, from_json, read_json, to_json, within
@@ -314,11 +315,16 @@ class ModelConfig:
                 f"{show_path(folder)} holds a program of a network that is not known here by name: load_pretrained, "
                 f"verify and export take it, nothing that needs a recogniser, detector or classifier"
             )
-        return from_json(cls, data, show_path(path))
+        return cls.from_data(data, show_path(path))
+
+    @classmethod
+    def from_data(cls, data: Any, where: str) -> ModelConfig:
+        """The settings in the JSON that was read from `where`; raises `ConfigError` where they are not a model's."""
+        return from_json(cls, without_format(data, where), where)
 
     def dumps(self) -> str:
         """The text of `model_config.json`."""
-        return json.dumps(to_json(self), ensure_ascii=False, indent=1) + "\n"
+        return json.dumps(with_format(to_json(self)), ensure_ascii=False, indent=1) + "\n"
 
 
 def check_charset(charset: tuple[str, ...] | None, head: Component, name: str) -> None:

@@ -16,6 +16,7 @@ from paddle2torch.model_zoo.network import Network
 from paddle2torch.model_zoo.programs.config import is_program
 from paddle2torch.model_zoo.programs.network import Program
 from paddle2torch.model_zoo.programs.running import fold_program
+from paddle2torch.moved import moved
 from paddle2torch.zoo.folder import load_model, load_quantized
 from paddle2torch.zoo.programs import load_program
 from paddle2torch.zoo.resolve import obtain_converted
@@ -134,3 +135,7 @@ def _load_program(
             warnings.warn(f"{error}. {folder} runs without being compiled", stacklevel=3)
     program = load_program(folder, dtype)
     return (fold_program(program) if fused or compiled else program).to(device=device)
+
+
+if not TYPE_CHECKING:  # or every misspelt name would be taken for one of them
+    __getattr__ = moved(__name__, "convert")

@@ -39,6 +39,7 @@ ORDER = (
     "threads",
     "assets",
     "_version",
+    "moved",
     "converters",
     "model_zoo",
 )

@@ -12,7 +12,7 @@ from paddle2torch.converters.onnx_files.model import read_onnx
 from paddle2torch.converters.templates import Template
 from paddle2torch.model_zoo.config import CONFIG_NAME, ClsPostprocess, CTCDecode, ModelConfig
 from paddle2torch.model_zoo.errors import FileFormatError
-from paddle2torch.model_zoo.strict_json import decode_json, from_json
+from paddle2torch.model_zoo.strict_json import decode_json
 
 CHARACTERS = "character"
 """The key under which RapidOCR and paddle2onnx's users put the characters, one a line, or a classifier's labels."""
@@ -46,7 +46,7 @@ def _from_settings(text: str, path: Path) -> Template:
         data = decode_json(text)
     except (ValueError, RecursionError) as error:
         raise FileFormatError(f"{where} is not JSON: {error}") from None
-    config: ModelConfig = from_json(ModelConfig, data, where)
+    config = ModelConfig.from_data(data, where)
     charset = None if config.charset is None else Charset(config.charset, False, where)
     architecture = Architecture(config.backbone, config.neck, config.head, config.transform)
     direction: Direction | None = None

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from paddle2torch.model_zoo.config import CONFIG_NAME, Origin
 from paddle2torch.model_zoo.errors import ConfigError
+from paddle2torch.model_zoo.format_version import with_format, without_format
 from paddle2torch.model_zoo.names import check_name, file_in
 from paddle2torch.model_zoo.programs.graph import DIMENSIONS_AT_MOST, DTYPES, SIZE_AT_MOST
 from paddle2torch.model_zoo.strict_json import from_json, read_json, to_json
@@ -53,11 +54,11 @@ class ProgramConfig:
     def load(cls, folder: Path) -> ProgramConfig:
         """Read `model_config.json` of a converted program's folder."""
         path = file_in(Path(folder), CONFIG_NAME)
-        return from_json(cls, read_json(path), str(path))
+        return from_json(cls, without_format(read_json(path), str(path)), str(path))
 
     def dumps(self) -> str:
         """The text of `model_config.json`."""
-        return json.dumps(to_json(self), ensure_ascii=False, indent=1) + "\n"
+        return json.dumps(with_format(to_json(self)), ensure_ascii=False, indent=1) + "\n"
 
 
 def is_program(folder: Path) -> bool:

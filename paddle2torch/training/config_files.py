@@ -62,7 +62,7 @@ def read_settings(
     model_data = _read(model_config)
     for assignment in for_model:
         assign(model_data, assignment)
-    model = from_json(ModelConfig, model_data, show_path(model_config))
+    model = ModelConfig.from_data(model_data, show_path(model_config))
     if RECIPE_KEY in data:
         data = _with_recipe(data, model, show_path(config))
     for assignment in for_settings:
