@@ -445,7 +445,7 @@ def _config(
             f"{path} is a model for {task_of(architecture)!r}, {template.source} one for {template.task!r}"
         )
     config = replace(known, name=name, task=None, architecture=architecture).config(form)
-    return replace(config, origin=Origin(kind, source=source or str(path), notes=known.notes(config)))
+    return replace(config, origin=Origin(kind, source=source or path.name, notes=known.notes(config)))
 
 
 def _notes(config: ModelConfig) -> tuple[str, ...]:

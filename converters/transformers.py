@@ -412,7 +412,7 @@ def _network(
     described: Template, form: Form, path: Path, source: str
 ) -> tuple[ModelConfig, Network, dict[str, tuple[int, ...]], dict[str, str]]:
     """The network without values, the shapes of its tensors, and which names they have there."""
-    origin = Origin("transformers folder", source=source or str(path.parent))
+    origin = Origin("transformers folder", source=source or path.parent.name)
     config = replace(described.config(form), origin=origin)
     with torch.device("meta"):
         model = build_model(config)

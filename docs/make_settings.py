@@ -28,6 +28,7 @@ from paddle2torch.training.settings import (
     RecLossSettings,
     ScheduleSettings,
     Settings,
+    Tracker,
     TrainingSettings,
 )
 
@@ -143,7 +144,7 @@ def values_of(hint: Any) -> str:
         return ", ".join([*(values_of(one) for one in arguments if one is not type(None)), "`null`"])
     if arguments and origin is not None:
         return " or ".join(dict.fromkeys(values_of(one) for one in arguments))
-    words = {int: "integer", float: "number", bool: "`true`, `false`", str: "text"}
+    words = {int: "integer", float: "number", bool: "`true`, `false`", str: "text", Tracker: "text or object"}
     return words.get(hint, "object")
 
 

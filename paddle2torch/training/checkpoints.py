@@ -25,7 +25,6 @@ from paddle2torch.training.optimisation import MovingAverage
 from paddle2torch.zoo.folder import WEIGHTS_NAME, metadata, read_state, write_state
 
 STATE_NAME = "training_state.safetensors"
-METRICS_NAME = "metrics.json"
 
 MOMENTS: Mapping[type[torch.optim.Optimizer], tuple[str, ...]] = {
     torch.optim.Adam: ("step", "exp_avg", "exp_avg_sq"),
@@ -88,11 +87,14 @@ def save_checkpoint(
     average: MovingAverage | None,
     progress: Progress,
     random_states: Sequence[Mapping[str, Tensor]],
+    *,
+    beside: Mapping[str, str],
 ) -> None:
     """Write `folder`, in place of an older checkpoint of that name.
 
     `model.safetensors` has the weights to evaluate: the moving average where there is one. `random_states` are those
-    of each process. Raises `Paddle2TorchError` for a full disk; the older checkpoint is then as it was.
+    of each process. `beside`: more texts, by file. Raises `Paddle2TorchError` for a full disk; the older checkpoint is
+    then as it was.
     """
     names = {id(parameter): name for name, parameter in network.named_parameters()}
     tensors = {
@@ -111,12 +113,8 @@ def save_checkpoint(
         write_state(temporary / WEIGHTS_NAME, on_cpu(state), metadata(config))
         write_state(temporary / STATE_NAME, on_cpu(tensors), {"progress": json.dumps(to_json(progress))})
         (temporary / CONFIG_NAME).write_text(config.dumps(), encoding="utf-8")
-        (temporary / METRICS_NAME).write_text(metrics_text(progress), encoding="utf-8")
-
-
-def metrics_text(progress: Progress) -> str:
-    """What stands beside weights: their step, and the metrics of the last one that was evaluated."""
-    return json.dumps({"step": progress.step, "measured": progress.measured, **progress.metrics}, indent=2) + "\n"
+        for name, text in beside.items():
+            (temporary / name).write_text(text, encoding="utf-8")
 
 
 def refuse_other_model(folder: Path, config: ModelConfig) -> None:

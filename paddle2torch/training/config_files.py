@@ -59,6 +59,7 @@ def read_settings(
     data = _read(config)
     if not isinstance(data, dict):
         raise ConfigError(f"{show_path(config)}: expected an object, found {show(data)}")
+    _rename(data)
     model_data = _read(model_config)
     for assignment in for_model:
         assign(model_data, assignment)
@@ -124,6 +125,13 @@ def assign(data: Any, assignment: str) -> Any:
         else:
             place = place[key]
     return data
+
+
+def _rename(data: dict[str, Any]) -> None:
+    """Put what files of version 0.1 have where it is now, in place."""
+    output = data.get("output")
+    if isinstance(output, dict) and isinstance(output.get("tensorboard"), bool):
+        output.setdefault("trackers", ["tensorboard"] if output.pop("tensorboard") else [])
 
 
 def _with_recipe(data: dict[str, Any], model: ModelConfig, where: str) -> dict[str, Any]:

@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from paddle2torch.html_page import differing, render_page, write_page
 from paddle2torch.model_zoo.errors import ConfigError
@@ -22,7 +24,8 @@ from paddle2torch.training.evaluation import Examination
 from paddle2torch.training.hard_samples import HardRow, HardSample
 from paddle2torch.training.line_figures import LineFigures
 from paddle2torch.training.page_figures import PageFaults, PageFigures
-from paddle2torch.training.pictures import Picture, embed
+from paddle2torch.training.pictures import Picture, embed, shrunk
+from paddle2torch.training.tracking import Shown
 
 TEMPLATE = "evaluation.html"
 
@@ -37,6 +40,19 @@ PICTURE_BYTES = 12_000_000
 LINE_SIZE = (960, 64)
 PAGE_SIZE = (1100, 1600)
 """Width and height in pixels that pictures in the page have at most."""
+
+TRACKED_SIZE = (800, 800)
+"""The same for trackers."""
+COLOURS: Mapping[str, tuple[int, int, int]] = {
+    "right": (0x3C, 0x8F, 0x1A),
+    "missed": (0x1B, 0x11, 0xD4),
+    "false": (0x00, 0x7B, 0xE0),
+    "merged": (0xE2, 0x2B, 0x8A),
+    "split": (0xFF, 0x6C, 0x0A),
+    "loose": (0x9A, 0x9A, 0x00),
+    "label": (0x44, 0x44, 0x44),
+}
+"""BGR, of what is drawn on a page for trackers, as in the report's style."""
 
 TEXT_AT_MOST = 300
 """Characters of a text that are shown."""
@@ -90,6 +106,25 @@ def hard_samples(examined: Examination) -> tuple[HardSample, ...]:
             for page in figures.faults[:HARD_SAMPLES]
         )
     return ()
+
+
+def hard_pictures(examined: Examination, samples: Sequence[HardSample]) -> list[Shown]:
+    """The pictures of hard samples, with what is wrong drawn on pages; those that cannot be read are left out."""
+    shown, figures = [], examined.figures
+    faults = {page.index: page for page in figures.faults} if isinstance(figures, PageFigures) else {}
+    pages = {answer.index: answer for answer in examined.evaluation.answers if isinstance(answer, PageAnswer)}
+    for sample in samples:
+        try:
+            image = np.array(examined.batches.picture(sample.index))
+        except Exception:  # what cannot be read is among the hardest
+            continue
+        said = f"{sample.label} read as {sample.said or 'nothing'}"
+        if sample.index in faults:
+            said = sample.said
+            for kind, points in _shapes(faults[sample.index], pages[sample.index], examined):
+                cv2.polylines(image, [np.rint(points).astype(np.int32)], True, COLOURS[kind], thickness=2)
+        shown.append(Shown(np.ascontiguousarray(shrunk(image, TRACKED_SIZE)[..., ::-1]), said))
+    return shown
 
 
 def write_evaluation_report(
@@ -229,7 +264,7 @@ def _pages(examined: Examination, against: Examination | None, album: _Album) ->
                 "where": examined.batches.where(page.index),
                 "picture": album.picture(page.index),
                 "size": pages[page.index].size,
-                "shapes": _shapes(page, pages[page.index], examined),
+                "shapes": [(kind, _svg_points(points)) for kind, points in _shapes(page, pages[page.index], examined)],
                 "said": _counted(page),
             }
             for page in figures.faults[:WORST_PAGES]
@@ -248,8 +283,8 @@ def _counted(page: PageFaults) -> str:
     return ", ".join(f"{count:,} {kind}" for kind, count in page.kinds.items() if count)
 
 
-def _shapes(page: PageFaults, answer: PageAnswer, examined: Examination) -> list[tuple[str, str]]:
-    """What is drawn on a page: the kind, and the points of a polygon as SVG takes them; what is right first."""
+def _shapes(page: PageFaults, answer: PageAnswer, examined: Examination) -> list[tuple[str, NDArray[np.floating[Any]]]]:
+    """What is drawn on a page: the kind, and the points (K, 2) of a polygon; what is right first."""
     labels = parse_boxes(examined.batches.label(page.index), examined.batches.where(page.index)).polygons
     assert isinstance(examined.figures, PageFigures)
     boxes = [box.points for box in answer.boxes]
@@ -267,7 +302,12 @@ def _shapes(page: PageFaults, answer: PageAnswer, examined: Examination) -> list
     shown += [("label", labels[place]) for _, places in page.merged for place in places]
     shown += [("label", labels[place]) for place, _ in (*page.split, *page.loose)]
     shown += [("missed", labels[place]) for place in page.missed]
-    return [(kind, " ".join(f"{x:.1f},{y:.1f}" for x, y in np.asarray(points).tolist())) for kind, points in shown]
+    return [(kind, np.asarray(points)) for kind, points in shown]
+
+
+def _svg_points(points: NDArray[np.floating[Any]]) -> str:
+    """The points of a polygon as SVG takes them."""
+    return " ".join(f"{x:.1f},{y:.1f}" for x, y in points.tolist())
 
 
 def _plot(figures: PageFigures) -> Mapping[str, str]:

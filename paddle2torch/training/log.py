@@ -1,5 +1,5 @@
-"""What a training leaves behind for people: lines on stderr and in a file, a progress bar, CSV files, TensorBoard, a
-plot.
+"""What a training leaves behind for people: lines on stderr and in a file, a progress bar, CSV files, a plot; its
+trackers get the same rows.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -22,6 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from paddle2torch.atomic import WriteError, land_file
 from paddle2torch.training.hard_samples import HARD_NAME, HardRow, drop_later_rows
+from paddle2torch.training.tracking import Shown, Tracking
 
 try:
     import resource
@@ -49,9 +50,12 @@ class TrainingLog:
     dropped, because it is done again. What cannot be written, to a full disk, is said once and does not end a training.
     """
 
-    def __init__(self, folder: Path, accelerator: Accelerator, *, step: int, steps: int, print_steps: int) -> None:
+    def __init__(
+        self, folder: Path, accelerator: Accelerator, tracking: Tracking, *, step: int, steps: int, print_steps: int
+    ) -> None:
         self._folder = folder
         self._accelerator = accelerator
+        self._tracking = tracking
         self._steps = steps
         self._print_steps = print_steps
         self._main = accelerator.is_main_process
@@ -163,10 +167,13 @@ class TrainingLog:
             self._drawn = time.perf_counter()
             self._started += self._drawn - began
 
-    def hard(self, row: HardRow) -> None:
-        """Note the hardest samples of an evaluation."""
-        if self._main:
-            self._append(HARD_NAME, row.line())
+    def hard(self, row: HardRow, pictures: Callable[[], Sequence[Shown]]) -> None:
+        """Note the hardest samples of an evaluation. `pictures` are made only where a tracker takes them."""
+        if not self._main:
+            return
+        self._append(HARD_NAME, row.line())
+        for line in self._tracking.show(pictures, row.step):
+            self.note(line)
 
     def plot(self) -> None:
         """Draw the curves of both files, where matplotlib is there."""
@@ -180,9 +187,11 @@ class TrainingLog:
 
     def _write(self, name: str, row: Mapping[str, float]) -> None:
         prefix = name.partition(".")[0]
-        self._accelerator.log({f"{prefix}/{key}": value for key, value in row.items() if key != STEP}, int(row[STEP]))
         if not self._main:
             return
+        values = {f"{prefix}/{key}": value for key, value in row.items() if key != STEP}
+        for line in self._tracking.log(values, int(row[STEP])):
+            self.note(line)
         # A file of an earlier run may have fewer columns.
         columns = _columns(self._folder / name)
         text = io.StringIO(newline="")

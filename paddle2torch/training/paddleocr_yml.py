@@ -58,8 +58,8 @@ REASONS: Mapping[str, str] = {
     "Global.save_model_dir": "it leads out of the working folder: set output.dir",
     "Global.save_res_path": _INFERENCE,
     "Global.use_gpu": _AUTOMATIC,
-    "Global.use_visualdl": "set output.tensorboard",
-    "Global.use_wandb": "set output.tensorboard",
+    "Global.use_visualdl": "set output.trackers",
+    "Global.use_wandb": "set output.trackers",
     "Global.scale_loss": _AUTOMATIC,
     "Global.use_dynamic_loss_scaling": _AUTOMATIC,
     "Metric.main_indicator": _AUTOMATIC,
@@ -67,7 +67,7 @@ REASONS: Mapping[str, str] = {
     "Train.loader.use_shared_memory": _AUTOMATIC,
     "Eval.loader.use_shared_memory": _AUTOMATIC,
     "profiler_options": "use PyTorch's own profiler",
-    "wandb.": "set output.tensorboard",
+    "wandb.": "set output.trackers",
 }
 UNKNOWN = "not known here"
 

@@ -25,10 +25,19 @@ def embed(image: BGRImage, quality: int, most: tuple[int, int] | None = None) ->
 
     quality: JPEG's, up to 100. most: its width and height at most, to which it is shrunk.
     """
-    height, width = image.shape[:2]
-    scale = 1.0 if most is None else min(1.0, most[0] / width, most[1] / height)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    if scale < 1:
-        image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    if most is not None:
+        image = shrunk(image, most)
     done, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return Picture("data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode(), *size) if done else None
+    height, width = image.shape[:2]
+    address = "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
+    return Picture(address, width, height) if done else None
+
+
+def shrunk(image: BGRImage, most: tuple[int, int]) -> BGRImage:
+    """The image with at most the width and height `most`; one that is small enough stays as it is."""
+    height, width = image.shape[:2]
+    scale = min(1.0, most[0] / width, most[1] / height)
+    if scale == 1:
+        return image
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Callable
 
@@ -18,15 +17,11 @@ PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 
 def make_accelerator(settings: Settings) -> Accelerator:
     """What distributes a training; raises `ConfigError` where this machine cannot compute as `settings` say."""
-    if settings.output.tensorboard and importlib.util.find_spec("tensorboard") is None:
-        raise ConfigError("output.tensorboard is set, but tensorboard is not installed: pip install tensorboard")
     try:
         accelerator = start_accelerator(
             lambda cpu: Accelerator(
                 cpu=cpu,
                 mixed_precision=PRECISIONS[settings.training.precision],
-                log_with="tensorboard" if settings.output.tensorboard else None,
-                project_dir=settings.output.dir,
             )
         )
     except ValueError as error:
@@ -35,8 +30,6 @@ def make_accelerator(settings: Settings) -> Accelerator:
     if settings.training.precision == "fp16" and accelerator.device.type == "cpu":
         # accelerate would go on in fp32 without a word.
         raise ConfigError("training.precision fp16 needs a GPU: take bf16 or fp32 on a CPU")
-    if settings.output.tensorboard:
-        accelerator.init_trackers("tensorboard")
     return accelerator
 
 

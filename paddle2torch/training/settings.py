@@ -53,7 +53,7 @@ class Transform:
     def from_json(cls, data: Any, where: str) -> Transform:
         """Read the object; raises `ConfigError` where it is not one name with an object of options (or null)."""
         if not isinstance(data, dict) or len(data) != 1:
-            raise ConfigError(f'{where}: a transform is an object with one key, {{"NAME": {{…}}}}, not {show(data)}')
+            raise ConfigError(f'{where}: expected an object with one key, {{"NAME": {{…}}}}, found {show(data)}')
         ((name, options),) = data.items()
         if options is not None and not isinstance(options, dict):
             raise ConfigError(f"{where}: the options of {show_text(name)} are an object, not {show(options)}")
@@ -62,6 +62,25 @@ class Transform:
     def to_json(self) -> dict[str, Any]:
         """The object with one key."""
         return {self.name: to_json(self.options)}
+
+
+@dataclass(frozen=True)
+class Tracker(Transform):
+    """A tracker: accelerate's name of it, and what it is started with.
+
+    In JSON the name alone, or an object with one key: `"wandb"`, `{"wandb": {"entity": "team"}}`.
+    """
+
+    @classmethod
+    def from_json(cls, data: Any, where: str) -> Tracker:
+        """Read either; raises `ConfigError` for what is neither."""
+        read = cls(data) if isinstance(data, str) else super().from_json(data, where)
+        assert isinstance(read, cls)
+        return read
+
+    def to_json(self) -> Any:
+        """The name, where there are no options."""
+        return super().to_json() if self.options else self.name
 
 
 @dataclass(frozen=True)
@@ -381,16 +400,25 @@ class OutputSettings:
     `evaluation.csv`, `train.log`, `curves.png`, `report.html` (what the model does not read) and `hard.jsonl` (the
     hardest samples of each evaluation). `last` is written every `save_steps` steps, after each epoch and at the end.
     Losses are noted every `print_steps` steps and before each checkpoint, and said at least every ten seconds.
-    `tensorboard` writes its events there too.
+    `trackers` get all that too, and pictures of the hardest samples: accelerate's, each a name (`"tensorboard"`,
+    `"wandb"`, `"mlflow"`, `"aim"`, `"comet_ml"`, `"clearml"`, `"dvclive"`, `"swanlab"`, `"trackio"`) or an object with
+    that key and what it is started with (`{"wandb": {"entity": "team"}}`); `project` is what they file the training
+    under.
     """
 
     dir: str = "output"
     print_steps: int = 10
     save_steps: int = 1000
-    tensorboard: bool = False
+    trackers: tuple[Tracker, ...] = ()
+    project: str = "paddle2torch"
 
     def __post_init__(self) -> None:
         within(self, print_steps=(1, MOST_COUNT), save_steps=(1, MOST_COUNT))
+        if not self.project:
+            raise ConfigError("output: project is the name under which trackers file the training: it cannot be empty")
+        names = [tracker.name for tracker in self.trackers]
+        if len(set(names)) < len(names):
+            raise ConfigError(f"output: each of the trackers {', '.join(map(show_text, names))} can be there once")
 
 
 @dataclass(frozen=True)

@@ -36,9 +36,15 @@ class StopRequest:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
-        if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        self.listen()
         return self
+
+    def listen(self) -> None:
+        """Take the signals, also from what has taken them since: some trackers do."""
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                found = signal.signal(number, self._note)
+                self._before.setdefault(number, found)
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():

@@ -33,12 +33,10 @@ from paddle2torch.model_zoo.errors import ConfigError, Paddle2TorchError
 from paddle2torch.model_zoo.network import Network, build_model, channels_last
 from paddle2torch.training.batches import Batch, Batches, MakeBatches, batches_of, guide_targets, to_device
 from paddle2torch.training.checkpoints import (
-    METRICS_NAME,
     STATE_NAME,
     Progress,
     changed_settings,
     load_checkpoint,
-    metrics_text,
     on_cpu,
     random_state,
     refuse_other_model,
@@ -48,7 +46,7 @@ from paddle2torch.training.config_files import overwrite_settings
 from paddle2torch.training.data.loaders import workers_here
 from paddle2torch.training.distributed import synchronise_batch_norm
 from paddle2torch.training.evaluation import Examination, examination, measure
-from paddle2torch.training.evaluation_report import hard_samples, write_evaluation_report
+from paddle2torch.training.evaluation_report import hard_pictures, hard_samples, write_evaluation_report
 from paddle2torch.training.hard_samples import HardRow, read_hard_rows
 from paddle2torch.training.initialisation import adopt, initialise
 from paddle2torch.training.log import TrainingLog, duration
@@ -65,9 +63,12 @@ from paddle2torch.training.optimisation import (
 )
 from paddle2torch.training.probe import check_sizes, seconds_per_batch
 from paddle2torch.training.processes import make_accelerator
+from paddle2torch.training.run_card import run_card
 from paddle2torch.training.settings import EvaluationSettings, Settings, check_fit
 from paddle2torch.training.stopping import Asked, StopRequest, alone_in
+from paddle2torch.training.tracking import Tracking, check_trackers, start_tracking
 from paddle2torch.zoo.folder import save_model
+from paddle2torch.zoo.run_card import METRICS_NAME, RUN_CARD_NAME, RunCard, Trained
 
 BEST, LAST, SETTINGS = "best", "last", "settings"
 """Folders in `output.dir`."""
@@ -126,17 +127,19 @@ def train(
     the loss is not a number, and `Paddle2TorchError` for a full disk; `last` is then the last good checkpoint.
     """
     check_fit(settings, config)
+    check_trackers(settings.output.trackers)
     accelerator = make_accelerator(settings)
     with alone_in(Path(settings.output.dir), accelerator), StopRequest() as stop:
         run = prepare(settings, config, accelerator, stop, source=source, resume=resume, make_batches=make_batches)
         begin = run.progress.step
-        with run.log, _compiler_errors(settings):
-            steps_of(run)
-        run.log.flush()
-        line = _ending(run, begin)
-        run.log.note(line)
-        run.log.plot()
-        _write_report(run)
+        with run.tracking:
+            with run.log, _compiler_errors(settings):
+                steps_of(run)
+            run.log.flush()
+            line = _ending(run, begin)
+            run.log.note(line)
+            run.log.plot()
+            _write_report(run)
         accelerator.end_training()
     progress = run.progress
     return TrainingResult(
@@ -251,6 +254,8 @@ class Run:
     evaluation: Batches
     known: tuple[str, str]
     steps: int
+    card: RunCard
+    tracking: Tracking
     log: TrainingLog
     progress: Progress
     examined: dict[Literal["start", "best", "last"], Examination] = field(default_factory=dict)
@@ -329,13 +334,19 @@ def prepare(
     if accelerator.is_main_process:
         # As they are in force, --set included, to train with them again.
         overwrite_settings(settings, config, folder / SETTINGS)
-    log = TrainingLog(folder, accelerator, step=progress.step, steps=steps, print_steps=settings.output.print_steps)
+    config = replace(config, origin=origin)
+    card = run_card(settings, config, {"train": batches.report, "eval": evaluation.report})
+    tracking = start_tracking(settings.output, accelerator, card.flat(), step=progress.step, resume=resume)
+    stop.listen()
+    log = TrainingLog(
+        folder, accelerator, tracking, step=progress.step, steps=steps, print_steps=settings.output.print_steps
+    )
     for note in notes:
         log.note(note)
     set_training(network)
     return Run(
         settings=settings,
-        config=replace(config, origin=origin),
+        config=config,
         folder=folder,
         accelerator=accelerator,
         stop=stop,
@@ -349,6 +360,8 @@ def prepare(
         evaluation=evaluation,
         known=known,
         steps=steps,
+        card=card,
+        tracking=tracking,
         log=log,
         progress=progress,
     )
@@ -469,7 +482,8 @@ def evaluate_and_keep(run: Run) -> None:
 def _look_into(run: Run, examined: Examination, value: float, *, kept: bool) -> None:
     """Note the hardest samples of an evaluation, and keep it for the report."""
     if samples := hard_samples(examined):
-        run.log.hard(HardRow(run.progress.step, value, samples))
+        row = HardRow(run.progress.step, value, samples)
+        run.log.hard(row, lambda: hard_pictures(examined, samples))
     run.examined["last"] = examined
     if kept:
         run.examined["best"] = examined
@@ -497,14 +511,19 @@ def _keep_best(run: Run, reader: Network) -> bool:
     """Write `best`; whether that went well, in all processes. The next as good evaluation tries it again."""
     written = True
     if run.accelerator.is_main_process:
-        beside = {METRICS_NAME: metrics_text(run.progress)}
         try:
-            save_model(run.folder / BEST, run.config, on_cpu(reader.state_dict()), overwrite=True, beside=beside)
+            save_model(run.folder / BEST, run.config, on_cpu(reader.state_dict()), overwrite=True, beside=_beside(run))
         except WriteError as error:
             written = False
             run.log.note(f"{run.folder / BEST} is not of this step: {error}")
     flags: list[bool] = gather_object([written])
     return all(flags)
+
+
+def _beside(run: Run) -> dict[str, str]:
+    """What stands beside weights, by file: what was measured, and the card of the training."""
+    trained = Trained(run.card, run.progress.step, run.progress.measured, run.progress.metrics)
+    return {METRICS_NAME: trained.metrics_text(), RUN_CARD_NAME: run.card.text()}
 
 
 def save(run: Run) -> None:
@@ -516,7 +535,9 @@ def save(run: Run) -> None:
     scaler = accelerator.scaler.state_dict() if accelerator.scaler is not None else {}
     if accelerator.is_main_process:
         state = replace(run.progress, scaler=scaler)
-        save_checkpoint(run.folder / LAST, run.config, run.network, run.adam, run.average, state, states)
+        save_checkpoint(
+            run.folder / LAST, run.config, run.network, run.adam, run.average, state, states, beside=_beside(run)
+        )
     accelerator.wait_for_everyone()
 
 

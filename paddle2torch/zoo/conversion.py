@@ -30,6 +30,7 @@ from paddle2torch.model_zoo.programs.config import ProgramConfig
 from paddle2torch.zoo.folder import save_model
 from paddle2torch.zoo.hub_weights import hub_address, obtain_from_hub
 from paddle2torch.zoo.programs import save_program, with_digests
+from paddle2torch.zoo.published import without_folders
 from paddle2torch.zoo.sources import Obtained, obtain, obtain_local
 
 
@@ -299,4 +300,8 @@ def _with_digests(config: ModelConfig, obtained: Obtained) -> ModelConfig:
     """The settings with what a reader of them wants to know about the files behind the weights."""
     assert config.origin is not None
     files = {name: digest for name, digest in obtained.sha256.items() if not name.endswith((".yml", ".yaml", ".info"))}
-    return replace(config, origin=replace(config.origin, files=files, converter=f"paddle2torch {__version__}"))
+    # The folder may be published: it says what it was made from, and not where that lay.
+    notes = tuple(without_folders(config.origin.notes))
+    return replace(
+        config, origin=replace(config.origin, files=files, notes=notes, converter=f"paddle2torch {__version__}")
+    )

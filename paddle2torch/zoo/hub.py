@@ -6,20 +6,22 @@ resolved first. What came is held to the digests that the Hub itself lists, and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from paddle2torch.cache import cache_dir
-from paddle2torch.model_zoo.config import CONFIG_NAME, ModelConfig
+from paddle2torch.model_zoo.config import CONFIG_NAME, ModelConfig, Origin
 from paddle2torch.model_zoo.errors import ConfigError, SourceError
 from paddle2torch.model_zoo.names import file_in
-from paddle2torch.model_zoo.strict_json import read_json
+from paddle2torch.model_zoo.strict_json import from_json, read_json, to_json
 from paddle2torch.zoo import hub_access
 from paddle2torch.zoo.folder import WEIGHTS_NAME, load_model
 from paddle2torch.zoo.hub_card import hub_card
+from paddle2torch.zoo.published import without_folders
 from paddle2torch.zoo.repositories import Wanted, fetch_commit, named
+from paddle2torch.zoo.run_card import METRICS_NAME, RUN_CARD_NAME, read_trained
 from paddle2torch.zoo.sources import is_hub_id
 
 CARD_NAME = "README.md"
@@ -66,7 +68,9 @@ def push(
         licence: of the weights, as the Hub names it. Converted official weights are Apache-2.0.
         verification: what `paddle2torch verify --json` printed about this model; its figures go into the card.
 
-    A README.md in the folder is the card, else one that is at the repository stays, else one is written. Raises
+    A README.md in the folder is the card, else one that is at the repository stays, else one is written. What a
+    training left beside its weights (settings, data, versions, metrics) goes along, and into that card. Nothing that
+    is published but the user's own README.md holds an absolute path of this machine. Raises
     `ConfigError` for a folder without a model, `FileFormatError` where one of its files is a link that leads out of it
     (what it leads to would be published), `SourceError` where the Hub refuses.
     """
@@ -75,21 +79,35 @@ def push(
     config = load_model(folder).config  # a model that does not load is not published
     own_card = file_in(folder, CARD_NAME)
     card = own_card.read_text(encoding="utf-8") if own_card.is_file() else None
+    trained = read_trained(folder)
     figures = None if verification is None else _figures(verification, config)
+    config = _without_folders(config)
+    texts = {CONFIG_NAME: config.dumps()}
+    if trained is not None:
+        texts |= {RUN_CARD_NAME: trained.card.text(), METRICS_NAME: trained.metrics_text()}
     with named(repo):
-        return _push(folder, repo, config, card, figures, private, revision, licence)
+        written = hub_card(config, repo, licence, figures, trained)
+        return _push(folder, repo, f"{config.name}, {config.form} form", texts, card, written, private, revision)
+
+
+def _without_folders(config: ModelConfig) -> ModelConfig:
+    """The settings as they are published: of models converted by 0.1 they name the folder that those came from."""
+    if config.origin is None:
+        return config
+    return replace(config, origin=from_json(Origin, without_folders(to_json(config.origin)), "origin"))
 
 
 def _push(
     folder: Path,
     repo: str,
-    config: ModelConfig,
+    message: str,
+    texts: Mapping[str, str],
     card: str | None,
-    figures: dict[str, Any] | None,
+    written: str,
     private: bool,
     revision: str | None,
-    licence: str,
 ) -> Pushed:
+    """Publish the weights in `folder` and `texts` by file; `card` is the user's own, `written` for where none is."""
     from huggingface_hub import CommitOperationAdd, HfApi, constants
 
     api = HfApi(constants.ENDPOINT)
@@ -99,17 +117,14 @@ def _push(
     if revision is not None:
         hub_access.tell(lambda: api.create_branch(repo, branch=revision, exist_ok=True))
     notes = []
-    files: dict[str, str | bytes] = {name: str(file_in(folder, name)) for name in (WEIGHTS_NAME, CONFIG_NAME)}
+    files: dict[str, str | bytes] = {WEIGHTS_NAME: str(file_in(folder, WEIGHTS_NAME))}
+    files |= {name: text.encode() for name, text in texts.items()}
     if card is None and hub_access.tell(lambda: api.file_exists(repo, CARD_NAME, revision=revision)):
         notes.append(f"the {CARD_NAME} that {repo} has stays as it is")
     else:
-        files[CARD_NAME] = (card if card is not None else hub_card(config, repo, licence, figures)).encode()
+        files[CARD_NAME] = (card if card is not None else written).encode()
     operations = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=content) for name, content in files.items()]
-    done = hub_access.tell(
-        lambda: api.create_commit(
-            repo, operations, commit_message=f"{config.name}, {config.form} form", revision=revision
-        )
-    )
+    done = hub_access.tell(lambda: api.create_commit(repo, operations, commit_message=message, revision=revision))
     return Pushed(str(done.commit_url), str(done.oid), tuple(notes))
 
 
@@ -126,4 +141,5 @@ def _figures(path: Path, config: ModelConfig) -> dict[str, Any]:
         hub_card(config, "org/name", "other", found)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path} is not what `paddle2torch verify --json` prints: {error!r:.200}") from None
-    return dict(found)
+    # The reference may be a path of this machine.
+    return dict(without_folders(found))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping
@@ -13,6 +14,8 @@ from paddle2torch._version import __version__
 from paddle2torch.model_zoo.cards import Card, find_card
 from paddle2torch.model_zoo.config import ModelConfig, Task
 from paddle2torch.model_zoo.show import show_text
+from paddle2torch.model_zoo.strict_json import to_json
+from paddle2torch.zoo.run_card import Trained
 
 # What the Hub calls the tasks; it filters by them, and shows the widget that belongs to one.
 PIPELINE_TAGS: Mapping[Task, str] = {"rec": "image-to-text", "det": "object-detection", "cls": "image-classification"}
@@ -33,12 +36,21 @@ _LANGUAGE_CODES = {
 }
 
 
-def hub_card(config: ModelConfig, repo: str, licence: str, figures: Mapping[str, Any] | None) -> str:
-    """The text of the README.md. `figures` is one entry of what `paddle2torch verify --json` prints, or None."""
+def hub_card(
+    config: ModelConfig, repo: str, licence: str, figures: Mapping[str, Any] | None, trained: Trained | None = None
+) -> str:
+    """The text of the README.md.
+
+    figures: one entry of what `paddle2torch verify --json` prints. trained: what a training left beside the weights.
+    """
     card = find_card(config.name)
     codes = [_LANGUAGE_CODES.get(code, code) for code in card.languages] if card else []
     languages = [
         code for code in dict.fromkeys(codes) if re.fullmatch("[a-z]{2,3}|multilingual", code) and code != "any"
+    ]
+    results = [
+        *([] if figures is None else _results(config, figures)),
+        *([] if trained is None else _measured(config, trained)),
     ]
     metadata = ModelCardData(
         language=languages or None,
@@ -46,8 +58,8 @@ def hub_card(config: ModelConfig, repo: str, licence: str, figures: Mapping[str,
         library_name="paddle2torch",
         pipeline_tag=PIPELINE_TAGS[config.task],
         tags=["ocr", "paddleocr", "pp-ocr", "pytorch", "safetensors"],
-        model_name=None if figures is None else config.name,
-        eval_results=None if figures is None else _results(config, figures),
+        model_name=config.name if results else None,
+        eval_results=results or None,
         # The Hub runs no models of this library: a widget would only show an error.
         inference=False,
     )
@@ -60,6 +72,7 @@ def hub_card(config: ModelConfig, repo: str, licence: str, figures: Mapping[str,
         f"Weights as safetensors, settings as JSON, for the library paddle2torch {__version__}.\n",
         _usage(config, repo),
         _source(config, card),
+        *([] if trained is None else [_training(trained)]),
         _parity(figures),
     ]
     return str(ModelCard("\n".join(parts)))
@@ -108,6 +121,41 @@ def _parity(figures: Mapping[str, Any] | None) -> str:
         + "\n"
         + f"| output, absolute | {float(output['absolute']):.1e} |\n"
     )
+
+
+def _training(trained: Trained) -> str:
+    """The card of the training: what was measured, on which data, with which settings."""
+    card = trained.card
+    lines = ["## Training\n"]
+    if card.started_from:
+        lines.append(f"- {_markdown(card.started_from)}, {trained.step:,} steps")
+    lines += [
+        f"- {_markdown(split)} data: {data.samples:,} samples, digest {_markdown(data.digest)}"
+        for split, data in card.data.items()
+    ]
+    lines.append("- " + ", ".join(f"{_markdown(name)} {_markdown(said)}" for name, said in card.versions.items()))
+    if trained.metrics:
+        lines += ["", f"On the evaluation data, after step {trained.measured:,}:\n", "| | |", "| --- | --- |"]
+        lines += [f"| {_markdown(name)} | {value:.4f} |" for name, value in trained.metrics.items()]
+    # Every line of it begins with a bracket, a blank or a quotation mark: none can end the block.
+    settings = json.dumps(to_json(card.settings), ensure_ascii=True, indent=2)
+    lines += ["", "<details><summary>Settings</summary>\n", f"```json\n{settings}\n```\n", "</details>"]
+    return "\n".join(lines) + "\n"
+
+
+def _measured(config: ModelConfig, trained: Trained) -> list[EvalResult]:
+    """What was measured as the Hub shows scores."""
+    data = trained.card.data.get("eval")
+    return [
+        EvalResult(
+            task_type=PIPELINE_TAGS[config.task],
+            dataset_type="evaluation-data-of-the-training",
+            dataset_name="evaluation data of the training" + ("" if data is None else f", {data.samples:,} samples"),
+            metric_type=show_text(name, 100),
+            metric_value=value,
+        )
+        for name, value in trained.metrics.items()
+    ]
 
 
 def _markdown(text: str) -> str:

@@ -161,7 +161,7 @@ def _local(path: Path) -> Obtained:
         )
     if path.suffix == ".onnx":
         digests = {file.name: sha256_of(file) for file in (path, *read_onnx(path).external_files)}
-        return Obtained(path, "inference", f"local file {path}", None, digests)
+        return Obtained(path, "inference", f"local file {path.name}", None, digests)
     if path.suffix in (".pdmodel", ".pdiparams") or (
         path.suffix == ".json" and path.with_suffix(".pdiparams").exists()
     ):
@@ -172,25 +172,25 @@ def _local(path: Path) -> Obtained:
             f"({', '.join(EXPORT_NAMES)})"
         )
     # The user's own choice, wherever it links to.
-    return Obtained(path, "training", f"local file {path}", None, {path.name: sha256_of(path)})
+    return Obtained(path, "training", f"local file {path.name}", None, {path.name: sha256_of(path)})
 
 
 def _renamed_export(path: Path) -> Obtained:
     """An export whose files are not called `inference.*`."""
     program, parameters = find_export(path)
     digests = {file.name: sha256_of(file) for file in (program, parameters)}
-    return Obtained(program, "inference", f"local file {program}", None, digests)
+    return Obtained(program, "inference", f"local file {program.name}", None, digests)
 
 
 def _local_folder(folder: Path, form: SourceForm | None = None) -> Obtained:
     names = [entry.name for entry in folder.iterdir() if entry.is_file()]
     if form is None and is_transformers(folder):
         digests = {name: sha256_of(folder / name) for name in FILES if name in names}
-        return Obtained(folder, "training", f"local folder {folder}", None, digests)
+        return Obtained(folder, "training", f"local folder {folder.resolve().name}", None, digests)
     form = form or _form_of(names, str(folder))
     if form == "inference" and PARAMETERS_NAME not in names:
         return _renamed_export(folder)
-    return _local_files(folder, _choose(names, form, str(folder)), form, f"local folder {folder}")
+    return _local_files(folder, _choose(names, form, str(folder)), form, f"local folder {folder.resolve().name}")
 
 
 def _local_archive(archive: Path) -> Obtained:
@@ -198,7 +198,7 @@ def _local_archive(archive: Path) -> Obtained:
     names = [member.name for member in list_members(archive)]
     form = _form_of(names, str(archive))
     folder = cache_dir() / "downloads" / "local" / digest / form
-    origin = f"local file {archive}"
+    origin = f"local file {archive.name}"
     found = _look_in_cache(folder, form, None, [])
     if found is None:
         with one_at_a_time(folder, progress=False):

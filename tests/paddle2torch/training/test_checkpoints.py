@@ -58,7 +58,16 @@ class Training:
 
     def save(self, folder: Path, progress: Progress = PROGRESS) -> None:
         states = [random_state(CPU)] * progress.processes
-        save_checkpoint(folder, self.network.config, self.network, self.optimizer, self.average, progress, states)
+        save_checkpoint(
+            folder,
+            self.network.config,
+            self.network,
+            self.optimizer,
+            self.average,
+            progress,
+            states,
+            beside={"more.txt": "x"},
+        )
 
     def load(self, folder: Path, *, processes: int = 1) -> Progress:
         return load_checkpoint(
@@ -88,7 +97,7 @@ def test_it_is_a_model_and_nothing_is_pickled(tmp_path: Path) -> None:
     training = Training(0, steps=1, ema=True)
     training.save(tmp_path / "last")
     assert {path.name for path in (tmp_path / "last").iterdir()} == {
-        *(WEIGHTS_NAME, STATE_NAME, "model_config.json", "metrics.json")
+        *(WEIGHTS_NAME, STATE_NAME, "model_config.json", "more.txt")
     }
     assert training.average is not None
     weights = load_model(tmp_path / "last").state_dict()
@@ -164,7 +173,7 @@ def test_processes_have_their_own_random_numbers(tmp_path: Path) -> None:
         states.append(random_state(CPU))
     progress = replace(PROGRESS, processes=2)
     save_checkpoint(
-        tmp_path / "x", training.network.config, training.network, training.optimizer, None, progress, states
+        tmp_path / "x", training.network.config, training.network, training.optimizer, None, progress, states, beside={}
     )
     load_checkpoint(tmp_path / "x", training.network, training.optimizer, None, rank=1, processes=2, device=CPU)
     drawn = torch.rand(3)

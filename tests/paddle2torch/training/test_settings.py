@@ -34,6 +34,7 @@ from paddle2torch.training.settings import (
     RecLossSettings,
     ScheduleSettings,
     Settings,
+    Tracker,
     TrainingSettings,
     Transform,
     check_fit,
@@ -101,7 +102,7 @@ def test_assignments_change_both_files(folder: Path) -> None:
         ("data.train.dataset.ratio_list=[1, 1, 1]", "3 shares for 1 label files"),
         ("data.train.dataset.ratio_list=[0]", "must be above 0"),
         ("data.train.sampler.scales=[[320, 32], [320, 10]]", r"a scale is smaller than divided_factor, \[8, 16\]"),
-        ("data.train.dataset.transforms=[{}]", "a transform is an object with one key"),
+        ("data.train.dataset.transforms=[{}]", "expected an object with one key"),
         ("data.train.dataset.label_file_list.7=x", r"there is no 'data\.train\.dataset\.label_file_list\.7'"),
         ("optimizer.lr.x=1", r"there is no 'optimizer\.lr\.x'"),
         ("optimizer", "expected KEY.KEY=VALUE"),
@@ -541,8 +542,11 @@ def test_files_of_the_first_version_are_read_as_they_were(tmp_path: Path) -> Non
     data["data"]["train"]["sampler"]["first_bs"] = 24
     for part in ("train", "eval"):
         del data["data"][part]["dataset"]["sources"]
+    del data["output"]["trackers"]
+    data["output"]["tensorboard"] = True
     path.write_text(json.dumps(data))
     settings, _ = read_settings(path)
+    assert settings.output.trackers == (Tracker("tensorboard"),)
     assert settings.data.train.sampler == MultiScaleSampler(((64, 32), (64, 48), (64, 64)), 24)
     assert settings.data.train.loader.num_workers == 8
 

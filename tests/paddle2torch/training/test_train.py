@@ -48,6 +48,7 @@ from paddle2torch.training.optimisation import build_optimizer, set_rate, set_tr
 from paddle2torch.training.settings import LoaderSettings, MultiScaleSampler, Settings, Transform
 from paddle2torch.training.trainer import TrainingError, train
 from paddle2torch.zoo.folder import WEIGHTS_NAME, load_model
+from paddle2torch.zoo.run_card import read_trained
 
 # The package first: tests/ has a folder of its name.
 PROGRAM = (
@@ -563,18 +564,6 @@ def test_official_recipe_on_files(tmp_path: Path, lines: Path, capsys: pytest.Ca
     assert weights(tmp_path / "broken") == weights(tmp_path / "whole")
 
 
-def test_tensorboard(tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard", reason="needs tensorboard")
-    settings = tiny_settings(tmp_path, training={"epochs": 1}, output={"tensorboard": True})
-    train(settings, tiny_config(), make_batches=TinyBatches.make)
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    (events,) = {path.parent for path in tmp_path.rglob("events.out.*")}
-    accumulator = EventAccumulator(str(events))
-    accumulator.Reload()
-    assert [event.value for event in accumulator.Scalars("train/loss")] == pytest.approx(losses(tmp_path), rel=1e-6)
-
-
 def test_a_finer_set_ends_better_than_from_scratch(tmp_path: Path) -> None:
     """A model that has learnt some of the lines learns the rest with another order of characters, and a new one."""
     sparse = {"evaluation": {"every_steps": 100}, "output": {"save_steps": 100}}
@@ -631,6 +620,10 @@ def test_the_start_is_evaluated_and_kept_where_nothing_is_better(
     assert "nothing was better" in (tmp_path / "train.log").read_text()
     assert json.loads((tmp_path / "best" / "metrics.json").read_text()) == {"step": 0, "measured": 0, "acc": 0.5}
     assert json.loads((tmp_path / "last" / "metrics.json").read_text()) == {"step": 5, "measured": 5, "acc": 0.375}
+    trained = read_trained(tmp_path / "best")
+    assert trained is not None
+    assert (trained.step, trained.metrics, trained.card.data["train"].samples) == (0, {"acc": 0.5}, 20)
+    assert trained.card.started_from == "fine-tuned from tiny"
     again, config = read_settings(tmp_path / "settings" / "config.json")
     assert (again, config) == (settings, tiny_config())
 

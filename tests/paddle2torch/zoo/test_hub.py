@@ -34,7 +34,7 @@ from paddle2torch.cli import main
 from paddle2torch.converters.layout import layout_table, to_paddle
 from paddle2torch.exporting.transformers import processor_config, transformers_config, transformers_state
 from paddle2torch.model_zoo.cards import HubSource, Sources, load_card
-from paddle2torch.model_zoo.config import ClsPostprocess, ClsPreprocess, Component, ModelConfig
+from paddle2torch.model_zoo.config import ClsPostprocess, ClsPreprocess, Component, ModelConfig, Origin
 from paddle2torch.model_zoo.errors import ConfigError, FileFormatError, Paddle2TorchError, SourceError
 from paddle2torch.model_zoo.network import Network, build_model
 from paddle2torch.zoo import hub_access
@@ -44,6 +44,7 @@ from paddle2torch.zoo.folder import save_model
 from paddle2torch.zoo.hub import push
 from paddle2torch.zoo.hub_card import hub_card
 from paddle2torch.zoo.hub_weights import HubAddress, hub_address
+from paddle2torch.zoo.published import without_folders
 from paddle2torch.zoo.sources import is_hub_id, obtain
 
 TOKEN = "hf_atesttoken"
@@ -495,6 +496,59 @@ def test_the_card(small: Network, tmp_path: Path, server: HubServer, folder: Pat
     assert "has no figures of small" in done.output
 
 
+def test_a_training_is_published_with_its_weights_and_no_path_of_the_machine(
+    small: Network, tmp_path: Path, server: HubServer
+) -> None:
+    origin = Origin("trained here", source="local file /home/my name/best.pdparams", notes=("read /srv/x y/a.txt",))
+    network = build_model(replace(small.config, origin=origin))
+    folder = saved(tmp_path / "trained", network)
+    settings = {
+        "pretrained": "/home/my name/zoo/small",
+        "data": {"train": {"dataset": {"data_dir": "C:\\Users\\me\\lines", "label_file_list": ["~/a b/train.txt"]}}},
+        "output": {"dir": "../run"},
+    }
+    data = {"train": {"samples": 1200, "digest": "ab12"}, "eval": {"samples": 300, "digest": "cd34"}}
+    card = {"settings": settings, "data": data, "versions": {"torch": "2.13.0"}, "started_from": "fine-tuned from x"}
+    (folder / "training.json").write_text(json.dumps(card), encoding="utf-8")
+    measured = {"step": 50, "measured": 48, "acc": 0.7833}
+    (folder / "metrics.json").write_text(json.dumps(measured), encoding="utf-8")
+    push(folder, "me/trained")
+    files = server.commits[server.branches["me/trained"]["main"]]
+    for name, content in files.items():
+        for part in (b"my name", b"/srv", b"Users", b"a b", str(tmp_path).encode()):
+            assert part not in content, f"{part!r} in {name}"
+    assert json.loads(files["metrics.json"]) == measured
+    published = json.loads(files["training.json"])
+    assert published["settings"]["pretrained"] == "small"
+    assert published["settings"]["data"]["train"]["dataset"] == {"data_dir": "lines", "label_file_list": ["train.txt"]}
+    assert published["settings"]["output"]["dir"] == "../run"
+    assert json.loads(files["model_config.json"])["origin"]["source"] == "local file best.pdparams"
+    readme = files["README.md"].decode()
+    assert "- fine-tuned from x, 50 steps\n- train data: 1,200 samples, digest ab12" in readme
+    assert "after step 48:\n\n| | |\n| --- | --- |\n| acc | 0.7833 |" in readme
+    (result,) = huggingface_hub.ModelCard(readme).data.eval_results
+    assert (result.metric_name, result.metric_type, result.metric_value) == (None, "acc", 0.7833)
+    assert result.dataset_name == "evaluation data of the training, 300 samples"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("/a/b.txt", "b.txt"),
+        ("C:\\a b\\c.txt", "c.txt"),
+        ("\\\\host\\share\\c.txt", "c.txt"),
+        ("file:///a/b.txt", "b.txt"),
+        ("characters of /a/b c/d.txt, and/or others", "characters of d.txt, and/or others"),
+        ("https://host/a/b.tar", "https://host/a/b.tar"),
+        ("hf://org/repo@main/a.onnx", "hf://org/repo@main/a.onnx"),
+        ("a/b.txt", "a/b.txt"),
+        ("CTC / NRTR / SAR, 1/2", "CTC / NRTR / SAR, 1/2"),
+    ],
+)
+def test_paths_are_published_without_their_folders(text: str, said: str) -> None:
+    assert without_folders(text) == said
+
+
 @pytest.mark.parametrize(
     ("name", "is_one"),
     [("org/name", True), ("a.b/c-d_e", True), ("name", False), ("a/b/c", False), ("../x", False), ("a/..", False)],
@@ -527,7 +581,7 @@ def test_by_the_environment_in_processes_of_their_own(server: HubServer, folder:
     assert downloads(server).count("model.safetensors") == 1
 
 
-@pytest.mark.parametrize("name", ["README.md", "model.safetensors", "model_config.json"])
+@pytest.mark.parametrize("name", ["README.md", "model.safetensors", "model_config.json", "training.json"])
 def test_what_leads_out_of_the_folder_is_not_published(
     server: HubServer, folder: Path, tmp_path: Path, name: str
 ) -> None:
