@@ -20,6 +20,7 @@ from paddle2torch.training.settings import (
     DatasetSettings,
     DataSettings,
     DBLossSettings,
+    EarlyStopping,
     EvaluationSettings,
     LoaderSettings,
     MultiScaleSampler,
@@ -64,6 +65,7 @@ SECTIONS: Sequence[tuple[str, type]] = (
     ("schedule", ScheduleSettings),
     ("training", TrainingSettings),
     ("evaluation", EvaluationSettings),
+    ("evaluation.early_stopping", EarlyStopping),
     ("output", OutputSettings),
 )
 

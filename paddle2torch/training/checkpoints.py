@@ -39,10 +39,11 @@ class Progress:
     """How far training has come.
 
     `step` counts steps of the optimiser, `epoch` (from 0) and `batch` say which batch comes next. `best` is the best
-    metric so far and `best_step` its step, `start` what training began with, `stale` the number of evaluations since
-    without a better one. `pending`: this step is still to be evaluated. `metrics` are those of the last evaluation, of
-    step `measured`. `scaler` is the state of fp16's loss scaling, `processes` the number of those that train,
-    `settings` the text of `config.json`, `data` tells the training samples from others.
+    metric so far and `best_step` its step, `start` what training began with, `stale` the number of evaluations in a row
+    that early stopping found no better than its `mark`, the best value of the metric that it watches. `pending`: this
+    step is still to be evaluated. `metrics` are those of the last evaluation, of step `measured`. `scaler` is the state
+    of fp16's loss scaling, `processes` the number of those that train, `settings` the text of `config.json`, `data`
+    tells the training samples from others.
     """
 
     step: int = 0
@@ -52,6 +53,7 @@ class Progress:
     best_step: int = 0
     start: float | None = None
     stale: int = 0
+    mark: Mapping[str, float] = field(default_factory=dict)
     pending: bool = False
     metrics: Mapping[str, float] = field(default_factory=dict)
     measured: int = 0

@@ -132,6 +132,11 @@ def _rename(data: dict[str, Any]) -> None:
     output = data.get("output")
     if isinstance(output, dict) and isinstance(output.get("tensorboard"), bool):
         output.setdefault("trackers", ["tensorboard"] if output.pop("tensorboard") else [])
+    training = data.get("training")
+    if isinstance(training, dict) and "early_stop" in training:
+        patience, evaluation = training.pop("early_stop"), data.setdefault("evaluation", {})
+        if patience is not None and isinstance(evaluation, dict):
+            evaluation.setdefault("early_stopping", {"patience": patience})
 
 
 def _with_recipe(data: dict[str, Any], model: ModelConfig, where: str) -> dict[str, Any]:

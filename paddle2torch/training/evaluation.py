@@ -114,6 +114,13 @@ class Examination:
             )
         return None
 
+    @property
+    def metrics(self) -> dict[str, float]:
+        """PaddleOCR's metrics, and of lines cer and wer, where answers were kept."""
+        figures = self.figures
+        rates = {"cer": figures.cer, "wer": figures.wer} if isinstance(figures, LineFigures) else {}
+        return {**self.evaluation.metrics, **rates}
+
     def to_json(self) -> dict[str, Any]:
         """What `eval --json` prints."""
         figures = None if self.figures is None else self.figures.to_json()

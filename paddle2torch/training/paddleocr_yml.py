@@ -62,7 +62,6 @@ REASONS: Mapping[str, str] = {
     "Global.use_wandb": "set output.trackers",
     "Global.scale_loss": _AUTOMATIC,
     "Global.use_dynamic_loss_scaling": _AUTOMATIC,
-    "Metric.main_indicator": _AUTOMATIC,
     "Train.sampler.is_training": _AUTOMATIC,
     "Train.loader.use_shared_memory": _AUTOMATIC,
     "Eval.loader.use_shared_memory": _AUTOMATIC,
@@ -597,4 +596,7 @@ def _evaluation(reader: Reader) -> EvaluationSettings:
         "ignore_space": reader.at("Metric.ignore_space", bool, True),
         "is_filter": reader.at("Metric.is_filter", bool, False),
     }
+    main = reader.at("Metric.main_indicator", str, None)
+    if main not in ("acc", "hmean"):  # those are the task's own
+        data["main_indicator"] = main
     return from_json(EvaluationSettings, data, f"{reader.where}: Global.eval_batch_step")

@@ -39,6 +39,15 @@ MOST_POWER = 100.0
 MOST_SEED = 2**63 - 1
 
 
+METRICS: Mapping[str, tuple[str, ...]] = {
+    "rec": ("acc", "norm_edit_dis", "cer", "wer"),
+    "det": ("precision", "recall", "hmean"),
+}
+"""What an evaluation gives, by task."""
+LOWER_IS_BETTER = ("cer", "wer")
+"""These are also given only where each label counts once."""
+
+
 @dataclass(frozen=True)
 class Transform:
     """One step of a sample's way to the network: PaddleOCR's name of it and its options.
@@ -345,7 +354,6 @@ class TrainingSettings:
             in model_config.json names; normalisation among them keeps its statistics.
         ema_decay: train as usual, but evaluate and keep a moving average of the weights with this decay. null: off.
         compile: let `torch.compile` optimise the network.
-        early_stop: stop after this many evaluations in a row without a better one. null: never.
     """
 
     epochs: int
@@ -357,16 +365,30 @@ class TrainingSettings:
     freeze: tuple[str, ...] = ()
     ema_decay: float | None = None
     compile: bool = False
-    early_stop: int | None = None
 
     def __post_init__(self) -> None:
-        within(
-            self, epochs=(1, MOST_COUNT), seed=(0, MOST_SEED), accumulation=(1, MOST_COUNT), early_stop=(1, MOST_COUNT)
-        )
+        within(self, epochs=(1, MOST_COUNT), seed=(0, MOST_SEED), accumulation=(1, MOST_COUNT))
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise ConfigError(f"training: dropout must be in [0, 1), found {self.dropout}")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ConfigError(f"training: ema_decay must be between 0 and 1, found {self.ema_decay}")
+
+
+@dataclass(frozen=True)
+class EarlyStopping:
+    """Training stops after `patience` evaluations in a row that were no better than the best before by more than
+    `min_delta`, by `metric` (null: `evaluation.main_indicator`).
+
+    `mode` says which is better, more ("max") or less ("min"); null: less of cer and wer, more of all others.
+    """
+
+    patience: int
+    metric: str | None = None
+    min_delta: float = 0.0
+    mode: Literal["max", "min"] | None = None
+
+    def __post_init__(self) -> None:
+        within(self, patience=(1, MOST_COUNT), min_delta=(0, MOST_FACTOR))
 
 
 @dataclass(frozen=True)
@@ -378,6 +400,9 @@ class EvaluationSettings:
     ASCII letters, and ignores case (recognisers only). Each label counts once: what cannot be read counts as wrong, and
     so does a text with characters that the model's set lacks. With `as_paddleocr` the next sample counts again in place
     of what cannot be used, and labels are compared without the characters that the set lacks, as PaddleOCR does.
+
+    `main_indicator` is the metric whose best value `best` has, one of acc, norm_edit_dis, cer and wer, or of precision,
+    recall and hmean; null: acc or hmean. cer and wer are of the texts as they are, and less of them is better.
     """
 
     every_steps: int = 2000
@@ -386,6 +411,8 @@ class EvaluationSettings:
     ignore_space: bool = True
     is_filter: bool = False
     as_paddleocr: bool = False
+    main_indicator: str | None = None
+    early_stopping: EarlyStopping | None = None
 
     def __post_init__(self) -> None:
         within(self, every_steps=(1, MOST_COUNT), start_step=(0, MOST_COUNT))
@@ -470,6 +497,7 @@ def check_fit(settings: Settings, model: ModelConfig) -> None:
             f"{model.name} is of task {model.task!r}: the keys under loss are those of {expected.__name__}, "
             f"not {type(settings.loss).__name__}"
         )
+    _check_metrics(settings.evaluation, model)
     if model.form != "training":
         raise ConfigError(
             f"{model.name} is in fused form, which has lost its branches: train from its training checkpoint"
@@ -480,6 +508,21 @@ def check_fit(settings: Settings, model: ModelConfig) -> None:
             raise ConfigError(
                 f"{model.name}: loss.center_weight is for recognisers whose only head is a CTCHead, not for "
                 f"{model.head.name}: set it to 0"
+            )
+
+
+def _check_metrics(evaluation: EvaluationSettings, model: ModelConfig) -> None:
+    """Raise `ConfigError` for a metric that the evaluation of this model does not give."""
+    given = [name for name in METRICS.get(model.task, ()) if not (evaluation.as_paddleocr and name in LOWER_IS_BETTER)]
+    stopping = evaluation.early_stopping
+    for setting, name in (
+        ("main_indicator", evaluation.main_indicator),
+        ("early_stopping.metric", None if stopping is None else stopping.metric),
+    ):
+        if name is not None and name not in given:
+            raise ConfigError(
+                f"evaluation.{setting}: the evaluation of {model.name} gives no {show(name)}; it gives "
+                f"{', '.join(given)}"
             )
 
 

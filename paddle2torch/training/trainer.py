@@ -45,6 +45,7 @@ from paddle2torch.training.checkpoints import (
 from paddle2torch.training.config_files import overwrite_settings
 from paddle2torch.training.data.loaders import workers_here
 from paddle2torch.training.distributed import synchronise_batch_norm
+from paddle2torch.training.early_stopping import is_better, is_over, value_of, watched
 from paddle2torch.training.evaluation import Examination, examination, measure
 from paddle2torch.training.evaluation_report import hard_pictures, hard_samples, write_evaluation_report
 from paddle2torch.training.hard_samples import HardRow, read_hard_rows
@@ -165,7 +166,7 @@ def steps_of(run: Run) -> None:
         return
     _say_how_long(run)
     for window in _windows(run.batches, settings, start):
-        if _is_stale(run.progress, settings):
+        if is_over(settings.evaluation.early_stopping, run.progress):
             run.log.note(f"no better evaluation in {run.progress.stale}: stopped early")
             break
         first = (window.epoch, window.batch) == (start.epoch, start.batch)
@@ -220,7 +221,7 @@ def _ending(run: Run, begin: int) -> str:
     made = f"{progress.step} steps"
     if progress.best is None:
         return made
-    if progress.start is not None and progress.best <= progress.start:
+    if progress.start is not None and not is_better(settings.evaluation.main_indicator, progress.best, progress.start):
         return f"{made}; nothing was better than what training started from, {progress.start:.4f}"
     return f"{made}, best {progress.best:.4f} at step {progress.best_step}"
 
@@ -457,20 +458,20 @@ def evaluate_and_keep(run: Run) -> None:
         measured = measure(reader, run.evaluation, run.settings.evaluation, run.accelerator, run.stop)
     except Asked:
         return
-    metrics, value, best = measured.metrics, measured.metrics[measured.main], run.progress.best
-    # As in PaddleOCR the later of two equals is kept; it is not better, though.
-    kept = best is None or value >= best
-    better = best is None or value > best
+    settings, best = run.settings.evaluation, run.progress.best
     name = f"{run.config.name}, step {run.progress.step}"
-    examined = examination(name, run.config, run.settings.evaluation, measured, run.evaluation)
+    examined = examination(name, run.config, settings, measured, run.evaluation)
+    metrics, main = examined.metrics, settings.main_indicator or measured.main
+    value = value_of(metrics, main, "main_indicator")
+    # As in PaddleOCR the later of two equals is kept; it is not better, though.
+    kept = best is None or not is_better(main, best, value)
     if run.accelerator.is_main_process:
         _look_into(run, examined, value, kept=kept)
     # Said and noted first: a full disk loses no measurement.
     run.log.evaluation(run.progress.step, metrics, best=kept, seconds=time.perf_counter() - began)
     run.progress = replace(
-        run.progress,
+        watched(settings, main, metrics, run.progress),
         pending=False,
-        stale=0 if better else run.progress.stale + 1,
         metrics={**metrics},
         measured=run.progress.step,
         start=value if run.progress.step == 0 else run.progress.start,
@@ -627,11 +628,6 @@ def _is_due(progress: Progress, settings: EvaluationSettings) -> bool:
     """Whether a step is evaluated: every so many, and at the end of each epoch."""
     behind = progress.step - settings.start_step
     return behind > 0 and (behind % settings.every_steps == 0 or (settings.every_epoch and progress.batch == 0))
-
-
-def _is_stale(progress: Progress, settings: Settings) -> bool:
-    patience = settings.training.early_stop
-    return patience is not None and progress.stale >= patience
 
 
 def _refuse_broken(network: Network, progress: Progress) -> None:

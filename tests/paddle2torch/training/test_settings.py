@@ -28,6 +28,7 @@ from paddle2torch.training.recipes import init
 from paddle2torch.training.settings import (
     DatasetSettings,
     DBLossSettings,
+    EarlyStopping,
     LoaderSettings,
     MultiScaleSampler,
     OptimizerSettings,
@@ -112,6 +113,14 @@ def test_assignments_change_both_files(folder: Path) -> None:
         ("model_config.head.classes=9", "the head has 9"),
         ("model_config.head.nrtr=null", "nothing would train the backbone"),
         ("loss.weight_2=0", r"switched off \(loss\.weight_2\)"),
+        ("evaluation.main_indicator=hmean", "gives no 'hmean'; it gives acc, norm_edit_dis, cer, wer"),
+        (
+            'evaluation.early_stopping={"patience": 2, "metric": "f1"}',
+            r"early_stopping\.metric: .* no 'f1'",
+        ),
+        ('evaluation.early_stopping={"patience": 0}', "patience is 0: it must be a number from 1 to"),
+        ("output.trackers=[5]", r"output.trackers\[0\]: expected an object with one key"),
+        ('output.trackers=["wandb", {"wandb": {}}]', "trackers wandb, wandb can be there once"),
         ("model_config.form=fused", "fused form, which has lost its branches"),
     ],
 )
@@ -544,9 +553,12 @@ def test_files_of_the_first_version_are_read_as_they_were(tmp_path: Path) -> Non
         del data["data"][part]["dataset"]["sources"]
     del data["output"]["trackers"]
     data["output"]["tensorboard"] = True
+    del data["evaluation"]["early_stopping"], data["evaluation"]["main_indicator"]
+    data["training"]["early_stop"] = 3
     path.write_text(json.dumps(data))
     settings, _ = read_settings(path)
     assert settings.output.trackers == (Tracker("tensorboard"),)
+    assert settings.evaluation.early_stopping == EarlyStopping(3)
     assert settings.data.train.sampler == MultiScaleSampler(((64, 32), (64, 48), (64, 64)), 24)
     assert settings.data.train.loader.num_workers == 8
 

@@ -45,7 +45,7 @@ from paddle2torch.training.losses import losses_of
 from paddle2torch.training.metrics import ctc_texts
 from paddle2torch.training.official import official_settings
 from paddle2torch.training.optimisation import build_optimizer, set_rate, set_training
-from paddle2torch.training.settings import LoaderSettings, MultiScaleSampler, Settings, Transform
+from paddle2torch.training.settings import EarlyStopping, LoaderSettings, MultiScaleSampler, Settings, Transform
 from paddle2torch.training.trainer import TrainingError, train
 from paddle2torch.zoo.folder import WEIGHTS_NAME, load_model
 from paddle2torch.zoo.run_card import read_trained
@@ -378,12 +378,52 @@ def test_a_full_disk_stops_and_keeps_the_checkpoint(tmp_path: Path, monkeypatch:
     assert train(settings, tiny_config(), make_batches=TinyBatches.make, resume=True).steps == 10
 
 
-def test_it_stops_when_nothing_gets_better(tmp_path: Path) -> None:
-    settings = tiny_settings(
-        tmp_path, optimizer={"lr": 1e-12}, training={"epochs": 5, "early_stop": 2}, evaluation={"every_steps": 1}
-    )
-    assert train(settings, tiny_config(), make_batches=TinyBatches.make).steps == 2
-    assert train(settings, tiny_config(), make_batches=TinyBatches.make, resume=True).steps == 2
+@pytest.mark.parametrize(
+    ("rule", "values", "steps", "best"),
+    [
+        (EarlyStopping(2), [0.5, 0.5, 0.5], 2, (0.5, 2)),  # equal is no better, but kept
+        (EarlyStopping(2, min_delta=0.1), [0.5, 0.55, 0.59, 0.9], 2, (0.59, 2)),
+        (EarlyStopping(1, metric="cer"), [0.5, 0.4, 0.6], 2, (0.6, 2)),
+        (EarlyStopping(1, mode="min"), [0.5, 0.4, 0.6], 2, (0.6, 2)),
+    ],
+    ids=["patience", "min_delta", "another metric, of which less is better", "mode"],
+)
+def test_it_stops_when_nothing_gets_better(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    rule: EarlyStopping,
+    values: list[float],
+    steps: int,
+    best: tuple[float, int],
+) -> None:
+    """Stopped and resumed in between it counts on."""
+    found = iter(values)
+
+    def measure(*_: Any) -> Measurement:
+        value = next(found)
+        return Measurement({"acc": value, "cer": value}, "acc")
+
+    monkeypatch.setattr(trainer, "measure", measure)
+    sections: dict[str, Any] = {"training": {"epochs": 5}, "output": {"save_steps": 1}}
+    settings = tiny_settings(tmp_path, **sections, evaluation={"every_steps": 1, "early_stopping": rule})
+    with pytest.raises(StopHere):
+        train(settings, tiny_config(), make_batches=interrupted_after(1))
+    for _ in range(2):
+        result = train(settings, tiny_config(), make_batches=TinyBatches.make, resume=True)
+        assert (result.steps, result.best, result.best_step) == (steps, *best)
+
+
+def test_the_best_is_by_the_metric_that_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = iter([(0.1, 0.5), (0.3, 0.6), (0.2, 0.4)])
+
+    def measure(*_: Any) -> Measurement:
+        return Measurement(dict(zip(("acc", "cer"), next(found), strict=True)), "acc")
+
+    monkeypatch.setattr(trainer, "measure", measure)
+    settings = tiny_settings(tmp_path, training={"epochs": 1}, evaluation={"every_steps": 3, "main_indicator": "cer"})
+    result = train(settings, tiny_config(), make_batches=TinyBatches.make)
+    assert (result.best, result.best_step, result.start) == (0.4, 5, 0.5)
+    assert result.line == "5 steps, best 0.4000 at step 5"
 
 
 def test_changed_settings_are_said_on_resuming(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
