@@ -33,6 +33,8 @@ BLOCKS: tuple[tuple[int, int, int, Size, bool], ...] = (
 class DepthwiseSeparable(nn.Module):
     """Depthwise convolution, optional squeeze and excitation, pointwise convolution."""
 
+    RECOMPUTED = True
+
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, stride: Size, se: bool) -> None:
         super().__init__()
         self._depthwise_conv = ConvBatchNorm(

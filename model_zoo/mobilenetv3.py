@@ -63,6 +63,8 @@ DEFAULT_STRIDES = {"small": (2, 2, 2, 2), "large": (1, 2, 2, 2)}
 class ResidualUnit(nn.Module):
     """Inverted residual: 1x1 to `mid_channels`, depthwise, optional squeeze and excitation, 1x1 without activation."""
 
+    RECOMPUTED = True
+
     def __init__(
         self,
         in_channels: int,

@@ -65,6 +65,8 @@ class MultiheadAttention(nn.Module):
 class TransformerBlock(nn.Module):
     """A decoder layer: self-attention, cross-attention, MLP, each added and then normalised."""
 
+    RECOMPUTED = True
+
     def __init__(self, dim: int, num_heads: int, *, hidden: int, dropout: float) -> None:
         super().__init__()
         self.self_attn = MultiheadAttention(dim, num_heads, self_attn=True)

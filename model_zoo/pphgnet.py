@@ -44,6 +44,8 @@ class ESEModule(nn.Module):
 class HGBlock(nn.Module):
     """Six 3x3 convolutions in a row; the input and all six outputs are mixed, gated and, with `residual`, added."""
 
+    RECOMPUTED = True
+
     def __init__(self, in_channels: int, mid_channels: int, out_channels: int, *, residual: bool) -> None:
         super().__init__()
         self.residual = residual

@@ -90,6 +90,8 @@ class LightConvBNAct(nn.Module):
 class HGV2Block(nn.Module):
     """Six convolutions in a row; the input and all six outputs are mixed by two more and, with `residual`, added."""
 
+    RECOMPUTED = True
+
     def __init__(
         self, in_channels: int, mid_channels: int, out_channels: int, kernel_size: int, *, light: bool, residual: bool
     ) -> None:

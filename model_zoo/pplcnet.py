@@ -54,6 +54,8 @@ class DownscaledDropout(nn.Module):
 class DepthwiseSeparable(nn.Module):
     """Depthwise convolution, optional squeeze and excitation, pointwise convolution. No residual around it."""
 
+    RECOMPUTED = True
+
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, stride: Size, se: bool) -> None:
         super().__init__()
         self.dw_conv = ConvBNAct(

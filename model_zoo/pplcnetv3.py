@@ -167,6 +167,8 @@ class LearnableRepLayer(Reparameterised):
 class LCNetV3Block(nn.Module):
     """Depthwise convolution, optional squeeze and excitation, pointwise convolution. No residual around it."""
 
+    RECOMPUTED = True
+
     def __init__(
         self,
         in_channels: int,

@@ -183,6 +183,7 @@ class RepDWConv(Reparameterised):
 class LCNetV4Block(nn.Module):
     """Mixes pixels, then channels; a block that changes neither size nor channels adds the second to its input."""
 
+    RECOMPUTED = True
     CHAINS: ClassVar[Chains] = (("channel_mixer.expand", "channel_mixer.act"),)
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: Size, se: bool, fused: bool) -> None:

@@ -126,6 +126,7 @@ class Residual(nn.Module):
 class RepViTBlock(nn.Module):
     """Mixes pixels by a depthwise convolution, then channels by two pointwise ones."""
 
+    RECOMPUTED = True
     CHAINS: ClassVar[Chains] = (("channel_mixer.m.0", "channel_mixer.m.1"),)
 
     def __init__(self, in_channels: int, out_channels: int, *, se: bool, stride: Size, fused: bool) -> None:

@@ -50,6 +50,8 @@ class Shortcut(ConvBatchNorm):
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions; the first has the stride. `short`: what the shortcut does to the input."""
 
+    RECOMPUTED = True
+
     def __init__(self, in_channels: int, channels: int, *, stride: Size, short: nn.Module | None) -> None:
         super().__init__()
         self.conv0 = ConvBatchNorm(in_channels, channels, 3, stride=stride, activation="relu")
@@ -80,6 +82,8 @@ class BottleneckBlock(nn.Module):
 
     `deformable_groups`: of the 3x3 convolution, where it is deformable.
     """
+
+    RECOMPUTED = True
 
     def __init__(
         self, in_channels: int, channels: int, *, stride: Size, short: nn.Module | None, deformable_groups: int = 0

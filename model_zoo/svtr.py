@@ -68,6 +68,8 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """Attention and MLP, each normalised before and added to its input (Paddle's flag `prenorm=False` means this)."""
 
+    RECOMPUTED = True
+
     def __init__(self, dim: int, *, num_heads: int, mlp_ratio: float, dropout: float, attention_dropout: float) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=1e-5)

@@ -129,6 +129,8 @@ class Block(nn.Module):
     The flag has Paddle's meaning, which is the opposite of its name.
     """
 
+    RECOMPUTED = True
+
     def __init__(
         self,
         mixer: nn.Module,

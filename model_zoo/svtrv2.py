@@ -84,6 +84,8 @@ class DropPath(nn.Module):
 class Block(nn.Module):
     """Attention and MLP, each added to its input and normalised after that."""
 
+    RECOMPUTED = True
+
     def __init__(self, dim: int, *, num_heads: int, drop_path: float) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=EPSILON)
@@ -100,6 +102,8 @@ class Block(nn.Module):
 
 class ConvBlock(nn.Module):
     """The same on maps, with a grouped convolution in place of attention."""
+
+    RECOMPUTED = True
 
     def __init__(self, dim: int, *, num_heads: int, drop_path: float) -> None:
         super().__init__()

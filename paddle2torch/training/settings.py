@@ -354,6 +354,8 @@ class TrainingSettings:
             in model_config.json names; normalisation among them keeps its statistics.
         ema_decay: train as usual, but evaluate and keep a moving average of the weights with this decay. null: off.
         compile: let `torch.compile` optimise the network.
+        gradient_checkpointing: keep the inputs of blocks alone and compute the rest again in the backward pass: less
+            memory, more time, the same gradients.
     """
 
     epochs: int
@@ -365,6 +367,7 @@ class TrainingSettings:
     freeze: tuple[str, ...] = ()
     ema_decay: float | None = None
     compile: bool = False
+    gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
         within(self, epochs=(1, MOST_COUNT), seed=(0, MOST_SEED), accumulation=(1, MOST_COUNT))
@@ -372,6 +375,11 @@ class TrainingSettings:
             raise ConfigError(f"training: dropout must be in [0, 1), found {self.dropout}")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ConfigError(f"training: ema_decay must be between 0 and 1, found {self.ema_decay}")
+        if self.compile and self.gradient_checkpointing:
+            raise ConfigError(
+                "training: torch.compile chooses by itself what it computes again: set compile or "
+                "gradient_checkpointing to false"
+            )
 
 
 @dataclass(frozen=True)

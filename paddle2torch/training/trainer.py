@@ -48,6 +48,7 @@ from paddle2torch.training.distributed import synchronise_batch_norm
 from paddle2torch.training.early_stopping import is_better, is_over, value_of, watched
 from paddle2torch.training.evaluation import Examination, examination, measure
 from paddle2torch.training.evaluation_report import hard_pictures, hard_samples, write_evaluation_report
+from paddle2torch.training.gradient_checkpointing import recompute_blocks
 from paddle2torch.training.hard_samples import HardRow, read_hard_rows
 from paddle2torch.training.initialisation import adopt, initialise
 from paddle2torch.training.log import TrainingLog, duration
@@ -405,6 +406,8 @@ def _network(
             module.p = settings.training.dropout
     if accelerator.num_processes > 1 and settings.training.sync_batch_norm:
         synchronise_batch_norm(network)
+    if settings.training.gradient_checkpointing:
+        notes.append(f"{recompute_blocks(network)} blocks are computed again in the backward pass")
     channels_last(network)
     return network, notes
 
