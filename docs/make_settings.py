@@ -9,14 +9,16 @@ import dataclasses
 import inspect
 import json
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from paddle2torch.model_zoo.strict_json import to_json
 from paddle2torch.training.data import steps as known_steps
 from paddle2torch.training.data.sources import SOURCES
+from paddle2torch.training.distillation_settings import TERMS, DistillationSettings, TeacherSettings
 from paddle2torch.training.settings import (
+    ClsLossSettings,
     DatasetSettings,
     DataSettings,
     DBLossSettings,
@@ -49,7 +51,8 @@ values are JSON, or else strings; `--set model_config.KEY=VALUE` is for the othe
 
 In `model_config.json` these are for training: `freeze_backbone` leaves the backbone as it is, statistics included;
 `charset` and `head.classes` (its length and one more) make another character set, in which the characters that the
-pretrained model knows keep their rows; `head.ctc.use_guide` keeps the gradient of CTC from the backbone, which NRTR
+pretrained model knows keep their rows; `postprocess.labels` and `head.classes` (`init --classes`) make other classes of
+a classifier, which keep theirs alike; `head.ctc.use_guide` keeps the gradient of CTC from the backbone, which NRTR
 then trains alone, as in the official recipe.
 """
 
@@ -61,6 +64,9 @@ SECTIONS: Sequence[tuple[str, type]] = (
     ("data.train.sampler", MultiScaleSampler),
     ("loss of a recogniser", RecLossSettings),
     ("loss of a detector", DBLossSettings),
+    ("loss of a classifier", ClsLossSettings),
+    ("loss of a recogniser that learns from another", DistillationSettings),
+    ("loss.teachers.NAME", TeacherSettings),
     ("optimizer", OptimizerSettings),
     ("schedule", ScheduleSettings),
     ("training", TrainingSettings),
@@ -81,6 +87,12 @@ def page() -> str:
     for title, kind in SECTIONS:
         parts.append((f"## {title}\n\n" if title else "") + section(kind))
     parts.append(
+        "## Losses between networks\n\nThe list `losses` has one object for each: "
+        '`{"DistillationCTCLoss": {"weight": 1.0}}`. `weight` is what it is multiplied\nby; `dis_head` is a head: CTC '
+        "(ctc), NRTR (gtc) or SAR (sar).\n"
+    )
+    parts += [f"### {name}\n\n{section(kind)}" for name, kind in TERMS.items()]
+    parts.append(
         "## Sources\n\nThe list `sources` of a dataset has one object for each: "
         '`{"WebDataset": {"shards": ["lines/*.tar"]}}`.\n'
     )
@@ -89,7 +101,7 @@ def page() -> str:
         "## Transforms\n\nThe lists under `transforms` have one object for each step: "
         '`{"RecResizeImg": {"image_shape": [3, 48, 320]}}`. Their\norder is that of the recipe.\n'
     )
-    steps = {**known_steps.REC_STEPS, **known_steps.DET_STEPS}
+    steps = {**known_steps.REC_STEPS, **known_steps.DET_STEPS, **known_steps.CLS_STEPS}
     parts += [f"### {name}\n\n{section(kind)}" for name, kind in steps.items()]
     return "\n".join(parts)
 
@@ -139,6 +151,8 @@ def values_of(hint: Any) -> str:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Literal:
         return ", ".join(f"`{json.dumps(value)}`" for value in arguments)
+    if origin is Mapping:
+        return "object"
     if origin is tuple:
         inner = values_of(arguments[0])
         return f"list of {inner}" if arguments[-1] is Ellipsis else f"{len(arguments)} x {inner}"

@@ -24,8 +24,8 @@ MOST_BYTES = 4 << 20
 """Bytes of a character set; the largest official one has 0.1 MB."""
 
 
-def read_charset(path: Path) -> tuple[str, ...]:
-    """The characters of a file, one a line, in the order of their classes.
+def read_charset(path: Path, what: str = "character set") -> tuple[str, ...]:
+    """The characters of a file, one a line, in the order of their classes. what: for messages, if it is another list.
 
     Only the line's end is removed, and a byte order mark before the first (Windows' editors write one): the last line
     of `en_dict.txt` is a space, and stripping it moves every class after it by one. An empty line is kept, as
@@ -36,27 +36,27 @@ def read_charset(path: Path) -> tuple[str, ...]:
     """
     path = Path(path)
     try:
-        content = read_bounded(path, MOST_BYTES, "character set")
+        content = read_bounded(path, MOST_BYTES, what)
     except FileFormatError:
         raise
     except Paddle2TorchError as error:
-        raise ConfigError(f"the character set {error}") from None
+        raise ConfigError(f"the {what} {error}") from None
     try:
         # Split at \n alone, as PaddleOCR does: str.splitlines also splits at characters that sets contain.
         lines = content.removeprefix(codecs.BOM_UTF8).decode("utf-8").split("\n")
     except UnicodeDecodeError as error:
         raise FileFormatError(
-            f"{path}: byte {error.start} is not UTF-8; a character set is a UTF-8 text file with one character a line"
+            f"{path}: byte {error.start} is not UTF-8; a {what} is a UTF-8 text file with one of them a line"
         ) from None
     if lines[-1] == "":
         lines.pop()
     if not lines:
-        raise FileFormatError(f"{path}: the character set is empty; it needs one character a line")
+        raise FileFormatError(f"{path}: the {what} is empty; it needs one of them a line")
     characters = tuple(line.rstrip("\r") for line in lines)
     try:
         check_characters(characters, str(path))
     except ConfigError as error:
-        raise FileFormatError(f"{error}; a character set has one character a line") from None
+        raise FileFormatError(f"{error}; a {what} has one of them a line") from None
     return characters
 
 

@@ -81,10 +81,13 @@ class Network(nn.Module):
 
     def forward(self, x: Tensor, targets: Targets | None = None) -> Any:
         """x: float (N, 3, H, W), pre-processed as `config.preprocess` says; `targets` for heads that train on them."""
-        x = self._see(x)
-        if self.neck is not None:
-            x = self.neck(x)
-        return self.head(x) if targets is None else self.head(x, targets)
+        return self.with_features(x, targets)[1]
+
+    def with_features(self, x: Tensor, targets: Targets | None = None) -> tuple[Any, Any]:
+        """What the backbone gives, and the result of `forward`."""
+        features = self._see(x)
+        x = features if self.neck is None else self.neck(features)
+        return features, self.head(x) if targets is None else self.head(x, targets)
 
     @torch.no_grad()
     def decode_nrtr(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -41,8 +41,8 @@ def check_command(
     """Look at all training and evaluation data before training: each label, and each image decoded.
 
     Finds images that cannot be read or are in both splits, label lines that do not parse, labels that are empty, too
-    long or have characters outside the set, paths that lead out of data_dir, lines that would be squeezed, boxes off
-    their page. Where something should be mended the exit status is 1.
+    long, no class, or have characters outside the set, paths that lead out of data_dir, lines that would be squeezed,
+    boxes off their page. Where something should be mended the exit status is 1.
     """
     from paddle2torch.training.config_files import read_settings
     from paddle2torch.training.data.check import check_data

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any, Literal
 
 import click
 
@@ -18,9 +19,11 @@ from paddle2torch.model_zoo.errors import Paddle2TorchError
 @click.option("-o", "--output", type=PATH, required=True, help="Folder for the two files.")
 @click.option("--from", "yml", type=PATH, help="A PaddleOCR training yml whose values are taken.")
 @CHARSET
+@click.option("--classes", metavar="LABELS", help="A classifier's own: a file of one label a line, or a,b,c.")
+@click.option("--teacher", metavar="MODEL", help="A recogniser of the same characters to learn from: name or folder.")
 @click.option("--official", is_flag=True, help="The recipe as it is, for new weights on 8 GPUs: nothing is scaled.")
 @click.option("--full", is_flag=True, help="Write every setting, not only those that one changes.")
-def init(name: str, output: Path, yml: Path | None, charset: Path | None, official: bool, full: bool) -> None:
+def init(name: str, output: Path, **options: Any) -> None:
     """Write config.json and model_config.json for fine-tuning, ready to edit.
 
     NAME is a name of the zoo or the folder of a converted model: where training starts. The values are those of the
@@ -29,7 +32,7 @@ def init(name: str, output: Path, yml: Path | None, charset: Path | None, offici
     """
     from paddle2torch.training.recipes import init as run
 
-    print_notes(run(name, output, yml=yml, charset=charset, official=official, full=full))
+    print_notes(run(name, output, **options))
     echo(str(output))
 
 
@@ -37,8 +40,19 @@ def init(name: str, output: Path, yml: Path | None, charset: Path | None, offici
 @SETTINGS
 @CHARSET
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint.")
+@click.option(
+    "--export-best",
+    "to",
+    type=click.Choice(["onnx", "paddle"]),
+    help="At its end write the best model in this format too, beside it, where this run made it.",
+)
 def train(
-    config: Path, model_config: Path | None, assignments: tuple[str, ...], charset: Path | None, resume: bool
+    config: Path,
+    model_config: Path | None,
+    assignments: tuple[str, ...],
+    charset: Path | None,
+    resume: bool,
+    to: Literal["onnx", "paddle"] | None,
 ) -> None:
     """Fine-tune a converted model, as PaddleOCR would.
 
@@ -47,13 +61,18 @@ def train(
     """
     from paddle2torch.malloc import keep_freed_memory
     from paddle2torch.training.config_files import read_settings
+    from paddle2torch.training.export_best import export_best
     from paddle2torch.training.trainer import train as run
 
     keep_freed_memory()
     settings, model = read_settings(config, model_config, assignments, charset=charset)
     result = run(settings, model, resume=resume)
-    if os.environ.get("RANK", "0") == "0":
+    main = os.environ.get("RANK", "0") == "0"
+    if main:
         echo(f"{result.line}\n{result.folder}")
+    if main and to is not None and result.stopped is None and (exported := export_best(result, to)) is not None:
+        print_notes(exported.notes)
+        echo(str(exported.target))
     if result.stopped is not None:
         sys.exit(128 + result.stopped)
 
@@ -86,7 +105,8 @@ def eval_command(
     """Evaluate a model with PaddleOCR's metrics on the settings' evaluation data.
 
     Each label counts once: an image that cannot be read counts as wrong, and so does a text with characters that the
-    model's set lacks. Both are named with file and line. Where images cannot be read the exit status is 1.
+    model's set lacks, or a label that is no class of it. Both are named with file and line. Where images cannot be read
+    the exit status is 1.
     """
     from paddle2torch.api import load_pretrained
     from paddle2torch.malloc import keep_freed_memory

@@ -39,7 +39,7 @@ from paddle2torch.model_zoo.names import file_in
 from paddle2torch.model_zoo.network import Network, build_model
 from paddle2torch.model_zoo.strict_yaml import read_yaml
 from paddle2torch.parity.reference import run_program
-from paddle2torch.zoo.conversion import dictionary_beside
+from paddle2torch.zoo.conversion import dictionary_beside, labels_beside
 from paddle2torch.zoo.sources import obtain, obtain_local
 
 # Paddle's global average pooling rounds more than PyTorch's; detectors show it (see `verification.py`).
@@ -85,10 +85,12 @@ def paddle_state(network: Network) -> dict[str, np.ndarray[Any, Any]]:
 
 def _export_checkpoint(network: Network, target: Path, force: bool) -> Exported:
     state = paddle_state(network)
-    charset = network.config.charset
-    dictionary = dictionary_beside(target)
-    if charset is not None:
-        refuse_existing(dictionary, force)
+    charset, own = network.config.charset, network.config.postprocess
+    beside, lines = dictionary_beside(target), charset
+    if isinstance(own, ClsPostprocess):
+        beside, lines = labels_beside(target), own.labels
+    if lines is not None:
+        refuse_existing(beside, force)
     with land_file(target, size=sum(array.nbytes for array in state.values())) as temporary:
         with temporary.open("wb") as file:
             write_pdparams(file, state)
@@ -96,10 +98,13 @@ def _export_checkpoint(network: Network, target: Path, force: bool) -> Exported:
     origin = network.config.origin
     left_out = [note for note in origin.notes if note.startswith("left out backbone.")] if origin else []
     notes = [f"the conversion {note}; Paddle warns that they are missing" for note in left_out]
+    if lines is not None:
+        with land_file(beside) as temporary:
+            temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="")
     if charset is not None:
-        with land_file(dictionary) as temporary:
-            temporary.write_text("".join(f"{character}\n" for character in charset), encoding="utf-8", newline="")
-        notes.append(f"its characters, spaces included, are in {dictionary.name}: use_space_char is false with it")
+        notes.append(f"its characters, spaces included, are in {beside.name}: use_space_char is false with it")
+    elif lines is not None:
+        notes.append(f"its labels are in {beside.name}: Global.label_list of PaddleOCR's yml")
     return Exported(target, "paddle", notes=(*notes, "read back bit for bit"))
 
 

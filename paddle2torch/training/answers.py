@@ -47,7 +47,26 @@ class PageAnswer:
     unread: bool = False
 
 
-Answer = LineAnswer | PageAnswer
+@dataclass(frozen=True)
+class ClassAnswer:
+    """An image: its label, the class that it was taken for, and that class's probability.
+
+    unread: the image could not be read; it is then of no class, and wrong.
+    """
+
+    index: int
+    label: str
+    found: str
+    score: float
+    unread: bool = False
+
+    @property
+    def right(self) -> bool:
+        """Whether it was taken for what it is."""
+        return self.found == self.label and not self.unread
+
+
+Answer = LineAnswer | PageAnswer | ClassAnswer
 
 
 def ctc_scores(ids: NDArray[np.integer], best: NDArray[np.float32]) -> list[tuple[float, ...]]:

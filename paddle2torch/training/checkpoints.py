@@ -7,7 +7,7 @@ It lands whole or not at all, so the two files are always of the same step. Noth
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
@@ -91,19 +91,22 @@ def save_checkpoint(
     random_states: Sequence[Mapping[str, Tensor]],
     *,
     beside: Mapping[str, str],
+    peers: Mapping[str, nn.Module] | None = None,
 ) -> None:
     """Write `folder`, in place of an older checkpoint of that name.
 
     `model.safetensors` has the weights to evaluate: the moving average where there is one. `random_states` are those
-    of each process. `beside`: more texts, by file. Raises `Paddle2TorchError` for a full disk; the older checkpoint is
-    then as it was.
+    of each process. `beside`: more texts, by file. `peers`: networks that are trained with this one, by name.
+
+    Raises `Paddle2TorchError` for a full disk; the older checkpoint is then as it was.
     """
-    names = {id(parameter): name for name, parameter in network.named_parameters()}
+    names = {id(parameter): name for name, parameter in _parameters(network, peers)}
     tensors = {
         f"optimizer/{names[id(parameter)]}/{moment}": tensor
         for parameter, state in optimizer.state.items()
         for moment, tensor in state.items()
     }
+    tensors |= {f"peers/{key}": tensor for key, tensor in _states(peers).items()}
     for rank, states in enumerate(random_states):
         tensors.update({f"random/{rank}/{kind}": state for kind, state in states.items()})
     state = network.state_dict()
@@ -117,6 +120,19 @@ def save_checkpoint(
         (temporary / CONFIG_NAME).write_text(config.dumps(), encoding="utf-8")
         for name, text in beside.items():
             (temporary / name).write_text(text, encoding="utf-8")
+
+
+def _parameters(network: nn.Module, peers: Mapping[str, nn.Module] | None) -> Iterator[tuple[str, nn.Parameter]]:
+    """The parameters of all networks; those of peers have their network's name first."""
+    yield from network.named_parameters()
+    for name, other in (peers or {}).items():
+        yield from other.named_parameters(prefix=name)
+
+
+def _states(peers: Mapping[str, nn.Module] | None) -> dict[str, Tensor]:
+    return {
+        f"{name}.{key}": tensor for name, other in (peers or {}).items() for key, tensor in other.state_dict().items()
+    }
 
 
 def refuse_other_model(folder: Path, config: ModelConfig) -> None:
@@ -133,6 +149,12 @@ def refuse_other_model(folder: Path, config: ModelConfig) -> None:
                 f"{folder} is of another network: {names}. Resume with the model_config.json of that training, or "
                 f"start a new one in another output.dir with pretrained set to {folder}"
             )
+    labels = [getattr(one.postprocess, "labels", None) for one in (saved, config)]
+    if labels[0] != labels[1]:
+        raise ConfigError(
+            f"{folder} has other classes: {list(labels[0] or ())} there, {list(labels[1] or ())} now. Resume with "
+            f"those of that training, or start a new one in another output.dir with pretrained set to {folder}"
+        )
     if saved.charset != config.charset:
         places = zip_longest(saved.charset or (), config.charset or ())
         place, (old, new) = next((place, pair) for place, pair in enumerate(places) if pair[0] != pair[1])
@@ -152,8 +174,9 @@ def load_checkpoint(
     rank: int,
     processes: int,
     device: torch.device,
+    peers: Mapping[str, nn.Module] | None = None,
 ) -> Progress:
-    """Put everything back as it was when `folder` was written, the random numbers included.
+    """Put everything back as it was when `folder` was written, the random numbers included. peers: as they were saved.
 
     Raises `ConfigError` where there is no checkpoint, or one of another number of processes, and `FileFormatError` for
     files that do not fit the network and its optimiser.
@@ -174,11 +197,12 @@ def load_checkpoint(
         )
     live = _part(tensors, "network/") if average is not None else weights
     _fill(network.state_dict(), live, path)
+    _fill(_states(peers), _part(tensors, "peers/"), path)
     if average is not None:
         _fill(average.tensors, {key: tensor for key, tensor in weights.items() if key in average.tensors}, path)
     saved = _part(tensors, "optimizer/")
     kept = MOMENTS[type(optimizer)]
-    for name, parameter in network.named_parameters():
+    for name, parameter in _parameters(network, peers):
         moments = {moment: saved.pop(f"{name}/{moment}") for moment in kept if f"{name}/{moment}" in saved}
         if len(moments) == len(kept) and parameter.requires_grad:
             # Filled, not taken over: moments have the memory layout of their parameter, on which rounding may depend.

@@ -144,13 +144,15 @@ def _with_recipe(data: dict[str, Any], model: ModelConfig, where: str) -> dict[s
     name = data[RECIPE_KEY]
     if not isinstance(name, str):
         raise ConfigError(f"{where}: {RECIPE_KEY}: expected str, found {show(name)}")
-    if model.task not in ("rec", "det"):
-        raise ConfigError(f"{where}: there is no recipe for {model.name}, a model for {model.task!r}")
     try:
         recipe = official_settings(model, pretrained=None, recipe=name)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
-    whole = _under({key: value for key, value in data.items() if key != RECIPE_KEY}, to_json(recipe))
+    defaults = to_json(recipe)
+    loss = data.get("loss")
+    if isinstance(loss, dict) and "teachers" in loss:
+        defaults["loss"] = {}  # what learns from teachers has a loss of its own
+    whole = _under({key: value for key, value in data.items() if key != RECIPE_KEY}, defaults)
     assert isinstance(whole, dict)
     return whole
 

@@ -13,16 +13,17 @@ from accelerate.utils import gather_object
 from numpy.typing import NDArray
 from torch import Tensor
 
-from paddle2torch.model_zoo.config import DBPostprocess, ModelConfig
+from paddle2torch.model_zoo.config import ClsPostprocess, DBPostprocess, ModelConfig
 from paddle2torch.model_zoo.network import Network, channels_last, fuse
 from paddle2torch.tasks.detection import boxes_from_map
 from paddle2torch.tasks.failures import what_went_wrong
-from paddle2torch.training.answers import Answer, LineAnswer, PageAnswer, ctc_scores, in_order
+from paddle2torch.training.answers import Answer, ClassAnswer, LineAnswer, PageAnswer, ctc_scores, in_order
 from paddle2torch.training.batches import Batch, Batches, MakeBatches, batches_of, to_device
+from paddle2torch.training.class_figures import ClassFigures, class_figures
 from paddle2torch.training.data.drops import DropReport, Event, Reason
 from paddle2torch.training.data.labels import parse_boxes
 from paddle2torch.training.line_figures import LineFigures, line_figures
-from paddle2torch.training.metrics import DetMetric, RecMetric, ctc_texts, label_texts
+from paddle2torch.training.metrics import ClsMetric, DetMetric, RecMetric, ctc_texts, label_texts
 from paddle2torch.training.page_figures import LEAST_SCORE, PageFigures, page_figures
 from paddle2torch.training.processes import start_accelerator
 from paddle2torch.training.settings import EvaluationSettings, Settings
@@ -47,7 +48,8 @@ class Fault:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """PaddleOCR's metrics of a model: acc and norm_edit_dis, or precision, recall and hmean; and faults of the data.
+    """PaddleOCR's metrics of a model: acc and norm_edit_dis, or precision, recall and hmean, or of a classifier acc
+    alone; and faults of the data.
 
     samples: how many labels there are. replaced: how many times another sample counted in place of one that cannot be
     used; None where none does, and what cannot be read counts as wrong.
@@ -66,7 +68,8 @@ class Evaluation:
 
     def lines(self) -> list[str]:
         """The faults, a line each, and what became of those samples."""
-        became = {Reason.UNREADABLE.value: "counted as wrong", Reason.LACKING.value: "never right"}
+        never = dict.fromkeys((Reason.LACKING.value, Reason.NO_CLASS.value), "never right")
+        became = {Reason.UNREADABLE.value: "counted as wrong", **never}
         if self.replaced is not None:
             became = {Reason.LACKING.value: "compared without them"}
         lines = [
@@ -96,11 +99,12 @@ class Examination:
     batches: Batches
 
     @cached_property
-    def figures(self) -> LineFigures | PageFigures | None:
+    def figures(self) -> LineFigures | PageFigures | ClassFigures | None:
         """Where the mistakes are; None where no answers were kept (`evaluation.as_paddleocr`)."""
         answers, batches = self.evaluation.answers, self.batches
         lines = [answer for answer in answers if isinstance(answer, LineAnswer)]
         pages = [answer for answer in answers if isinstance(answer, PageAnswer)]
+        classes = [answer for answer in answers if isinstance(answer, ClassAnswer)]
         if lines:
             normalised = RecMetric(self.settings.ignore_space, self.settings.is_filter).normalised
             return line_figures(lines, source=batches.source, normalised=normalised, charset=self.config.charset or ())
@@ -112,6 +116,9 @@ class Examination:
                 source=batches.source,
                 box_thresh=self.config.postprocess.box_thresh,
             )
+        if classes:
+            assert isinstance(self.config.postprocess, ClsPostprocess)
+            return class_figures(classes, source=batches.source, labels=self.config.postprocess.labels)
         return None
 
     @property
@@ -186,16 +193,18 @@ def measure(
     # The fused form reads the same, several times faster.
     reader = channels_last(fuse(network)).to(accelerator.device).eval()
     batches.set_epoch(0)
-    read = _measure_lines if network.config.task == "rec" else _measure_pages
-    metric, answers = read(reader, batches, settings, accelerator, stop)
+    metric, answers = _MEASURES[network.config.task](reader, batches, settings, accelerator, stop)
     counts = torch.from_numpy(metric.counts).to(accelerator.device)
     metric.counts = accelerator.reduce(counts, "sum").cpu().numpy()
     return Measurement(metric.result(), metric.main, in_order(gather_object(answers)))
 
 
+_Measured = tuple[RecMetric | DetMetric | ClsMetric, list[Answer]]
+
+
 def _measure_lines(
     reader: Network, batches: Batches, settings: EvaluationSettings, accelerator: Accelerator, stop: StopRequest
-) -> tuple[RecMetric, list[Answer]]:
+) -> _Measured:
     charset = reader.config.charset
     assert charset is not None
     metric, answers = RecMetric(settings.ignore_space, settings.is_filter), list[Answer]()
@@ -218,7 +227,7 @@ def _measure_lines(
 
 def _measure_pages(
     reader: Network, batches: Batches, settings: EvaluationSettings, accelerator: Accelerator, stop: StopRequest
-) -> tuple[DetMetric, list[Answer]]:
+) -> _Measured:
     own = reader.config.postprocess
     assert isinstance(own, DBPostprocess)
     # Boxes that the model itself leaves out tell what another threshold would do.
@@ -239,6 +248,31 @@ def _measure_pages(
         metric.add([], list(missed.polygons), missed.ignore.tolist())
         answers.append(PageAnswer(index, (0, 0), (), unread=True))
     return metric, answers
+
+
+def _measure_classes(
+    reader: Network, batches: Batches, settings: EvaluationSettings, accelerator: Accelerator, stop: StopRequest
+) -> _Measured:
+    own = reader.config.postprocess
+    assert isinstance(own, ClsPostprocess)
+    metric, answers = ClsMetric(), list[Answer]()
+    for batch, (best, ids) in _answers(reader, batches, accelerator, stop, lambda output: output.max(-1)):
+        found = [own.labels[place] for place in ids.tolist()]
+        if "index" in batch:
+            indices = batch["index"].tolist()
+            labels = [batches.label(index) for index in indices]
+            answers += [ClassAnswer(*row) for row in zip(indices, labels, found, best.tolist(), strict=True)]
+        else:
+            labels = [own.labels[place] for place in batch["label"].tolist()]
+        metric.add(found, labels)
+    if not settings.as_paddleocr:
+        metric.add_unread(batches.report.count(Reason.UNREADABLE))
+        unread = batches.report.indices.get(Reason.UNREADABLE, ())
+        answers += [ClassAnswer(index, batches.label(index), "", 0.0, unread=True) for index in unread]
+    return metric, answers
+
+
+_MEASURES = {"rec": _measure_lines, "det": _measure_pages, "cls": _measure_classes}
 
 
 def _answers(

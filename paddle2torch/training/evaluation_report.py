@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from paddle2torch.html_page import differing, render_page, write_page
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.tasks.images import BGRImage
-from paddle2torch.training.answers import LineAnswer, PageAnswer
+from paddle2torch.training.answers import ClassAnswer, LineAnswer, PageAnswer
+from paddle2torch.training.class_figures import ClassFigures
 from paddle2torch.training.data.labels import parse_boxes
 from paddle2torch.training.evaluation import Examination
 from paddle2torch.training.hard_samples import HardRow, HardSample
@@ -29,7 +30,7 @@ from paddle2torch.training.tracking import Shown
 
 TEMPLATE = "evaluation.html"
 
-WORST_LINES, WORST_PAGES = 50, 12
+WORST_LINES, WORST_PAGES, WORST_IMAGES = 50, 12, 50
 COMPARED = 20
 """Samples that are shown of those that got better, and of those that got worse."""
 PAIRS_SHOWN = 24
@@ -39,6 +40,7 @@ HARD_ROWS, HARD_SAMPLES = 30, 6
 PICTURE_BYTES = 12_000_000
 LINE_SIZE = (960, 64)
 PAGE_SIZE = (1100, 1600)
+IMAGE_SIZE = (480, 320)
 """Width and height in pixels that pictures in the page have at most."""
 
 TRACKED_SIZE = (800, 800)
@@ -100,6 +102,12 @@ def hard_samples(examined: Examination) -> tuple[HardSample, ...]:
             )
             for index in figures.worst[:HARD_SAMPLES]
         )
+    if isinstance(figures, ClassFigures):
+        images = _classes_by_index(examined)
+        return tuple(
+            HardSample(index, batches.where(index), images[index].label, images[index].found)
+            for index in figures.worst[:HARD_SAMPLES]
+        )
     if isinstance(figures, PageFigures):
         return tuple(
             HardSample(page.index, batches.where(page.index), "", _counted(page))
@@ -149,11 +157,14 @@ def report_page(examined: Examination, *, against: Examination | None = None, ha
         )
     if against is not None and type(against.figures) is not type(figures):
         raise ConfigError(f"{against.name} and {examined.name} are models of different tasks: they cannot be compared")
-    lines = isinstance(figures, LineFigures)
-    album = _Album(examined.batches.picture, *((LINE_SIZE, 85) if lines else (PAGE_SIZE, 70)), left=PICTURE_BYTES)
-    make = _lines if isinstance(figures, LineFigures) else _pages
+    size, quality, make, unit = {
+        LineFigures: (LINE_SIZE, 85, _lines, "lines"),
+        PageFigures: (PAGE_SIZE, 70, _pages, "pages"),
+        ClassFigures: (IMAGE_SIZE, 80, _classes, "images"),
+    }[type(figures)]
+    album = _Album(examined.batches.picture, size, quality, left=PICTURE_BYTES)
     parts = make(examined, against, album)
-    hard_rows = [_hard_row(row, lines, album) for row in hard[-HARD_ROWS:]]
+    hard_rows = [_hard_row(row, unit != "pages", album) for row in hard[-HARD_ROWS:]]
     return render_page(
         TEMPLATE,
         {"percent": _percent, "per_cent": lambda value: f"{100 * value:.2f}", "number": lambda value: f"{value:,}"},
@@ -161,7 +172,7 @@ def report_page(examined: Examination, *, against: Examination | None = None, ha
         evaluation=examined.evaluation,
         figures=figures,
         against=against,
-        lines=lines,
+        unit=unit,
         metrics=_metrics(examined, against),
         torch_version=str(torch.__version__),
         hard=hard_rows,
@@ -220,6 +231,41 @@ def _lines(examined: Examination, against: Examination | None, album: _Album) ->
         "better_count": len(better),
         "worse_count": len(worse),
     }
+
+
+def _classes(examined: Examination, against: Examination | None, album: _Album) -> dict[str, Any]:
+    figures = examined.figures
+    assert isinstance(figures, ClassFigures)
+    answers = _classes_by_index(examined)
+    others = _classes_by_index(against) if against is not None else {}
+
+    def card(index: int) -> dict[str, Any]:
+        answer, other = answers[index], others.get(index)
+        return {
+            "where": examined.batches.where(index),
+            "picture": album.picture(index),
+            "right": answer.right,
+            "label": _cut(answer.label),
+            "found": "the image cannot be read" if answer.unread else _cut(answer.found),
+            "score": answer.score,
+            "other": None if other is None else _cut(other.found),
+            "other_score": None if other is None else other.score,
+        }
+
+    pairs = [(index, answers[index], others[index]) for index in answers if index in others]
+    better = [index for index, this, other in pairs if this.right and not other.right]
+    worse = [index for index, this, other in pairs if other.right and not this.right]
+    return {
+        "worst": [card(index) for index in figures.worst[:WORST_IMAGES]],
+        "better": [card(index) for index in better[:COMPARED]],
+        "worse": [card(index) for index in worse[:COMPARED]],
+        "better_count": len(better),
+        "worse_count": len(worse),
+    }
+
+
+def _classes_by_index(examined: Examination) -> dict[int, ClassAnswer]:
+    return {answer.index: answer for answer in examined.evaluation.answers if isinstance(answer, ClassAnswer)}
 
 
 def _by_index(examined: Examination) -> dict[int, LineAnswer]:
@@ -318,13 +364,14 @@ def _plot(figures: PageFigures) -> Mapping[str, str]:
     }
 
 
-def _hard_row(row: HardRow, lines: bool, album: _Album) -> dict[str, Any]:
+def _hard_row(row: HardRow, shown: bool, album: _Album) -> dict[str, Any]:
+    """shown: with pictures, and what was read beside the label; of pages what is wrong is said."""
     samples = [
         {
             "where": sample.where,
-            "picture": album.picture(sample.index) if lines else None,
+            "picture": album.picture(sample.index) if shown else None,
             "label": sample.label,
-            "said": differing(sample.label, sample.said)[1] if lines else [(sample.said, False)],
+            "said": differing(sample.label, sample.said)[1] if shown else [(sample.said, False)],
         }
         for sample in row.samples
     ]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from paddle2torch.converters.transformers import TRAINING_HEADS
-from paddle2torch.model_zoo.config import ModelConfig
+from paddle2torch.model_zoo.config import ClsPostprocess, ModelConfig
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.layers import BatchNorm2d, DrawsItsWeights
 from paddle2torch.model_zoo.network import Network
@@ -77,13 +77,14 @@ class Adopted:
     """What came from the pretrained model.
 
     `new` names the tensors that it does not have; `shared` and `added` are the characters of the new set whose rows
-    were taken over, and those that start anew; `left_out` those of the old set alone.
+    were taken over, and those that start anew; `left_out` those of the old set alone. Of a classifier they are classes.
     """
 
     new: tuple[str, ...]
     shared: tuple[str, ...]
     added: tuple[str, ...]
     left_out: tuple[str, ...]
+    what: str = "characters"
 
     def lines(self) -> list[str]:
         """The report, a line per fact; empty where all was taken over."""
@@ -91,9 +92,10 @@ class Adopted:
         if self.new:
             lines.append(f"{len(self.new)} tensors are not in the pretrained model and start anew: {self.new[0]}, …")
         if self.added or self.left_out:
+            where = "character set" if self.what == "characters" else "labels"
             named = f": {' '.join(self.added[:20])}{' …' if len(self.added) > 20 else ''}" if self.added else ""
             lines.append(
-                f"character set: {len(self.shared)} characters keep their rows, {len(self.left_out)} are left out, "
+                f"{where}: {len(self.shared)} {self.what} keep their rows, {len(self.left_out)} are left out, "
                 f"{len(self.added)} start anew{named}"
             )
         return lines
@@ -101,7 +103,7 @@ class Adopted:
 
 @torch.no_grad()
 def adopt(network: Network, source: Network) -> Adopted:
-    """Take over the weights of `source`. Characters that both sets have keep their rows in the heads.
+    """Take over the weights of `source`. Characters or classes that both have keep their rows in the heads.
 
     What the source does not have (rows of other characters, the heads that only training needs) stays as it is in
     `network`, freshly initialised. Raises `ConfigError` where the source is fused, or of another architecture.
@@ -118,7 +120,8 @@ def adopt(network: Network, source: Network) -> Adopted:
         if key not in given:
             (new if key.startswith(TRAINING_HEADS) else wrong).append(key)
         elif key in CLASS_ROWS and rows is not None and tensor[0].shape == given[key][0].shape:
-            _copy_rows(tensor, given[key], rows, *CLASS_ROWS[key])
+            around = CLASS_ROWS[key] if network.config.task == "rec" else (0, 0)
+            _copy_rows(tensor, given[key], rows, *around)
         elif tensor.shape == given[key].shape:
             tensor.copy_(given[key])
         else:
@@ -129,25 +132,32 @@ def adopt(network: Network, source: Network) -> Adopted:
             f"of another shape ({', '.join(wrong[:4])}{', …' if len(wrong) > 4 else ''}). Use the architecture of the "
             f"pretrained model in model_config.json, or set pretrained to null"
         )
-    charset = network.config.charset or ()
-    taken = set(range(len(charset))) if rows is None else {target for target, _ in rows}
+    own, others = _names(network.config), _names(source.config)
+    taken = set(range(len(own))) if rows is None else {target for target, _ in rows}
     return Adopted(
         tuple(new),
-        tuple(character for place, character in enumerate(charset) if place in taken),
-        tuple(character for place, character in enumerate(charset) if place not in taken),
-        tuple(character for character in dict.fromkeys(source.config.charset or ()) if character not in charset),
+        tuple(name for place, name in enumerate(own) if place in taken),
+        tuple(name for place, name in enumerate(own) if place not in taken),
+        tuple(name for name in dict.fromkeys(others) if name not in own),
+        "classes" if network.config.task == "cls" else "characters",
     )
+
+
+def _names(config: ModelConfig) -> tuple[str, ...]:
+    """What a model's classes mean: characters, or labels; empty for a detector."""
+    return config.postprocess.labels if isinstance(config.postprocess, ClsPostprocess) else config.charset or ()
 
 
 def _rows(config: ModelConfig, source: ModelConfig) -> list[tuple[int, int]] | None:
     """Which place of the new character set takes which place of the old one; None where the sets are the same."""
-    if config.charset is None or source.charset is None or config.charset == source.charset:
+    own, others = _names(config), _names(source)
+    if own == others or config.task != source.task:
         return None
-    places = _places(source.charset)
+    places = _places(others)
     # A character that is in the set twice is encoded as its last place: that row is the trained one.
     return sorted(
         (target, origin)
-        for character, targets in _places(config.charset).items()
+        for character, targets in _places(own).items()
         for target, origin in zip(reversed(targets), reversed(places[character]), strict=False)
     )
 

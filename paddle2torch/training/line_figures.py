@@ -281,35 +281,37 @@ def _advice(figures: LineFigures, compared: Sequence[_Compared], charset: frozen
         for one in figures.confusions[:PAIRS_ADVISED]
         if one.lines > 1 and one.label + one.read != " "
     ]
-    advice += _of_groups(figures)
+    share = figures.right / figures.lines
+    advice += [
+        *of_groups(figures.by_length, share, lambda name: f"lines {name} characters long"),
+        *of_groups(figures.by_source, share, lambda name: f"lines of {name}"),
+    ]
     # What the model's confidence says comes last: it is no mistake of its own.
-    sure = [line for line in compared if line.answer.score >= SURE]
-    return (*sorted(advice, key=lambda one: -one.lines), *_of_the_sure(read, sure))
+    wrong_scores, scores = ([line.answer.score for line in lines] for lines in (read, compared))
+    return (*sorted(advice, key=lambda one: -one.lines), *of_the_sure(wrong_scores, scores, "lines"))
 
 
-def _of_the_sure(wrong: Sequence[_Compared], sure: Sequence[_Compared]) -> Iterator[Advice]:
-    """What it means that a model is sure of lines that are wrong: of a few, or of many."""
-    count = sum(line.answer.score >= SURE for line in wrong)
-    if count and count <= SURE_AND_WRONG * len(sure):
+def of_the_sure(wrong: Sequence[float], every: Sequence[float], what: str) -> Iterator[Advice]:
+    """What it means that a model is sure of what is wrong: of a few, or of many. wrong, every: confidences."""
+    count, sure = (sum(score >= SURE for score in scores) for scores in (wrong, every))
+    if count and count <= SURE_AND_WRONG * sure:
         yield Advice(
             count, f"the model is sure ({SURE:.0%} and more) of what it read: look whether the labels are right"
         )
     elif count:
         text = (
-            f"the model is sure ({SURE:.0%} and more) and still wrong, as is a model that was not trained on such lines"
+            f"the model is sure ({SURE:.0%} and more) and still wrong, as is a model that was not trained on such "
+            f"{what}"
         )
         yield Advice(count, f"{text}: its confidence says little here")
 
 
-def _of_groups(figures: LineFigures) -> Iterator[Advice]:
-    """Groups of lines that are read far worse than all."""
-    share = figures.right / figures.lines
-    for what, groups in (("characters long", figures.by_length), ("of", figures.by_source)):
-        for group in groups:
-            if len(groups) > 1 and group.count >= LEAST_OF_A_GROUP and group.accuracy < share - MUCH_WORSE:
-                named = f"{what} {group.name}" if what == "of" else f"{group.name} {what}"
-                text = f"{group.accuracy:.0%} of the lines {named} are right, {share:.0%} of all"
-                yield Advice(group.count - group.right, text)
+def of_groups(groups: Sequence[Group], share: float, named: Callable[[str], str]) -> Iterator[Advice]:
+    """Groups that are read far worse than all, of which a `share` is right. named: what a group has, by its name."""
+    for group in groups:
+        if len(groups) > 1 and group.count >= LEAST_OF_A_GROUP and group.accuracy < share - MUCH_WORSE:
+            text = f"{group.accuracy:.0%} of the {named(group.name)} are right, {share:.0%} of all"
+            yield Advice(group.count - group.right, text)
 
 
 def _signs(line: _Compared) -> Iterable[tuple[bool, str]]:

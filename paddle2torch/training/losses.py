@@ -1,14 +1,15 @@
-"""PaddleOCR's training losses: MultiLoss (CTC and NRTR or SAR) for recognisers, DBLoss for detectors.
+"""PaddleOCR's training losses: MultiLoss (CTC and NRTR or SAR) for recognisers, DBLoss for detectors, ClsLoss.
 
 Source: PaddleOCR `ppocr/losses/` (Apache-2.0), `rec_ctc_loss.py`, `rec_nrtr_loss.py`, `rec_sar_loss.py`,
-`rec_multi_loss.py`, `center_loss.py`, `det_basic_loss.py`, `det_db_loss.py`. Every loss is a ratio of sums over the
-batch; the sums go through `total`, so that processes which share a batch agree on its loss.
+`rec_multi_loss.py`, `center_loss.py`, `det_basic_loss.py`, `det_db_loss.py`, `cls_loss.py`. Every loss is a ratio of
+sums over the batch; the sums go through `total`, so that processes which share a batch agree on its loss.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,61 +17,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from paddle2torch.model_zoo.db import AUX_LEVELS
+from paddle2torch.training.distillation_losses import distillation_losses
+from paddle2torch.training.distillation_settings import DistillationSettings
 from paddle2torch.training.distributed import total
-from paddle2torch.training.settings import DBLossSettings, RecLossSettings
+from paddle2torch.training.rec_losses import ctc_loss, nrtr_loss, sar_loss, single
+from paddle2torch.training.settings import ClsLossSettings, DBLossSettings, LossSettings, RecLossSettings
 
 Batch = Mapping[str, Tensor]
 Losses = dict[str, Tensor]
 
 PROBABILITY = 1e-6
 """The least of a map, and the least distance from 1, that the focal loss sees."""
-
-SMOOTHING = 0.1
-"""Probability that NRTR's smoothed target spreads over the other classes."""
-
-
-def ctc_loss(logits: Tensor, labels: Tensor, lengths: Tensor, *, focal: bool = False) -> Tensor:
-    """The mean over the batch of each sample's CTC loss, not divided by the length of its label.
-
-    logits: float (N, T, classes), class 0 the blank. labels: int64 (N, L), of which `lengths` int64 (N,) count. A
-    label that does not fit into T steps costs 0, as in Paddle. `focal` weighs each loss l by (1 - exp(-l))^2.
-    """
-    log_probabilities = logits.float().log_softmax(-1).transpose(0, 1)
-    steps = torch.full_like(lengths, logits.shape[1])
-    losses = F.ctc_loss(log_probabilities, labels, steps, lengths, reduction="none", zero_infinity=True)
-    if focal:
-        losses = losses * (1 - torch.exp(-losses)) ** 2
-    return total(losses.sum()) / total(torch.full_like(losses[0], len(losses)))
-
-
-def nrtr_loss(logits: Tensor, labels: Tensor, *, smoothing: bool = True) -> Tensor:
-    """Cross-entropy of the next symbol, the mean over all positions whose target is not padding.
-
-    logits: float (N, L, symbols), from the decoder that was given the symbols 0 … L - 1. labels: int64 (N, at least
-    L + 1), start symbol first, padded with 0: the targets are the symbols 1 … L. With `smoothing` the target has the
-    probability 0.9 and the other classes share 0.1 evenly: PyTorch's `label_smoothing` gives the target a share too.
-    """
-    log_probabilities = logits.float().log_softmax(-1)
-    targets = labels[:, 1 : 1 + logits.shape[1]]
-    losses = -log_probabilities.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
-    if smoothing:
-        share = SMOOTHING / (logits.shape[-1] - 1)
-        losses = (1 - SMOOTHING - share) * losses - share * log_probabilities.sum(-1)
-    counted = (targets != 0).to(losses.dtype)
-    return total((losses * counted).sum()) / total(counted.sum())
-
-
-def sar_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of the next symbol, the mean over all positions whose target is not padding.
-
-    logits: float (N, L, symbols), at position i of the symbol at i + 1. labels: int64 (N, L), start symbol first,
-    padded with the number of symbols, which is never predicted.
-    """
-    log_probabilities = logits[:, :-1].float().log_softmax(-1)
-    targets = labels[:, 1:]
-    counted = targets != logits.shape[-1]
-    losses = -log_probabilities.gather(-1, (targets * counted).unsqueeze(-1)).squeeze(-1)
-    return total((losses * counted).sum()) / total(counted.to(losses.dtype).sum())
 
 
 CENTRE_LIMITS = 1e-12, 1e12
@@ -191,7 +148,7 @@ def db_loss(outputs: Batch, batch: Batch, settings: DBLossSettings) -> Losses:
     shrink_map, shrink_mask = batch["shrink_map"], batch["shrink_mask"]
     parts = _map_losses(outputs["maps"], batch, settings)
     if "cbn_maps" in outputs:
-        cbn = _single(outputs["cbn_maps"][:, 0])
+        cbn = single(outputs["cbn_maps"][:, 0])
         parts["loss_cbn"] = balanced_loss(cbn, shrink_map, shrink_mask, settings)
     loss = sum(parts.values(), torch.zeros(()))
     for level in AUX_LEVELS:
@@ -204,7 +161,7 @@ def db_loss(outputs: Batch, batch: Batch, settings: DBLossSettings) -> Losses:
 
 def _map_losses(maps: Tensor, batch: Batch, settings: DBLossSettings) -> Losses:
     """The losses of a shrink, a threshold and a binary map, float (N, 3, H, W)."""
-    shrink, threshold, binary = _single(maps).unbind(1)
+    shrink, threshold, binary = single(maps).unbind(1)
     shrink_map, shrink_mask = batch["shrink_map"], batch["shrink_mask"]
     focal = settings.main_loss_type == "DiceFocalLoss"
     return {
@@ -217,13 +174,18 @@ def _map_losses(maps: Tensor, batch: Batch, settings: DBLossSettings) -> Losses:
     }
 
 
-def _single(maps: Tensor) -> Tensor:
-    """In float32 where they are in half precision."""
-    return maps if maps.dtype == torch.float64 else maps.float()
+def cls_loss(logits: Tensor, labels: Tensor, settings: ClsLossSettings) -> Losses:
+    """`loss`, the mean over the batch. logits: float (N, classes). labels: int64 (N,)."""
+    losses = F.cross_entropy(single(logits), labels, reduction="none", label_smoothing=settings.label_smoothing)
+    return {"loss": total(losses.sum()) / total(torch.full_like(losses[0], len(losses)))}
 
 
-def losses_of(outputs: Batch, batch: Batch, settings: RecLossSettings | DBLossSettings) -> Losses:
-    """The losses that `settings` describe: `loss`, the one to minimise, first."""
+def losses_of(outputs: Any, batch: Batch, settings: LossSettings) -> Losses:
+    """The losses that `settings` describe: `loss`, the one to minimise, first. outputs: the network's, in training."""
+    if isinstance(settings, ClsLossSettings):
+        return cls_loss(outputs, batch["label"], settings)
+    if isinstance(settings, DistillationSettings):
+        return distillation_losses(outputs, batch, settings)
     if isinstance(settings, RecLossSettings):
         return multi_loss(outputs, batch, settings)
     return db_loss(outputs, batch, settings)

@@ -1,7 +1,8 @@
-"""PaddleOCR's metrics: accuracy and normalised edit distance of lines, precision, recall and hmean of boxes.
+"""PaddleOCR's metrics: accuracy and normalised edit distance of lines, precision, recall and hmean of boxes, accuracy
+of classes.
 
-Sources: PaddleOCR `ppocr/metrics/rec_metric.py`, `eval_det_iou.py`, `ppocr/postprocess/rec_postprocess.py`
-(Apache-2.0).
+Sources: PaddleOCR `ppocr/metrics/rec_metric.py`, `eval_det_iou.py`, `cls_metric.py`,
+`ppocr/postprocess/rec_postprocess.py` (Apache-2.0).
 """
 
 from __future__ import annotations
@@ -75,6 +76,28 @@ class RecMetric:
         if self.is_filter:
             text = "".join(character for character in text if character in KEPT_BY_FILTER).lower()
         return text
+
+
+@dataclass
+class ClsMetric:
+    """Share of images whose class is right."""
+
+    counts: NDArray[np.float64] = field(default_factory=lambda: np.zeros(2))
+
+    main = "acc"
+
+    def add(self, predictions: Sequence[str], labels: Sequence[str]) -> None:
+        """Count some images."""
+        self.counts += (sum(map(str.__eq__, predictions, labels)), len(labels))
+
+    def add_unread(self, images: int) -> None:
+        """Count images that cannot be read: wrong."""
+        self.counts += (0, images)
+
+    def result(self) -> dict[str, float]:
+        """`acc` of all images counted. (`counts` of several processes may be added.)"""
+        right, images = self.counts.tolist()
+        return {"acc": right / (images + EPS)}
 
 
 @dataclass

@@ -1,19 +1,21 @@
 """The official training recipes, as settings.
 
 Values are those of PaddleOCR's `configs/rec/PP-OCRv4/en_PP-OCRv4_rec.yml`, `ch_PP-OCRv4_rec.yml`, those of
-`configs/rec/SVTRv2/`, `configs/det/ch_PP-OCRv4/ch_PP-OCRv4_det_student.yml` and of PP-OCRv6's release
-(Apache-2.0). They are for training from the start on several GPUs.
+`configs/rec/SVTRv2/`, `configs/det/ch_PP-OCRv4/ch_PP-OCRv4_det_student.yml`, `configs/cls/cls_mv3.yml` and of
+PP-OCRv6's release; those of PP-LCNet are PaddleX's, `PP-LCNet_*_ori.yaml` (all Apache-2.0). They are for training from
+the start on several GPUs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from paddle2torch.model_zoo.config import DetPreprocess, ModelConfig, RecPreprocess
+from paddle2torch.model_zoo.config import ClsPreprocess, DetPreprocess, ModelConfig, RecPreprocess
 from paddle2torch.model_zoo.strict_json import unknown_key
 from paddle2torch.training.settings import (
+    ClsLossSettings,
     DatasetSettings,
     DataSettings,
     DBLossSettings,
@@ -91,17 +93,51 @@ DET_RECIPES: Mapping[str, DetRecipe] = {
     "PP-OCRv6_tiny_det": replace(_V6, l2=1e-6, ema_decay=0.9998, jitter=_JITTER, size=(0.3, 2)),
 }
 
+
+@dataclass(frozen=True)
+class ClsRecipe:
+    """Where the official classifier recipes differ.
+
+    With a `momentum` that is the optimiser. turns: RandCropImage and RandomRot90, of documents. PaddleClas draws its
+    changes of images from timm's list, and erases parts of them; PaddleOCR's RandAugment stands for that here.
+    """
+
+    epochs: int
+    lr: float
+    batch: int
+    l2: float
+    momentum: float | None = 0.9
+    warmup_epoch: float = 5.0
+    label_smoothing: float = 0.0
+    turns: bool = False
+    every_steps: int = 1000
+
+
+_TEXTLINE = ClsRecipe(epochs=20, lr=0.8, batch=256, l2=1e-5)
+CLS_RECIPES: Mapping[str, ClsRecipe] = {
+    "ch_ppocr_mobile_v2.0_cls": ClsRecipe(100, 1e-3, 512, 0.0, momentum=None, warmup_epoch=0.0),
+    "PP-LCNet_x0_25_textline_ori": _TEXTLINE,
+    # PaddleX writes a batch of 16 beside the same rate, which goes with the 256 of the smaller one.
+    "PP-LCNet_x1_0_textline_ori": replace(_TEXTLINE, l2=4e-5),
+    "PP-LCNet_x1_0_doc_ori": ClsRecipe(60, 0.14, 256, 3e-5, label_smoothing=0.1, turns=True),
+}
+
 DATA_DIR = "train_data"
 
 
-DEFAULT_RECIPES: Mapping[str, str] = {"rec": "en_PP-OCRv4_rec", "det": "ch_PP-OCRv4_det"}
+RECIPES: Mapping[str, Mapping[str, Any]] = {"rec": REC_RECIPES, "det": DET_RECIPES, "cls": CLS_RECIPES}
+
+DEFAULT_RECIPES: Mapping[str, str] = {
+    "rec": "en_PP-OCRv4_rec",
+    "det": "ch_PP-OCRv4_det",
+    "cls": "ch_ppocr_mobile_v2.0_cls",
+}
 """Of models that have no recipe by their own name, by task."""
 
 
 def recipe_name(config: ModelConfig) -> str:
     """The recipe of a model: that of its name, else of its task."""
-    recipes: Mapping[str, Any] = DET_RECIPES if config.task == "det" else REC_RECIPES
-    return config.name if config.name in recipes else DEFAULT_RECIPES[config.task]
+    return config.name if config.name in RECIPES[config.task] else DEFAULT_RECIPES[config.task]
 
 
 def official_settings(config: ModelConfig, *, pretrained: str | None, recipe: str | None = None) -> Settings:
@@ -110,11 +146,12 @@ def official_settings(config: ModelConfig, *, pretrained: str | None, recipe: st
     Raises `ConfigError` for a recipe that nobody knows.
     """
     name = recipe_name(config) if recipe is None else recipe
-    recipes: Mapping[str, Any] = DET_RECIPES if config.task == "det" else REC_RECIPES
+    recipes = RECIPES[config.task]
     if name not in recipes:
         raise unknown_key(name, recipes, "recipe")
-    make = _det_settings if config.task == "det" else _rec_settings
-    return make(config, recipes[name], pretrained)
+    makers: Mapping[str, Callable[[ModelConfig, Any, str | None], Settings]]
+    makers = {"rec": _rec_settings, "det": _det_settings, "cls": _cls_settings}
+    return makers[config.task](config, recipes[name], pretrained)
 
 
 def _rec_settings(config: ModelConfig, recipe: RecRecipe, pretrained: str | None) -> Settings:
@@ -175,6 +212,47 @@ def _rec_optimizer(recipe: RecRecipe) -> OptimizerSettings:
         no_weight_decay_name=("norm",),
         one_dim_param_no_weight_decay=True,
         fc_decay=1e-5,
+    )
+
+
+def _cls_settings(config: ModelConfig, recipe: ClsRecipe, pretrained: str | None) -> Settings:
+    assert isinstance(config.preprocess, ClsPreprocess)
+    shape = config.preprocess.image_shape
+    decode = Transform("DecodeImage", {"img_mode": config.preprocess.channel_order, "channel_first": False})
+    encode, resize = Transform("ClsLabelEncode"), Transform("ClsResizeImg", {"image_shape": list(shape)})
+    keep = Transform("KeepKeys", {"keep_keys": ["image", "label"]})
+    augment = [Transform("BaseDataAugmentation"), Transform("RandAugment")]
+    if recipe.momentum is not None:
+        augment = [Transform("RandAugment", {"prob": 1.0, "magnitude": 9})]
+    if recipe.turns:
+        crop = Transform("RandCropImage", {"size": [shape[2], shape[1]]})
+        # PaddleX draws from timm's list with a probability of 0 here.
+        augment = [crop, Transform("RandomRot90")]
+
+    def split(name: str, transforms: Sequence[Transform], loader: LoaderSettings) -> SplitSettings:
+        return SplitSettings(
+            DatasetSettings(DATA_DIR, (f"{DATA_DIR}/{name}.txt",), transforms=tuple(transforms)), loader
+        )
+
+    optimizer = OptimizerSettings(recipe.lr, l2=recipe.l2)
+    if recipe.momentum is not None:
+        optimizer = replace(optimizer, name="Momentum", momentum=recipe.momentum)
+    return Settings(
+        pretrained=pretrained,
+        data=DataSettings(
+            split(
+                "train_list",
+                [decode, encode, *augment, resize, keep],
+                LoaderSettings(recipe.batch, shuffle=True, drop_last=recipe.momentum is None, num_workers=8),
+            ),
+            split("val_list", [decode, encode, resize, keep], LoaderSettings(128, num_workers=4)),
+        ),
+        loss=ClsLossSettings(recipe.label_smoothing),
+        optimizer=optimizer,
+        training=TrainingSettings(recipe.epochs),
+        schedule=ScheduleSettings(warmup_epoch=recipe.warmup_epoch),
+        evaluation=EvaluationSettings(recipe.every_steps),
+        output=OutputSettings(print_steps=10),
     )
 
 

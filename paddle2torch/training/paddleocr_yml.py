@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -14,7 +14,10 @@ from paddle2torch.model_zoo.names import leads_out
 from paddle2torch.model_zoo.show import show, show_text
 from paddle2torch.model_zoo.strict_json import from_json, unknown_key
 from paddle2torch.model_zoo.strict_yaml import read_yaml
+from paddle2torch.training.distillation_settings import STUDENT, DistillationSettings, TeacherSettings
+from paddle2torch.training.distillation_yml import read_losses, read_teachers, student_sections
 from paddle2torch.training.settings import (
+    ClsLossSettings,
     DatasetSettings,
     DataSettings,
     DBLossSettings,
@@ -42,6 +45,7 @@ REASONS: Mapping[str, str] = {
     "PostProcess.": _MODEL,
     "Global.character_dict_path": _MODEL,
     "Global.use_space_char": _MODEL,
+    "Global.label_list": _MODEL,
     "Global.model_name": _MODEL,
     "Global.cal_metric_during_train": "training metrics are not computed: dropout and augmentation make them low",
     "Global.calc_epoch_interval": "training metrics are not computed",
@@ -62,6 +66,7 @@ REASONS: Mapping[str, str] = {
     "Global.use_wandb": "set output.trackers",
     "Global.scale_loss": _AUTOMATIC,
     "Global.use_dynamic_loss_scaling": _AUTOMATIC,
+    "Loss.main_indicator": _AUTOMATIC,
     "Train.sampler.is_training": _AUTOMATIC,
     "Train.loader.use_shared_memory": _AUTOMATIC,
     "Eval.loader.use_shared_memory": _AUTOMATIC,
@@ -76,54 +81,76 @@ MOST_DECAYS = 10_000
 
 @dataclass(frozen=True)
 class Translation:
-    """A translated yml: our settings, the model it describes, and the keys that are not in them, each with why."""
+    """A translated yml: our settings, the model it describes, and the keys that are not in them, each with why.
+
+    notes: what is in the settings and not in the yml.
+    """
 
     settings: Settings
     template: Template
     left_out: Mapping[str, str]
+    notes: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
-        """The keys by reason."""
+        """The keys by reason, and the notes."""
         by_reason: dict[str, list[str]] = {}
         for key, reason in self.left_out.items():
             by_reason.setdefault(reason, []).append(key)
-        return [f"not in config.json ({reason}): {', '.join(keys)}" for reason, keys in by_reason.items()]
+        left_out = [f"not in config.json ({reason}): {', '.join(keys)}" for reason, keys in by_reason.items()]
+        return [*left_out, *self.notes]
 
 
-def translate(path: Path, *, pretrained: str | None) -> Translation:
-    """Translate a training yml. Raises `ConfigError` for what would train differently here, `FileFormatError` for
-    a file that is none.
+def translate(path: Path, *, pretrained: str | None, teacher: str | None = None) -> Translation:
+    """Translate a training yml. teacher: the model that a distillation's teacher is.
+
+    Raises `ConfigError` for what would train differently here, `FileFormatError` for a file that is none.
     """
     data = read_yaml(path)
-    if networks := distilled(data, path):
-        raise ConfigError(
-            f"{path}: distillation ({show_text(', '.join(map(str, networks)))}) is not trained here: what can be "
-            f"trained is one network, from the yml of that, or without --from by the official recipe"
-        )
+    teachers: Mapping[str, TeacherSettings] = {}
+    if distilled(data, path):
+        several, data = data, student_sections(data, path)
+        teachers = read_teachers(several, path, pretrained=pretrained, teacher=teacher)
+    elif teacher is not None:
+        raise ConfigError(f"{path} is of one network: leave --teacher out, or --from")
     template = from_sections(data, Path(path))
-    if template.task not in ("rec", "det"):
-        raise ConfigError(f"{path}: models of task {template.task!r} cannot be trained here, only rec and det")
+    assert template.task is not None
     reader = Reader(data, str(path))
     reader.at("Architecture.model_type", str)
     length = reader.at("Global.max_text_length", int, 25)
     # Without a dictionary PaddleOCR reads digits and small letters, and makes the labels so.
     lower = template.task == "rec" and reader.raw("Global.character_dict_path") is None
     reader.read.discard("Global.character_dict_path")
+    train, evaluation = (_split(reader, name, length, lower=lower) for name in ("Train", "Eval"))
+    train, notes = _with_size(train, evaluation) if template.task == "rec" else (train, ())
     training = _training(reader)
     lr, schedule = read_schedule(reader, training.epochs)
     settings = Settings(
         pretrained=pretrained,
-        data=DataSettings(
-            _split(reader, "Train", length, lower=lower), _split(reader, "Eval", length, lower=lower), length
-        ),
-        loss=_rec_loss(reader) if template.task == "rec" else _db_loss(reader),
+        data=DataSettings(train, evaluation, length),
+        loss=_distillation(reader, teachers) if teachers else _LOSSES[template.task](reader),
         optimizer=read_optimizer(reader, template.task, lr),
         training=training,
         schedule=schedule,
         evaluation=_evaluation(reader),
         output=OutputSettings(_output_folder(reader), reader.at("Global.print_batch_step", int, 10)),
     )
-    return Translation(settings, template, reader.left_out())
+    return Translation(settings, template, reader.left_out(), notes)
+
+
+def _with_size(train: SplitSettings, evaluation: SplitSettings) -> tuple[SplitSettings, tuple[str, ...]]:
+    """The training data with a size, where the yml gives lines none, and a note on that.
+
+    PP-OCRv4's distillation yml is such a one: PaddleOCR could not make a batch of its lines.
+    """
+    transforms = train.dataset.transforms
+    resize = [one for one in evaluation.dataset.transforms if one.name == "RecResizeImg"]
+    sized = train.sampler is not None or any(one.name == "RecResizeImg" for one in transforms)
+    if sized or not resize or train.dataset.name == "MultiScaleDataSet":
+        return train, ()
+    place = next((number for number, one in enumerate(transforms) if one.name == "KeepKeys"), len(transforms))
+    dataset = replace(train.dataset, transforms=(*transforms[:place], *resize, *transforms[place:]))
+    note = "the yml gives training lines no size: Train.dataset.transforms has the RecResizeImg of Eval"
+    return replace(train, dataset=dataset), (note,)
 
 
 def _output_folder(reader: Reader) -> str:
@@ -273,6 +300,10 @@ def _transforms(reader: Reader, path: str, length: int, *, lower: bool) -> list[
                 name, options = "RecResizeImg", dict(options or {})
                 if options.get("padding") is True:
                     del options["padding"]
+            if name == "RecAug" and (options or {}).get("use_tia") is False:
+                # As ymls before v3 leave the warping out.
+                options = {key: value for key, value in (options or {}).items() if key != "use_tia"}
+                options["tia_prob"] = 0.0
             if name == "RecConAug":
                 options = {**(options or {}), "max_text_length": length}
             if name in ("CTCLabelEncode", "MultiLabelEncode"):
@@ -391,6 +422,26 @@ def _db_loss(reader: Reader) -> DBLossSettings:
         "main_loss_type": reader.at("Loss.main_loss_type", str, "DiceLoss"),
     }
     return from_json(DBLossSettings, data, f"{reader.where}: Loss")
+
+
+def _distillation(reader: Reader, teachers: Mapping[str, TeacherSettings]) -> DistillationSettings:
+    reader.only("Loss.name", "CombinedLoss")
+    reader.only("Metric.key", STUDENT)
+    reader.only("Metric.base_metric_name", "RecMetric")
+    where = f"{reader.where}: Loss.loss_config_list"
+    return DistillationSettings(teachers, read_losses(reader.sections("Loss.loss_config_list"), where))
+
+
+def _cls_loss(reader: Reader) -> ClsLossSettings:
+    reader.only("Loss.name", "ClsLoss")
+    return ClsLossSettings(0.0)
+
+
+_LOSSES: Mapping[str, Callable[[Reader], RecLossSettings | DBLossSettings | ClsLossSettings]] = {
+    "rec": _rec_loss,
+    "det": _db_loss,
+    "cls": _cls_loss,
+}
 
 
 # The rate of layers, of which a yml may give a list; the detector's ResNet and MobileNet know the key.
@@ -589,14 +640,14 @@ def _evaluation(reader: Reader) -> EvaluationSettings:
             f"eval_batch_step: [0, STEPS]"
         )
     start, every = steps if isinstance(steps, list) and len(steps) == 2 else (0, steps if steps is not None else 2000)
-    reader.only("Metric.name", "RecMetric", "DetMetric")
+    reader.only("Metric.name", "RecMetric", "DetMetric", "ClsMetric", "DistillationMetric")
     data = {
         "start_step": start,
         "every_steps": every,
         "ignore_space": reader.at("Metric.ignore_space", bool, True),
         "is_filter": reader.at("Metric.is_filter", bool, False),
     }
-    main = reader.at("Metric.main_indicator", str, None)
-    if main not in ("acc", "hmean"):  # those are the task's own
-        data["main_indicator"] = main
+    main = reader.raw("Metric.main_indicator")
+    if main not in (None, "acc", "hmean"):  # those are the task's own
+        data["main_indicator"] = reader.at("Metric.main_indicator", str)
     return from_json(EvaluationSettings, data, f"{reader.where}: Global.eval_batch_step")

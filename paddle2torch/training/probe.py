@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from paddle2torch.model_zoo.config import ModelConfig
+from paddle2torch.model_zoo.config import ClsPreprocess, ModelConfig
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.network import Network
 from paddle2torch.model_zoo.strict_json import from_json, to_json
@@ -18,6 +18,7 @@ from paddle2torch.training.batches import guide_targets, to_device
 from paddle2torch.training.data.det_transforms import EastRandomCropData
 from paddle2torch.training.data.rec_transforms import RecResizeImg
 from paddle2torch.training.data.v6_transforms import RandomCrop
+from paddle2torch.training.distillation import Distillation
 from paddle2torch.training.losses import losses_of
 from paddle2torch.training.settings import Settings, Transform
 
@@ -48,7 +49,7 @@ def check_sizes(settings: Settings, network: Network) -> None:
             raise ConfigError(f"data.train.sampler.scales: {width}x{height}: {error}") from None
 
 
-def seconds_per_batch(settings: Settings, network: Network, accelerator: Accelerator) -> float | None:
+def seconds_per_batch(settings: Settings, network: Network | Distillation, accelerator: Accelerator) -> float | None:
     """What a batch takes forward and backward, without waiting for data; None where its size is not known.
 
     Neither the network nor any random number that training draws is touched.
@@ -66,7 +67,9 @@ def seconds_per_batch(settings: Settings, network: Network, accelerator: Acceler
         return time.perf_counter() - began
 
 
-def _run(settings: Settings, network: Network, batch: dict[str, Tensor], accelerator: Accelerator) -> None:
+def _run(
+    settings: Settings, network: Network | Distillation, batch: dict[str, Tensor], accelerator: Accelerator
+) -> None:
     moved = to_device(batch, accelerator.device)
     with accelerator.autocast():
         inputs = (guide_targets(moved),) if network.config.task == "rec" else ()
@@ -83,6 +86,8 @@ def made_up_batch(settings: Settings, config: ModelConfig) -> dict[str, Tensor] 
     if split.sampler is not None:
         size = split.sampler.sizes[0]
         count = split.sampler.first_bs or count
+    if isinstance(config.preprocess, ClsPreprocess):
+        size = config.preprocess.image_shape[2], config.preprocess.image_shape[1]
     if size is None:
         return None
     width, height = size
@@ -90,6 +95,8 @@ def made_up_batch(settings: Settings, config: ModelConfig) -> dict[str, Tensor] 
     image = torch.rand((count, 3, height, width), generator=generator)
     if config.task == "rec":
         return {"image": image * 2 - 1, **_labels(settings.data.max_text_length, count, config)}
+    if config.task == "cls":
+        return {"image": image * 2 - 1, "label": torch.arange(count) % config.classes}
     maps = ("threshold_map", "threshold_mask", "shrink_map", "shrink_mask")
     return {"image": image, **{name: (image[:, 0] > 0.8).float() for name in maps}}
 

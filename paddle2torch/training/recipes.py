@@ -12,18 +12,21 @@ from paddle2torch.converters.templates import Template, from_card
 from paddle2torch.model_zoo.config import ModelConfig
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.training.config_files import write_settings
+from paddle2torch.training.distillation_yml import official_distillation
 from paddle2torch.training.official import official_settings
-from paddle2torch.training.settings import Settings, SplitSettings, with_charset
+from paddle2torch.training.settings import Settings, SplitSettings, with_charset, with_classes
 from paddle2torch.zoo.resolve import obtain_converted, resolve
 
 CARDS = 8
 """GPUs that the official recipes are for: their rates go with so many batches a step."""
 
-CPU_BATCH: Mapping[str, int] = {"rec": 16, "det": 2}
+CPU_BATCH: Mapping[str, int] = {"rec": 16, "det": 2, "cls": 64}
 """What fits into a few GB, and takes some seconds a step, where there is no GPU."""
 
-LEAST_RATE = 1 / 20
-"""Of the official rate: with small batches less would hardly learn."""
+LEAST_RATE: Mapping[str, float] = {"rec": 1 / 20, "det": 1 / 20, "cls": 1 / 2}
+"""Of the official rate of Adam and its like: with small batches less would hardly learn. New classes are learnt as from
+the start.
+"""
 
 WARM_UP = 1.0
 """Epochs in which the rate rises for a model that can read already; the official ones are for new weights."""
@@ -35,6 +38,8 @@ def init(
     *,
     yml: Path | None = None,
     charset: Path | None = None,
+    classes: str | None = None,
+    teacher: str | None = None,
     official: bool = False,
     full: bool = False,
 ) -> tuple[str, ...]:
@@ -49,21 +54,24 @@ def init(
         yml: a PaddleOCR training yml whose values are taken in place of the official recipe's; only the workers are
             those of this machine.
         charset: a character set for a recogniser, in place of the model's: characters that both have keep their rows.
+        classes: other classes for a classifier, see `with_classes`: those that both have keep their rows.
+        teacher: a recogniser of the same characters to learn from, by name or folder; in a distillation's yml, what
+            its teacher is.
         official: write the recipe, or the yml, as it is.
         full: write every value. A yml's always are.
 
     Returns what should be known: what is scaled, and which keys of the yml were not used, and why.
     """
     config, notes = _model_config(name)
-    if config.task not in ("rec", "det"):
-        raise ConfigError(f"{config.name} is a model for {config.task!r}; recognisers and detectors can be trained")
     if yml is None:
         settings = official_settings(config, pretrained=name)
+        if teacher is not None:
+            settings = replace(settings, loss=official_distillation(config, _model_config(teacher)[0], teacher))
     else:
         from paddle2torch.training.data.loaders import check_transforms
         from paddle2torch.training.paddleocr_yml import translate
 
-        translation = translate(yml, pretrained=name)
+        translation = translate(yml, pretrained=name, teacher=teacher)
         settings = translation.settings
         config = merged(translation.template, config)
         try:
@@ -74,6 +82,9 @@ def init(
         notes += translation.lines()
     if charset is not None:
         config, more = with_charset(config, charset)
+        notes += more
+    if classes is not None:
+        config, more = with_classes(config, classes)
         notes += more
     if not official:
         if yml is None:
@@ -92,7 +103,8 @@ def fine_tuned(settings: Settings, task: str) -> tuple[Settings, list[str]]:
     train, loader = settings.data.train, settings.data.train.loader
     official, rate, warm_up = loader.batch_size_per_card, settings.optimizer.lr, settings.schedule.warmup_epoch
     batch = official if torch.cuda.is_available() else min(official, CPU_BATCH[task])
-    scaled = float(f"{rate * max(batch / (official * CARDS), LEAST_RATE):.2g}")
+    least = 0.0 if settings.optimizer.name == "Momentum" else LEAST_RATE[task]
+    scaled = float(f"{rate * max(batch / (official * CARDS), least):.2g}")
     train = replace(train, loader=replace(loader, batch_size_per_card=batch))
     settings = replace(
         settings,

@@ -17,11 +17,13 @@ from paddle2torch.model_zoo.config import (
     MOST_HEIGHT,
     MOST_PIXELS,
     MOST_WIDTH,
+    ClsPostprocess,
     ModelConfig,
 )
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.show import show, show_path, show_text
 from paddle2torch.model_zoo.strict_json import to_json, within
+from paddle2torch.training.distillation_settings import STUDENT, DistillationSettings
 
 SETTINGS_NAME = "config.json"
 
@@ -42,6 +44,7 @@ MOST_SEED = 2**63 - 1
 METRICS: Mapping[str, tuple[str, ...]] = {
     "rec": ("acc", "norm_edit_dis", "cer", "wer"),
     "det": ("precision", "recall", "hmean"),
+    "cls": ("acc",),
 }
 """What an evaluation gives, by task."""
 LOWER_IS_BETTER = ("cer", "wer")
@@ -248,6 +251,22 @@ class DBLossSettings:
         within(self, aux_weight_p4=factors, aux_weight_p3=factors, aux_weight_p2=factors)
         if self.main_loss_type == "BCELoss" and not self.balance_loss:
             raise ConfigError("loss: BCELoss is one value per pixel, of which balance_loss makes one: set it to true")
+
+
+@dataclass(frozen=True)
+class ClsLossSettings:
+    """Cross-entropy of a classifier, the mean over the batch: PaddleOCR's ClsLoss, PaddleClas's CELoss.
+
+    Of the label's probability the share `label_smoothing` is spread evenly over all classes; 0 is PaddleOCR's.
+    """
+
+    label_smoothing: float
+
+    def __post_init__(self) -> None:
+        within(self, label_smoothing=(0, 0.999))
+
+
+LossSettings = RecLossSettings | DBLossSettings | ClsLossSettings | DistillationSettings
 
 
 @dataclass(frozen=True)
@@ -466,7 +485,7 @@ class Settings:
 
     pretrained: str | None
     data: DataSettings
-    loss: RecLossSettings | DBLossSettings
+    loss: LossSettings
     optimizer: OptimizerSettings
     training: TrainingSettings
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
@@ -495,12 +514,39 @@ def with_charset(model: ModelConfig, charset: Path) -> tuple[ModelConfig, list[s
     return replace(model, charset=characters, head=head), notes
 
 
+def with_classes(model: ModelConfig, classes: str) -> tuple[ModelConfig, list[str]]:
+    """The settings of a classifier for other classes, and what was decided.
+
+    classes: a file of one label a line, or PaddleClas's of a number and a label, or labels with commas between them.
+    Raises `ConfigError` for a model that is no classifier.
+    """
+    if not isinstance(model.postprocess, ClsPostprocess):
+        raise ConfigError(f"{model.name} is a model for {model.task!r}: only a classifier takes --classes")
+    path = Path(classes)
+    labels = _labels_of(path) if path.is_file() else tuple(label.strip() for label in classes.split(","))
+    if len(labels) < 2 or len(set(labels)) < len(labels) or not all(labels):
+        where = show_path(path) if path.is_file() else show(classes)
+        raise ConfigError(f"{where}: a classifier needs two labels or more, each of them once, and none of them empty")
+    head = replace(model.head, options={**model.head.options, "classes": len(labels)})
+    # A model's threshold tells when a line is turned upside down.
+    postprocess = replace(model.postprocess, labels=labels, thresh=None)
+    return replace(model, head=head, postprocess=postprocess), [f"{len(labels):,} classes: {', '.join(labels[:20])}"]
+
+
+def _labels_of(path: Path) -> tuple[str, ...]:
+    """The labels of a file, one a line; without the numbers that PaddleClas writes before them."""
+    lines = [line for line in read_charset(path, "list of labels") if line.strip()]
+    if all(line.split(" ", 1)[0] == str(place) and " " in line for place, line in enumerate(lines)):
+        lines = [line.split(" ", 1)[1] for line in lines]
+    return tuple(line.strip() for line in lines)
+
+
 def check_fit(settings: Settings, model: ModelConfig) -> None:
     """Raise `ConfigError` where the settings cannot train this model."""
-    expected = {"rec": RecLossSettings, "det": DBLossSettings}.get(model.task)
-    if expected is None:
-        raise ConfigError(f"{model.name}: models of task {model.task!r} cannot be trained here, only rec and det")
-    if not isinstance(settings.loss, expected):
+    expected = {"rec": RecLossSettings, "det": DBLossSettings, "cls": ClsLossSettings}[model.task]
+    if isinstance(settings.loss, DistillationSettings) and model.task != "rec":
+        raise ConfigError(f"{model.name} is a model for {model.task!r}: only recognisers learn from teachers here")
+    if not isinstance(settings.loss, expected | DistillationSettings):
         raise ConfigError(
             f"{model.name} is of task {model.task!r}: the keys under loss are those of {expected.__name__}, "
             f"not {type(settings.loss).__name__}"
@@ -510,6 +556,10 @@ def check_fit(settings: Settings, model: ModelConfig) -> None:
         raise ConfigError(
             f"{model.name} is in fused form, which has lost its branches: train from its training checkpoint"
         )
+    if isinstance(model.postprocess, ClsPostprocess):
+        _check_labels(model, model.postprocess.labels)
+    if isinstance(settings.loss, DistillationSettings):
+        _check_heads(settings.loss, model)
     if isinstance(settings.loss, RecLossSettings):
         _check_guide(settings.loss, model)
         if settings.loss.center_weight > 0 and model.head.name != "CTCHead":
@@ -521,7 +571,7 @@ def check_fit(settings: Settings, model: ModelConfig) -> None:
 
 def _check_metrics(evaluation: EvaluationSettings, model: ModelConfig) -> None:
     """Raise `ConfigError` for a metric that the evaluation of this model does not give."""
-    given = [name for name in METRICS.get(model.task, ()) if not (evaluation.as_paddleocr and name in LOWER_IS_BETTER)]
+    given = [name for name in METRICS[model.task] if not (evaluation.as_paddleocr and name in LOWER_IS_BETTER)]
     stopping = evaluation.early_stopping
     for setting, name in (
         ("main_indicator", evaluation.main_indicator),
@@ -532,6 +582,33 @@ def _check_metrics(evaluation: EvaluationSettings, model: ModelConfig) -> None:
                 f"evaluation.{setting}: the evaluation of {model.name} gives no {show(name)}; it gives "
                 f"{', '.join(given)}"
             )
+
+
+def _check_heads(loss: DistillationSettings, model: ModelConfig) -> None:
+    """The student's heads are those that the losses look at: no other would be trained, and none can be missing."""
+    there = heads_of(model)
+    if missing := sorted(loss.heads(STUDENT) - there):
+        raise ConfigError(f"{model.name} has no head {', '.join(missing)}, which loss.losses look at in the {STUDENT}")
+    if idle := sorted(there - loss.heads(STUDENT)):
+        raise ConfigError(
+            f"{model.name}: no loss trains its head {', '.join(idle)}: add one to loss.losses (DistillationNRTRLoss, "
+            f"DistillationSARLoss), or set head.nrtr or head.sar in model_config.json to null"
+        )
+
+
+def heads_of(model: ModelConfig) -> frozenset[str]:
+    """The heads of a recogniser, by the names that losses have for them."""
+    guides = {"gtc": model.head.options.get("nrtr"), "sar": model.head.options.get("sar")}
+    fused = model.form == "fused"
+    return frozenset({"ctc", *(name for name, options in guides.items() if options is not None and not fused)})
+
+
+def _check_labels(model: ModelConfig, labels: tuple[str, ...]) -> None:
+    if len(labels) != model.classes or len(set(labels)) < len(labels):
+        raise ConfigError(
+            f"{model.name}: its head has {model.classes} classes, and postprocess.labels in model_config.json the "
+            f"labels {show(list(labels))}: each class has one of its own. `paddle2torch init --classes` writes both"
+        )
 
 
 def _check_guide(loss: RecLossSettings, model: ModelConfig) -> None:

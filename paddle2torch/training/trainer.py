@@ -44,6 +44,8 @@ from paddle2torch.training.checkpoints import (
 )
 from paddle2torch.training.config_files import overwrite_settings
 from paddle2torch.training.data.loaders import workers_here
+from paddle2torch.training.distillation import Distillation, refuse_other_teachers, with_teachers
+from paddle2torch.training.distillation_settings import DistillationSettings
 from paddle2torch.training.distributed import synchronise_batch_norm
 from paddle2torch.training.early_stopping import is_better, is_over, value_of, watched
 from paddle2torch.training.evaluation import Examination, examination, measure
@@ -195,7 +197,7 @@ def _say_how_long(run: Run) -> None:
     left, epochs = run.steps - run.progress.step, run.settings.training.epochs
     if left < LONG or run.accelerator.num_processes > 1 or run.settings.training.compile:
         return
-    seconds = seconds_per_batch(run.settings, run.network, run.accelerator)
+    seconds = seconds_per_batch(run.settings, run.learner, run.accelerator)
     if seconds is None:
         return
     batches = len(run.batches)
@@ -233,7 +235,8 @@ class Run:
 
     Attributes:
         config: of the model that is trained, with where it comes from.
-        model, optimizer: `network` and `adam` as accelerate wraps them.
+        learner: what is trained, `network` or, where it learns from teachers, that and them.
+        model, optimizer: `learner` and `adam` as accelerate wraps them.
         known: what was said last of the training and the evaluation data.
         steps: of the whole training.
         progress: how far it has come; everything else stays the same object.
@@ -247,6 +250,7 @@ class Run:
     accelerator: Accelerator
     stop: StopRequest
     network: Network
+    learner: Network | Distillation
     model: nn.Module
     adam: torch.optim.Optimizer
     optimizer: Any
@@ -284,7 +288,9 @@ def prepare(
     accelerator.wait_for_everyone()
     if source is None and settings.pretrained is not None and not resume:
         source = load_pretrained(settings.pretrained)
-    network, notes = _network(settings, config, source, accelerator)
+    network, notes = _network(settings, config, source)
+    settings, learner, more = _learner(settings, network, accelerator)
+    notes += more
 
     batches = make_batches(settings, config, True, accelerator)
     evaluation = make_batches(settings, config, False, accelerator)
@@ -310,8 +316,8 @@ def prepare(
     steps = steps_per_epoch * settings.training.epochs
 
     schedule = Schedule(settings.optimizer.lr, settings.schedule, steps_per_epoch, settings.training.epochs)
-    adam = build_optimizer(network, settings.optimizer)
-    compiled = torch.compile(network) if settings.training.compile else network
+    adam = build_optimizer(learner, settings.optimizer)
+    compiled = torch.compile(learner) if settings.training.compile else learner
     model, optimizer = accelerator.prepare(compiled, adam)
     average = MovingAverage(network, settings.training.ema_decay) if settings.training.ema_decay is not None else None
     # Dropout differs between the processes.
@@ -327,7 +333,9 @@ def prepare(
             rank=accelerator.process_index,
             processes=processes,
             device=accelerator.device,
+            peers=_peers(learner),
         )
+        refuse_other_teachers(progress.settings, settings)
         notes += _resumed(progress, steps, settings, data)
         progress = replace(progress, settings=settings.dumps(), data=data)
         if accelerator.scaler is not None and progress.scaler:
@@ -345,7 +353,7 @@ def prepare(
     )
     for note in notes:
         log.note(note)
-    set_training(network)
+    set_training(learner)
     return Run(
         settings=settings,
         config=config,
@@ -353,6 +361,7 @@ def prepare(
         accelerator=accelerator,
         stop=stop,
         network=network,
+        learner=learner,
         model=model,
         adam=adam,
         optimizer=optimizer,
@@ -385,9 +394,7 @@ def _resumed(progress: Progress, steps: int, settings: Settings, data: str) -> l
     return notes
 
 
-def _network(
-    settings: Settings, config: ModelConfig, source: Network | None, accelerator: Accelerator
-) -> tuple[Network, list[str]]:
+def _network(settings: Settings, config: ModelConfig, source: Network | None) -> tuple[Network, list[str]]:
     """The network with the weights that it starts from and what of it is trained, and notes on both.
 
     Every process draws the same new weights.
@@ -401,15 +408,34 @@ def _network(
     if frozen:
         notes.append(f"{len(frozen)} parameters are frozen")
     leave_out_unused(network)
-    for module in network.modules():
+    return channels_last(network), notes
+
+
+def _learner(
+    settings: Settings, network: Network, accelerator: Accelerator
+) -> tuple[Settings, Network | Distillation, list[str]]:
+    """What is trained: the network, with its teachers where it has some; settings that name these; notes on them."""
+    learner: Network | Distillation = network
+    notes: list[str] = []
+    if isinstance(settings.loss, DistillationSettings):
+        learner, loss, notes = with_teachers(network, settings.loss)
+        settings = replace(settings, loss=loss)
+        for teacher in learner.children():
+            assert isinstance(teacher, Network)
+            check_sizes(settings, teacher)
+    for module in learner.modules():
         if isinstance(module, nn.Dropout) and settings.training.dropout is not None:
             module.p = settings.training.dropout
     if accelerator.num_processes > 1 and settings.training.sync_batch_norm:
-        synchronise_batch_norm(network)
+        synchronise_batch_norm(learner)
     if settings.training.gradient_checkpointing:
         notes.append(f"{recompute_blocks(network)} blocks are computed again in the backward pass")
-    channels_last(network)
-    return network, notes
+    return settings, learner, notes
+
+
+def _peers(learner: Network | Distillation) -> Mapping[str, nn.Module]:
+    """The networks that are trained with the one that is kept."""
+    return learner.learning_teachers if isinstance(learner, Distillation) else {}
 
 
 def step(run: Run, window: Window, *, check_gradients: bool = False) -> None:
@@ -428,10 +454,10 @@ def step(run: Run, window: Window, *, check_gradients: bool = False) -> None:
         for name, value in values.items():
             losses[name] = losses.get(name, 0.0) + value / len(window.batches)
     if check_gradients:
-        _refuse_untrained(run.network)
+        _refuse_untrained(run.learner)
     if settings.optimizer.clip_norm_global is not None:
         accelerator.unscale_gradients(run.optimizer)
-        clip_gradients(run.network.parameters(), settings.optimizer.clip_norm_global)
+        clip_gradients(run.learner.parameters(), settings.optimizer.clip_norm_global)
     run.optimizer.step()
     run.optimizer.zero_grad()
     if run.average is not None:
@@ -532,7 +558,7 @@ def _beside(run: Run) -> dict[str, str]:
 
 def save(run: Run) -> None:
     """Write the checkpoint `last`, from which training goes on as if it had not stopped."""
-    _refuse_broken(run.network, run.progress)
+    _refuse_broken(run.learner, run.progress)
     run.log.flush()
     accelerator = run.accelerator
     states = gather_object([random_state(accelerator.device)])
@@ -540,7 +566,15 @@ def save(run: Run) -> None:
     if accelerator.is_main_process:
         state = replace(run.progress, scaler=scaler)
         save_checkpoint(
-            run.folder / LAST, run.config, run.network, run.adam, run.average, state, states, beside=_beside(run)
+            run.folder / LAST,
+            run.config,
+            run.network,
+            run.adam,
+            run.average,
+            state,
+            states,
+            beside=_beside(run),
+            peers=_peers(run.learner),
         )
     accelerator.wait_for_everyone()
 
@@ -633,7 +667,7 @@ def _is_due(progress: Progress, settings: EvaluationSettings) -> bool:
     return behind > 0 and (behind % settings.every_steps == 0 or (settings.every_epoch and progress.batch == 0))
 
 
-def _refuse_broken(network: Network, progress: Progress) -> None:
+def _refuse_broken(network: nn.Module, progress: Progress) -> None:
     """Raise rather than save weights that are not numbers: the checkpoint that is there is the last good one."""
     broken = [name for name, tensor in network.state_dict().items() if not bool(torch.isfinite(tensor).all())]
     if broken:
@@ -643,7 +677,7 @@ def _refuse_broken(network: Network, progress: Progress) -> None:
         )
 
 
-def _refuse_untrained(network: Network) -> None:
+def _refuse_untrained(network: nn.Module) -> None:
     """Raise where the loss does not reach a parameter that is to be trained."""
     missed = [name for name, tensor in network.named_parameters() if tensor.requires_grad and tensor.grad is None]
     if missed:

@@ -21,7 +21,7 @@ from paddle2torch.converters.templates import Template
 from paddle2torch.converters.transformers import convert_transformers, describe_transformers, is_transformers
 from paddle2torch.model_zoo.cards import Card, find_card, load_card
 from paddle2torch.model_zoo.charsets import charset_path, read_charset
-from paddle2torch.model_zoo.config import ModelConfig
+from paddle2torch.model_zoo.config import ClsPostprocess, ModelConfig
 from paddle2torch.model_zoo.errors import CharsetError, ConfigError, ConversionError, FileFormatError, Paddle2TorchError
 from paddle2torch.model_zoo.names import check_name, file_in
 from paddle2torch.model_zoo.network import build_model, fuse
@@ -245,6 +245,7 @@ def _template(
     if charset is None and path.suffix == ".pdparams":
         beside = dictionary_beside(path)
         charset = beside if file_in(beside.parent, beside.name).is_file() else None
+    template = _with_labels(template, path)
     if charset is not None:
         space = use_space_char
         if space is None and template is not None and template.charset is not None:
@@ -260,6 +261,22 @@ def _template(
 def dictionary_beside(checkpoint: Path) -> Path:
     """Where `export --to paddle` puts the characters of a `.pdparams`, and where they are looked for."""
     return checkpoint.with_name(f"{checkpoint.stem}_dict.txt")
+
+
+def _with_labels(template: Template | None, path: Path) -> Template | None:
+    """What is known, with the labels that stand beside a classifier's `.pdparams`, where there are any."""
+    beside = labels_beside(path)
+    if path.suffix != ".pdparams" or not file_in(beside.parent, beside.name).is_file():
+        return template
+    known = None if template is None else template.postprocess
+    thresh = known.thresh if isinstance(known, ClsPostprocess) else None
+    postprocess = ClsPostprocess(read_charset(beside, "list of labels"), thresh)
+    return replace(template or Template("", str(beside)), task="cls", postprocess=postprocess)
+
+
+def labels_beside(checkpoint: Path) -> Path:
+    """Where `export --to paddle` puts the labels of a classifier, and where they are looked for."""
+    return checkpoint.with_name(f"{checkpoint.stem}_labels.txt")
 
 
 def _characters(charset: str | Path) -> tuple[str, ...]:

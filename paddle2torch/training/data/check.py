@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paddle2torch.device import available_cores
-from paddle2torch.model_zoo.config import ModelConfig
+from paddle2torch.model_zoo.config import ClsPostprocess, ModelConfig
 from paddle2torch.model_zoo.errors import FileFormatError, Paddle2TorchError
 from paddle2torch.model_zoo.names import leads_out
 from paddle2torch.model_zoo.show import show_text
-from paddle2torch.training.data.datasets import Lines, SampleDataset, how_squeezed
+from paddle2torch.training.data.datasets import Classified, Lines, Pages, SampleDataset, how_squeezed
 from paddle2torch.training.data.drops import OF_THE_SAMPLE, Reason, Rejected
 from paddle2torch.training.data.labels import LabelFiles, Samples, parse_boxes
 from paddle2torch.training.data.loaders import build_dataset
@@ -53,10 +53,12 @@ class Kind(Enum):
     BOX_OUTSIDE = "box that leaves its page"
     BOX_SHAPE = "box that crosses itself or has no area"
     UNTRAINED = "character of the evaluation data that the training data has not"
+    UNTRAINED_CLASS = "class of the evaluation data that the training data has not"
     SELDOM = f"character that the training data has less than {SELDOM} times"
+    SELDOM_CLASS = f"class that the training data has less than {SELDOM} times"
 
 
-NO_FAULTS = (Kind.TWICE, Kind.SELDOM, Kind.BOX_OUTSIDE)
+NO_FAULTS = (Kind.TWICE, Kind.SELDOM, Kind.SELDOM_CLASS, Kind.BOX_OUTSIDE)
 """Worth knowing; nothing is lost or wrong because of them."""
 
 
@@ -81,7 +83,9 @@ class Finding:
 
 @dataclass(frozen=True)
 class SplitFigures:
-    """A split in figures. Quantiles are of `QUANTILES`; lengths and characters are of lines' labels."""
+    """A split in figures. Quantiles are of `QUANTILES`; lengths and characters are of lines' labels, classes of
+    images'.
+    """
 
     samples: int
     width: tuple[float, ...] = ()
@@ -90,13 +94,14 @@ class SplitFigures:
     lengths: tuple[tuple[int, int], ...] = ()
     characters: tuple[tuple[str, int], ...] = ()
     boxes: int = 0
+    classes: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True)
 class DataCheck:
     """What was found, faults first, and both splits in figures.
 
-    untouched: characters of the model's set that no training label has.
+    untouched: characters of the model's set, or classes of it, that no training label has.
     """
 
     findings: tuple[Finding, ...]
@@ -181,8 +186,9 @@ def check_data(settings: Settings, config: ModelConfig) -> DataCheck:
     if len(seen) == 2:
         _check_shared(datasets, seen, found)
     _check_characters(figures, found)
-    train = {character for character, _ in figures["train"].characters} if "train" in figures else set()
-    untouched = tuple(character for character in dict.fromkeys(config.charset or ()) if character not in train)
+    train = dict((*figures["train"].characters, *figures["train"].classes)) if "train" in figures else {}
+    own = config.postprocess.labels if isinstance(config.postprocess, ClsPostprocess) else config.charset or ()
+    untouched = tuple(one for one in dict.fromkeys(own) if one not in train)
     return DataCheck(found.findings(), figures, untouched if "train" in figures else (), datasets)
 
 
@@ -247,7 +253,7 @@ def _check_images(
             size = dataset.size or widest
             if size is not None and not dataset.whole and (squeezed := how_squeezed(one.shape, size)):
                 found.add(name, Reason.SQUEEZED, f"{where}: {squeezed}")
-        else:
+        elif not isinstance(dataset, Classified):
             _check_boxes(name, samples, one, found)
         if (before := first.setdefault(one.digest, one.index)) != one.index:
             same = samples.label(before) == samples.label(one.index)
@@ -282,13 +288,14 @@ def _check_shared(datasets: dict[SplitName, SampleDataset], seen: dict[SplitName
 
 
 def _alike(datasets: dict[SplitName, SampleDataset], rest: Sequence[Sequence[_Seen]]) -> Iterator[tuple[_Seen, _Seen]]:
-    """Pairs that look nearly the same: of lines, those with the same text."""
+    """Pairs that look nearly the same: of lines and of images of classes, those with the same label."""
     groups: defaultdict[str, tuple[list[_Seen], list[_Seen]]] = defaultdict(lambda: ([], []))
     for side, name in enumerate(SPLITS):
         dataset = datasets[name]
         for one in rest[side]:
             if one.hash is not None:
-                groups[dataset.samples.label(one.index) if isinstance(dataset, Lines) else ""][side].append(one)
+                label = "" if isinstance(dataset, Pages) else dataset.samples.label(one.index)
+                groups[label][side].append(one)
     for some, others in groups.values():
         told: set[int] = set()
         pairs = near_pairs(*([one.hash for one in part if one.hash is not None] for part in (some, others)))
@@ -301,13 +308,15 @@ def _alike(datasets: dict[SplitName, SampleDataset], rest: Sequence[Sequence[_Se
 def _check_characters(figures: dict[SplitName, SplitFigures], found: _Found) -> None:
     if len(figures) < 2:
         return
-    trained = dict(figures["train"].characters)
-    for character, count in figures["eval"].characters:
-        if character not in trained:
-            found.add("eval", Kind.UNTRAINED, f"{character!r} ({count:,} times)")
-    for character, count in figures["train"].characters:
-        if count < SELDOM:
-            found.add("train", Kind.SELDOM, f"{character!r} ({count:,} times)")
+    of_labels = (("characters", Kind.UNTRAINED, Kind.SELDOM), ("classes", Kind.UNTRAINED_CLASS, Kind.SELDOM_CLASS))
+    for name, untrained, seldom in of_labels:
+        trained = dict(getattr(figures["train"], name))
+        for one, count in getattr(figures["eval"], name):
+            if one not in trained:
+                found.add("eval", untrained, f"{one!r} ({count:,} times)")
+        for one, count in trained.items():
+            if count < SELDOM:
+                found.add("train", seldom, f"{one!r} ({count:,} times)")
 
 
 def _figures(dataset: SampleDataset, seen: Sequence[_Seen]) -> SplitFigures:
@@ -316,12 +325,15 @@ def _figures(dataset: SampleDataset, seen: Sequence[_Seen]) -> SplitFigures:
         tuple(round(float(value), 2) for value in np.quantile(values, QUANTILES)) if len(values) else ()
         for values in (shapes[:, 1], shapes[:, 0], shapes[:, 1] / np.maximum(shapes[:, 0], 1))
     ]
-    lengths, characters, boxes = Counter[int](), Counter[str](), 0
+    lengths, characters, classes, boxes = Counter[int](), Counter[str](), Counter[str](), 0
     for index in range(len(dataset)):
         label = dataset.label(index)
         if isinstance(dataset, Lines):
             lengths[len(label)] += 1
             characters.update(label)
+        elif isinstance(dataset, Classified):
+            if label in dataset.labels:
+                classes[label] += 1
         elif index not in dataset.known:
             boxes += len(parse_boxes(label, "").polygons)
     width, height, aspect = quantiles
@@ -333,4 +345,5 @@ def _figures(dataset: SampleDataset, seen: Sequence[_Seen]) -> SplitFigures:
         lengths=tuple(sorted(lengths.items())),
         characters=tuple(characters.most_common()),
         boxes=boxes,
+        classes=tuple(classes.most_common()),
     )

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paddle2torch.html_page import render_page, write_page
-from paddle2torch.model_zoo.config import DetPreprocess, ModelConfig, RecPreprocess
+from paddle2torch.model_zoo.config import ClsPreprocess, DetPreprocess, ModelConfig, RecPreprocess
 from paddle2torch.tasks.images import BGRImage
 from paddle2torch.training.data.check import QUANTILES, DataCheck
-from paddle2torch.training.data.datasets import Lines, SampleDataset
+from paddle2torch.training.data.datasets import Classified, Lines, Pages, SampleDataset
 from paddle2torch.training.data.drops import DataError
 from paddle2torch.training.data.samplers import Request
 from paddle2torch.training.metrics import label_texts
@@ -63,7 +63,7 @@ def augmented_samples(check: DataCheck, settings: Settings, config: ModelConfig)
         return
     split = settings.data.train
     sizes: Sequence[tuple[int, int] | None] = (None,) if split.sampler is None else split.sampler.sizes
-    count = LINES_SHOWN if isinstance(dataset, Lines) else PAGES_SHOWN
+    count = PAGES_SHOWN if isinstance(dataset, Pages) else LINES_SHOWN
     order = np.random.default_rng(settings.training.seed).permutation(len(dataset))[:count]
     for number, index in enumerate(order.tolist()):
         where = dataset.samples.where(index)
@@ -78,20 +78,21 @@ def augmented_samples(check: DataCheck, settings: Settings, config: ModelConfig)
 
 
 def _shown(dataset: SampleDataset, config: ModelConfig, values: dict[str, NDArray[Any]], where: str) -> Shown:
-    assert isinstance(config.preprocess, (RecPreprocess, DetPreprocess))
     image = _pixels(values["image"], config.preprocess)
     label = ""
     if isinstance(dataset, Lines):
         assert config.charset is not None
         if "label_ctc" in values and "length" in values:
             (label,) = label_texts(values["label_ctc"][None], values["length"][None], config.charset)
+    elif isinstance(dataset, Classified):
+        label = dataset.labels[int(values["label"])] if "label" in values else ""
     else:
         image = _with_maps(image, values)
     picture = embed(image, 85, None if isinstance(dataset, Lines) else (PAGE_SIDE, PAGE_SIDE))
     return Shown(picture.address if picture is not None else "", label, where)
 
 
-def _pixels(values: NDArray[np.float32], preprocess: RecPreprocess | DetPreprocess) -> BGRImage:
+def _pixels(values: NDArray[np.float32], preprocess: RecPreprocess | DetPreprocess | ClsPreprocess) -> BGRImage:
     """The network's input as a picture again."""
     image = values.transpose(1, 2, 0) * np.array(preprocess.std) + np.array(preprocess.mean)
     picture = np.clip(np.rint(image / preprocess.scale), 0, 255).astype(np.uint8)

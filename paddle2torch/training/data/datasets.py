@@ -1,4 +1,4 @@
-"""Lines and pages by request: read, transformed, and replaced or reported where they cannot be used."""
+"""Lines, pages and images of classes by request: read, transformed, replaced or reported where they are of no use."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from paddle2torch.model_zoo.config import MOST_PIXELS, RecPreprocess
+from paddle2torch.model_zoo.config import MOST_PIXELS, ClsPreprocess, RecPreprocess
 from paddle2torch.model_zoo.errors import FileFormatError
 from paddle2torch.tasks.failures import what_went_wrong
 from paddle2torch.tasks.geometry import WARP_LIMIT
 from paddle2torch.tasks.images import BGRImage
+from paddle2torch.tasks.orientation import preprocess
 from paddle2torch.training.data.det_transforms import Page, PageRequest
 from paddle2torch.training.data.drops import DataError, DropReport, Event, Reason, Rejected
 from paddle2torch.training.data.encode import Guide, LabelEncoder
@@ -44,6 +45,8 @@ joined every line to be too long.
 """
 
 T = TypeVar("T")
+
+CLASSES_SHOWN = 8
 
 GUIDE_KEYS: Mapping[Guide | None, str] = {"NRTR": "label_gtc", "SAR": "label_sar"}
 
@@ -189,6 +192,11 @@ def how_squeezed(shape: Sequence[int], size: tuple[int, int]) -> str | None:
     )
 
 
+def transformed(line: Line, transforms: Sequence[LineTransform], request: LineRequest) -> Line:
+    """The line after all transforms."""
+    return functools.reduce(lambda line, transform: transform(line, request), transforms, line)
+
+
 class Lines(SampleDataset):
     """Line images and their texts, for recognisers.
 
@@ -254,11 +262,11 @@ class Lines(SampleDataset):
 
         def read_other(other: int) -> Line:
             line = Line(self._read(other, rng), self.samples.label(other))
-            return self._transform(line, self.transforms[: self.for_others], request_of_line)
+            return transformed(line, self.transforms[: self.for_others], request_of_line)
 
         request_of_line = LineRequest(rng, lambda: self._other(read_other, rng))
         try:
-            line = self._transform(Line(image, self.samples.label(index)), self.transforms, request_of_line)
+            line = transformed(Line(image, self.samples.label(index)), self.transforms, request_of_line)
         except Rejected as rejected:
             # Alone it is not too long: that was seen when the labels were read.
             reason = Reason.JOINED if rejected.reason is Reason.TOO_LONG else rejected.reason
@@ -275,10 +283,6 @@ class Lines(SampleDataset):
         if label.guide is not None:
             values[GUIDE_KEYS[self.encoder.guide]] = label.guide
         return {key: values[key] for key in self.keys}
-
-    @staticmethod
-    def _transform(line: Line, transforms: Sequence[LineTransform], request: LineRequest) -> Line:
-        return functools.reduce(lambda line, transform: transform(line, request), transforms, line)
 
 
 class Pages(SampleDataset):
@@ -346,3 +350,54 @@ class Pages(SampleDataset):
     @staticmethod
     def _transform(page: Page, transforms: Sequence[PageTransform], request: PageRequest) -> Page:
         return functools.reduce(lambda page, transform: transform(page, request), transforms, page)
+
+
+class Classified(SampleDataset):
+    """Images and the names of their classes, for classifiers.
+
+    `transforms` follow the decoding, then each image is brought to the network's input as `preprocess` says. `labels`
+    are the model's.
+    """
+
+    def __init__(
+        self,
+        samples: Samples,
+        transforms: Sequence[LineTransform],
+        preprocess: ClsPreprocess,
+        labels: Sequence[str],
+        keys: Sequence[str],
+        *,
+        seed: int = 0,
+        each_once: bool = False,
+        training: bool = False,
+    ) -> None:
+        super().__init__(samples, seed, each_once, training)
+        self.transforms = transforms
+        self.preprocess = preprocess
+        self.labels = labels
+        self.keys = keys
+        self._places = {label: place for place, label in enumerate(labels)}
+        for index in range(len(samples)):
+            label = samples.label(index)
+            if label in self._places:
+                continue
+            said = ", ".join(map(repr, labels[:CLASSES_SHOWN])) + (", …" if len(labels) > CLASSES_SHOWN else "")
+            message = f"{label!r} is none of the model's classes: {said}"
+            if each_once:  # never right, and counted
+                self._note(index, Reason.NO_CLASS, message)
+            else:
+                self._know(index, Rejected(Reason.NO_CLASS, message))
+
+    def _problem(self, image: BGRImage) -> str | None:
+        if max(image.shape[:2]) > WARP_LIMIT:
+            return f"has a side of more than {WARP_LIMIT:,}, which OpenCV does not resize"
+        return None
+
+    def _load(self, index: int, request: Request, rng: np.random.Generator, events: list[Event]) -> Values:
+        line = Line(self._read(index, rng), self.samples.label(index))
+        line = transformed(line, self.transforms, LineRequest(rng, lambda: line))
+        values: Values = {
+            "image": preprocess(line.image, self.preprocess),
+            "label": np.array(self._places.get(line.text, -1), dtype=np.int64),
+        }
+        return {key: values[key] for key in self.keys}

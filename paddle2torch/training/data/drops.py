@@ -20,6 +20,7 @@ class Reason(Enum):
     EMPTY = "empty label"
     TOO_LONG = "label too long"
     OUTSIDE = "no character of the label is in the set"
+    NO_CLASS = "label that is no class of the model"
     UNREADABLE = "unreadable image"
     MALFORMED = "malformed label"
     LACKING = "label with characters that are not in the set"
@@ -27,7 +28,10 @@ class Reason(Enum):
     SQUEEZED = "far too wide: squeezed"
 
 
-OF_THE_SAMPLE = (Reason.EMPTY, Reason.TOO_LONG, Reason.OUTSIDE, Reason.UNREADABLE, Reason.MALFORMED)
+OF_THE_SAMPLE = (
+    *(Reason.EMPTY, Reason.TOO_LONG, Reason.OUTSIDE, Reason.NO_CLASS),
+    *(Reason.UNREADABLE, Reason.MALFORMED),
+)
 """These hold at every request; a line that was joined too long once is used another time, a squeezed one always, and a
 label without some of its characters, too."""
 

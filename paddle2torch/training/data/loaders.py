@@ -18,6 +18,7 @@ import itertools
 import os
 import signal
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TypeAlias
 
 import cv2
@@ -27,10 +28,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from paddle2torch.device import available_cores
-from paddle2torch.model_zoo.config import DetPreprocess, ModelConfig, RecPreprocess
+from paddle2torch.model_zoo.config import ClsPostprocess, ClsPreprocess, DetPreprocess, ModelConfig, RecPreprocess
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.tasks.images import BGRImage
-from paddle2torch.training.data.datasets import GUIDE_KEYS, Lines, Loaded, Pages, SampleDataset
+from paddle2torch.training.data.cls_transforms import Turns
+from paddle2torch.training.data.datasets import GUIDE_KEYS, Classified, Lines, Loaded, Pages, SampleDataset
 from paddle2torch.training.data.det_transforms import NormalizeImage
 from paddle2torch.training.data.drops import DataError, Event
 from paddle2torch.training.data.encode import LabelEncoder
@@ -39,6 +41,8 @@ from paddle2torch.training.data.rec_transforms import Encode, RecResizeImg
 from paddle2torch.training.data.samplers import FixedBatches, MultiScaleBatches, Plan, Request, epoch_size
 from paddle2torch.training.data.sources import MixedSamples, open_samples, read_source
 from paddle2torch.training.data.steps import (
+    CLS_KEYS,
+    CLS_STEPS,
     DET_KEYS,
     DET_STEPS,
     NO_TRANSFORM,
@@ -196,7 +200,8 @@ def build_loader(
     (N,), `valid_ratio` float32 (N,); `label_sar` in place of `label_gtc` for SAR, neither for CTC alone. Detectors in
     training: `image` float32 (N, 3, H, W), and float32 (N, H, W) `threshold_map`, `threshold_mask`, `shrink_map`,
     `shrink_mask`. In evaluation, one page at a time: `image`, `polys` float32 (1, P, K, 2), `ignore_tags` bool (1, P),
-    and `shape` float32 (1, 4): height and width of the page, and by how much both were scaled.
+    and `shape` float32 (1, 4): height and width of the page, and by how much both were scaled. Classifiers: `image`
+    float32 (N, 3, H, W) and `label` int64 (N,), -1 for one that is no class.
 
     each_once: nothing takes the place of what cannot be used, and labels may be longer than `max_text_length` or have
     characters that the set lacks; batches, which may be smaller, then have `index` int64 (N,).
@@ -270,9 +275,8 @@ def build_dataset(
     """The samples of a split with its transforms; see `build_loader`."""
     if model.task == "rec":
         return _lines(split, model, samples, max_text_length, seed=seed, each_once=each_once, training=training)
-    if model.task == "det":
-        return _pages(split, model, samples, seed=seed, each_once=each_once, training=training)
-    raise ConfigError(f"{model.name}: there is no training data for models of task {model.task!r}")
+    make = _pages if model.task == "det" else _classified
+    return make(split, model, samples, seed=seed, each_once=each_once, training=training)
 
 
 def check_transforms(split: SplitSettings, model: ModelConfig, *, training: bool, max_text_length: int = 25) -> None:
@@ -383,6 +387,42 @@ def _pages(
         steps["KeepKeys"].keep_keys,
         model.preprocess.channel_order,
         for_others=count_for_others(split.dataset, steps, "CopyPaste", 2),
+        seed=seed,
+        each_once=each_once,
+        training=training,
+    )
+
+
+def _classified(
+    split: SplitSettings, model: ModelConfig, samples: Samples, *, seed: int, each_once: bool, training: bool
+) -> Classified:
+    steps = read_steps(split.dataset.transforms, CLS_STEPS, CLS_KEYS)
+    assert isinstance(model.preprocess, ClsPreprocess)
+    assert isinstance(model.postprocess, ClsPostprocess)
+    check_channels(steps["DecodeImage"], model.preprocess.channel_order, model.name)
+    if split.sampler is not None or split.dataset.name == "MultiScaleDataSet":
+        raise ConfigError("a classifier's images are of one size: name the dataset SimpleDataSet, without a sampler")
+    if missing := {"ClsLabelEncode", "ClsResizeImg"} - set(steps):
+        raise ConfigError(f"transforms: {', '.join(sorted(missing))} missing")
+    if not training and "RandomRot90" in steps:
+        raise ConfigError("RandomRot90 is for training: images are evaluated as they are")
+    own = model.preprocess.image_shape
+    if steps["ClsResizeImg"].image_shape != own:
+        raise ConfigError(
+            f"ClsResizeImg: image_shape is {list(steps['ClsResizeImg'].image_shape)}, that under preprocess in "
+            f"{model.name}'s model_config.json {list(own)}: make both the same"
+        )
+    cropped = "RandCropImage" in steps
+    return Classified(
+        samples,
+        [
+            Turns(model.postprocess.labels) if name == "RandomRot90" else step
+            for name, step in steps.items()
+            if name not in NO_TRANSFORM
+        ],
+        replace(model.preprocess, keep_ratio=False, resize_short=None) if cropped else model.preprocess,
+        model.postprocess.labels,
+        steps["KeepKeys"].keep_keys,
         seed=seed,
         each_once=each_once,
         training=training,

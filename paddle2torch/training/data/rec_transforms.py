@@ -101,10 +101,9 @@ def _aspect(image: BGRImage) -> float:
 
 
 @dataclass(frozen=True)
-class RecAug:
-    """Warp, crop, blur, darken, jitter, add noise, invert: each with its own probability, in this order."""
+class BaseDataAugmentation:
+    """Crop, blur, darken, jitter, add noise, invert: each with its own probability, in this order."""
 
-    tia_prob: float = 0.4
     crop_prob: float = 0.4
     reverse_prob: float = 0.4
     noise_prob: float = 0.4
@@ -116,14 +115,8 @@ class RecAug:
         within(self, **{field.name: (0, 1) for field in fields(self)})
 
     def __call__(self, line: Line, request: LineRequest) -> Line:
-        rng = request.rng
-        image = line.image
-        large = min(image.shape[:2]) >= SMALLEST_AUGMENTED
-        if rng.random() <= self.tia_prob and large:
-            image = tia_distort(image, int(rng.integers(3, 7)), rng)
-            image = tia_stretch(image, int(rng.integers(3, 7)), rng)
-            image = tia_perspective(image, rng)
-        if rng.random() <= self.crop_prob and large:
+        rng, image = request.rng, line.image
+        if rng.random() <= self.crop_prob and _is_large(image):
             image = _crop(image, rng)
         if rng.random() <= self.blur_prob:
             kernel = cv2.getGaussianKernel(ksize=5, sigma=1, ktype=cv2.CV_32F)
@@ -137,6 +130,25 @@ class RecAug:
         if rng.random() <= self.reverse_prob:
             image = 255 - image
         return replace(line, image=image)
+
+
+@dataclass(frozen=True)
+class RecAug(BaseDataAugmentation):
+    """Warp, crop, blur, darken, jitter, add noise, invert: each with its own probability, in this order."""
+
+    tia_prob: float = 0.4
+
+    def __call__(self, line: Line, request: LineRequest) -> Line:
+        rng, image = request.rng, line.image
+        if rng.random() <= self.tia_prob and _is_large(image):
+            image = tia_distort(image, int(rng.integers(3, 7)), rng)
+            image = tia_stretch(image, int(rng.integers(3, 7)), rng)
+            image = tia_perspective(image, rng)
+        return super().__call__(replace(line, image=image), request)
+
+
+def _is_large(image: BGRImage) -> bool:
+    return min(image.shape[:2]) >= SMALLEST_AUGMENTED
 
 
 def _crop(image: BGRImage, rng: np.random.Generator) -> BGRImage:

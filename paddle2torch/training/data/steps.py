@@ -8,6 +8,13 @@ from typing import Any, Literal
 
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.strict_json import from_json, to_json, unknown_key
+from paddle2torch.training.data.cls_transforms import (
+    ClsLabelEncode,
+    ClsResizeImg,
+    RandAugment,
+    RandCropImage,
+    RandomRot90,
+)
 from paddle2torch.training.data.det_transforms import (
     CopyPaste,
     DetLabelEncode,
@@ -19,7 +26,14 @@ from paddle2torch.training.data.det_transforms import (
     NormalizeImage,
     ToCHWImage,
 )
-from paddle2torch.training.data.rec_transforms import CTCLabelEncode, MultiLabelEncode, RecAug, RecConAug, RecResizeImg
+from paddle2torch.training.data.rec_transforms import (
+    BaseDataAugmentation,
+    CTCLabelEncode,
+    MultiLabelEncode,
+    RecAug,
+    RecConAug,
+    RecResizeImg,
+)
 from paddle2torch.training.data.svtr_transforms import SVTRRecAug
 from paddle2torch.training.data.v6_transforms import ColorJitter, RandomCrop, RandomPerspective
 from paddle2torch.training.settings import DatasetSettings, Transform
@@ -66,6 +80,18 @@ DET_STEPS = _by_name(
     KeepKeys,
 )
 
+CLS_STEPS = _by_name(
+    DecodeImage,
+    ClsLabelEncode,
+    RandCropImage,
+    RecAug,
+    BaseDataAugmentation,
+    RandAugment,
+    RandomRot90,
+    ClsResizeImg,
+    KeepKeys,
+)
+
 # PaddleOCR's names of what a batch has. CTCLabelEncode's row is called `label` there, and `label_ctc` here too.
 REC_KEYS = ("image", "label_ctc", "label_gtc", "label_sar", "label", "length", "valid_ratio")
 
@@ -80,7 +106,9 @@ DET_KEYS = (
     "ignore_tags",
 )
 
-NO_TRANSFORM = ("DecodeImage", "RecResizeImg", "KeepKeys")
+CLS_KEYS = ("image", "label")
+
+NO_TRANSFORM = ("DecodeImage", "RecResizeImg", "ClsLabelEncode", "ClsResizeImg", "KeepKeys")
 """What a dataset does itself, before and after its transforms."""
 
 

@@ -80,10 +80,10 @@ def test_init_writes_the_recipe_for_a_model(model: Path, tmp_path: Path) -> None
     again = run("init", model, "-o", tmp_path / "settings")
     assert again.exit_code == 1
     assert "exists: choose another folder" in again.output
-    classifier = run("init", "ch_ppocr_mobile_v2.0_cls", "-o", tmp_path / "cls")
-    assert classifier.exit_code == 1
-    assert "recognisers and detectors can be trained" in classifier.output
-    assert not (tmp_path / "cls").exists()
+    classes = run("init", model, "-o", tmp_path / "classes", "--classes", "a,b")
+    assert classes.exit_code == 1
+    assert "only a classifier takes --classes" in classes.output
+    assert not (tmp_path / "classes").exists()
 
 
 def test_train_and_eval(model: Path, data: list[str], tmp_path: Path) -> None:

@@ -14,16 +14,14 @@ from torch import Tensor
 from paddle2torch.training.losses import (
     balanced_loss,
     center_loss,
-    ctc_loss,
     db_loss,
     dice_loss,
     focal_loss,
     losses_of,
     multi_loss,
-    nrtr_loss,
     random_centres,
-    sar_loss,
 )
+from paddle2torch.training.rec_losses import ctc_loss, nrtr_loss, sar_loss
 from paddle2torch.training.settings import DBLossSettings, RecLossSettings
 
 # paddle.nn.CTCLoss(blank=0, reduction="none") of paddlepaddle 3.3.1 for the logits and labels below.

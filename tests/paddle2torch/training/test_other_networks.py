@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,10 @@ def spread(network: nn.Module, name: str) -> float:
     return float(network.get_parameter(name).detach().std())
 
 
+MV3 = Component("MobileNetV3", {"scale": 0.35, "model_name": "small", "small_stride": [1, 2, 2, 2]})
+LSTM = Component("SequenceEncoder", {"encoder_type": "rnn", "hidden_size": 8})
 CONFIGS = {
+    "mv3 with lstm": replace(alone(backbone=MV3), neck=LSTM),
     "svtr with stn": alone(backbone=Component("SVTRNet", {**SVTR, "prenorm": False}), transform=STN),
     "svtr of poolings": alone(backbone=Component("SVTRNet", {**SVTR, "patch_merging": "Pool"})),
     "svtr with nrtr": tiny_config(
@@ -58,7 +62,7 @@ CONFIGS = {
         head={"use_pool": True, "use_pos": True},
     ),
     "mv3 with tps": alone(
-        backbone=Component("MobileNetV3", {"scale": 0.35, "model_name": "small", "small_stride": [1, 2, 2, 2]}),
+        backbone=MV3,
         transform=Component("TPS", {"num_fiducial": 6}),
     ),
 }

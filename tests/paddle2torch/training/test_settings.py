@@ -418,7 +418,7 @@ STEPS_DOWN = {"name": "MultiStepDecay", "learning_rate": 1e-3, "milestones": [3,
         ("Train.sampler.name", "RatioSampler", "here it can only be 'MultiScaleSampler'"),
         ("Train.dataset.ds_width", True, "ds_width is True; here it can only be False"),
         ("Train.dataset.name", "PubTabDataSet", "'PubTabDataSet' is not one of"),
-        ("Architecture.model_type", "cls", "cannot be trained here"),
+        ("Architecture.model_type", "cls", "Loss.name is 'MultiLoss'; here it can only be 'ClsLoss'"),
     ],
 )
 def test_what_would_train_differently_is_refused(
