@@ -49,7 +49,7 @@ $(VENV)/.test: pyproject.toml constraints.txt
 
 $(VENV)/.docs: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q -c constraints.txt -e '.[docs]'
+	$(BIN)/pip install -q -c constraints.txt -e '.[docs,train,onnx]'
 	@touch $@
 
 clean:

@@ -83,13 +83,21 @@ def load_pretrained(
     called with the program's inputs, by position or by name. With fused, what its weights alone decide is computed
     once, and convolutions do what follows them as well (`model_zoo.programs.running`); it has no int8 form.
 
-    Returns a `Network`, or compiled a module that is called in the same way; `.config` has its settings. A recogniser
-    maps float (N, 3, 48, W) to float (N, T, classes) probabilities. Raises `ConfigError` for an unknown name,
-    `SourceError` where no source answers.
+    Returns:
+        A `Network`, or compiled a module that is called in the same way; `.config` has its settings. Images are BGR,
+        normalised as `.config.preprocess` says. A recogniser maps float32 (N, 3, 48, W) to probabilities, float32
+        (N, T, classes); a detector (N, 3, H, W), both multiples of 32, to `{"maps": (N, 1, H, W)}`, the probability of
+        text in each pixel; a classifier to probabilities, float32 (N, classes).
 
-    >>> model = load_pretrained("en_PP-OCRv4_rec", fused=True)
-    >>> model(torch.zeros(1, 3, 48, 320)).shape
-    torch.Size([1, 40, 97])
+    Raises:
+        ConfigError: for an unknown name, or forms that do not go together.
+        SourceError: where no source of the model answers.
+        FileFormatError: where the folder's files are not sound.
+
+    Examples:
+        >>> model = load_pretrained("en_PP-OCRv4_rec", fused=True)
+        >>> model(torch.zeros(1, 3, 48, 320)).shape
+        torch.Size([1, 40, 97])
     """
     folder = obtain_converted(model, revision)
     device = choose_device(device)

@@ -102,8 +102,13 @@ def quantize(model: str | Path, images: Sequence[ImageSource]) -> Quantization:
         images: like those that it will read, fifty or more: lines of a recogniser or classifier, pages of a detector.
             Every fifth is held back, for `Quantization.agreement`; of the others at most `IMAGES_AT_MOST` are used.
 
-    `Quantization.share` is that of the convolutions' multiply-adds that run in int8. Raises `ConfigError` for fewer
-    than two images that can be used or a network without convolutions that could be quantized.
+    Returns:
+        The file, its convolutions, and how often the images that were held back gave the same result; `share` is that
+        of the convolutions' multiply-adds that run in int8.
+
+    Raises:
+        ConfigError: for fewer than two images that can be used, or a network without convolutions that could be
+            quantized.
     """
     if len(images) < 2:
         raise ConfigError(TOO_FEW)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-import re
 import shlex
+from contextlib import suppress
 from pathlib import Path
 
 import click
 import pytest
+from doc_blocks import PAGES, PROGRAM, blocks
 from material import ROOT
 
 from paddle2torch import cli
@@ -27,15 +28,11 @@ def test_the_page_of_settings_is_up_to_date() -> None:
     assert (DOCS / "settings.md").read_text(encoding="utf-8") == page, "run: python docs/make_settings.py"
 
 
-PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
-
-
 def commands(page: Path) -> list[str]:
-    """The commands of this package in a page's blocks of code, without comments."""
-    blocks = re.findall(r"^```\w*\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
-    lines = (line.partition(" #")[0].partition(" > ")[0].strip() for block in blocks for line in block.splitlines())
-    parts = (part.strip() for line in lines for part in line.split("&&"))
-    return [part for part in parts if part.startswith("paddle2torch ")]
+    """The commands of this package in a page's blocks of code, those that are not run too."""
+    lines = (line for block in blocks(page) if block.language == "sh" for line in block.commands())
+    parts = (part.partition(" '>' ")[0].strip() for line in lines for part in line.split("'&&'"))
+    return [part for part in parts if part.startswith(f"{PROGRAM} ")]
 
 
 @pytest.mark.parametrize(
@@ -45,10 +42,11 @@ def test_the_command_line_takes_what_the_pages_say(page: Path, line: str) -> Non
     _, *arguments = shlex.split(line)
     command: click.Command = cli.main
     context = click.Context(command)
-    while isinstance(command, click.Group):
+    while isinstance(command, click.Group) and not arguments[0].startswith("-"):
         name = arguments.pop(0)
         found = command.get_command(context, name)
         assert found is not None, f"{page.name}: {line}"
         command = found
     # What would be run is only parsed: unknown options, missing arguments and values out of bounds are errors.
-    command.make_context(line, arguments)
+    with suppress(click.exceptions.Exit):  # --version and --help are done with that
+        command.make_context(line, arguments)

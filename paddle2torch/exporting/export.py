@@ -122,9 +122,14 @@ def export(
         options: `template` ("paddle"): an export of the same architecture (its folder, or a name of the zoo whose
             inference release is taken), whose program is kept and whose parameters are replaced.
 
-    Every export is read back, and run beside PyTorch where what runs it is installed. Raises `ConfigError` for a target
-    that exists, an unknown format or option; `ConversionError` for a model that the format cannot hold, and for a
-    result that differs.
+    Every export is read back, and run beside PyTorch where what runs it is installed.
+
+    Returns:
+        What was written, what ran it, and how far the results were apart.
+
+    Raises:
+        ConfigError: for a target that exists, an unknown format or option.
+        ConversionError: for a model that the format cannot hold, and for a result that differs.
     """
     if to not in FORMATS:
         near = difflib.get_close_matches(to, FORMATS, n=1)

@@ -15,10 +15,15 @@ from paddle2torch.tasks.images import ImageError
 class Document:
     """The pages of a PDF or TIFF; going through them reads them, each time anew, a few ahead of what is asked for.
 
-    >>> for page in OCR()("contract.pdf"):
-    ...     print(page.text)
-
     A page that cannot be read raises `ImageError`; `OCR.read` goes on behind it.
+
+    Attributes:
+        source: the path.
+        dpi: pixels to the inch of rendered pages of PDFs; None for PaddleOCR's choice, 144, and 72 for large pages.
+
+    Examples:
+        >>> for page in OCR()("contract.pdf"):
+        ...     print(page.text)
     """
 
     def __init__(

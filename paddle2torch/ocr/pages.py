@@ -71,7 +71,13 @@ class PageRange:
 
 @dataclass(frozen=True)
 class Failure:
-    """What could not be read. `number` is the page, None where the whole file is meant; `message` names both."""
+    """What could not be read.
+
+    Attributes:
+        source: the path, or `-`.
+        number: of the page, from 1; None where the whole file is meant.
+        message: names both, and says why.
+    """
 
     source: str
     number: int | None

@@ -129,47 +129,56 @@ MUCH_SMALLER = 1.5
 class OCR:
     """Reads pages of one language.
 
-    >>> lines = OCR(lang="en")("receipt.jpg")
-    >>> lines[0].text, lines[0].score, lines[0].box
+    One `OCR` may be called from any number of threads. Lines of right-to-left scripts come in reading order.
 
-    lang: chooses the models of the zoo, by any name that PaddleOCR has for a language ("en", "fr", "french", "latin")
-    or by its English name; see `paddle2torch.zoo.models.pipeline_of`. Lines of right-to-left scripts come in reading
-    order.
-    version: of the models, "v3" to "v6"; by default the newest that PaddleOCR 3 takes for the language. A warning says
-    where that version does not read the language, and what is taken.
-    det, rec, cls: other models, by name, by folder, or as loaded (fused, in eval mode); with `cls=None` no line is
-    turned that stands on its head. Models of v5 and v6 are run with the steps and settings of PaddleOCR 3, which
-    override the settings of a detector that is named; all others with those of PaddleOCR 2. device: where the models
-    are moved, "auto" for a GPU where there is one; without it a loaded model stays where it is, and others are run on
-    the CPU.
+    Args:
+        lang: chooses the models of the zoo, by any name that PaddleOCR has for a language ("en", "fr", "french",
+            "latin") or by its English name; see `paddle2torch.zoo.models.pipeline_of`.
+        version: of the models, "v3" to "v6"; by default the newest that PaddleOCR 3 takes for the language. A warning
+            says where that version does not read the language, and what is taken.
+        det: another detector, by name, by folder, or as loaded (fused, in eval mode). Models of v5 and v6 are run with
+            the steps and settings of PaddleOCR 3, which override the settings of a detector that is named; all others
+            with those of PaddleOCR 2.
+        rec: another recogniser, likewise.
+        cls: another classifier of the lines' direction, likewise; with None no line is turned that stands on its head.
+        device: where the models are moved, "auto" for a GPU where there is one; without it a loaded model stays where
+            it is, and others are run on the CPU.
+        compiled: run what is named by name or folder compiled for this CPU, see `load_pretrained`.
+        quantized: run detector and recogniser in int8, where they are named by name or folder; they must have been
+            quantized (`paddle2torch.quantize`).
+        dtype: what detector and recogniser are run in, where they are named by name or folder: float32, or bfloat16
+            where the processor or the device has it, which costs a little accuracy.
+        fast: batches the lines of several pages by width and pads them no more than that needs. PaddleOCR pads every
+            line to at least 320 pixels and to the widest of six lines of its page; a recogniser sees padding, so that
+            texts and scores of `fast` differ now and then.
+        drop_score: lines with a lower score, 0 to 1, are left out; by default 0.5, as in PaddleOCR 2, or 0, as in 3.
+        preprocess: all settings of the detector's input, in place of its own.
+        postprocess: all settings of the detector's boxes, in place of its own.
+        det_limit_side_len: pixels to which a side of the page is brought for the detector. Without a limit of the
+            caller's, pages that are too long or too finely written for PaddleOCR 2's limit are seen in their own size
+            (`Detector`, fit).
+        det_limit_type: which side that is: "max", the longest, where it is longer; "min", the shortest, where it is
+            shorter; "resize_long", the longest.
+        det_db_thresh: from which probability on a pixel is text.
+        det_db_box_thresh: the least mean probability of a box.
+        det_db_unclip_ratio: how far boxes are widened: area by perimeter, times this.
+        turn_pages: turn pages that stand on their heads, lie on a side or askew, as most of their lines tell; boxes are
+            those of the page as it is, and lines of a page that lies askew come in the order of the level page.
+        orientation: a classifier of pages that decides in the lines' place, by name, by folder or as loaded: PaddleOCR
+            3's use_doc_orientation_classify, with "PP-LCNet_x1_0_doc_ori".
+        workers: pages that are read at once; the models are shared. By default, on a CPU, as many as PyTorch uses
+            threads, and at most 8: each page is then read on one thread, and threads without a page help with lines. On
+            a GPU one.
+        paddleocr3: PaddleOCR 3's names of the same: text_det_limit_side_len, text_det_limit_type, text_det_thresh,
+            text_det_box_thresh, text_det_unclip_ratio, and text_rec_score_thresh for drop_score.
 
-    compiled: run what is named by name or folder compiled for this CPU, see `load_pretrained`.
+    Raises:
+        ConfigError: for a language, model or setting that is not known, or out of its bounds.
+        SourceError: where no source of a model answers.
 
-    quantized: run detector and recogniser in int8, where they are named by name or folder; they must have been
-    quantized (`paddle2torch.quantize`).
-
-    dtype: what detector and recogniser are run in, where they are named by name or folder: float32, or bfloat16 where
-    the processor or the device has it, which costs a little accuracy.
-
-    fast: batches the lines of several pages by width and pads them no more than that needs. PaddleOCR pads every
-    line to at least 320 pixels and to the widest of six lines of its page; a recogniser sees padding, so that texts and
-    scores of `fast` differ now and then.
-
-    drop_score: lines with a lower score are left out; by default 0.5, as in PaddleOCR 2, or 0, as in 3.
-
-    det_limit_side_len, det_limit_type, det_db_thresh, det_db_box_thresh, det_db_unclip_ratio: the detector's settings
-    under PaddleOCR 2's names; in place of its own, as are `preprocess` and `postprocess` whole. PaddleOCR 3's names for
-    them are taken as well: text_det_limit_side_len, text_det_limit_type, text_det_thresh, text_det_box_thresh,
-    text_det_unclip_ratio, and text_rec_score_thresh for drop_score. Without a limit of the caller's, pages that are
-    too long or too finely written for PaddleOCR 2's limit are seen in their own size (`Detector`, fit).
-
-    turn_pages: turn pages that stand on their heads, lie on a side or askew, as most of their lines tell; boxes are
-    those of the page as it is, and lines of a page that lies askew come in the order of the level page. orientation: a
-    classifier of pages that decides in their place, by name, by folder or as loaded: PaddleOCR 3's
-    use_doc_orientation_classify, with "PP-LCNet_x1_0_doc_ori".
-
-    workers: pages that are read at once; the models are shared. By default, on a CPU, as many as PyTorch uses threads,
-    and at most 8: each page is then read on one thread, and threads without a page help with lines. On a GPU one.
+    Examples:
+        >>> lines = OCR(lang="en")("receipt.jpg")
+        >>> lines[0].text, lines[0].score, lines[0].box
     """
 
     def __init__(
@@ -244,9 +253,16 @@ class OCR:
     def __call__(self, image: ImageSource) -> PageText | Document:
         """What is read of one page: its lines in PaddleOCR's order, by y, and by x within a row.
 
-        image: a path, the bytes of a file, a numpy array (BGR) or a PIL image. The path of a PDF, or of a TIFF of
-        several pages, gives a `Document`, whose pages are read as they are asked for. Raises `ImageError`. For many
-        files see `read`.
+        Args:
+            image: a path, the bytes of a file, a numpy array (uint8, (height, width) grey, or with 3 or 4 channels, BGR
+                or BGRA) or a PIL image. For many files see `read`.
+
+        Returns:
+            The page; for the path of a PDF, or of a TIFF of several pages, a `Document`, whose pages are read as they
+            are asked for.
+
+        Raises:
+            ImageError: for what cannot be read, with the reason.
         """
         source = os.fspath(image) if isinstance(image, (str, os.PathLike)) else ""
         if source and is_document(source):

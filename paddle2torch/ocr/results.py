@@ -25,9 +25,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class TextWord:
-    """A word of a line. box: float32 (4, 2) on the page, clockwise from the top left. Scores are 0 to 1.
+    """A word of a line.
 
-    char_scores: one per character of `text`.
+    Attributes:
+        text: without spaces.
+        score: 0 to 1, the mean over the characters.
+        box: float32 (4, 2), pixels of the page, clockwise from the top left of the text.
+        char_scores: 0 to 1, one per character of `text`.
     """
 
     text: str
@@ -43,9 +47,13 @@ class TextWord:
 
 @dataclass(frozen=True, eq=False)
 class TextLine:
-    """A line of a page. box: float32 (4, 2), clockwise from the top left, or (N, 2) for a detector of polygons.
+    """A line of a page.
 
-    score: 0 to 1, the mean over the characters. words: the texts between spaces; ideographs one by one.
+    Attributes:
+        text: in reading order.
+        score: 0 to 1, the mean over the characters.
+        box: float32 (4, 2), pixels, clockwise from the top left of the text, or (N, 2) for a detector of polygons.
+        words: the texts between spaces; ideographs one by one.
     """
 
     text: str
@@ -63,10 +71,16 @@ class TextLine:
 class PageText:
     """What is read of page `number` of `count` (both from 1) of `source`: a sequence of its lines.
 
-    lines: in PaddleOCR's order, by y and x. image: the page itself, uint8 (height, width, 3), BGR. shrunk: how many
-    times smaller the detector saw it. quarter_turns: how often it had to be turned counter-clockwise by 90 degrees to
-    stand upright; all boxes are those of the page as it is. models: the names of those that read it, by what they are
-    for: det, cls, rec, orientation.
+    Attributes:
+        source: the path, `-`, or nothing for an image that was given.
+        number: of the page, from 1.
+        count: pages that the source has.
+        image: the page itself, uint8 (height, width, 3), BGR.
+        lines: in PaddleOCR's order, by y and x.
+        shrunk: how many times smaller the detector saw it.
+        quarter_turns: how often it had to be turned counter-clockwise by 90 degrees to stand upright; all boxes are
+            those of the page as it is.
+        models: the names of those that read it, by what they are for: det, cls, rec, orientation.
     """
 
     source: str
@@ -164,8 +178,11 @@ class PageText:
         """Write the page, whole or not at all, as the end of the name says, and return the path.
 
         `.txt`, `.md`, `.json`, `.jsonl`, `.tsv`, `.hocr`, `.xml` (ALTO), `.parquet`, `.pdf` (the page with its text
-        invisibly in its place) or `.png` (`picture`). Raises `ConfigError` for another end, `WriteError` for a place
-        that cannot be written.
+        invisibly in its place) or `.png` (`picture`).
+
+        Raises:
+            ConfigError: for another end.
+            WriteError: for a place that cannot be written.
         """
         path = Path(path)
         if path.suffix.lower() == ".png":

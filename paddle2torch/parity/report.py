@@ -20,7 +20,6 @@ from paddle2torch.assets import ASSETS
 from paddle2torch.html_page import differing, render_page, write_page
 from paddle2torch.model_zoo.show import as_text
 from paddle2torch.parity.results import (
-    ACCUMULATED_TOLERANCE,
     LOCAL_TOLERANCE,
     Difference,
     LayerResult,
@@ -130,7 +129,10 @@ def _page(verification: Verification) -> str:
         marked=marked,
         shown=worst or 0 if marked is None else marked,
         local_tolerance=LOCAL_TOLERANCE,
-        axis=_Axis.of([value.relative for layer in layers for value in (layer.local, layer.accumulated) if value]),
+        axis=_Axis.of(
+            [value.relative for layer in layers for value in (layer.local, layer.accumulated) if value],
+            (LOCAL_TOLERANCE, verification.accumulated_tolerance),
+        ),
         infinity=math.inf,
         index=lambda layer: _index(layers, layer),
         parts=lambda depth: list(_parts(layers, depth)),
@@ -167,9 +169,10 @@ class _Axis:
     infinite: bool
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> _Axis:
+    def of(cls, values: Sequence[float], tolerances: Sequence[float]) -> _Axis:
+        """The axis that shows all values, and room on both sides of the tolerances."""
         finite = [value for value in values if math.isfinite(value) and value > 0]
-        shown = [math.log10(value) for value in (*finite, LOCAL_TOLERANCE / 10, ACCUMULATED_TOLERANCE * 2)]
+        shown = [math.log10(value) for value in (*finite, min(tolerances) / 10, max(tolerances) * 2)]
         return cls(
             low=math.floor(min(shown)),
             high=math.ceil(max(shown)),

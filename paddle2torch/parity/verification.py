@@ -94,7 +94,12 @@ def verify(
         inputs: an `.npz` with the inputs of a program, one array by the name of each, instead of made-up ones.
         threads: of Paddle's process.
 
-    Raises `VerificationError` where no comparison could be made. A failed one is a result.
+    Returns:
+        A result for each layer, for the output and for each text; `holds` says whether all hold, `first_failure` which
+        layer to look at. Differences are relative to the largest value of the layer.
+
+    Raises:
+        VerificationError: where no comparison could be made. A failed one is a result.
     """
     folder = obtain_converted(model)
     if is_program(folder):

@@ -91,12 +91,21 @@ def ocr(
 ) -> ray.data.Dataset:
     """Read pages in a pool of actors: a row of `writers.parquet` for each page; what cannot be read is one too.
 
-    dataset: rows with `source` (a path or an address) and, both or none, `first` and `last`: pages from 1, both read.
-    An `id` is kept for ranges of one page. actors: by default one for every `cpus` of the cluster but one (with
-    checkpoints two), or for every `gpus` of its GPUs; two numbers for a cluster that grows. cpus: of an actor, which
-    reads with as many processes of one thread. gpus: of an actor. memory: bytes of a process, see `Processes`.
-    settings: of `OCR`; a model is a name or a Hub repository, which each machine fetches once, or a folder, which is
-    sent. Raises `ConfigError` where the actors would leave no CPU to find pages with: the job would wait for ever.
+    Args:
+        dataset: rows with `source` (a path or an address) and, both or none, `first` and `last`: pages from 1, both
+            read. An `id` is kept for ranges of one page.
+        actors: by default one for every `cpus` of the cluster but one (with checkpoints two), or for every `gpus` of
+            its GPUs; two numbers for a cluster that grows.
+        cpus: of an actor, which reads with as many processes of one thread.
+        gpus: of an actor, a part of one or more.
+        memory: bytes of a process, see `Processes`.
+        dpi: pixels to the inch of rendered pages of PDFs, see `paddle2torch.ocr.pages.read_pages`.
+        max_bytes: memory for decoding one picture, see `load_image`.
+        settings: of `OCR`; a model is a name or a Hub repository, which each machine fetches once, or a folder, which
+            is sent.
+
+    Raises:
+        ConfigError: where the actors would leave no CPU to find pages with: the job would wait for ever.
     """
     device = settings.pop("device", None) or "cpu"
     if gpus and device == "cpu":

@@ -185,6 +185,8 @@ class Recognizer:
         padding: Padding = "line",
         device: torch.device | str | None = None,
     ) -> None:
+        if not isinstance(config, ModelConfig):  # a program, as `load_pretrained` may give
+            raise ConfigError(f"{config.name} is a program, which does not say how lines go in and texts come out")
         if config.charset is None or not isinstance(config.preprocess, RecPreprocess):
             raise ConfigError(f"{config.name} is not a recogniser (task {config.task!r})")
         if batch_size < 1:

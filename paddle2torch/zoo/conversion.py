@@ -95,10 +95,19 @@ def convert(
         named_only: refuse a program of a network that is not known here, in place of taking it as it is.
 
     An export that is none of the networks known here is converted as a program: a plain module, which
-    `load_pretrained`,
-    `verify` and `export` take as they take the others.
+    `load_pretrained`, `verify` and `export` take as they take the others.
 
-    Raises `FileFormatError`, `ConversionError`, `ConfigError` or `SourceError`; then nothing was written.
+    Returns:
+        The folder, the settings, the number of tensors, and notes: what should be known, as what an export lacks.
+
+    Raises:
+        FileFormatError: for a file that is broken, hostile, or of no format known here.
+        ConversionError: for tensors that no network known here has, all of them named.
+        CharsetError: where the characters of the classes are not known, or are not those that were given.
+        ConfigError: for options that contradict each other, and for a folder that is there.
+        SourceError: where no source of a released model answers.
+
+    Nothing was written where one of them is raised.
     """
     card, program = _cards(name, weights is not None)
     if as_program and named_only:

@@ -118,9 +118,13 @@ def list_models(
     Args:
         task: "rec", "det" or "cls".
         language: any of its names; recognisers of it.
-        version: "v2.0", "v2", "v3", "v4" or "v5" ("v3.x" are the PP-LCNet classifiers).
+        version: "v2.0", "v2", "v3", "v4", "v5" or "v6" ("v3.x" are the PP-LCNet classifiers).
 
-    Raises `ConfigError` for a task, language or version that no card has.
+    Returns:
+        A `ZooModel` for each: its card, and its folder and form where it is converted here.
+
+    Raises:
+        ConfigError: for a task, language or version that no card has.
     """
     cards = list_cards()
     code = None if language is None else find_language(language)

@@ -231,6 +231,11 @@ def test_plot_has_one_mark_per_layer_and_error(tmp_path: Path) -> None:
     assert not root.all("path", class_="first")
 
 
+def test_the_tolerance_of_every_engine_lies_in_the_plot(tmp_path: Path) -> None:
+    _, root = page_of(replace(verification(), engine="ONNX Runtime"), tmp_path)
+    assert 0 < tolerance(root, "accumulated") < tolerance(root, "local") < 100
+
+
 def test_failing_layer_is_named_and_marked(tmp_path: Path) -> None:
     _, root = page_of(verification(BAD), tmp_path)
     verdict = root.one("section", class_="verdict")
