@@ -36,6 +36,7 @@ from paddle2torch.converters.steps import steps_of
 from paddle2torch.converters.templates import Template, network_of, task_of
 from paddle2torch.model_zoo.cards import list_cards
 from paddle2torch.model_zoo.config import (
+    EXPORT_LACKS,
     MOST_HEIGHT,
     MOST_WIDTH,
     ClsPreprocess,
@@ -210,7 +211,7 @@ def _convert_program(
         config = _config(name, architecture, template, path, KINDS[program.format], source, "fused")
         config, resized = _of_the_size(config, program)
         second = " and no NRTR or SAR head" if config.head.name == "MultiHead" else ""
-        notes: tuple[str, ...] = (f"an export has no training branches{second}",)
+        notes: tuple[str, ...] = (f"{EXPORT_LACKS} training branches{second}",)
         folded = sum(name.endswith("running_var@made") for name in alignment.made)
         asked = () if _may_mix(template) else differences(hint, architecture, "the program")
         notes = (*notes, *_notes(config), *resized, *asked, *equal)

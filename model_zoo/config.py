@@ -234,6 +234,10 @@ class ClsPostprocess:
         check_characters(self.labels, "labels")
 
 
+EXPORT_LACKS = "an export has no"
+"""How notes begin about what a model that was read from an export lacks: what training alone needs."""
+
+
 @dataclass(frozen=True)
 class Origin:
     """Where a model came from.

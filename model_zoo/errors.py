@@ -4,6 +4,10 @@ Each message says what is wrong, in which file, and what to do. The command line
 any other exception is our bug and keeps its traceback.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 
 class Paddle2TorchError(Exception):
     """Root of all errors that are the input's or the environment's, not the library's."""
@@ -27,6 +31,31 @@ class CharsetError(ConversionError):
 
 class SourceError(Paddle2TorchError):
     """No source of a model could be reached, or what came was not what was promised."""
+
+
+class NoSourceError(SourceError):
+    """No source of a model has it.
+
+    `tried` has what each answered, `by_hand` which file can be put where in the place of an answer.
+    """
+
+    def __init__(self, model: str, tried: Sequence[str], by_hand: Sequence[str]) -> None:
+        self.model, self.tried, self.by_hand = model, tuple(tried), tuple(by_hand)
+        super().__init__(
+            f"no source of {model} answered. Tried, in this order:\n"
+            + "".join(f"  - {line}\n" for line in self.tried)
+            + say_by_hand(self.by_hand)
+        )
+
+
+def say_by_hand(ways: Sequence[str]) -> str:
+    """The end of a message about models that no source has: what a user can do."""
+    listed = "".join(f"  - {way}\n" for way in ways)
+    return (
+        f"Fetch one of these on a machine that can, put it where it says, and run this again:\n{listed}"
+        f"Or name files that you have with --weights PATH (a .pdparams, the .tar, or the folder of an export). "
+        f"Behind a proxy set HTTPS_PROXY; for a mirror of the Hub set HF_ENDPOINT, of PyPI PIP_INDEX_URL."
+    )
 
 
 class VerificationError(Paddle2TorchError):

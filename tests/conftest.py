@@ -20,6 +20,7 @@ from paddle2torch.converters.layout import layout_table, to_paddle
 from paddle2torch.model_zoo.cards import load_card
 from paddle2torch.model_zoo.forms.folding import fold
 from paddle2torch.model_zoo.network import Network, build_model
+from paddle2torch.zoo import hosts
 
 torch.set_num_threads(1)  # the test files run side by side, and threads that wait for a core cost more than they bring
 
@@ -89,7 +90,8 @@ def onnx_packages() -> None:
 
 @pytest.fixture(autouse=True)
 def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A local zoo and cache of the test's own."""
+    """A local zoo and cache of the test's own; which hosts another test could not reach is forgotten."""
+    hosts.forget()
     home = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("PADDLE2TORCH_HOME", str(home))
     return home

@@ -12,7 +12,7 @@ from paddle2torch.converters.paddle_files.exports import find_program
 from paddle2torch.converters.paddle_files.pdiparams import read_pdiparams
 from paddle2torch.converters.programs.legacy import read_legacy_graph
 from paddle2torch.converters.programs.pir import read_pir_graph
-from paddle2torch.model_zoo.config import Origin
+from paddle2torch.model_zoo.config import EXPORT_LACKS, Origin
 from paddle2torch.model_zoo.errors import FileFormatError
 from paddle2torch.model_zoo.programs.build import build
 from paddle2torch.model_zoo.programs.config import PROGRAM_FORM, Feed, ProgramConfig
@@ -20,7 +20,7 @@ from paddle2torch.model_zoo.programs.graph import Graph
 from paddle2torch.model_zoo.programs.network import Program, build_program
 from paddle2torch.model_zoo.programs.state import tensors_of, to_module
 
-NOTE = "an export has no training-only branches and no losses"
+NOTE = f"{EXPORT_LACKS} training-only branches and no losses"
 
 
 @dataclass(frozen=True)

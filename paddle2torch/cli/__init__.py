@@ -68,6 +68,30 @@ def main() -> None:
     """PaddleOCR's PP-OCR models in PyTorch: convert, verify, read lines, read pages."""
 
 
+def _say_more(ctx: click.Context, param: click.Parameter, verbose: bool) -> None:
+    """Show what the library logs: what each source of a model answered."""
+    if not verbose:
+        return
+    import logging
+
+    class Notes(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            echo(record.getMessage(), err=True)
+
+    log, handler = logging.getLogger("paddle2torch"), Notes()
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    ctx.call_on_close(lambda: log.removeHandler(handler))
+
+
+VERBOSE = click.Option(
+    ["-v", "--verbose"],
+    is_flag=True,
+    expose_value=False,
+    callback=_say_more,
+    help="Say what each source of a model answered.",
+)
+
 for command in (
     *(convert.list_command, convert.info, convert.convert, convert.verify),
     *(read.compile_command, read.quantize, read.read, read.ocr, serve.serve),
@@ -75,4 +99,6 @@ for command in (
     *(export.export, export.push),
     *(bench.bench, doctor.doctor),
 ):
+    if not isinstance(command, click.Group):
+        command.params.append(VERBOSE)
     main.add_command(command)

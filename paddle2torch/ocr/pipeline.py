@@ -49,6 +49,7 @@ from paddle2torch.tasks.recognition import Line, Padding, Recognizer, words
 from paddle2torch.tasks.skew import LevelPage, levelled, skew_of, turned_level
 from paddle2torch.threads import Crew, crew_for, on_cpu
 from paddle2torch.zoo.models import Generation, generation_of, pipeline_of
+from paddle2torch.zoo.pipelines import Part, obtain_pipeline
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -135,7 +136,8 @@ class OCR:
         lang: chooses the models of the zoo, by any name that PaddleOCR has for a language ("en", "fr", "french",
             "latin") or by its English name; see `paddle2torch.zoo.models.pipeline_of`.
         version: of the models, "v3" to "v6"; by default the newest that PaddleOCR 3 takes for the language. A warning
-            says where that version does not read the language, and what is taken.
+            says where that version does not read the language, and what is taken. By default, where no source has
+            PP-OCRv6 medium, PP-OCRv6 small is taken, which a wheel on PyPI carries; a warning says so.
         det: another detector, by name, by folder, or as loaded (fused, in eval mode). Models of v5 and v6 are run with
             the steps and settings of PaddleOCR 3, which override the settings of a detector that is named; all others
             with those of PaddleOCR 2.
@@ -221,9 +223,10 @@ class OCR:
         place = None if device is None else choose_device(device)
         form: dict[str, Any] = {"device": place, "compiled": compiled}
         heavy = {**form, "quantized": quantized, "dtype": dtype}
-        chosen = pipeline_of(lang, version)
-        if chosen.note is not None and (det is None or rec is None):
-            warnings.warn(chosen.note, stacklevel=2)
+        wanted = _wanted(det, rec, cls)
+        chosen = obtain_pipeline(pipeline_of(lang, version), wanted)
+        self.chosen = {str(part): str(getattr(chosen, part)) for part in wanted}
+        """The models that the language chose, as arguments of another pipeline that is to have the same."""
         self.detector = Detector(*_load(chosen.det if det is None else det, **heavy))
         cls = chosen.cls if cls == AUTO else cls
         self.classifier = None if cls is None else Classifier(*_load(cls, **form))
@@ -505,6 +508,22 @@ def _names_of_paddleocr3(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 Settings = TypeVar("Settings", DetPreprocess, DBPostprocess)
+
+
+def settle(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of `OCR` in which the models that its language chooses are named, and on this machine.
+
+    Whoever makes several pipelines of the same settings decides once which they are, and says it once. Raises as `OCR`.
+    """
+    wanted = _wanted(settings.get("det"), settings.get("rec"), settings.get("cls", AUTO))
+    chosen = obtain_pipeline(pipeline_of(settings.get("lang", "en"), settings.get("version")), wanted)
+    return {**settings, **{part: getattr(chosen, part) for part in wanted}}
+
+
+def _wanted(det: Model | None, rec: Model | None, cls: Model | None) -> list[Part]:
+    """The parts of a pipeline that its language chooses."""
+    chosen: dict[Part, bool] = {"det": det is None, "rec": rec is None, "cls": cls == AUTO}
+    return [part for part, wanted in chosen.items() if wanted]
 
 
 def _changed(settings: Settings, values: Mapping[str, Any]) -> Settings:

@@ -30,7 +30,7 @@ from paddle2torch.ocr._pdf_process import memory as memory_held
 from paddle2torch.ocr._pdf_process import set_limit
 from paddle2torch.ocr.pages import STDIN, Failure, PageRange, find_ranges, read_range
 from paddle2torch.ocr.pdf import PdfProcess
-from paddle2torch.ocr.pipeline import FAST_PAGES, OCR
+from paddle2torch.ocr.pipeline import FAST_PAGES, OCR, settle
 from paddle2torch.ocr.results import PageText
 from paddle2torch.tasks.failures import OUT_OF_MEMORY
 
@@ -124,8 +124,9 @@ class _Worker:
 class Processes:
     """Reads files in several processes, one call of `read` at a time; a context that ends them.
 
-    settings: of `OCR`, which each process makes for itself; models are given by name or folder. The first process loads
-    them alone, so that they are fetched, converted and compiled once; the context raises what that raises.
+    settings: of `OCR`, which each process makes for itself; models are given by name or folder. Those that the language
+    chooses are settled for all of them. The first process loads the models alone, so that they are compiled once; the
+    context raises what that raises.
 
     count: of processes, by default `best_count`. memory: bytes that each may take (Linux). A page that needs more is a
     failure, and a process that holds more than half of it between two pages is replaced by a new one.
@@ -156,6 +157,7 @@ class Processes:
         self._loaded = False
 
     def __enter__(self) -> Processes:
+        self._settings = settle(self._settings)
         try:
             while not self._loaded:
                 if not self._workers:

@@ -13,7 +13,7 @@ from typing import Any
 from paddle2torch.device import available_cores
 from paddle2torch.model_zoo.errors import ConfigError, Paddle2TorchError
 from paddle2torch.model_zoo.show import show_text
-from paddle2torch.ocr.pipeline import AUTO
+from paddle2torch.ocr.pipeline import AUTO, settle
 from paddle2torch.ocr.writers.parquet import COMPRESSION, page_schema
 from paddle2torch.ray.files import find_files, is_address, open_store
 from paddle2torch.ray.reading import MODELS, Options, PageReader, count_pages, pack_model
@@ -102,7 +102,7 @@ def ocr(
         dpi: pixels to the inch of rendered pages of PDFs, see `paddle2torch.ocr.pages.read_pages`.
         max_bytes: memory for decoding one picture, see `load_image`.
         settings: of `OCR`; a model is a name or a Hub repository, which each machine fetches once, or a folder, which
-            is sent.
+            is sent; those that the language chooses are settled here, for all machines.
 
     Raises:
         ConfigError: where the actors would leave no CPU to find pages with: the job would wait for ever.
@@ -110,6 +110,7 @@ def ocr(
     device = settings.pop("device", None) or "cpu"
     if gpus and device == "cpu":
         device = "cuda"
+    settings = settle(settings)
     named = {name: settings[name] for name in MODELS if isinstance(settings.get(name), (str, Path))}
     sent = {name: _sent(model) for name, model in named.items() if model != AUTO}
     with_checkpoints = ray.data.DataContext.get_current().checkpoint_config is not None

@@ -8,7 +8,7 @@ import os
 import socket
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -34,7 +34,8 @@ _BACKLOG = 512
 class Settings:
     """How to serve.
 
-    languages: each with a reader of its own; reading: what `OCR` is told beside that. without_token: whether others
+    languages: each with a reader of its own; reading: what `OCR` is told beside that, and chosen, by language, which
+    models it has taken: all processes take the same (`OCR.chosen`). without_token: whether others
     than this machine may ask without one. workers: processes. threads: pages that a process reads at once; None for
     as many as its share of the cores.
     """
@@ -45,6 +46,7 @@ class Settings:
     without_token: bool = False
     languages: tuple[str, ...] = ("en",)
     reading: Mapping[str, Any] = field(default_factory=dict)
+    chosen: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     model: str = "ocr"
     workers: int = 1
     threads: int | None = None
@@ -74,7 +76,8 @@ class Settings:
 
     def load(self) -> dict[str, OCR]:
         """Who reads which language."""
-        return {find_language(lang): OCR(lang, **self.reading) for lang in self.languages}
+        languages = [find_language(lang) for lang in self.languages]
+        return {lang: OCR(lang, **{**self.reading, **self.chosen.get(lang, {})}) for lang in languages}
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,7 @@ def serve(settings: Settings, *, started: Callable[[str], None] = lambda address
     settings.check()
     # Before the address is taken, and in this process: what is wrong with the models is said once.
     readers = settings.load()
+    settings = replace(settings, chosen={language: reader.chosen for language, reader in readers.items()})
     listening = _listen(settings)
     started(f"http://{settings.hostname}:{listening.getsockname()[1]}/")
     alone = settings.workers == 1

@@ -16,6 +16,12 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
+from urllib3.util.connection import allowed_gai_family, create_connection
+
+LEAST_SECONDS = 1.5
+"""For each address of a host: a lost first packet is sent again after a second."""
+NO_TIMEOUT_SECONDS = 60.0
 
 
 class Watch:
@@ -94,17 +100,73 @@ def watched_session() -> Iterator[tuple[requests.Session, Watch]]:
             watch.close()
 
 
+def _connect(connection: HTTPConnection) -> socket.socket:
+    """As urllib3 connects, but that the timeout is of all addresses of the host together, and of finding them.
+
+    Hosts have eight of them and more, which urllib3 gives the whole time each, one after the other.
+    """
+    seconds = connection.timeout if isinstance(connection.timeout, (int, float)) else NO_TIMEOUT_SECONDS
+    host = connection._dns_host
+    try:
+        addresses = _addresses(host, connection.port, seconds)
+        error: OSError = OSError(f"{host} has no address")
+        for address in addresses:
+            try:
+                found = create_connection(
+                    (address, connection.port),
+                    max(LEAST_SECONDS, seconds / len(addresses)),
+                    source_address=connection.source_address,
+                    socket_options=connection.socket_options,
+                )
+            except OSError as failed:
+                # That one address cannot be routed says less than that another does not answer.
+                error = error if isinstance(error, TimeoutError) else failed
+                continue
+            found.settimeout(seconds)  # of the greeting of TLS
+            return found
+        raise error
+    except TimeoutError as error:
+        raise ConnectTimeoutError(connection, f"no connection to {host} within {seconds:.0f} s") from error
+    except OSError as error:
+        raise NewConnectionError(connection, f"Failed to establish a new connection: {error}") from error
+
+
+def _addresses(host: str, port: int, seconds: float) -> list[str]:
+    """The addresses of a host. Raises `OSError` where it has none, `TimeoutError` where nobody says so in time."""
+    found: list[list[str] | OSError] = []
+
+    def look() -> None:
+        try:
+            family = allowed_gai_family()
+            answers = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)
+            found.append(list(dict.fromkeys(str(answer[4][0]) for answer in answers)))
+        except OSError as error:
+            found.append(error)
+        except UnicodeError as error:  # a label of the name is empty or too long
+            found.append(OSError(str(error)))
+
+    # A resolver cannot be interrupted: one that takes too long goes on in a thread that ends with the process.
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if not found:
+        raise TimeoutError(f"the name {host} was not resolved")
+    if isinstance(found[0], OSError):
+        raise found[0]
+    return found[0]
+
+
 class _Adapter(HTTPAdapter):
     """Makes connections that a watch knows."""
 
     def __init__(self, watch: Watch) -> None:
         class Http(HTTPConnection):
             def _new_conn(self) -> socket.socket:
-                return watch.adopt(super()._new_conn())
+                return watch.adopt(_connect(self))
 
         class Https(HTTPSConnection):
             def _new_conn(self) -> socket.socket:
-                return watch.adopt(super()._new_conn())
+                return watch.adopt(_connect(self))
 
         class HttpPool(HTTPConnectionPool):
             ConnectionCls = Http

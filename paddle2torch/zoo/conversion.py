@@ -31,17 +31,21 @@ from paddle2torch.zoo.folder import save_model
 from paddle2torch.zoo.hub_weights import hub_address, obtain_from_hub
 from paddle2torch.zoo.programs import save_program, with_digests
 from paddle2torch.zoo.published import without_folders
-from paddle2torch.zoo.sources import Obtained, obtain, obtain_local
+from paddle2torch.zoo.sources import IN_CACHE, Obtained, obtain, obtain_local
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """A finished conversion: its folder, its settings, and what should be known about it."""
+    """A finished conversion: its folder, its settings, and what should be known about it.
+
+    Those of the `notes` that say which sources did not answer are in `about_sources` as well.
+    """
 
     folder: Path
     config: ModelConfig | ProgramConfig
     tensors: int
     notes: tuple[str, ...]
+    about_sources: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """What `convert --json` prints."""
@@ -161,7 +165,7 @@ def convert(
     if local:
         make_private(zoo_dir())
     save_model(folder, settings, converted.state, overwrite=place.overwrite, private=local)
-    return Conversion(folder, settings, len(converted.state), notes)
+    return Conversion(folder, settings, len(converted.state), notes, _unanswered(obtained, fused))
 
 
 def _cards(name: str, own_files: bool) -> tuple[Card | None, ProgramCard | None]:
@@ -298,17 +302,26 @@ def _characters(charset: str | Path) -> tuple[str, ...]:
 
 
 def _source_notes(obtained: Obtained, fused: bool) -> tuple[str, ...]:
-    """What came instead of what was asked for, and which sources did not answer."""
-    notes = []
-    if obtained.source is not None and (obtained.form == "inference") != fused:
-        kind = "inference release" if fused else "training checkpoint"
-        notes.append(f"no source of the {kind} answered: took {obtained.origin} instead")
+    """Which sources did not answer and what came instead, in one line; what else is to be known about its source."""
+    notes = [*_unanswered(obtained, fused)]
     if not obtained.published:
         notes.append(
             f"not checked against a published digest, as there is none: {obtained.origin} is held to what this machine "
             f"got when it first fetched it"
         )
-    return (*notes, *(f"did not answer: {reason}" for reason in obtained.tried))
+    return (*notes, *(line for line in obtained.tried if line.startswith(IN_CACHE)))
+
+
+def _unanswered(obtained: Obtained, fused: bool) -> tuple[str, ...]:
+    """One line about all sources that did not answer, where some did not; what each said is in the log."""
+    tried = [line for line in obtained.tried if not line.startswith(IN_CACHE)]
+    if not tried:
+        return ()
+    form = ""
+    if obtained.source is not None and (obtained.form == "inference") != fused:
+        form = "the training checkpoint from " if fused else "the inference release from "
+    others = f", and {len(tried) - 1} more sources did not answer (-v says what each said)" if len(tried) > 1 else ""
+    return (f"took {form}{obtained.origin}, because of {tried[0]}{others}",)
 
 
 def _fuse(converted: Converted) -> Converted:

@@ -28,7 +28,7 @@ from paddle2torch.zoo.connections import Watch, watched_session
 from paddle2torch.zoo.retry import ATTEMPTS, PASSING, retry
 
 MAX_BYTES = 2 * 1024**3
-CONNECT_SECONDS, READ_SECONDS = 10.0, 30.0
+CONNECT_SECONDS, READ_SECONDS = 6.0, 30.0
 ANSWER_SECONDS = 60.0  # until the headers are here, each redirect for itself
 LEAST_RATE, RATE_SECONDS = 1024.0, 30.0  # bytes a second, over so long
 TOTAL_SECONDS = 6 * 3600.0
@@ -281,6 +281,6 @@ def _content_length(response: requests.Response) -> int | None:
 
 
 def _short(error: BaseException) -> str:
-    # urllib3 leads with the connection object, which says nothing to the reader.
+    # urllib3 leads with the connection object (of `connections`), which says nothing to the reader.
     text = " ".join(str(error).split())
-    return re.sub(r"<[^<>]* object at 0x[0-9a-f]+>:? ?|HTTPS?Connection\([^()]*\): ?", "", text)[:200]
+    return re.sub(r"<[^<>]* object at 0x[0-9a-f]+>:? ?|(?:HTTPS?Connection|Https?)\([^()]*\): ?", "", text)[:200]

@@ -6,7 +6,7 @@ Imports neither torch nor cv2, so that `paddle2torch list` is quick.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -193,7 +193,8 @@ class Pipeline:
     """Names of the models that read a language: detector, recogniser, classifier of the lines' direction.
 
     `generation` says which PaddleOCR's steps and settings belong to them, 2 or 3. `note` says what is taken in place of
-    what was asked for.
+    what was asked for. `stand_in` has what can be taken where no source of these answers; of a version that was asked
+    for there is none.
     """
 
     det: str
@@ -201,6 +202,8 @@ class Pipeline:
     cls: str
     generation: Generation = 2
     note: str | None = None
+    version: str = ""
+    stand_in: Pipeline | None = None
 
 
 @dataclass(frozen=True)
@@ -221,6 +224,10 @@ VERSIONS: Mapping[str, _Choice] = {
     "v4": _Choice("ch_PP-OCRv4_det", "ch_ppocr_mobile_v2.0_cls", ("mobile",), 2),
     "v3": _Choice("ch_PP-OCRv3_det", "ch_ppocr_mobile_v2.0_cls", ("mobile",), 2),
 }
+# In place of a version's own choice, where no source of that answers: the nearest models that wheels on PyPI carry.
+STAND_INS: Mapping[str, _Choice] = {
+    "v6": _Choice("PP-OCRv6_small_det", "ch_ppocr_mobile_v2.0_cls", ("small",), 3),
+}
 # Where two recognisers read a language, PaddleOCR asks these in this order, and those of one language before them.
 GROUPS = ("latin", "eslav", "arabic", "cyrillic", "devanagari")
 
@@ -235,7 +242,7 @@ def pipeline_of(lang: str, version: str | None = None) -> Pipeline:
     code = find_language(lang)
     if version is not None and version not in VERSIONS:
         raise ConfigError(f"version is one of {', '.join(VERSIONS)}, not {show(version)}")
-    reading = {name: rec for name in VERSIONS if (rec := _recogniser(code, name)) is not None}
+    reading = {name: rec for name in VERSIONS if (rec := _recogniser(code, name, VERSIONS[name].tiers)) is not None}
     older = [name for name in VERSIONS if version is None or name <= version]
     found = next((name for name in older if name in reading), None)
     if found is None:
@@ -245,7 +252,12 @@ def pipeline_of(lang: str, version: str | None = None) -> Pipeline:
     if version not in (None, found):
         note = f"PP-OCR{version} does not read {LANGUAGES[code]} ({code}): {reading[found]} of PP-OCR{found} is taken"
     choice = VERSIONS[found]
-    return Pipeline(choice.det, reading[found], choice.cls, choice.generation, note)
+    stand_in = None
+    if version is None and found in STAND_INS:
+        other = STAND_INS[found]
+        rec = _recogniser(code, found, other.tiers)
+        stand_in = None if rec is None else Pipeline(other.det, rec, other.cls, other.generation, version=found)
+    return Pipeline(choice.det, reading[found], choice.cls, choice.generation, note, found, stand_in)
 
 
 def generation_of(model: str) -> Generation:
@@ -254,8 +266,7 @@ def generation_of(model: str) -> Generation:
     return 3 if card is not None and card.version in ("v5", "v6") else 2
 
 
-def _recogniser(code: str, version: str) -> str | None:
-    tiers = VERSIONS[version].tiers
+def _recogniser(code: str, version: str, tiers: Sequence[str]) -> str | None:
     able = [
         card
         for card in list_cards()

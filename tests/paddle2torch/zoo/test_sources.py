@@ -189,7 +189,7 @@ def test_a_host_that_is_not_there_is_asked_once(server: Server) -> None:
         gone = (closed.missing("train.tar"), closed.missing("other_train.tar"))
     got = obtain(card(gone, (server.url("infer.tar", tar_of("infer", EXPORT)),)))
     assert "no connection to 127.0.0.1" in got.tried[0]
-    assert got.tried[1].endswith("cannot be reached, as said above")
+    assert got.tried[1].endswith("cannot be reached, as it was found a moment ago")
 
 
 def test_a_wrong_sha256_is_discarded(server: Server, home: Path) -> None:

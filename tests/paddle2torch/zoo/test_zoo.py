@@ -73,10 +73,10 @@ RECOGNISERS = {
 def test_every_language_of_paddleocr_has_its_models(rec: str) -> None:
     languages, (det, cls) = RECOGNISERS[rec]
     generation = 2 if (det, cls) == V3 else 3
-    assert {lang: pipeline_of(lang) for lang in languages.split()} == dict.fromkeys(
-        languages.split(),
-        Pipeline(det, rec, cls, generation),  # type: ignore[arg-type]
-    )
+    version = load_card(rec).version
+    small = Pipeline("PP-OCRv6_small_det", "PP-OCRv6_small_rec", V4[1], 3, version="v6")
+    expected = Pipeline(det, rec, cls, generation, None, version, small if version == "v6" else None)  # type: ignore[arg-type]
+    assert {lang: pipeline_of(lang) for lang in languages.split()} == dict.fromkeys(languages.split(), expected)
     for name, task in ((det, "det"), (rec, "rec"), (cls, "cls")):
         assert load_card(name).task == task
 
@@ -96,7 +96,7 @@ def test_every_language_of_paddleocr_has_its_models(rec: str) -> None:
 )
 def test_a_version_can_be_asked_for(lang: str, version: str, rec: str, parts: tuple[str, str]) -> None:
     found = pipeline_of(lang, version)
-    assert (found.rec, found.det, found.cls, found.note) == (rec, *parts, None)
+    assert (found.rec, found.det, found.cls, found.note, found.stand_in) == (rec, *parts, None, None)
     assert found.generation == (3 if version in ("v5", "v6") else 2)
 
 
