@@ -6,8 +6,13 @@ DEMO := $(CURDIR)/demo
 MINUTES ?= 5
 SEED ?= 1
 KIND ?=
+# Of `make matrix`: rows as `.ci/matrix.py` has them (none: all), and a folder with a wheel that is built.
+ROWS ?=
+WHEEL ?=
+RELEASE ?= .venv-release
+BILL := bill
 
-.PHONY: demo test lint types docs links fuzz clean
+.PHONY: demo test lint types docs links fuzz dist matrix sbom audit clean
 
 demo: $(VENV)/.demo
 	@PADDLE2TORCH_HOME=$(DEMO) BIN=$(BIN) sh .ci/demo $(DEMO)
@@ -35,6 +40,30 @@ links: $(VENV)/.docs
 fuzz: $(VENV)/.test
 	PYTHONPATH=tests $(BIN)/python -m fuzz.run --minutes $(MINUTES) --seed $(SEED) --kind "$(KIND)"
 
+# The wheel, from the sdist. Both are checked: what an index would refuse, and what the wheel may weigh.
+dist: $(RELEASE)/.release
+	rm -rf dist
+	$(RELEASE)/bin/python .ci/matrix.py --build dist
+
+# The wheel in empty environments, with the oldest and the newest of what we depend on.
+matrix: $(RELEASE)/.release
+	PATH="$(CURDIR)/$(RELEASE)/bin:$$PATH" python .ci/matrix.py $(if $(WHEEL),--wheel $(WHEEL)) $(ROWS:%="%")
+
+# What an installation consists of: a CycloneDX list of all distributions, and their licences.
+sbom: $(RELEASE)/.installed
+	mkdir -p $(BILL)
+	$(RELEASE)/bin/cyclonedx-py environment --pyproject pyproject.toml --mc-type library --output-reproducible \
+	    --of JSON -o $(BILL)/sbom.cdx.json $(RELEASE)/installed/bin/python
+	$(RELEASE)/bin/pip-licenses --python $(RELEASE)/installed/bin/python --from mixed --order license --format markdown \
+	    --with-urls --output-file $(BILL)/licences.md
+
+# Known vulnerabilities of these distributions. Asks a database on the network, and fails where it does not answer.
+audit: $(RELEASE)/.installed
+	mkdir -p $(BILL)
+	$(RELEASE)/bin/uv pip freeze --python $(RELEASE)/installed/bin/python --exclude paddle2torch | \
+	    sed 's/+cpu$$//' > $(BILL)/requirements.txt
+	$(RELEASE)/bin/pip-audit --no-deps --disable-pip -r $(BILL)/requirements.txt
+
 $(VENV)/.demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q -c constraints.txt -e '.[paddle,onnx]'
@@ -52,5 +81,16 @@ $(VENV)/.docs: pyproject.toml constraints.txt
 	$(BIN)/pip install -q -c constraints.txt -e '.[docs,train,onnx]'
 	@touch $@
 
+$(RELEASE)/.release: pyproject.toml
+	$(PYTHON) -m venv $(RELEASE)
+	$(RELEASE)/bin/pip install -q 'build>=1.2' 'twine>=6.0' 'uv>=0.8' 'cyclonedx-bom>=7.0' 'pip-licenses>=5.0' 'pip-audit>=2.8'
+	@touch $@
+
+# What a user gets: the package and what it needs, no extras.
+$(RELEASE)/.installed: $(RELEASE)/.release
+	$(RELEASE)/bin/uv venv -q --clear --python $(PYTHON) $(RELEASE)/installed
+	$(RELEASE)/bin/uv pip install -q --python $(RELEASE)/installed/bin/python .
+	@touch $@
+
 clean:
-	rm -rf $(VENV) build dist demo site *.egg-info .pytest_cache .mypy_cache .ruff_cache fuzz-findings
+	rm -rf $(RELEASE) $(BILL) $(VENV) build dist demo site *.egg-info .pytest_cache .mypy_cache .ruff_cache fuzz-findings

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import subprocess
 import sys
 import zipfile
+from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 
 import pytest
 from material import ROOT
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 FOLDERS = {
     "paddle2torch": "paddle2torch",
@@ -50,6 +55,37 @@ def test_everything_is_in_the_wheel(wheel: Path) -> None:
     }
     packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert packed == expected
+
+
+def test_the_wheel_is_small(wheel: Path) -> None:
+    assert wheel.stat().st_size < 3_000_000
+
+
+def test_no_extra_brings_a_second_opencv(wheel: Path) -> None:
+    """Of what is installed here; `uv pip compile --extra` asks the same of an index."""
+    with zipfile.ZipFile(wheel) as archive:
+        (metadata,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        lines = archive.read(metadata).decode().split("\n\n")[0].splitlines()
+    ours = [line.removeprefix("Requires-Dist: ") for line in lines if line.startswith("Requires-Dist: ")]
+    waiting = [line.partition(";")[0] for line in ours]  # with every extra
+    seen: set[str] = set()
+    while waiting:
+        needed = Requirement(waiting.pop())
+        name = canonicalize_name(needed.name)
+        if name in seen or (needed.marker is not None and not needed.marker.evaluate({"extra": ""})):
+            continue
+        seen.add(name)
+        with contextlib.suppress(PackageNotFoundError):
+            waiting += requires(name) or []
+    assert {name for name in seen if name.startswith("opencv")} == {"opencv-python-headless"}
+    assert "pip" in seen  # which fetches wheels with weights, in environments that have none of their own
+
+
+@pytest.mark.parametrize("workflow", sorted((ROOT / ".github" / "workflows").glob("*.yml")), ids=lambda path: path.name)
+def test_actions_are_pinned_by_commit(workflow: Path) -> None:
+    used = re.findall(r"uses: *(\S+)", workflow.read_text(encoding="utf-8"))
+    assert used
+    assert [action for action in used if not re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", action)] == []
 
 
 def test_the_wheel_runs_alone(wheel: Path, tmp_path: Path) -> None:

@@ -294,10 +294,19 @@ def nms(x: Tensor, *, threshold: float = 1.0) -> Tensor:
     return suppress(x, torch.zeros_like(x[:, 0]), threshold)
 
 
-# As one operation of a graph: how many boxes stay is known when it runs.
+# As one operation of a graph: how many boxes stay is known when it runs. The schemas are written out, as PyTorch 2.4
+# cannot read them off annotations that are text.
+_MULTICLASS_NMS3 = (
+    "(Tensor bboxes, Tensor scores, Tensor? rois_num, float score_threshold, SymInt nms_top_k, SymInt keep_top_k, "
+    "float nms_threshold, bool normalized, float nms_eta, SymInt background_label) -> (Tensor, Tensor, Tensor)"
+)
+_MATRIX_NMS = (
+    "(Tensor bboxes, Tensor scores, float score_threshold, SymInt nms_top_k, SymInt keep_top_k, float post_threshold, "
+    "bool use_gaussian, float gaussian_sigma, SymInt background_label, bool normalized) -> (Tensor, Tensor, Tensor)"
+)
 
 
-@torch.library.custom_op("paddle2torch::multiclass_nms3", mutates_args=())
+@torch.library.custom_op("paddle2torch::multiclass_nms3", mutates_args=(), schema=_MULTICLASS_NMS3)
 def _multiclass_nms3(
     bboxes: Tensor,
     scores: Tensor,
@@ -324,7 +333,7 @@ def _multiclass_nms3(
     )
 
 
-@torch.library.custom_op("paddle2torch::matrix_nms", mutates_args=())
+@torch.library.custom_op("paddle2torch::matrix_nms", mutates_args=(), schema=_MATRIX_NMS)
 def _matrix_nms(
     bboxes: Tensor,
     scores: Tensor,

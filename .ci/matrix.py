@@ -1,0 +1,124 @@
+"""`make matrix`: the sdist and the wheel, installed into empty environments, oldest and newest of what we depend on.
+
+    python .ci/matrix.py [--wheel FOLDER] [--keep FOLDER] [ROW…]
+    python .ci/matrix.py --build FOLDER
+
+A row is PYTHON:RESOLUTION[:REQUIREMENT,…], with uv's resolutions: `lowest-direct` takes the floors of pyproject.toml,
+`highest` the newest. Each row runs `.ci/smoke.py`. A Python that uv does not find on this machine, and cannot fetch, is
+named and left out. uv is told by its own variables what it is to take: `UV_TORCH_BACKEND=cpu` for PyTorch's CPU builds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+ROWS = (
+    "3.10:lowest-direct",
+    "3.12:highest:huggingface_hub<2,opencv-python-headless<5",
+    "3.10:highest",
+    "3.11:highest",
+    "3.12:highest",
+    "3.13:highest",
+    "3.14:highest",
+)
+MOST_BYTES = 3_000_000
+"""Of the wheel: weights and pictures of tests do not belong there."""
+
+
+def main() -> int:
+    """Run the rows; 0 where none failed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rows", nargs="*", metavar="ROW")
+    parser.add_argument("--build", type=Path, metavar="FOLDER", help="build both there, check them, and run no row")
+    parser.add_argument("--wheel", type=Path, metavar="FOLDER", help="take the wheel of this folder")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep the environments here, and take those there")
+    arguments = parser.parse_args()
+    if arguments.build is not None:
+        build(arguments.build)
+        return 0
+    with tempfile.TemporaryDirectory(prefix="paddle2torch-matrix-") as scratch:
+        wheel = build(Path(scratch) / "dist") if arguments.wheel is None else next(arguments.wheel.glob("*.whl"))
+        home = arguments.keep or Path(scratch)
+        results = [run_row(row, wheel.resolve(), home, Path(scratch)) for row in arguments.rows or ROWS]
+    print()
+    for result in results:
+        print(result)
+    return 1 if any(": FAILED" in result for result in results) else 0
+
+
+def build(out: Path) -> Path:
+    """The wheel, built from the sdist, so that what the sdist lacks shows; both pass what an index asks of them."""
+    subprocess.run(
+        [sys.executable, "-m", "build", "--outdir", str(out), str(ROOT)], check=True, stdout=subprocess.DEVNULL
+    )
+    (wheel,), (sdist,) = out.glob("*.whl"), out.glob("*.tar.gz")
+    subprocess.run([sys.executable, "-m", "twine", "check", "--strict", str(wheel), str(sdist)], check=True)
+    size = wheel.stat().st_size
+    print(f"{wheel.name}: {size:,} bytes; {sdist.name}: {sdist.stat().st_size:,} bytes", flush=True)
+    if size > MOST_BYTES:
+        raise SystemExit(f"{wheel.name} has more than {MOST_BYTES:,} bytes")
+    return wheel
+
+
+def run_row(row: str, wheel: Path, home: Path, scratch: Path) -> str:
+    """One environment, and what came of it, in a line."""
+    version, resolution, *more = row.split(":")
+    folder = home / row.replace(":", "-").replace(",", "-").replace("<", "_").replace(">", "_").replace("=", "_")
+    python = folder / "bin" / "python"
+    if not python.exists():
+        made = uv("venv", "--python", version, str(folder))
+        if made.returncode != 0:
+            return f"{row}: left out, no Python {version} ({last_line(made.stderr)})"
+    started = time.monotonic()
+    requirements = [str(wheel), *(more[0].split(",") if more else ())]
+    installed = uv("pip", "install", "--python", str(python), "--resolution", resolution, *requirements)
+    if installed.returncode != 0:
+        return f"{row}: FAILED to install: {last_line(installed.stderr)}"
+    print(f"{row}: installed in {time.monotonic() - started:.0f} s", flush=True)
+    place = scratch / folder.name
+    place.mkdir()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    environment["PADDLE2TORCH_HOME"] = str(place / "home")
+    started = time.monotonic()
+    smoke = subprocess.run(
+        [str(python), "-X", "dev", "-W", "ignore", str(ROOT / ".ci" / "smoke.py"), str(python.parent / "paddle2torch")],
+        cwd=place,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    if smoke.returncode != 0:
+        print(smoke.stdout + smoke.stderr, flush=True)
+        return f"{row}: FAILED: {last_line(smoke.stderr)}"
+    shutil.rmtree(place)
+    return f"{row}: {time.monotonic() - started:.0f} s, {versions(json.loads(smoke.stdout.splitlines()[-1]))}"
+
+
+def uv(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """uv, quietly."""
+    return subprocess.run(["uv", "--quiet", *arguments], capture_output=True, text=True)
+
+
+def last_line(text: str) -> str:
+    """The last line of a message that says something."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "without a word"
+
+
+def versions(found: Mapping[str, str]) -> str:
+    """Distributions and versions, in a line."""
+    return ", ".join(f"{name} {version}" for name, version in found.items())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
