@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from paddle2torch._version import __version__
-from paddle2torch.model_zoo.cards import Card, find_card
+from paddle2torch.model_zoo.cards import Card, HubSource, find_card
 from paddle2torch.model_zoo.config import ModelConfig, Task
 from paddle2torch.model_zoo.show import show_text
 from paddle2torch.model_zoo.strict_json import to_json
@@ -24,6 +25,7 @@ TASKS: Mapping[Task, str] = {
     "det": "finds the text on a page",
     "cls": "tells which way up a line or page is",
 }
+SHOWN_CHARACTERS = 200
 # The cards name languages as PaddleOCR does; the Hub wants ISO codes. What has none ("digits") is left out.
 _LANGUAGE_CODES = {
     "ch": "zh",
@@ -52,6 +54,8 @@ def hub_card(
         *([] if figures is None else _results(config, figures)),
         *([] if trained is None else _measured(config, trained)),
     ]
+    base = _base(card)
+    relation: dict[str, Any] = {"base_model_relation": "finetune"} if base is not None and trained is not None else {}
     metadata = ModelCardData(
         language=languages or None,
         license=licence,
@@ -60,6 +64,9 @@ def hub_card(
         tags=["ocr", "paddleocr", "pp-ocr", "pytorch", "safetensors"],
         model_name=config.name if results else None,
         eval_results=results or None,
+        # What the Hub shows a model as made from.
+        base_model=base,
+        **relation,
         # The Hub runs no models of this library: a widget would only show an error.
         inference=False,
     )
@@ -71,9 +78,11 @@ def hub_card(
         f"A PP-OCR model in PyTorch, which {TASKS[config.task]}: {architecture}, in {config.form} form{characters}. "
         f"Weights as safetensors, settings as JSON, for the library paddle2torch {__version__}.\n",
         _usage(config, repo),
+        *([] if config.charset is None else [_characters(config.charset)]),
         _source(config, card),
         *([] if trained is None else [_training(trained)]),
         _parity(figures),
+        _licence(licence, card),
     ]
     return str(ModelCard("\n".join(parts)))
 
@@ -86,9 +95,42 @@ def _usage(config: ModelConfig, repo: str) -> str:
     }[config.task]
     shape = "(N, 3, 48, W)" if config.task == "rec" else "(N, 3, H, W)"
     return (
-        "## Usage\n\n```python\nfrom paddle2torch import OCR, load_pretrained\n\n"
+        "## Usage\n\n```\npip install paddle2torch\n"
+        f"paddle2torch ocr page.jpg --{config.task} {repo}\n```\n\n"
+        "```python\nfrom paddle2torch import OCR, load_pretrained\n\n"
         f'model = load_pretrained("{repo}", fused=True)  # an nn.Module; takes float32 {shape}\n{use}\n```\n'
     )
+
+
+def _characters(charset: Sequence[str]) -> str:
+    """How many characters the model tells apart, and a look at them."""
+    scripts: dict[str, int] = {}
+    for character in charset:
+        # The first word of a letter's name in Unicode is its script.
+        name = unicodedata.name(character[0], "")
+        letter = name and unicodedata.category(character[0]).startswith("L")
+        kind = name.split()[0].capitalize().replace("Cjk", "Chinese") if letter else "other"
+        scripts[kind] = scripts.get(kind, 0) + 1
+    counts = sorted(scripts.items(), key=lambda entry: (entry[0] == "other", -entry[1]))
+    first = "".join(character for character in charset if not character.isspace())[:SHOWN_CHARACTERS]
+    more = f" and {len(charset) - len(first):,} more" if len(charset) > len(first) else ""
+    kinds = ", ".join(f"{kind} {count:,}" for kind, count in counts)
+    return (
+        f"## Characters\n\n{len(charset):,}: {kinds}. All of them, in the order of the classes, are in "
+        f'`model_config.json` under "charset".\n\n{_markdown(first)}{more}\n'
+    )
+
+
+def _licence(licence: str, card: Card | None) -> str:
+    origin = f" They are those of {card.name}, which PaddlePaddle published under {card.licence}." if card else ""
+    return f"## Licence\n\nThe weights: {_markdown(licence)}.{origin} The library paddle2torch: MIT.\n"
+
+
+def _base(card: Card | None) -> str | None:
+    """The Hub repository of the model that the card is about."""
+    if card is None:
+        return None
+    return next((source.repo for source in card.sources.inference if isinstance(source, HubSource)), None)
 
 
 def _source(config: ModelConfig, card: Card | None) -> str:

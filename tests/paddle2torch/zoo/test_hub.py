@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import importlib.util
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -26,10 +28,12 @@ import yaml
 from click.testing import CliRunner
 from huggingface_hub import constants
 from loopback import Handler, Server, running
+from material import ROOT
 from safetensors.torch import save_file
 from small_models import saved, small_config, write_pdparams
 
 from paddle2torch import load_pretrained
+from paddle2torch.cache import zoo_dir
 from paddle2torch.cli import main
 from paddle2torch.converters.layout import layout_table, to_paddle
 from paddle2torch.exporting.transformers import processor_config, transformers_config, transformers_state
@@ -489,6 +493,13 @@ def test_the_card(small: Network, tmp_path: Path, server: HubServer, folder: Pat
     assert metadata["language"] == ["en"]
     assert metadata["license"] == "mit"
     assert "7 characters" in reader
+    assert metadata["base_model"] == "PaddlePaddle/en_PP-OCRv4_mobile_rec"
+    assert "## Characters\n\n7: Latin 7. All of them" in reader
+    assert "\n\nabcdefg\n" in reader
+    assert "paddle2torch ocr page.jpg --rec me/reader" in reader
+    assert (
+        "The weights: mit. They are those of en_PP-OCRv4_rec, which PaddlePaddle published under Apache-2.0." in reader
+    )
     assert "Not measured" in reader
     report.write_text("[]", encoding="utf-8")
     done = CliRunner().invoke(main, ["push", str(folder), "me/small", "--verification", str(report)])
@@ -764,10 +775,72 @@ def test_a_hub_that_cannot_be_reached_is_asked_once(server: HubServer, monkeypat
     monkeypatch.setattr(hub_access, "check_reachable", lambda url: asked.append(url) or unreachable())
     hub = tuple(HubSource(repo=f"you/{name}", files=("inference.onnx",)) for name in ("one", "two"))
     card = replace(load_card("PP-OCRv5_mobile_rec"), name="tiny_rec", sources=Sources((), hub))
-    with pytest.raises(SourceError, match=r"you/one: no connection\n  - .*you/two: the Hub cannot be reached, as said"):
+    with pytest.raises(SourceError, match=r"you/one: no connection\n  - .*you/two: the Hub cannot be reached, as it"):
         obtain(card, progress=False)
     assert len(asked) == 1
 
 
 def unreachable() -> None:
     raise UnreachableError("no connection")
+
+
+@pytest.fixture
+def publish_all() -> Any:
+    """`scripts/publish_all.py`."""
+    found = importlib.util.spec_from_file_location("publish_all", ROOT / "scripts" / "publish_all.py")
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    sys.modules["publish_all"] = module
+    found.loader.exec_module(module)
+    return module
+
+
+def test_all_models_are_published_and_a_run_that_was_cut_off_goes_on(
+    server: HubServer, small: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, publish_all: Any
+) -> None:
+    asked: list[str] = []
+    cut: list[bool] = []
+
+    def convert_one(name: str) -> SimpleNamespace:
+        asked.append(name)
+        if name == "gone":
+            raise SourceError("no source of gone answered. Tried:\n  - all")
+        save_model(zoo_dir() / name, replace(small.config, name=name), small.state_dict())
+        return SimpleNamespace(folder=zoo_dir() / name)
+
+    def prove(folder: Path) -> SimpleNamespace:
+        asked.append(f"proof of {folder.name}")
+        if folder.name == "cut" and not cut:
+            cut.append(True)
+            raise KeyboardInterrupt
+        return SimpleNamespace(holds=folder.name != "wrong", reference="its export", name=folder.name)
+
+    figures = {
+        "holds": True,
+        "reference": "its export",
+        "engine": "Paddle",
+        "engine_version": "3",
+        "torch_version": "2",
+    }
+    measured = {**figures, "output": {"absolute": 1e-6, "relative": 1e-6}, "layers": []}
+    monkeypatch.setattr(publish_all, "convert", convert_one)
+    monkeypatch.setattr(publish_all, "verify", prove)
+    monkeypatch.setattr(publish_all, "as_data", lambda result: {"model": result.name, **measured})
+    names = ["one", "gone", "wrong", "cut", "two"]
+    command = ["me", *names, "--state", str(tmp_path / "state")]
+    with pytest.raises(KeyboardInterrupt):
+        publish_all.main(command)
+    assert set(server.branches) == {"me/one"}
+    asked.clear()
+    assert publish_all.main(command) == 1
+    assert asked == ["gone", "proof of wrong", "proof of cut", "two", "proof of two"]
+    assert set(server.branches) == {"me/one", "me/cut", "me/two"}
+    card = server.commits[server.branches["me/two"]["main"]]["README.md"].decode()
+    assert "`paddle2torch verify` holds" in card
+    record = json.loads((tmp_path / "state" / "published.json").read_text(encoding="utf-8"))
+    assert record["gone"]["problem"] == "no source of gone answered. Tried:"
+    assert record["wrong"]["problem"] == "wrong does not hold against its export: it is not published"
+    before = dict(server.branches)
+    assert publish_all.main(["me", "one", "two", "--state", str(tmp_path / "state")]) == 0
+    assert server.branches == before
