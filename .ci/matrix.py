@@ -81,7 +81,9 @@ def run_row(row: str, wheel: Path, home: Path, scratch: Path) -> str:
             return f"{row}: left out, no Python {version} ({last_line(made.stderr)})"
     started = time.monotonic()
     requirements = [str(wheel), *(more[0].split(",") if more else ())]
-    installed = uv("pip", "install", "--python", str(python), "--resolution", resolution, *requirements)
+    # An environment that was kept may have the same version of another day.
+    fresh = ("--reinstall-package", "paddle2torch")
+    installed = uv("pip", "install", "--python", str(python), "--resolution", resolution, *fresh, *requirements)
     if installed.returncode != 0:
         return f"{row}: FAILED to install: {last_line(installed.stderr)}"
     print(f"{row}: installed in {time.monotonic() - started:.0f} s", flush=True)
