@@ -971,6 +971,7 @@ def cases(P: Any, F: Any) -> dict[str, list[Case]]:  # noqa: N803
             ("convnet", _convnet(P), (r(2, 3, 16, 20),)),
             ("tokens", _tokens(P), (i(2, 6, high=11),)),
             ("decoder", _decoder(P), (r(2, 3, 4, 5),)),
+            ("regions", _regions(P), (r(1, 4, 6, 7),)),
         ],
         "control": [
             ("while", _while, (r(2, 3), np.array(4, np.int64))),
@@ -1071,6 +1072,42 @@ def _decoder(P: Any) -> Any:  # noqa: N803
                 if P.all(best == 2):
                     break
             return words, scores, step
+
+    return Net()
+
+
+def _regions(P: Any) -> Any:  # noqa: N803
+    """A detector of two stages: regions of each image in turns, pooled; those that are sure, or one that says none."""
+    nn, ops = P.nn, P.vision.ops
+
+    class Net(nn.Layer):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.scores = nn.Conv2D(4, 3, 1)
+            self.deltas = nn.Conv2D(4, 12, 1)
+            self.head = nn.Linear(16, 2)
+            self.anchors = _boxes(126).reshape(6, 7, 3, 4)
+
+        def forward(self, x: Any) -> Any:
+            scores, deltas = nn.functional.sigmoid(self.scores(x)), self.deltas(x) * 0.1
+            anchors = P.to_tensor(self.anchors)
+            spread, size = P.ones_like(anchors), P.full([1, 2], 13.0)
+            found = []
+            for n in range(P.shape(x)[0]):
+                regions, _, _ = ops.generate_proposals(
+                    scores[n : n + 1], deltas[n : n + 1], size, anchors, spread, 30, 8, 0.5, 2.0, return_rois_num=True
+                )
+                found.append(regions)
+            regions = P.concat(found)
+            count = P.shape(regions)[:1].astype("int32")
+            pooled = ops.roi_align(x, regions, count, 2, 0.5)
+            sure = nn.functional.softmax(self.head(pooled.flatten(1)))[:, 1]
+            kept = P.nonzero(sure > 0.4)
+            if P.shape(kept)[0] == 0:  # noqa: SIM108 (Paddle rewrites this form)
+                rows = P.full([1, 4], -1.0)
+            else:
+                rows = P.gather(regions, kept[:, 0])
+            return rows, sure
 
     return Net()
 

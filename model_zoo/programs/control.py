@@ -38,7 +38,8 @@ def loop(block: BlockBuilder, node: Node) -> None:
     read = {place for place, name in enumerate(node.outputs) if name and block.owner.readers[name]}
     needed = _needed(inner.fx, following, results, arguments, read)
     unread = [argument for place, argument in enumerate(arguments) if place not in needed]
-    module = WhileLoop(inner.finish((following, *(results[place] for place in needed)), unread))
+    starts = tuple(_start(values[place]) for place in needed)
+    module = WhileLoop(inner.finish((following, *(results[place] for place in needed)), unread), starts)
     put(block.root, path, module)
     initial = [block.tensor(values[place]) for place in needed]
     turns = _turns(block, inner, values)
@@ -46,6 +47,13 @@ def loop(block: BlockBuilder, node: Node) -> None:
     for place, name in enumerate(node.outputs):
         if name and place in needed:
             block.name(block.fx.call_function(operator.getitem, (made, needed.index(place))), name)
+
+
+def _start(value: Any) -> int | None:
+    """The integer with which a value of a loop starts, where that is known."""
+    if not isinstance(value, Known) or value.tensor.numel() != 1 or value.tensor.is_floating_point():
+        return None
+    return int(value.tensor)
 
 
 def _turns(block: BlockBuilder, inner: BlockBuilder, values: Sequence[Any]) -> Any:
@@ -57,12 +65,9 @@ def _turns(block: BlockBuilder, inner: BlockBuilder, values: Sequence[Any]) -> A
     if test is None or test.kind != "less_than" or test.inputs[0] not in inner.block.results[1:]:
         return None
     place = inner.block.results[1:].index(str(test.inputs[0]))
-    step, start, limit = writers.get(str(test.inputs[0])), values[place], inner.values.get(str(test.inputs[1]))
-    if step is None or not _adds_one(step) or step.inputs[0] != inner.block.arguments[place]:
+    step, first, limit = writers.get(str(test.inputs[0])), _start(values[place]), inner.values.get(str(test.inputs[1]))
+    if step is None or not _adds_one(step) or step.inputs[0] != inner.block.arguments[place] or first is None:
         return None
-    if not isinstance(start, Known) or start.tensor.numel() != 1 or start.tensor.is_floating_point():
-        return None
-    first = int(start.tensor)
     if isinstance(limit, Known) and limit.tensor.numel() == 1:
         return int(limit.tensor) - first
     if not isinstance(limit, Sizes) or limit.array.size != 1:
@@ -80,13 +85,14 @@ def _adds_one(node: Node) -> bool:
 
 
 def condition(block: BlockBuilder, node: Node) -> None:
-    """An `if` as a module with its branches; both read what either needs."""
+    """An `if` as a module with its branches, which give what is read of it; both read what either needs."""
     condition = block.get(node.inputs[0]) if node.inputs and isinstance(node.inputs[0], str) else None
     if condition is None or not 1 <= len(node.blocks) <= 2:
         raise ProgramError("has no condition or no branches")
     for branch in node.blocks:
         if branch.arguments or len(branch.results) != len(node.outputs):
             raise ProgramError(f"a branch gives {len(branch.results)} results where {len(node.outputs)} belong")
+    read = [place for place, name in enumerate(node.outputs) if name and block.owner.readers[name]]
     path = block.owner.unique(f"{dotted(node.path)}.condition" if node.path else "condition")
     outside: list[fx.Node] = []
     modules: list[nn.Module] = []
@@ -94,20 +100,20 @@ def condition(block: BlockBuilder, node: Node) -> None:
     for name, branch in zip(("if_true", "if_false"), node.blocks, strict=False):
         inner = block.child(branch, f"{path}.{name}")
         inner.run()
-        outputs = tuple(inner.tensor(inner.get(result)) if result else None for result in branch.results)
-        modules.append(inner.finish(outputs))
+        modules.append(inner.finish(tuple(inner.tensor(inner.get(branch.results[place])) for place in read)))
         for captured in inner.captured:
             if captured not in outside:
                 outside.append(captured)
         reads.append(tuple(outside.index(captured) for captured in inner.captured))
     false = modules[1] if len(modules) == 2 else None
-    module = Condition(modules[0], false, (reads[0], reads[1] if len(reads) == 2 else ()), len(node.outputs))
+    module = Condition(
+        modules[0], false, (reads[0], reads[1] if len(reads) == 2 else ()), len(read), any(map(_has_effects, modules))
+    )
     put(block.root, path, module)
     number = condition.elements[0] if isinstance(condition, Sizes) and condition.array.size == 1 else None
     made = block.fx.call_module(path, (block.tensor(condition) if number is None else number, outside))
-    for place, name in enumerate(node.outputs):
-        if name:
-            block.name(block.fx.call_function(operator.getitem, (made, place)), name)
+    for place, output in enumerate(read):
+        block.name(block.fx.call_function(operator.getitem, (made, place)), str(node.outputs[output]))
 
 
 def remove_dead(graph: fx.Graph, root: nn.Module) -> None:

@@ -120,17 +120,20 @@ class _Use:
 
 @dataclass(frozen=True)
 class Sizes:
-    """What stands for free sizes: of the first axis, of an image's sides, of any other axis."""
+    """What stands for free sizes: of the first axis, of an image's sides, of any other axis; by how much images are
+    wider than high."""
 
     batch: int = 1
     image: int = IMAGE_SIZES[0]
     other: int = OTHER_SIZES[0]
+    wider: int = 0
 
     def shape(self, feed: Feed) -> tuple[int, ...]:
         """The shape of an input with these sizes."""
         image = len(feed.shape) == 4
+        sides = {2: self.image, 3: self.image + self.wider} if image else {}
         return tuple(
-            size if size >= 0 else self.batch if axis == 0 else self.image if image and axis > 1 else self.other
+            size if size >= 0 else self.batch if axis == 0 else sides.get(axis, self.other)
             for axis, size in enumerate(feed.shape)
         )
 

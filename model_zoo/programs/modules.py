@@ -10,13 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from paddle2torch.model_zoo.programs.numbers import is_open, number_of
 from paddle2torch.model_zoo.programs.operations.convolution import convolve, transposed
 from paddle2torch.model_zoo.programs.table import ProgramError
 
 TURNS_AT_MOST = 1_000_000
 """Turns of one loop, by when it must have ended: a damaged condition must not run without end."""
 UNROLLED_AT_MOST = 64
-"""Turns of a loop that a graph holds one after the other."""
+"""Turns of a loop over arrays that a graph holds one after the other."""
+WRITTEN_OUT_AT_MOST = 4
+"""The same of a loop over tensors alone, which could stay a loop: where it goes over a few images, each place is known
+if it is written out.
+"""
 
 
 class Constant(nn.Module):
@@ -164,17 +169,20 @@ def recurrent_keys(layers: int, bidirectional: bool, biases: bool) -> list[str]:
 class WhileLoop(nn.Module):
     """Runs its body while the condition holds: the body takes the loop's values and what it reads of the outside,
     and gives the next condition and the next values. `turns` is how often, where that is a size.
+
+    starts: for each value the integer that it starts with, where the program says one.
     """
 
-    def __init__(self, body: nn.Module) -> None:
+    def __init__(self, body: nn.Module, starts: Sequence[int | None] = ()) -> None:
         super().__init__()
-        self.body = body
+        self.body, self.starts = body, tuple(starts)
 
     def forward(self, condition: Any, values: list[Any], outside: list[Any], turns: Any = None) -> tuple[Any, ...]:
         if torch.compiler.is_exporting():
-            if not any(isinstance(item, list) for item in (*values, *outside)):
-                return _exported_loop(self.body, condition, values, outside)
-            return _unrolled_loop(self.body, values, outside, turns)
+            arrays = any(isinstance(item, list) for item in (*values, *outside))
+            if arrays or (isinstance(turns, int) and turns <= WRITTEN_OUT_AT_MOST):
+                return _unrolled_loop(self.body, _with_starts(values, self.starts), outside, turns)
+            return _exported_loop(self.body, condition, values, outside)
         done = 0
         while bool(condition):
             done += 1
@@ -197,6 +205,14 @@ def _unrolled_loop(body: nn.Module, values: list[Any], outside: list[Any], turns
     for _ in range(turns):
         _, *values = body(*values, *outside)
     return tuple(values)
+
+
+def _with_starts(values: list[Any], starts: Sequence[int | None]) -> list[Any]:
+    """The values of a loop, those with a known start as constants whose number PyTorch follows from turn to turn."""
+    return [
+        value if start is None else torch.tensor(start, dtype=value.dtype, device=value.device).reshape(value.shape)
+        for value, start in zip(values, starts or [None] * len(values), strict=True)
+    ]
 
 
 def _exported_loop(body: nn.Module, condition: Any, values: list[Any], outside: list[Any]) -> tuple[Any, ...]:
@@ -226,7 +242,11 @@ def _from_row(x: Any, rank: int) -> Any:
 
 
 class Condition(nn.Module):
-    """One of two blocks, as the condition says. Each reads its own part of what is outside."""
+    """One of two blocks, as the condition says. Each reads its own part of what is outside.
+
+    effects: whether a block changes an array. Where a graph is exported and the condition is known only when it runs,
+    both blocks are computed and the condition chooses between their results.
+    """
 
     def __init__(
         self,
@@ -234,30 +254,57 @@ class Condition(nn.Module):
         if_false: nn.Module | None,
         reads: tuple[tuple[int, ...], tuple[int, ...]],
         results: int,
+        effects: bool = False,
     ) -> None:
         super().__init__()
         self.if_true, self.if_false = if_true, if_false
-        self.reads, self.results = reads, results
+        self.reads, self.results, self.effects = reads, results, effects
 
     def forward(self, condition: Any, outside: list[Any]) -> tuple[Any, ...]:
         true, false = ([outside[place] for place in places] for places in self.reads)
+        if is_open(condition):
+            condition = torch.scalar_tensor(torch.sym_ite(condition, 1, 0), dtype=torch.int64) != 0
         if torch.compiler.is_exporting() and isinstance(condition, Tensor):
-            if self.if_false is None:
-                raise ProgramError("a condition without a second branch cannot be exported; run the model itself")
-            # Both branches are pure, so both may run: the condition chooses between their results.
-            return tuple(
-                _either(condition.reshape(()), a, b)
-                for a, b in zip(self.if_true(*true), self.if_false(*false), strict=True)
-            )
+            return self.both(condition.reshape(()), true, false)
         chosen: Callable[..., Any] | None = self.if_true if bool(condition) else self.if_false
         if chosen is None:
             return (None,) * self.results
         return tuple(chosen(*(true if bool(condition) else false)))
 
+    def both(self, condition: Tensor, true: list[Any], false: list[Any]) -> tuple[Any, ...]:
+        """The results of the block that the condition names; both are computed."""
+        if self.if_false is None:
+            raise ProgramError("a condition without a second branch cannot be exported; run the model itself")
+        if self.effects:
+            raise ProgramError("a condition that changes an array of tensors cannot be exported; run the model itself")
+        pairs = zip(self.if_true(*true), self.if_false(*false), strict=True)
+        return tuple(_either(condition, *pair) for pair in pairs)
 
-def _either(condition: Tensor, a: Any, b: Any) -> Any:
+
+def _either(condition: Tensor, a: Any, b: Any) -> Tensor:
+    from torch.fx.experimental.symbolic_shapes import statically_known_true
+
     if not isinstance(a, Tensor) or not isinstance(b, Tensor):
         raise ProgramError("a condition that gives an array of tensors cannot be exported; run the model itself")
+    if a.ndim != b.ndim:
+        raise ProgramError(f"a condition that gives {a.ndim} axes or {b.ndim} cannot be exported; run the model itself")
+    for axis, (first, second) in enumerate(zip(a.shape, b.shape, strict=True)):
+        if statically_known_true(first == second):
+            continue
+        size = number_of(torch.where(condition, _size_as_tensor(a, axis), _size_as_tensor(b, axis)))
+        torch._check(size >= 0)
+        a, b = _of_size(a, axis, size), _of_size(b, axis, size)
     if a.dtype == torch.bool:
         return (condition & a) | (~condition & b)
     return torch.where(condition, a, b)
+
+
+def _size_as_tensor(x: Tensor, axis: int) -> Tensor:
+    return torch.scalar_tensor(x.shape[axis], dtype=torch.int64, device=x.device)
+
+
+def _of_size(x: Tensor, axis: int, size: Any) -> Tensor:
+    """x cut off along an axis, or with zeros behind it, to a size that is known when the graph runs."""
+    rest = x.new_zeros([1 if place == axis else extent for place, extent in enumerate(x.shape)])
+    places = torch.arange(size, device=x.device)
+    return torch.cat([x, rest], axis).index_select(axis, places.clamp(max=_size_as_tensor(x, axis)))

@@ -46,6 +46,17 @@ def place_of(x: Tensor) -> Any:
     return x.reshape(()) if torch.compiler.is_exporting() else number_of(x)
 
 
+def is_open(x: Any) -> bool:
+    """Whether a number, or what was asked of one, is known only when an exported graph runs: it hangs on values, as
+    how many boxes are left does.
+    """
+    if not isinstance(x, torch.SymInt | torch.SymBool):
+        return False
+    from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
+
+    return bool(free_unbacked_symbols(x))
+
+
 def tensor_of(numbers: Sequence[Any], shape: Sequence[int], dtype: torch.dtype, device: Any = None) -> Tensor:
     """A small tensor of numbers, given in a row."""
     items = [torch.scalar_tensor(number, dtype=dtype, device=device) for number in numbers]

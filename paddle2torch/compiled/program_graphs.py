@@ -28,6 +28,9 @@ TOLERANCE = 1e-5
 """Of an output's largest value, between the module and a graph that was made of it."""
 
 
+CHECKS_AT_MOST = 4
+"""Sizes at which a graph is run beside the module."""
+
 Free = Literal["all", "batch", "sides", "none"]
 """Which of the sizes that a program leaves free are free in its graph; "sides": all but the batch."""
 
@@ -54,10 +57,13 @@ def capture(program: Program, kinds: Sequence[Free] = FREEST_FIRST) -> Captured:
     running = running_sizes(program)
     pairs = _pairs(program, running)
     seen: list[Any] = []
+    batch_may_be_free = True
     for free in kinds:
+        if free in ("all", "batch") and not batch_may_be_free:
+            continue
         # A batch that is not free is the one that runs first: some programs take no other.
         sizes = running if free in ("sides", "none") else pairs
-        inputs, shapes = _example(program, sizes, free)
+        inputs, shapes = _example(program, _larger(program, sizes) if free in ("all", "sides") else sizes, free)
         if shapes in seen or (free != "none" and not any(shapes)):
             continue  # a graph that was tried, or that of "none"
         seen.append(shapes)
@@ -66,6 +72,7 @@ def capture(program: Program, kinds: Sequence[Free] = FREEST_FIRST) -> Captured:
                 graph = torch.export.export(_Positional(module), inputs, dynamic_shapes=(shapes,), strict=False)
         except FixedSizeError as error:
             reason = str(error)
+            batch_may_be_free = False
             continue
         except Paddle2TorchError:
             raise
@@ -108,34 +115,43 @@ def _pairs(program: Program, sizes: Sizes) -> Sizes:
     return two if sizes.batch == 1 and runs(program, made_up(program, two)) else sizes
 
 
+def _larger(program: Program, sizes: Sizes) -> Sizes:
+    """The same with images of twice the size: a map of one pixel, as strides of 128 leave it, would stay one."""
+    larger = replace(sizes, image=2 * sizes.image)
+    if all(larger.shape(feed) == sizes.shape(feed) for feed in program.config.feeds):
+        return sizes
+    return larger if runs(program, made_up(program, larger)) else sizes
+
+
 def other_sizes(captured: Captured) -> Iterator[Sizes]:
-    """The example's sizes, and other ones where these are free."""
+    """The sizes that run first, and other ones where these are free; images wider than high are among them."""
     sizes = captured.sizes
     yield sizes
     if captured.free == "batch":
         yield from (replace(sizes, batch=batch) for batch in (1, 3))
-    elif captured.free == "sides":
-        yield replace(sizes, image=sizes.image + 32, other=sizes.other + 4)
-        yield replace(sizes, image=sizes.image + 64)
-    elif captured.free == "all":
+    if captured.free not in ("all", "sides"):
+        return
+    if captured.free == "all":
         yield replace(sizes, batch=1)
-        yield replace(sizes, batch=3, image=sizes.image + 32, other=sizes.other + 4)
-        yield replace(sizes, batch=3, image=sizes.image + 64)
+        sizes = replace(sizes, batch=3)
+    for image, other, wider in ((32, 4, 64), (64, 0, 0), (sizes.image, 0, 0), (sizes.image + 64, 0, 32)):
+        yield replace(sizes, image=sizes.image + image, other=sizes.other + other, wider=wider)
 
 
 def compare(program: Program, captured: Captured, run: Callable[..., Any], what: str) -> tuple[Check, ...]:
     """What `run` gives beside the module, at several sizes; raises `ConversionError` where it differs.
 
-    A size that the module itself refuses is left out, and one that the graph refuses is an error of its own.
+    A size that the module itself refuses, or the graph by a guard of its own, is left out.
     """
     module = copy.deepcopy(program).cpu().float().eval()
     checks: list[Check] = []
+    refused = ""
     rows = any(node.kind in SETS for node in program.program.walk())
     seen: set[tuple[tuple[int, ...], ...]] = set()
     for sizes in other_sizes(captured):
         inputs = [torch.from_numpy(array) for array in made_up(program, sizes).values()]
         shapes = tuple(tuple(x.shape) for x in inputs)
-        if shapes in seen:
+        if shapes in seen or len(checks) == CHECKS_AT_MOST:
             continue
         seen.add(shapes)
         with torch.inference_mode():
@@ -148,12 +164,15 @@ def compare(program: Program, captured: Captured, run: Callable[..., Any], what:
             try:
                 found = listed(run(*inputs))
             except Exception as error:  # other runtimes' errors have no common class
-                if checks and "guard" in str(error).lower():
+                if "guard" in str(error).lower():
+                    refused = f": {error!s:.200}"
                     continue  # said by the graph itself: it is not for this size
                 raise ConversionError(f"{what} cannot be computed at {list(shapes)}: {error!s:.200}") from None
             if rows:
                 expected = [matched(a, b) for a, b in zip(found, expected, strict=True)]
             checks.append(_checked(module, inputs, found, expected, what))
+    if not checks:
+        raise ConversionError(f"{what} takes none of the sizes that were tried{refused}")
     return tuple(checks)
 
 

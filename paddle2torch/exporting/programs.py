@@ -19,8 +19,10 @@ from paddle2torch.exporting.suppression import check_suppression, translations
 from paddle2torch.exporting.torch import save_graph
 from paddle2torch.model_zoo.config import CONFIG_NAME
 from paddle2torch.model_zoo.errors import ConversionError
+from paddle2torch.model_zoo.programs import operations
 from paddle2torch.model_zoo.programs.inputs import example_inputs
 from paddle2torch.model_zoo.programs.network import Program
+from paddle2torch.model_zoo.programs.opaque import NAMESPACE
 from paddle2torch.model_zoo.programs.rows import SETS, matched
 from paddle2torch.parity.reference import run_program
 from paddle2torch.zoo.programs import write_paddle
@@ -55,12 +57,22 @@ def export_paddle(program: Program, target: Path, *, force: bool = False) -> Exp
 
 
 def export_torch(program: Program, target: Path, *, force: bool = False) -> Exported:
-    """Write a `.pt2` for PyTorch without this package; `model_config.json` is inside."""
+    """Write a `.pt2` for PyTorch; `model_config.json` is inside. A note says where it needs this package imported."""
     with land_file(target) as temporary:
         captured = capture(program)
         loaded = save_graph(captured.program, temporary, {CONFIG_NAME: program.config.dumps()})
         checks = compare(program, captured, loaded, "the exported graph")
-    return Exported(target, "torch", f"torch {torch.__version__}", checks, notes_of(captured))
+    notes = notes_of(captured) + operations_of(captured.program)
+    return Exported(target, "torch", f"torch {torch.__version__}", checks, notes)
+
+
+def operations_of(graph: torch.export.ExportedProgram) -> tuple[str, ...]:
+    """Which operations of a graph this package computes, as a note; none where PyTorch's own are enough."""
+    named = {str(node.target) for node in graph.graph.nodes if str(node.target).startswith(f"{NAMESPACE}.")}
+    kinds = ", ".join(sorted(name.split(".")[1] for name in named))
+    if not kinds:
+        return ()
+    return (f"{kinds}: this package computes them; import {operations.__name__} before torch.export.load",)
 
 
 def export_onnx(program: Program, target: Path, *, force: bool = False) -> Exported:

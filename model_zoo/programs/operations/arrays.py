@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from paddle2torch.model_zoo.programs.numbers import tensor_of
 from paddle2torch.model_zoo.programs.table import ProgramError, operation
 
 LENGTH_AT_MOST = 1_000_000
@@ -68,7 +69,7 @@ def array_to_tensor(x: list[Tensor], *, axis: int = 0, use_stack: bool = False) 
         raise ProgramError("an empty array of tensors is joined")
     sizes = [1] * len(x) if use_stack else [item.shape[axis] for item in x]
     joined = torch.stack(x, axis) if use_stack else torch.cat(x, axis)
-    return joined, torch.tensor(sizes, dtype=torch.int32, device=joined.device)
+    return joined, tensor_of(sizes, [len(sizes)], torch.int32, joined.device)
 
 
 @operation("slice_array", scalars=("starts", "ends"))

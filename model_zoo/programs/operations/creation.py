@@ -96,22 +96,35 @@ def arange(start: Any, end: Any, step: Any, *, dtype: torch.dtype | None = None,
         check_size([max(0, int((end - start) / step) + 1)], "arange")
         if (end - start) * step <= 0:
             return torch.zeros(0, dtype=dtype, device=device)
+        if torch.compiler.is_exporting() and (start, end, step) == (0, 1, 1):
+            return torch.tensor([start], dtype=dtype, device=device)  # a constant whose number PyTorch follows
     return torch.arange(start, end, step, dtype=dtype, device=device)
 
 
 @operation("linspace", scalars=("start", "stop", "number"))
 def linspace(start: Any, stop: Any, number: Any, *, dtype: torch.dtype, device: Any = None) -> Tensor:
     """So many numbers from start to stop, both in it."""
-    number = int(number)
+    number = torch.sym_int(number)
     check_size([number], "linspace")
+    if isinstance(number, torch.SymInt) and dtype.is_floating_point:
+        return _evenly(start, stop, number, dtype, device)
     return torch.linspace(start, stop, number, dtype=dtype, device=device)
+
+
+def _evenly(start: Any, stop: Any, number: Any, dtype: torch.dtype, device: Any) -> Tensor:
+    """`linspace` of so many numbers as a graph says; PyTorch's own would take the example's count for all."""
+    place = torch.arange(number, device=device)
+    step = torch.scalar_tensor(stop - start, dtype=dtype, device=device) / torch.sym_max(number - 1, 1)
+    return torch.where(place < number // 2, start + step * place, stop - step * (number - 1 - place))
 
 
 @operation("logspace", scalars=("start", "stop", "number", "base"))
 def logspace(start: Any, stop: Any, number: Any, base: Any, *, dtype: torch.dtype, device: Any = None) -> Tensor:
     """Powers of the base, their exponents as `linspace` gives them."""
-    number = int(number)
+    number = torch.sym_int(number)
     check_size([number], "logspace")
+    if isinstance(number, torch.SymInt):
+        return torch.pow(float(base), linspace(start, stop, number, dtype=dtype, device=device))
     return torch.logspace(start, stop, number, float(base), dtype=dtype, device=device)
 
 
@@ -120,7 +133,7 @@ def eye(num_rows: Any, num_columns: Any = None, *, dtype: torch.dtype, device: A
     """Ones on the diagonal; as many columns as rows where their number is missing or negative."""
     rows = num_rows
     columns = rows if num_columns is None or (isinstance(num_columns, int) and num_columns < 0) else num_columns
-    rows, columns = int(rows), int(columns)
+    rows, columns = torch.sym_int(rows), torch.sym_int(columns)
     check_size([rows, columns], "eye")
     return torch.eye(rows, columns, dtype=dtype, device=device)
 

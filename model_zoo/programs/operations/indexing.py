@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from paddle2torch.model_zoo.programs.numbers import number_of
+from paddle2torch.model_zoo.programs.numbers import is_open, number_of
 from paddle2torch.model_zoo.programs.table import ProgramError, operation
 
 
@@ -157,7 +157,12 @@ def _assigned_where(x: Tensor, value: Any, parts: Sequence[Part]) -> Tensor:
         here = (behind >= 0) & (places < _clipped(end, size))
         if step > 1:
             here, behind = here & (behind % step == 0), behind // step
-        if value.ndim and value.shape[axis] != 1:
+        if value.ndim and is_open(value.shape[axis]):
+            # It may have no place, or one for all: with zeros behind it there is one to take in any case.
+            last = torch.sym_max(value.shape[axis] - 1, 0)
+            rest = value.new_zeros([1 if place == axis else extent for place, extent in enumerate(value.shape)])
+            value = torch.cat([value, rest], axis).index_select(axis, behind.clamp(0, last))
+        elif value.ndim and value.shape[axis] != 1:
             value = value.index_select(axis, behind.clamp(0, value.shape[axis] - 1))
         inside = inside & here.reshape([-1] + [1] * (x.ndim - 1 - axis))
     return torch.where(inside, value, x)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from paddle2torch.model_zoo.programs.numbers import is_open
 from paddle2torch.model_zoo.programs.table import ProgramError, operation
 
 
@@ -28,6 +29,9 @@ def topk(
     count = k if k_tensor is None else k_tensor
     if x.ndim == 0:
         return x, torch.zeros((), dtype=torch.int64, device=x.device)
+    if is_open(x.shape[axis]):
+        # Programs ask first whether there are as many; in a graph this is computed whatever the answer.
+        count = torch.sym_min(count, x.shape[axis])
     values, places = torch.topk(x, count, axis, largest, sorted)
     return values, places
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from paddle2torch.model_zoo.programs.opaque import one_operation, open_size
 from paddle2torch.model_zoo.programs.operations.overlaps import overlap, polygon_overlaps
 from paddle2torch.model_zoo.programs.table import ProgramError, operation
 
@@ -289,6 +290,7 @@ def _decay(boxes: Tensor, scores: Tensor, offset: float, gaussian: bool, sigma: 
 
 
 @operation("nms")
+@one_operation(lambda x, **settings: x.new_empty((open_size(),), dtype=torch.int64))
 def nms(x: Tensor, *, threshold: float = 1.0) -> Tensor:
     """Places of the boxes that stay; they come in the order of their worth: int64."""
     return suppress(x, torch.zeros_like(x[:, 0]), threshold)

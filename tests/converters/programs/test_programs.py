@@ -19,18 +19,23 @@ from material import SHARED, TESTS
 from torch import nn
 
 from paddle2torch import load_pretrained, verify
+from paddle2torch.compiled.program_graphs import capture
 from paddle2torch.converters.paddle_files.pdmodel import Op
-from paddle2torch.converters.programs.convert import read_graph
+from paddle2torch.converters.programs.convert import convert_program, read_graph
 from paddle2torch.converters.programs.legacy_file import LegacyFile
 from paddle2torch.exporting.export import export
+from paddle2torch.exporting.programs import operations_of
 from paddle2torch.model_zoo.config import ModelConfig
 from paddle2torch.model_zoo.errors import ConfigError, FileFormatError, Paddle2TorchError
 from paddle2torch.model_zoo.programs.build import build
 from paddle2torch.model_zoo.programs.graph import Block, Node
 from paddle2torch.model_zoo.programs.kinds import check_kinds
-from paddle2torch.model_zoo.programs.modules import UNROLLED_AT_MOST, FixedSizeError, WhileLoop
+from paddle2torch.model_zoo.programs.modules import UNROLLED_AT_MOST, Condition, FixedSizeError, WhileLoop
 from paddle2torch.model_zoo.programs.network import Program
+from paddle2torch.model_zoo.programs.numbers import places_of
+from paddle2torch.model_zoo.programs.operations.creation import linspace
 from paddle2torch.model_zoo.programs.operations.indexing import set_value_with_tensor
+from paddle2torch.model_zoo.programs.operations.sorting import topk
 from paddle2torch.model_zoo.programs.table import ProgramError
 from paddle2torch.zoo.conversion import convert
 
@@ -454,3 +459,73 @@ def test_a_loop_that_grows_an_array_is_captured_for_a_known_batch_and_any_other_
     for turns in (lambda _: None, lambda _: UNROLLED_AT_MOST + 1):
         with pytest.raises(ProgramError, match="cannot be exported"):
             torch.export.export(GrowingArray(turns).eval(), (x,), strict=False)
+
+
+def test_regions_of_each_image_and_rows_that_values_decide_leave_as_a_graph(tmp_path: Path) -> None:
+    """A loop over images that grows an array, proposals, pooling, and a condition whose branches differ in rows."""
+    folder = program_cases.GOLDENS / "networks_regions"
+    network = convert_program(folder, name="regions").network
+    captured = capture(network)
+    assert operations_of(captured.program)[0].startswith("generate_proposals, roi_align: this package computes them")
+    graph = captured.program.module()
+    with np.load(folder / "io.npz") as values, torch.inference_mode():
+        x = torch.from_numpy(values["in:x0"])
+        program_cases.check_outputs(graph(x), values)
+        for scale, regions, rows in ((-10.0, 5, 5), (5.0, 8, 3), (30.0, 2, 1)):
+            found, expected = graph(x * scale), network(x * scale)
+            assert [len(item) for item in found] == [rows, regions]
+            assert all(map(torch.equal, found, expected))
+    assert torch.equal(found[0], torch.full((1, 4), -1.0))  # none of two is sure: the row that says so
+
+
+class Chosen(nn.Module):
+    """The largest five of what is above 0, or all of it where it is no more than five."""
+
+    def __init__(self, effects: bool = False) -> None:
+        super().__init__()
+        self.condition = Condition(Best(), All(), ((0,), (0,)), 1, effects)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        above = x[x > 0]
+        (made,) = self.condition(above.shape[0] > 5, [above])
+        return made  # type: ignore[no-any-return]
+
+
+class Best(nn.Module):
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor]:
+        return (topk(x, k=5)[0],)
+
+
+class All(nn.Module):
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor]:
+        return (x,)
+
+
+def test_a_branch_that_could_not_be_computed_does_not_stop_the_other() -> None:
+    module = Chosen()
+    x = torch.arange(-9.0, 1.0)
+    graph = torch.export.export(module, (x,), strict=False).module()
+    for offset, count in ((0.0, 0), (3.0, 3), (5.0, 5), (8.0, 5)):
+        assert graph(x + offset).shape == (count,)
+        assert torch.equal(graph(x + offset), module(x + offset))
+    with pytest.raises(ProgramError, match="changes an array of tensors cannot be exported"):
+        torch.export.export(Chosen(effects=True), (x,), strict=False)
+
+
+class Masks(nn.Module):
+    """As many rows as there are positive values, set into a larger tensor; numbers between -1 and 1 beside them."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rows = x[x > 0].unsqueeze(1)
+        count = torch.full((1,), 1, dtype=torch.int64) * rows.shape[0]
+        made = set_value_with_tensor(torch.zeros(x.shape[0], 3), rows, [0], places_of(count), [1], axes=[0])
+        return made + linspace(-1.0, 1.0, x.shape[0], dtype=torch.float32)[:, None]
+
+
+def test_sizes_that_values_decide_and_free_ones_stay_so_in_a_graph() -> None:
+    module = Masks()
+    free = torch.export.Dim.AUTO
+    graph = torch.export.export(module, (torch.arange(-2.0, 4.0),), dynamic_shapes=({0: free},), strict=False).module()
+    for first, last in ((-2, 4), (-8, 0), (-8, 1), (1, 12)):
+        x = torch.arange(float(first), float(last))
+        torch.testing.assert_close(graph(x), module(x), rtol=0, atol=2e-7)
