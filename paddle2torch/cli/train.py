@@ -46,6 +46,7 @@ def init(name: str, output: Path, **options: Any) -> None:
     type=click.Choice(["onnx", "paddle"]),
     help="At its end write the best model in this format too, beside it, where this run made it.",
 )
+@click.option("--find-rate", is_flag=True, help="Train nothing: try rates in a hundred steps, and suggest one.")
 def train(
     config: Path,
     model_config: Path | None,
@@ -53,6 +54,7 @@ def train(
     charset: Path | None,
     resume: bool,
     to: Literal["onnx", "paddle"] | None,
+    find_rate: bool,
 ) -> None:
     """Fine-tune a converted model, as PaddleOCR would.
 
@@ -66,8 +68,20 @@ def train(
 
     keep_freed_memory()
     settings, model = read_settings(config, model_config, assignments, charset=charset)
-    result = run(settings, model, resume=resume)
     main = os.environ.get("RANK", "0") == "0"
+    if find_rate:
+        if resume:
+            raise Paddle2TorchError(
+                "--find-rate tries rates on the weights that training starts from, not with --resume"
+            )
+        from paddle2torch.training.rate_finder import PICTURE_NAME
+        from paddle2torch.training.rate_finder import find_rate as try_rates
+
+        tried = try_rates(settings, model)
+        if main:
+            echo(f"{tried.line}\n{Path(settings.output.dir) / PICTURE_NAME}")
+        return
+    result = run(settings, model, resume=resume)
     if main:
         echo(f"{result.line}\n{result.folder}")
     if main and to is not None and result.stopped is None and (exported := export_best(result, to)) is not None:

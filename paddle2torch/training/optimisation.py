@@ -10,7 +10,7 @@ import fnmatch
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -181,6 +181,13 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Give every group its share of the learning rate."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group[LR_FACTOR]
+
+
+class Rates(Protocol):
+    """The learning rate over time."""
+
+    def rate(self, step: int) -> float:
+        """That of a step of the optimiser, from 0."""
 
 
 @dataclass(frozen=True)

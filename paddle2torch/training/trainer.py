@@ -57,6 +57,7 @@ from paddle2torch.training.log import TrainingLog, duration
 from paddle2torch.training.losses import losses_of
 from paddle2torch.training.optimisation import (
     MovingAverage,
+    Rates,
     Schedule,
     build_optimizer,
     clip_gradients,
@@ -168,7 +169,7 @@ def steps_of(run: Run) -> None:
     if run.stop.everywhere(run.accelerator):
         return
     _say_how_long(run)
-    for window in _windows(run.batches, settings, start):
+    for window in windows(run.batches, settings, start):
         if is_over(settings.evaluation.early_stopping, run.progress):
             run.log.note(f"no better evaluation in {run.progress.stale}: stopped early")
             break
@@ -255,7 +256,7 @@ class Run:
     adam: torch.optim.Optimizer
     optimizer: Any
     average: MovingAverage | None
-    schedule: Schedule
+    schedule: Rates
     batches: Batches
     evaluation: Batches
     known: tuple[str, str]
@@ -609,7 +610,7 @@ class Window:
     waited: float
 
 
-def _windows(batches: Batches, settings: Settings, progress: Progress) -> Iterator[Window]:
+def windows(batches: Batches, settings: Settings, progress: Progress) -> Iterator[Window]:
     """The steps to come, from where training is to its end. What is left over of an epoch makes a step, too."""
     start = progress.batch
     for epoch in range(progress.epoch, settings.training.epochs):
