@@ -17,22 +17,19 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from paddle2torch.model_zoo.errors import ConfigError
-from paddle2torch.model_zoo.network import Network
 
 RECOMPUTED = "RECOMPUTED"
 """Attribute of classes that repeat in a network, and need much more for their backward pass than their input."""
 
 
-def recompute_blocks(network: Network) -> int:
-    """Let the blocks of `network` be computed again in the backward pass; returns how many they are.
+def recompute_blocks(network: nn.Module) -> int:
+    """Let the blocks of a network, or of several, be computed again in the backward pass; returns how many they are.
 
-    Raises `ConfigError` for a network without such blocks.
+    Raises `ConfigError` where there are no such blocks.
     """
     blocks = [module for module in network.modules() if getattr(type(module), RECOMPUTED, False)]
     if not blocks:
-        raise ConfigError(
-            f"training.gradient_checkpointing: {network.config.name} has no blocks that could be computed again"
-        )
+        raise ConfigError("training.gradient_checkpointing: this network has no blocks that could be computed again")
     for block in blocks:
         # Not a function with the block in it: a copy of the network would run the block that it was copied from.
         block.forward = functools.partial(_forward, block)

@@ -430,7 +430,7 @@ def _learner(
     if accelerator.num_processes > 1 and settings.training.sync_batch_norm:
         synchronise_batch_norm(learner)
     if settings.training.gradient_checkpointing:
-        notes.append(f"{recompute_blocks(network)} blocks are computed again in the backward pass")
+        notes.append(f"{recompute_blocks(learner)} blocks are computed again in the backward pass")
     return settings, learner, notes
 
 

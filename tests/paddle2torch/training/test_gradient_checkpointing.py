@@ -79,5 +79,7 @@ def test_every_backbone_of_the_zoo_has_such_blocks() -> None:
 
 def test_a_network_without_blocks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("paddle2torch.training.gradient_checkpointing.RECOMPUTED", "NEVER")
-    with pytest.raises(ConfigError, match="gradient_checkpointing: tiny has no blocks that could be computed again"):
+    with pytest.raises(
+        ConfigError, match="gradient_checkpointing: this network has no blocks that could be computed again"
+    ):
         recompute_blocks(build_model(tiny_config()))
