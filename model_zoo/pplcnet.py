@@ -6,14 +6,15 @@ backbone and the classifier are one class; here they are the two parts of a netw
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 from torch import Tensor, nn
 
 from paddle2torch.model_zoo.errors import ConfigError
-from paddle2torch.model_zoo.layers import Chains, ConvBNAct, SELayer, Size
+from paddle2torch.model_zoo.initialisers import kaiming_normal
+from paddle2torch.model_zoo.layers import Chains, ConvBNAct, SELayer, Size, parameters_of_norms
 from paddle2torch.model_zoo.pplcnetv3 import make_divisible
 from paddle2torch.model_zoo.registry import Part, Seen, Shapes, register, stride_option
 
@@ -109,6 +110,16 @@ class PPLCNet(nn.Module):
         for name in STAGES:
             x = self.get_submodule(name)(x)
         return x
+
+    def init_weights(self) -> None:
+        """Convolutions before a normalisation are drawn by the inputs of one group."""
+        for module in self.modules():
+            if isinstance(module, ConvBNAct):
+                kaiming_normal(module.conv.weight)
+
+    def parameters_without_decay(self) -> Iterator[nn.Parameter]:
+        """All normalisations train without L2."""
+        return parameters_of_norms(self)
 
 
 class PPLCNetHead(nn.Module):

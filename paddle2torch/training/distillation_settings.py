@@ -6,6 +6,7 @@ Source: PaddleOCR `ppocr/losses/distillation_loss.py`, `basic_loss.py`, `combine
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -224,11 +225,8 @@ class DistillationSettings:
     losses: tuple[LossTerm, ...]
 
     def __post_init__(self) -> None:
-        if not self.teachers or len(self.teachers) > MOST_TEACHERS or not 0 < len(self.losses) <= MOST_LOSSES:
-            raise ConfigError(
-                f"distillation takes 1 to {MOST_TEACHERS} teachers and 1 to {MOST_LOSSES} losses, not "
-                f"{len(self.teachers)} and {len(self.losses)}"
-            )
+        if not 0 < len(self.teachers) <= MOST_TEACHERS:
+            raise ConfigError(f"distillation takes 1 to {MOST_TEACHERS} teachers, not {len(self.teachers)}")
         for name in self.teachers:
             if not _NAME.fullmatch(name) or name == STUDENT:
                 raise ConfigError(f"teachers: {show(name)} is no name of one: letters, digits and _, but not {STUDENT}")
@@ -239,9 +237,11 @@ class DistillationSettings:
                     raise ConfigError(
                         f"{type(loss).__name__}: there is no network {show_text(name)}: known: {', '.join(known)}"
                     )
-        terms = [name for name, _, _ in self.terms()]
-        if twice := {name for name in terms if terms.count(name) > 1}:
-            raise ConfigError(f"losses: {', '.join(sorted(twice))} stands there twice")
+        terms = Counter(name for name, _, _ in self.terms())
+        if terms.total() > MOST_LOSSES:
+            raise ConfigError(f"losses: they are of {terms.total():,} networks and pairs, at most {MOST_LOSSES}")
+        if twice := sorted(name for name, count in terms.items() if count > 1):
+            raise ConfigError(f"losses: {', '.join(twice)} stands there twice")
         if not any(STUDENT in loss.networks and loss.weight > 0 for loss in (term.loss for term in self.losses)):
             raise ConfigError(f"losses: none of them has a weight and looks at the {STUDENT}: nothing would be learnt")
 

@@ -38,9 +38,10 @@ from paddle2torch.training.data.loaders import build_loader
 from paddle2torch.training.data.rec_transforms import Line, LineRequest
 from paddle2torch.training.evaluation import evaluate
 from paddle2torch.training.export_best import export_best
-from paddle2torch.training.initialisation import adopt
+from paddle2torch.training.initialisation import adopt, initialise
 from paddle2torch.training.losses import losses_of
 from paddle2torch.training.official import CLS_RECIPES, official_settings
+from paddle2torch.training.optimisation import treatments
 from paddle2torch.training.paddleocr_yml import translate
 from paddle2torch.training.recipes import init
 from paddle2torch.training.settings import ClsLossSettings, OptimizerSettings, Settings, with_classes
@@ -394,3 +395,16 @@ def test_the_best_of_a_run_is_exported_beside_it(tmp_path: Path) -> None:
     saved(tmp_path / "best", fuse(build_model(tiny_v4_config())), overwrite=True)
     with pytest.raises(Paddle2TorchError, match=r"best is trained, but not exported: .* is in the fused form"):
         export_best(result, "paddle")
+
+
+def test_pplcnet_starts_and_decays_as_in_paddleclas() -> None:
+    network = build_model(from_card(load_card("PP-LCNet_x0_25_textline_ori")).config())
+    torch.manual_seed(0)
+    initialise(network)
+    for name, inputs in (("blocks5.3.dw_conv", 25), ("blocks5.3.pw_conv", 64)):
+        weight = network.get_parameter(f"backbone.{name}.conv.weight").detach()
+        assert float(weight.std()) == pytest.approx((2 / inputs) ** 0.5, rel=0.1)
+    found = treatments(network, OptimizerSettings(0.8, "Momentum", l2=1e-5))
+    spared = {name for name, treatment in found.items() if treatment.l2 == 0}
+    assert spared == {name for name in found if ".bn." in name}
+    assert "backbone.blocks6.0.dw_conv.bn.bias" in spared

@@ -26,6 +26,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from material import FONT, TESTS
 from safetensors.torch import load_file
+from small_models import saved
 from tiny_training import CHARSET, TinyBatches, job, tiny_config, tiny_det_config, tiny_settings, tiny_v4_config
 
 from paddle2torch import atomic as landing
@@ -39,6 +40,16 @@ from paddle2torch.training.batches import batches_of
 from paddle2torch.training.checkpoints import STATE_NAME
 from paddle2torch.training.config_files import read_settings
 from paddle2torch.training.data.drops import DropReport, Event, Reason
+from paddle2torch.training.distillation_settings import (
+    DistillationCTCLoss,
+    DistillationDistanceLoss,
+    DistillationDKDLoss,
+    DistillationDMLLoss,
+    DistillationNRTRLoss,
+    DistillationSettings,
+    LossTerm,
+    TeacherSettings,
+)
 from paddle2torch.training.evaluation import Measurement, evaluate
 from paddle2torch.training.initialisation import initialise
 from paddle2torch.training.losses import losses_of
@@ -237,13 +248,27 @@ def test_two_processes_give_the_losses_of_one(tmp_path: Path, program: Program) 
     runs of one process whose images differ by 1e-6 are then 1e-4 apart after five steps.
     """
     sections = {"training": {"epochs": 3, "dropout": 0.0}, "optimizer": {"epsilon": 1e-3, "lr": 2e-4}}
-    configs = {"rec": tiny_config(), "det": tiny_det_config()}
+    configs = {"rec": tiny_config(), "det": tiny_det_config(), "taught": tiny_config()}
+    teachers = {
+        "Peer": TeacherSettings(str(saved(tmp_path / "peer", tiny_config())), freeze=False),
+        "Teacher": TeacherSettings(str(saved(tmp_path / "teacher", tiny_config(head={"nrtr": None})))),
+    }
+    pairs = (("Student", "Peer"), ("Student", "Teacher"))
+    both: tuple[Any, ...] = ("Student", "Peer")
+    terms = (
+        *(DistillationCTCLoss(model_name_list=both), DistillationNRTRLoss(model_name_list=both)),
+        *(DistillationDMLLoss(0.1, pairs), DistillationDKDLoss(0.1, pairs[:1]), DistillationDistanceLoss(0.1, pairs)),
+    )
+    loss = {"taught": DistillationSettings(teachers, tuple(map(LossTerm, terms)))}
     processes = [program(), program()]
     for task, config in configs.items():
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         settings = tiny_settings(tmp_path / task / "two", det=task == "det", **sections)
+        if task in loss:
+            once = replace(settings.training, epochs=1)
+            settings = replace(settings, loss=loss[task], training=once)
         for rank, process in enumerate(processes):
             environment = {
                 **{"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "ACCELERATE_USE_CPU": "true"},
@@ -254,10 +279,13 @@ def test_two_processes_give_the_losses_of_one(tmp_path: Path, program: Program) 
 
     for task, config in configs.items():
         settings = tiny_settings(tmp_path / task / "one", det=task == "det", **sections)
+        if task in loss:
+            once = replace(settings.training, epochs=1)
+            settings = replace(settings, loss=loss[task], training=once)
         eight = replace(settings.data.train, loader=LoaderSettings(8))
         train(replace(settings, data=replace(settings.data, train=eight)), config, make_batches=TinyBatches.make)
         one, two = losses(tmp_path / task / "one"), losses(tmp_path / task / "two")
-        assert len(one) == 6
+        assert len(one) == (2 if task in loss else 6)
         assert two == pytest.approx(one, rel=5e-5), task
         states = [load_file(tmp_path / task / name / "last" / WEIGHTS_NAME) for name in ("one", "two")]
         for key, tensor in states[0].items():
