@@ -218,7 +218,7 @@ class BlockBuilder:
             return
         definition = TABLE[kind]
         for place, name in enumerate(node.outputs):
-            if place in definition.absent and name and self.owner.readers[name]:
+            if name and self.owner.readers[name] and definition.lacks(place, node.attributes):
                 raise ProgramError(f"its result {place} is read, which is not computed here")
         operands = [
             [self.get(name) for name in operand] if isinstance(operand, tuple) else self.get(operand)

@@ -9,7 +9,8 @@ shape, an axis): they come as a number or a list of numbers, also where Paddle c
 `places` are `numbers` that come as tensors of one element each under `torch.export`, where they are computed.
 
 `results` says what a function returns: one tensor (1), a tuple of n tensors (n), or a list of tensors ("list"). A place
-of a tuple that its annotation calls None is not computed: a program that reads it is refused.
+of a tuple that its annotation calls None is not computed: a program that reads it is refused. `absent` names a place
+that is not computed where an attribute has a value.
 """
 
 from __future__ import annotations
@@ -47,6 +48,14 @@ class Definition:
     choices: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     device: bool = False
     absent: frozenset[int] = frozenset()
+    absent_where: Mapping[int, tuple[str, Any, bool]] = field(default_factory=dict)
+
+    def lacks(self, place: int, attributes: Mapping[str, Any]) -> bool:
+        """Whether a result is not computed, by an operation with these attributes."""
+        if place in self.absent_where:
+            name, value, by_default = self.absent_where[place]
+            return bool(attributes[name] == value) if name in attributes else by_default
+        return place in self.absent
 
 
 TABLE: dict[str, Definition] = {}
@@ -101,6 +110,7 @@ def operation(
     places: Sequence[str] = (),
     results: int | Literal["list"] = 1,
     choices: Mapping[str, tuple[Any, ...]] | None = None,
+    absent: Mapping[int, tuple[str, Any]] | None = None,
 ) -> Callable[[F], F]:
     """Enter a function into the table under its name or `kinds`; see the module. `device` is given where it is
     taken.
@@ -110,6 +120,7 @@ def operation(
         parameters = list(inspect.signature(function).parameters.values())
         operands = [item for item in parameters if item.kind is item.POSITIONAL_OR_KEYWORD]
         keywords = [item for item in parameters if item.kind is item.KEYWORD_ONLY and item.name != "device"]
+        defaults = {item.name: item.default for item in keywords}
         returned = get_args(get_type_hints(function).get("return"))
         for kind in kinds or (function.__name__.rstrip("_"),):
             if kind in TABLE:
@@ -128,6 +139,10 @@ def operation(
                 choices=dict(choices or {}),
                 device=any(item.name == "device" for item in parameters),
                 absent=frozenset(place for place, item in enumerate(returned) if item is None),
+                absent_where={
+                    place: (name, value, bool(defaults[name] == value))
+                    for place, (name, value) in (absent or {}).items()
+                },
             )
         return function
 

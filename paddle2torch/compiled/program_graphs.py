@@ -98,11 +98,21 @@ class _Positional(nn.Module):
 def _example(program: Program, sizes: Sizes, free: Free) -> tuple[tuple[Tensor, ...], tuple[dict[int, Any], ...]]:
     """Inputs, and for each of them its free dimensions as `torch.export` takes them."""
     inputs = tuple(torch.from_numpy(array) for array in made_up(program, sizes).values())
-    shapes: list[dict[int, Any]] = []
-    for feed in program.config.feeds:
-        axes = [axis for axis, size in enumerate(feed.shape) if size == -1 and _is_free(axis, free)]
-        shapes.append(dict.fromkeys(axes, torch.export.Dim.AUTO))
-    return inputs, tuple(shapes)
+    return inputs, tuple(dict.fromkeys(axes, torch.export.Dim.AUTO) for axes in _free_axes(program, free))
+
+
+def _free_axes(program: Program, free: Free) -> list[list[int]]:
+    """Of each input."""
+    return [
+        [axis for axis, size in enumerate(feed.shape) if size == -1 and _is_free(axis, free)]
+        for feed in program.config.feeds
+    ]
+
+
+def less_free(program: Program, free: Free) -> list[Free]:
+    """What is left to try where a graph with these sizes free is of no use: those with other sizes free."""
+    left = FREEST_FIRST[FREEST_FIRST.index(free) + 1 :]
+    return [kind for kind in left if _free_axes(program, kind) != _free_axes(program, free)]
 
 
 def _is_free(axis: int, free: Free) -> bool:

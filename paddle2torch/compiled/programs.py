@@ -26,7 +26,7 @@ from paddle2torch.compiled.packages import (
     package_for,
     write_package,
 )
-from paddle2torch.compiled.program_graphs import FREEST_FIRST, Captured, Free, capture, compare, free_sizes
+from paddle2torch.compiled.program_graphs import FREEST_FIRST, Captured, Free, capture, compare, free_sizes, less_free
 from paddle2torch.converters.paddle_files.files import sha256_of
 from paddle2torch.forks import survive_forks
 from paddle2torch.model_zoo.config import CONFIG_NAME
@@ -152,7 +152,7 @@ def compile_program(folder: Path) -> tuple[Path, tuple[str, ...]]:
                 raise
             refusals.append(str(error))
         # What a loop forbids at one size it forbids at all.
-        left = left[left.index(captured.free) + 1 :] if _has_free_sizes(program) and not _has_loop(program) else ()
+        left = less_free(program, captured.free) if not _has_loop(program) else ()
     loops = " It has a loop, whose places the compiler may not know." if _has_loop(program) else ""
     raise ConversionError(
         f"{refusals[0]}.{loops} Load {program.config.name} with fused=True in place of compiled=True: that form needs "
@@ -176,10 +176,6 @@ def _compile(package: Path, program: Program, captured: Captured) -> None:
             return list(loaded.boxed_run([x.contiguous() for x in inputs]))
 
         compare(program, captured, run, "the compiled output")
-
-
-def _has_free_sizes(program: Program) -> bool:
-    return any(-1 in feed.shape for feed in program.config.feeds)
 
 
 def _has_loop(program: Program) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from paddle2torch.converters.programs.convert import read_graph
 from paddle2torch.model_zoo.errors import VerificationError
 from paddle2torch.model_zoo.programs.inputs import example_inputs
 from paddle2torch.model_zoo.programs.network import Program, build_program
+from paddle2torch.model_zoo.programs.operations.reduction import axes_of, in_rows
 from paddle2torch.model_zoo.programs.rows import SETS, sorted_rows
 from paddle2torch.parity.program_inputs import read_inputs
 from paddle2torch.parity.reference import ReferenceRun, run_program
@@ -41,6 +43,8 @@ from paddle2torch.zoo.programs import load_program, write_paddle
 
 OUTPUT = "(output)"
 _ORDERED = frozenset({"argsort", "topk"})
+_OF_EQUALS = frozenset({"median", "nanmedian", "kthvalue"})
+"""Kinds that give one place of a value; of equal values Paddle takes any."""
 
 
 def verify_program(
@@ -93,7 +97,8 @@ def compare_program(
     worst, worst_place = Difference(0.0, 0.0), 0
     for place, (value, expected) in enumerate(zip(outputs, run.outputs, strict=True)):
         free = comparison.free_order(place)
-        difference = _difference(_array(value), expected, rows=free)
+        pointed = comparison.pointed.get(comparison.results[place])
+        difference = pointed or _difference(_array(value), expected, rows=free)
         if not difference.relative <= worst.relative:  # NaN is the worst
             worst, worst_place = difference, place
     # Where everything is known before the program runs (sizes alone), its outputs are what there is to compare.
@@ -182,7 +187,8 @@ class _Comparison:
         self.free: set[fx.Node] = set()  # what hangs on an order that is free
         self.results: tuple[fx.Node, ...] = ()
         self.drifted: dict[str, tuple[str, np.ndarray, np.ndarray]] = {}  # path: name of the node, ours, theirs
-        self.last_uses = {item: node for node in self.program.graph.nodes for item in node.all_input_nodes}
+        self.pointed: dict[fx.Node, Difference] = {}  # places of equal values: how far what they point at is
+        self.last_uses = {item: node for node in self.program.graph.nodes for item in _reads(node)}
 
     def run(self, inputs: list[Tensor]) -> tuple[Any, ...]:
         """The outputs; fills `layers`."""
@@ -248,7 +254,7 @@ class _Comparison:
 
     def _forget(self, node: fx.Node) -> None:
         """Values that nothing later reads."""
-        for item in node.all_input_nodes:
+        for item in _reads(node):
             if self.last_uses[item] is node:
                 self.ours[item] = self.theirs[item] = None
 
@@ -267,12 +273,15 @@ class _Comparison:
             self.free.add(node)
         local = _difference(_array(self.theirs[node]), expected, rows=sets)
         free = node in self.free
-        if kind in _ORDERED and local.relative > 0 and expected.dtype.kind in "iu":
-            local = self._pointed_at(node, expected)
+        if kind in _ORDERED | _OF_EQUALS and local.relative > 0 and expected.dtype.kind in "iu":
+            local = self._pointed_at(node, expected, self.theirs, one=kind in _OF_EQUALS)
             if local.relative == 0:
                 self.free.add(node)
                 free = True
-        accumulated: Difference | None = _difference(_array(self.ours[node]), expected, rows=free)
+                self.pointed[node] = self._pointed_at(node, expected, self.ours, one=kind in _OF_EQUALS)
+        accumulated: Difference | None = self.pointed.get(node)
+        if accumulated is None:
+            accumulated = _difference(_array(self.ours[node]), expected, rows=free)
         if free and accumulated is not None and accumulated.relative > 1e-5:
             accumulated = None  # in another order than the one that the operations behind expect
         shown = tuple(self.ours[node].shape)
@@ -287,12 +296,28 @@ class _Comparison:
         )
         self.theirs[node] = torch.from_numpy(expected)
 
-    def _pointed_at(self, node: fx.Node, expected: np.ndarray) -> Difference:
-        """Places of equal values come in any order: what both point at is compared."""
+    def _pointed_at(
+        self, node: fx.Node, expected: np.ndarray, values: Mapping[fx.Node, Any], *, one: bool
+    ) -> Difference:
+        """Places of equal values come in any order: what both point at is compared. one: there is one for each row."""
         source = node.args[0]
         assert isinstance(source, fx.Node)
         sorted_one: Any = source.args[0]
-        given: Any = source.kwargs.get("axis", -1)
-        x, axis = self.theirs[sorted_one], int(given)
-        found = torch.gather(x, axis, self.theirs[node].to(torch.int64)).numpy()
-        return _difference(found, torch.gather(x, axis, torch.from_numpy(expected).to(torch.int64)).numpy())
+        axis = source.kwargs.get("axis", -1)
+        found = _taken(values[sorted_one], values[node], axis, one=one)
+        return _difference(found, _taken(self.theirs[sorted_one], torch.from_numpy(expected), axis, one=one))
+
+
+def _taken(x: Tensor, places: Tensor, axis: Any, *, one: bool) -> np.ndarray:
+    """What places point at, along an axis or in each row of it."""
+    if one:
+        x, axis = in_rows(x, axes_of(x, axis)), -1
+        places = places.reshape(*x.shape[:-1], 1)
+    taken: np.ndarray = torch.gather(x, int(axis), places.to(torch.int64)).numpy()
+    return taken
+
+
+def _reads(node: fx.Node) -> list[fx.Node]:
+    """What must be there when a node is compared: its inputs, and for one of several results those of all of them."""
+    made = [inner for item in node.all_input_nodes if node.target is operator.getitem for inner in item.all_input_nodes]
+    return [*node.all_input_nodes, *made]

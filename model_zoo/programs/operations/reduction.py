@@ -206,7 +206,7 @@ def trace(x: Tensor, *, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tens
     return torch.diagonal(x, offset, axis1, axis2).sum(-1, dtype=x.dtype)
 
 
-def _in_rows(x: Tensor, axes: Sequence[int]) -> Tensor:
+def in_rows(x: Tensor, axes: Sequence[int]) -> Tensor:
     """x with all of these axes as one, the last."""
     rest = [place for place in range(x.ndim) if place not in axes]
     return x.permute([*rest, *axes]).reshape([*(x.shape[place] for place in rest), -1])
@@ -220,7 +220,7 @@ def _with_axes(x: Tensor | None, axes: Sequence[int], keepdim: bool) -> Tensor |
     return x
 
 
-@operation("median", results=2)
+@operation("median", results=2, absent={1: ("mode", "avg")})
 def median(
     x: Tensor, *, axis: Sequence[int] = (), keepdim: bool = True, mode: str = "avg"
 ) -> tuple[Tensor | None, Tensor | None]:
@@ -228,7 +228,7 @@ def median(
     place on the axis (of equal values, any). NaN where there is a NaN.
     """
     axes = axes_of(x, axis)
-    flat = _in_rows(x, axes)
+    flat = in_rows(x, axes)
     ordered, places = flat.sort(dim=-1, stable=True)
     count = ordered.shape[-1]
     low, high = ordered[..., (count - 1) // 2], ordered[..., count // 2]
@@ -240,13 +240,13 @@ def median(
     return _with_axes(y, axes, keepdim), _with_axes(place, axes, keepdim)
 
 
-@operation("nanmedian", results=2)
+@operation("nanmedian", results=2, absent={1: ("mode", "avg")})
 def nanmedian(
     x: Tensor, *, axis: Sequence[int] = (), keepdim: bool = True, mode: str = "avg"
 ) -> tuple[Tensor | None, Tensor | None]:
     """The median without NaN; of an even number the mean of both in the middle, or as `median` with the mode "min"."""
     axes = axes_of(x, axis)
-    flat = _in_rows(x, axes)
+    flat = in_rows(x, axes)
     if mode == "avg":
         return _with_axes(torch.nanquantile(flat, 0.5, -1), axes, keepdim), None
     found = torch.nanmedian(flat, -1)

@@ -19,7 +19,7 @@ from material import SHARED, TESTS
 from torch import nn
 
 from paddle2torch import load_pretrained, verify
-from paddle2torch.compiled.program_graphs import capture
+from paddle2torch.compiled.program_graphs import capture, less_free
 from paddle2torch.converters.paddle_files.pdmodel import Op
 from paddle2torch.converters.programs.convert import convert_program, read_graph
 from paddle2torch.converters.programs.legacy_file import LegacyFile
@@ -28,15 +28,18 @@ from paddle2torch.exporting.programs import operations_of
 from paddle2torch.model_zoo.config import ModelConfig
 from paddle2torch.model_zoo.errors import ConfigError, FileFormatError, Paddle2TorchError
 from paddle2torch.model_zoo.programs.build import build
-from paddle2torch.model_zoo.programs.graph import Block, Node
+from paddle2torch.model_zoo.programs.config import Feed, ProgramConfig
+from paddle2torch.model_zoo.programs.graph import Block, Graph, Node, TensorType
 from paddle2torch.model_zoo.programs.kinds import check_kinds
 from paddle2torch.model_zoo.programs.modules import UNROLLED_AT_MOST, Condition, FixedSizeError, WhileLoop
-from paddle2torch.model_zoo.programs.network import Program
+from paddle2torch.model_zoo.programs.network import Program, build_program
 from paddle2torch.model_zoo.programs.numbers import places_of
 from paddle2torch.model_zoo.programs.operations.creation import linspace
 from paddle2torch.model_zoo.programs.operations.indexing import set_value_with_tensor
 from paddle2torch.model_zoo.programs.operations.sorting import topk
 from paddle2torch.model_zoo.programs.table import ProgramError
+from paddle2torch.parity.programs import compare_program
+from paddle2torch.parity.reference import ReferenceRun
 from paddle2torch.zoo.conversion import convert
 
 PROGRAMS = SHARED / "programs"
@@ -400,6 +403,57 @@ def test_a_result_that_is_not_computed_is_refused_where_it_is_read() -> None:
         build(replace(only, fetches=("kept", "mask")))
 
 
+def of_one_input(node: Node, fetches: tuple[str, ...]) -> Graph:
+    """A program of one operation on `x`: float32 (N, 5)."""
+    graph = read_graph(program_cases.GOLDENS / "sorting_topk" / "inference.json")
+    name, fed = graph.feeds[0]
+    real, whole = TensorType((-1, 5), "float32"), TensorType((-1, 5), "int64")
+    types = {fed: real, "kept": real, "place": whole}
+    node = replace(node, inputs=(fed,))
+    return replace(graph, block=Block((), (node,), ()), types=types, feeds=((name, fed),), fetches=fetches)
+
+
+def test_a_place_that_a_median_of_two_does_not_have_is_refused_where_it_is_read() -> None:
+    for kind in ("median", "nanmedian"):
+        for attributes in ({"mode": "avg"}, {}):
+            node = Node(kind, (), ("kept", "place"), {"axis": (1,), **attributes})
+            with pytest.raises(ProgramError, match=r"its result 1 is read, which is not computed here"):
+                build(of_one_input(node, ("kept", "place")))
+            assert kind in build(of_one_input(node, ("kept",))).module.code
+        node = Node(kind, (), ("kept", "place"), {"axis": (1,), "mode": "min"})
+        assert kind in build(of_one_input(node, ("kept", "place"))).module.code
+
+
+@pytest.mark.parametrize(
+    ("kind", "attributes", "places"),
+    [
+        ("median", {"axis": (1,), "mode": "min"}, [[0], [4]]),
+        ("nanmedian", {"axis": (1,), "mode": "min"}, [[0], [4]]),
+        ("kthvalue", {"axis": 1, "k": 3, "keepdim": True}, [[0], [4]]),
+        ("argsort", {"axis": 1}, [[2, 4, 0, 1, 3], [1, 4, 2, 0, 3]]),
+    ],
+)
+@pytest.mark.parametrize("wrong", [False, True])
+def test_verify_takes_any_place_of_equal_values_and_no_other(
+    kind: str, attributes: dict[str, Any], places: list[list[int]], wrong: bool
+) -> None:
+    graph = of_one_input(Node(kind, (), ("kept", "place"), attributes), ("kept", "place"))
+    name = graph.feeds[0][0]
+    config = ProgramConfig("equals", "program", "inference.json", (Feed(name, "float32", (-1, 5)),), 2)
+    program = build_program(graph, config, {})
+    x = np.array([[2, 2, 1, 3, 1], [2, 1, 2, 3, 2]], np.float32)
+    theirs = np.array(places, np.int64)
+    if wrong:
+        theirs[0, 0] = 3
+    with torch.inference_mode():
+        kept, ours = program(torch.from_numpy(x))
+    assert not np.array_equal(ours.numpy(), theirs)
+    run = ReferenceRun({"kept": kept.numpy(), "place": theirs}, [kept.numpy(), theirs], "0")
+    found = compare_program(program, {name: x}, run, "made up")
+    assert [layer.local.relative > 0 for layer in found.layers] == [False, wrong]
+    assert found.holds is not wrong
+
+
 @pytest.mark.parametrize(
     ("starts", "ends", "steps", "gone", "size"),
     [
@@ -529,3 +583,9 @@ def test_sizes_that_values_decide_and_free_ones_stay_so_in_a_graph() -> None:
     for first, last in ((-2, 4), (-8, 0), (-8, 1), (1, 12)):
         x = torch.arange(float(first), float(last))
         torch.testing.assert_close(graph(x), module(x), rtol=0, atol=2e-7)
+
+
+def test_what_is_tried_after_a_graph_has_other_free_sizes(convnet: Path) -> None:
+    """The batch alone is free here, so that "batch" would be the graph of "all" again."""
+    assert less_free(load_pretrained(convnet), "all") == ["sides", "none"]
+    assert less_free(load_pretrained(convnet), "sides") == []
