@@ -13,7 +13,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from paddle2torch._version import __version__
 from paddle2torch.model_zoo.cards import Card, HubSource, find_card
-from paddle2torch.model_zoo.config import ModelConfig, Task
+from paddle2torch.model_zoo.config import ClsPostprocess, ModelConfig, Task
 from paddle2torch.model_zoo.show import show_text
 from paddle2torch.model_zoo.strict_json import to_json
 from paddle2torch.zoo.run_card import Trained
@@ -26,6 +26,7 @@ TASKS: Mapping[Task, str] = {
     "cls": "tells which way up a line or page is",
 }
 SHOWN_CHARACTERS = 200
+SHOWN_CLASSES = 20
 # The cards name languages as PaddleOCR does; the Hub wants ISO codes. What has none ("digits") is left out.
 _LANGUAGE_CODES = {
     "ch": "zh",
@@ -75,7 +76,7 @@ def hub_card(
     parts = [
         f"---\n{metadata.to_yaml()}\n---\n",
         f"# {config.name}\n",
-        f"A PP-OCR model in PyTorch, which {TASKS[config.task]}: {architecture}, in {config.form} form{characters}. "
+        f"A PP-OCR model in PyTorch, which {_what(config)}: {architecture}, in {config.form} form{characters}. "
         f"Weights as safetensors, settings as JSON, for the library paddle2torch {__version__}.\n",
         _usage(config, repo),
         *([] if config.charset is None else [_characters(config.charset)]),
@@ -87,7 +88,29 @@ def hub_card(
     return str(ModelCard("\n".join(parts)))
 
 
+def _classes(config: ModelConfig) -> tuple[str, ...]:
+    """The labels of a classifier of other classes than ways to turn an image; empty for every other model."""
+    labels = config.postprocess.labels if isinstance(config.postprocess, ClsPostprocess) else ()
+    return () if all(label.partition("_")[0].isdecimal() for label in labels) else labels
+
+
+def _what(config: ModelConfig) -> str:
+    """What a model does."""
+    if labels := _classes(config):
+        more = f" and {len(labels) - SHOWN_CLASSES:,} more" if len(labels) > SHOWN_CLASSES else ""
+        return f"tells images apart ({', '.join(map(_markdown, labels[:SHOWN_CLASSES]))}{more})"
+    return TASKS[config.task]
+
+
 def _usage(config: ModelConfig, repo: str) -> str:
+    if _classes(config):
+        return (
+            "## Usage\n\n```python\nimport cv2\nfrom paddle2torch import load_pretrained\n"
+            "from paddle2torch.tasks.orientation import Classifier\n\n"
+            f'model = load_pretrained("{repo}")\n'
+            '(found,) = Classifier(model, model.config)([cv2.imread("image.jpg")])\n'
+            "print(found.label, found.score)\n```\n"
+        )
     use = {
         "rec": f'reader = OCR(rec="{repo}")\nfor line in reader("page.jpg"):\n    print(line.text, line.score)',
         "det": f'reader = OCR(det="{repo}")\nfor line in reader("page.jpg"):\n    print(line.box, line.text)',

@@ -47,6 +47,7 @@ from paddle2torch.training.recipes import init
 from paddle2torch.training.settings import ClsLossSettings, OptimizerSettings, Settings, with_classes
 from paddle2torch.training.trainer import TrainingResult, train
 from paddle2torch.zoo.conversion import convert
+from paddle2torch.zoo.hub_card import hub_card
 
 GOLDENS = Path(__file__).parents[2] / "goldens" / "training_losses.npz"
 
@@ -408,3 +409,11 @@ def test_pplcnet_starts_and_decays_as_in_paddleclas() -> None:
     spared = {name for name, treatment in found.items() if treatment.l2 == 0}
     assert spared == {name for name in found if ".bn." in name}
     assert "backbone.blocks6.0.dw_conv.bn.bias" in spared
+
+
+def test_the_card_of_own_classes_says_what_they_are() -> None:
+    own = hub_card(tiny_classifier(("front", "<back>")), "org/own", "mit", None)
+    assert "which tells images apart (front, " in own
+    assert "<back>" not in own
+    assert 'load_pretrained("org/own")' in own
+    assert "which tells which way up a line or page is" in hub_card(tiny_classifier(), "org/own", "mit", None)
