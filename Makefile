@@ -62,7 +62,7 @@ audit: $(RELEASE)/.installed
 	mkdir -p $(BILL)
 	$(RELEASE)/bin/uv pip freeze --python $(RELEASE)/installed/bin/python --exclude paddle2torch | \
 	    sed 's/+cpu$$//' > $(BILL)/requirements.txt
-	$(RELEASE)/bin/pip-audit --no-deps --disable-pip -r $(BILL)/requirements.txt
+	$(RELEASE)/bin/pip-audit --strict --no-deps --disable-pip -r $(BILL)/requirements.txt
 
 $(VENV)/.demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
