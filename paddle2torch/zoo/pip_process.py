@@ -30,6 +30,7 @@ def fetch_wheel(distribution: str, version: str, folder: Path) -> Path:
     """
     asked = (
         *("download", "--no-deps", "--only-binary=:all:", "--no-input", "--dest", str(folder)),
+        "--ignore-requires-python",  # files are taken from it, none of which Python runs
         f"{distribution}=={version}",
     )
     try:

@@ -96,7 +96,7 @@ WAYS: dict[str, tuple[Source, dict[str, bytes], str]] = {
     "a wheel": (
         wheel_source(),
         {"tiny_ocr-1.0-py3-none-any.whl": wheel_of(EXPORT)},
-        "pip download --no-deps tiny-ocr==1.0 (of it are used: inference.json sha256",
+        "pip download --no-deps --ignore-requires-python tiny-ocr==1.0 (of it are used: inference.json sha256",
     ),
     "a repository": (
         HubSource(repo="org/tiny_rec", files=tuple(EXPORT)),
@@ -261,7 +261,8 @@ def test_proxies_are_asked_for_addresses_and_the_hub(monkeypatch: pytest.MonkeyP
 
 def test_an_index_of_pips_own_settings_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wheel = wheel_of(EXPORT)
-    page = f'<a href="tiny_ocr-1.0-py3-none-any.whl#sha256={sha256(wheel)}">tiny_ocr-1.0-py3-none-any.whl</a>'
+    name = "tiny_ocr-1.0-py3-none-any.whl"  # for another Python than this one, as wheels with weights may be
+    page = f'<a href="{name}#sha256={sha256(wheel)}" data-requires-python="&lt;3">{name}</a>'
     with running(
         Proxy({"/simple/tiny-ocr/": page.encode(), "/simple/tiny-ocr/tiny_ocr-1.0-py3-none-any.whl": wheel})
     ) as index:
