@@ -89,9 +89,14 @@ def onnx_packages() -> None:
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A local zoo and cache of the test's own; which hosts another test could not reach is forgotten."""
+def _no_host_is_known() -> None:
+    """Which hosts another test could not reach is forgotten."""
     hosts.forget()
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A local zoo and cache of the test's own."""
     home = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("PADDLE2TORCH_HOME", str(home))
     return home

@@ -10,6 +10,7 @@ from typing import Literal
 
 from paddle2torch.model_zoo.config import EXPORT_LACKS
 from paddle2torch.model_zoo.errors import NoSourceError, SourceError, say_by_hand
+from paddle2torch.zoo.absent import is_absent, note_absent
 from paddle2torch.zoo.hosts import AS_FOUND
 from paddle2torch.zoo.models import Pipeline
 from paddle2torch.zoo.resolve import resolve
@@ -23,7 +24,9 @@ def obtain_pipeline(chosen: Pipeline, wanted: Sequence[Part]) -> Pipeline:
     """`chosen` with its wanted models fetched and converted; where no source has them, its `stand_in` in their place.
 
     Detector and recogniser are replaced together, the classifier where it is missing itself. A warning says what was
-    taken. Raises `SourceError`, with the files that can be put into the cache by hand, where neither can be had.
+    taken. What no source had is not asked for again within a day, where its stand-in is on this machine.
+
+    Raises `SourceError`, with the files that can be put into the cache by hand, where neither can be had.
     """
     if chosen.note is not None and {"det", "rec"} & set(wanted):
         warnings.warn(chosen.note, stacklevel=3)
@@ -39,10 +42,12 @@ def obtain_pipeline(chosen: Pipeline, wanted: Sequence[Part]) -> Pipeline:
     if still_missing:
         raise _all_of(list(still_missing.values()), instead_of=list(missing.values()))
     taken = [getattr(stand_in, part) for part in replaced]
+    answers = [line for error in missing.values() for line in error.tried]
+    more = "-v says what each source answered" if answers else "as was found within the last day; `convert` asks again"
     warnings.warn(
         f"{_names([error.model for error in missing.values()])} cannot be had from here: {_names(taken)} "
         f"{'is' if len(taken) == 1 else 'are'} taken in place of PaddleOCR's own choice, which reads a little better "
-        f"(-v says what each source answered; --version {chosen.version} takes no others)",
+        f"({more}; --version {chosen.version} takes no others)",
         stacklevel=3,
     )
     return replace(chosen, **{part: getattr(stand_in, part) for part in replaced}, stand_in=None)
@@ -56,15 +61,21 @@ def _obtain(chosen: Pipeline, wanted: Sequence[Part]) -> dict[Part, NoSourceErro
     for part in sorted(wanted, key=("rec", "det", "cls").index):
         if missing and chosen.stand_in is not None and part == "det":
             continue
-        resolved = resolve(getattr(chosen, part))
-        if resolved.converted is not None:
+        name = getattr(chosen, part)
+        if resolve(name).converted is not None:
+            continue
+        stand_in = None if chosen.stand_in is None else getattr(chosen.stand_in, part)
+        if stand_in is not None and resolve(stand_in).converted is not None and is_absent(name):
+            missing[part] = NoSourceError(name, (), ())
             continue
         from paddle2torch.zoo.conversion import convert  # imports torch, which a folder that is there need not wait for
 
         try:
-            conversion = convert(getattr(chosen, part))
+            conversion = convert(name)
         except NoSourceError as error:
             missing[part] = error
+            if stand_in is not None:
+                note_absent(name)
             continue
         for note in conversion.notes:
             # Who reads needs nothing of what only training does.

@@ -27,7 +27,7 @@ from paddle2torch.model_zoo.cards import Card, HubSource, Source, Sources, UrlSo
 from paddle2torch.model_zoo.config import CONFIG_NAME
 from paddle2torch.model_zoo.errors import NoSourceError, SourceError
 from paddle2torch.ocr.pipeline import settle
-from paddle2torch.zoo import connections, conversion, hosts, retry, sources
+from paddle2torch.zoo import absent, connections, conversion, hosts, retry, sources
 from paddle2torch.zoo.connections import watched_session
 from paddle2torch.zoo.downloads import CONNECT_SECONDS, UnreachableError, check_reachable
 from paddle2torch.zoo.models import pipeline_of
@@ -338,6 +338,28 @@ def test_small_models_stand_in_for_those_that_nobody_has_and_it_is_said_once(zoo
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert settle(settled) == settled  # what is named is not decided again
+
+
+def test_what_nobody_has_is_not_asked_for_in_every_run(zoo: Zoo, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.warns(UserWarning, match="-v says what each source answered"):
+        first = settle({})
+    zoo.asked.clear()
+    with pytest.warns(UserWarning, match="as was found within the last day; `convert` asks again"):
+        assert settle({}) == first
+    assert zoo.asked == []
+    with pytest.raises(SourceError, match="no source of PP-OCRv6_medium_rec"):
+        settle({"version": "v6"})  # who asks for it is not put off
+    zoo.asked.clear()
+    (home / "by_hand" / "PP-OCRv6_medium_rec_onnx").mkdir(parents=True)
+    for name in ("inference.onnx", "inference.yml"):
+        (home / "by_hand" / "PP-OCRv6_medium_rec_onnx" / name).touch()
+    with pytest.warns(UserWarning, match="cannot be had from here"):
+        settle({})
+    assert zoo.asked == ["PP-OCRv6_medium_rec"]
+    monkeypatch.setattr(absent, "FORGET_SECONDS", -1.0)
+    with pytest.warns(UserWarning, match="cannot be had from here"):
+        settle({})
+    assert zoo.asked == ["PP-OCRv6_medium_rec", "PP-OCRv6_medium_rec", "PP-LCNet_x1_0_textline_ori"]
 
 
 def test_only_the_classifier_is_replaced_where_only_it_is_missing(zoo: Zoo) -> None:
