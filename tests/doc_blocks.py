@@ -109,8 +109,10 @@ class Reader:
                         self._run(part)
                     elif block.language == "python":
                         exec(compile(part, page.name, "exec"), names)
-                    else:
+                    elif block.language in ("json", "yaml"):
                         assert yaml.safe_load(part)
+                    else:
+                        raise ValueError(f"{block.language!r} cannot be run here: mark the block")
                 except (Exception, SystemExit) as error:
                     wrong.append(f"{page.name}, line {block.line}: {part}: {error!r}")
         return wrong

@@ -44,6 +44,11 @@ def test_every_block_of_a_page_runs(reader: Reader, page: Path) -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_a_block_says_what_it_is() -> None:
+    unsaid = [f"{block.page.name}, line {block.line}" for page in PAGES for block in blocks(page) if not block.language]
+    assert unsaid == [], "sh, python, json, yaml, …; what is printed is text"
+
+
 def test_what_is_not_run_says_why_and_is_less_than_what_is() -> None:
     found = [block for page in PAGES for block in blocks(page)]
     left = Counter(block.not_run for block in found if block.not_run is not None)
