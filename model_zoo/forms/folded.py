@@ -98,6 +98,31 @@ class FoldedConv2d(nn.Conv2d):
         return f"{super().extra_repr()}, {self.tail}"
 
 
+class ResidualConv2d(FoldedConv2d):
+    """A convolution that adds a map of its output's size before its activation, which is ReLU or none."""
+
+    def forward(self, x: Tensor, residual: Tensor) -> Tensor:  # type: ignore[override]
+        """x: float (N, in_channels, H, W), residual: (N, out_channels, H', W') or what is repeated to that."""
+        if not onednn(x) or residual.dtype != x.dtype or residual.shape != self.output_shape(x):
+            # oneDNN's operator would take another size for its own.
+            return self.tail(nn.Conv2d.forward(self, x) + residual)
+        activation = None if self.tail.activation == "none" else self.tail.activation
+        made = torch.ops.mkldnn._convolution_pointwise.binary(
+            x, residual, self.weight, self.bias, *self.geometry, "add", 1.0, activation, [], None
+        )
+        return self.tail.shifted(made)
+
+    def output_shape(self, x: Tensor) -> tuple[int, ...]:
+        """Of a map of x's size."""
+        padding, stride, dilation, _ = self.geometry
+        sides = zip(x.shape[2:], padding, stride, dilation, self.kernel_size, strict=True)
+        return (
+            x.shape[0],
+            self.out_channels,
+            *((size + 2 * pad - space * (cells - 1) - 1) // step + 1 for size, pad, step, space, cells in sides),
+        )
+
+
 class FoldedConvTranspose2d(nn.ConvTranspose2d):
     """`nn.ConvTranspose2d` and its tail."""
 

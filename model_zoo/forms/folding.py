@@ -22,6 +22,7 @@ from paddle2torch.model_zoo.forms.folded import (
     FoldedConvTranspose2d,
     PixelShuffleConv,
     PushedAffine,
+    ResidualConv2d,
     Tail,
 )
 from paddle2torch.model_zoo.layers import (
@@ -165,8 +166,10 @@ def _spread(branch: DBBranch) -> None:
     replace_module(branch, "conv3", PixelShuffleConv(sixteen))
 
 
-def folded(conv: Convolution, weight: Tensor, bias: Tensor, tail: Tail) -> FoldedConv2d | FoldedConvTranspose2d:
-    """A convolution of the same geometry with these weights, float64, and this tail."""
+def folded(
+    conv: Convolution, weight: Tensor, bias: Tensor, tail: Tail, *, residual: bool = False
+) -> FoldedConv2d | FoldedConvTranspose2d:
+    """A convolution of the same geometry with these weights, float64, and this tail; residual: see `ResidualConv2d`."""
     options: dict[str, Any] = {
         "stride": conv.stride,
         "padding": conv.padding,
@@ -179,7 +182,7 @@ def folded(conv: Convolution, weight: Tensor, bias: Tensor, tail: Tail) -> Folde
     if isinstance(conv, nn.ConvTranspose2d):
         made = FoldedConvTranspose2d(*sizes, output_padding=conv.output_padding, tail=tail, **options)
     else:
-        made = FoldedConv2d(*sizes, tail=tail, **options)
+        made = (ResidualConv2d if residual else FoldedConv2d)(*sizes, tail=tail, **options)
     dtype = conv.weight.dtype
     made.weight = nn.Parameter(weight.to(dtype), requires_grad=False)
     made.bias = nn.Parameter(bias.to(dtype), requires_grad=False)

@@ -1,5 +1,5 @@
 """The form of a program for running it: what the weights alone decide is computed once, and one convolution does its
-normalisation, its activation and its affines as well.
+normalisation, the map that is added to it, its activation and its affines as well.
 
 It is the fold of the named networks (`model_zoo.forms.folding`), found in the graph in place of being written beside
 the network: a chain of operations of which each reads nothing but the one before. Outputs differ by rounding; the
@@ -73,6 +73,7 @@ class _Chain:
     bias: Tensor  # float64
     activation: str = "none"
     affine: Affine | None = None
+    residual: fx.Node | None = None
 
 
 class _Folder:
@@ -136,17 +137,21 @@ class _Folder:
         while len(chain.node.users) == 1 and self._take(chain, next(iter(chain.node.users))):
             pass
         tail = Tail(chain.activation, chain.affine)
-        made = folded(conv, chain.weight.transpose(0, outputs).contiguous(), chain.bias, tail)
-        put(self.module, str(node.target), made)
+        weight, residual = chain.weight.transpose(0, outputs).contiguous(), chain.residual
+        put(self.module, str(node.target), folded(conv, weight, chain.bias, tail, residual=residual is not None))
         if chain.node is not node:
             node.meta = dict(chain.node.meta)
             chain.node.replace_all_uses_with(node)
             # What was taken in has no readers now, but for one another: the last first.
             last = chain.node
             while last is not node:
-                before = next(item for item in last.all_input_nodes if item not in self.known)
+                taken_in = [item for item in last.all_input_nodes if item not in self.known and item is not residual]
+                if residual in last.all_input_nodes:
+                    last.prepend(node)  # what is added may be computed after the convolution
                 self.graph.erase_node(last)
-                last = before
+                last = taken_in[0]
+        if residual is not None:
+            node.args = (*node.args, residual)
 
     def _take(self, chain: _Chain, user: fx.Node) -> bool:
         """Take the operation `user` into the chain, where it can be."""
@@ -154,16 +159,22 @@ class _Folder:
             return False
         if user.op == "call_module":
             norm = self.module.get_submodule(str(user.target))
-            if type(norm) is not nn.BatchNorm2d or chain.activation != "none" or user.args != (chain.node,):
+            if type(norm) is not nn.BatchNorm2d or user.args != (chain.node,):
+                return False
+            if chain.activation != "none" or chain.residual is not None:
                 return False
             chain.weight, chain.bias = fold_batch_norm(chain.weight, norm, chain.bias)
         elif user.op != "call_function":
             return False
         elif chain.activation == "none" and (activation := _activation(user, chain.node)) is not None:
+            if chain.residual is not None and activation != "relu":
+                return False  # oneDNN has no other behind a sum
             chain.activation = activation
+        elif (residual := self._residual(chain, user)) is not None:
+            chain.residual = residual
         else:
             affine = self._affine(user, chain.node, chain.conv.out_channels)
-            if affine is None:
+            if affine is None or chain.residual is not None:
                 return False
             scale, shift = affine
             if chain.activation == "none":
@@ -174,6 +185,22 @@ class _Folder:
                 return False
         chain.node = user
         return True
+
+    def _residual(self, chain: _Chain, user: fx.Node) -> fx.Node | None:
+        """The map that an operation adds to the chain's, of the same size where the program says one."""
+        if user.meta.get("kind") != "add" or len(user.args) != 2 or user.kwargs.get("axis", -1) != -1:
+            return None
+        if type(chain.conv) is not nn.Conv2d or chain.activation != "none" or chain.residual is not None:
+            return None
+        other = user.args[1] if user.args[0] is chain.node else user.args[0]
+        shapes = [
+            getattr(item.meta.get("declared"), "shape", None)
+            for item in (chain.node, other)
+            if isinstance(item, fx.Node)
+        ]
+        if not isinstance(other, fx.Node) or other is chain.node or other in self.known:
+            return None
+        return other if shapes[0] is not None and len(shapes[0]) == 4 and shapes[0] == shapes[1] else None
 
     def _take_tail(self, chain: _Chain, user: fx.Node, scale: float, shift: float) -> bool:
         """Take an affine of one number each behind the activation, and one that follows, which is often its shift."""

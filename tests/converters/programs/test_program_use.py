@@ -21,10 +21,13 @@ from paddle2torch import load_pretrained, verify
 from paddle2torch.cli import main
 from paddle2torch.exporting.export import export
 from paddle2torch.model_zoo.errors import ConfigError, FileFormatError, Paddle2TorchError
-from paddle2torch.model_zoo.forms.folded import FoldedConv2d
+from paddle2torch.model_zoo.forms.folded import FoldedConv2d, ResidualConv2d
 from paddle2torch.model_zoo.forms.folding import drop_denormals
+from paddle2torch.model_zoo.programs.build import build
+from paddle2torch.model_zoo.programs.config import Feed, ProgramConfig
+from paddle2torch.model_zoo.programs.graph import Block, Graph, Node, TensorType
 from paddle2torch.model_zoo.programs.inputs import example_inputs, runs
-from paddle2torch.model_zoo.programs.network import Program
+from paddle2torch.model_zoo.programs.network import Program, build_program
 from paddle2torch.model_zoo.programs.running import fold_program
 from paddle2torch.parity.program_inputs import read_inputs
 from paddle2torch.zoo.conversion import convert
@@ -155,6 +158,52 @@ def test_the_form_for_running_computes_the_same(name: str, tmp_path: Path) -> No
                 assert (a - b).abs().max() <= 1e-5 * a.abs().max()
             else:
                 assert torch.equal(a, b)
+
+
+def residual_block() -> Program:
+    """Two convolutions of `x` added, the later one a stride's, then `y` added, then ReLU and a sum with hardswish."""
+    conv = {"padding_algorithm": "EXPLICIT", "dilations": (1, 1), "groups": 1, "data_format": "NCHW"}
+    kernels = {"w0": (6, 4, 3, 3), "w1": (6, 4, 1, 1), "w2": (6, 6, 3, 3), "w3": (6, 6, 1, 1)}
+    nodes = [
+        Node("conv2d", ("x", "w0"), ("a",), {**conv, "strides": (2, 1), "paddings": (1, 1)}),
+        Node("conv2d", ("x", "w1"), ("b",), {**conv, "strides": (2, 1), "paddings": (0, 0)}),
+        Node("add", ("b", "a"), ("c",)),
+        Node("relu", ("c",), ("d",)),
+        Node("conv2d", ("d", "w2"), ("e",), {**conv, "strides": (1, 1), "paddings": (1, 1)}),
+        Node("add", ("e", "y"), ("f",)),
+        Node("relu", ("f",), ("g",)),
+        Node("conv2d", ("g", "w3"), ("h",), {**conv, "strides": (1, 1), "paddings": (0, 0)}),
+        Node("add", ("d", "h"), ("i",)),
+        Node("hardswish", ("i",), ("j",)),
+    ]
+    types = {name: TensorType((-1, 4 if name == "x" else 6, -1, -1), "float32") for name in "xyabcdefghij"}
+    weights = {name: TensorType(shape, "float32") for name, shape in kernels.items()}
+    block = Block((), tuple(nodes), ())
+    graph = Graph("PIR", block, {**types, **weights}, tuple(kernels), (("x", "x"), ("y", "y")), ("j",))
+    feeds = tuple(Feed(name, "float32", types[name].shape) for name in "xy")
+    rows = build(graph).rows
+    state = {row.key: torch.rand(kernels[row.parameter]) - 0.5 for row in rows}
+    return build_program(graph, ProgramConfig("residual", "program", "inference.json", feeds, 1), state)
+
+
+@pytest.mark.parametrize("size", [(2, 6, 5, 9), (1, 6, 1, 1), (2, 6, 1, 9)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_convolution_adds_a_map_of_its_size_and_one_that_is_repeated(
+    size: tuple[int, ...], layout: torch.memory_format
+) -> None:
+    program = residual_block()
+    folded = fold_program(program)
+    tails = {module.tail.activation for module in folded.modules() if isinstance(module, ResidualConv2d)}
+    assert sum(isinstance(module, ResidualConv2d) for module in folded.modules()) == 3
+    assert tails == {"relu", "none"}  # hardswish behind a sum is an operation of its own
+    assert "arithmetic_add" in program.code
+    assert "arithmetic_add" not in folded.code
+    x, y = torch.rand(2, 4, 9, 9) - 0.5, (torch.rand(size) - 0.5).contiguous(memory_format=layout)
+    expected = program(x, y).detach()
+    with torch.inference_mode():
+        found = [folded(x, y), folded(x.contiguous(memory_format=torch.channels_last), y)]
+    for made in (*found, folded(x, y)):  # the last with gradients: not oneDNN's own operators
+        torch.testing.assert_close(made, expected, rtol=0, atol=4e-6 * float(expected.abs().max()))
 
 
 @pytest.fixture(scope="module")
