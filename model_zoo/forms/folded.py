@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from paddle2torch.model_zoo.forms.layouts import Geometry, Layouts
+
 Affine: TypeAlias = tuple[float, float]
-Geometry: TypeAlias = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], int]
-"""Padding, stride, dilation and groups of a convolution, as oneDNN's operators take them."""
 
 FUNCTIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "none": lambda x: x,
@@ -74,11 +74,19 @@ def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry
 
 
 class FoldedConv2d(nn.Conv2d):
-    """`nn.Conv2d` and its tail."""
+    """`nn.Conv2d` and its tail.
+
+    layouts: where its weights are kept as oneDNN wants them; None where they are laid out anew at every call.
+    """
 
     def __init__(self, *args: Any, tail: Tail, **options: Any) -> None:
         super().__init__(*args, **options)
         self.tail = tail
+        self.layouts: Layouts | None = None
+
+    def weight_for(self, x: Tensor) -> Tensor:
+        """The weights for oneDNN and this input, laid out where that is kept."""
+        return self.weight if self.layouts is None else self.layouts.of(self.weight, self.geometry, tuple(x.shape))
 
     @property
     def geometry(self) -> Geometry:
@@ -91,7 +99,7 @@ class FoldedConv2d(nn.Conv2d):
         if not onednn(x):
             return self.tail(super().forward(x))
         # `F.conv2d` has no activation, and leaves oneDNN for a slower way of its own where it has one thread.
-        return self.tail.shifted(pointwise(x, self.weight, self.bias, self.geometry, self.tail.activation))
+        return self.tail.shifted(pointwise(x, self.weight_for(x), self.bias, self.geometry, self.tail.activation))
 
     def extra_repr(self) -> str:
         """The convolution and its tail."""
@@ -108,7 +116,7 @@ class ResidualConv2d(FoldedConv2d):
             return self.tail(nn.Conv2d.forward(self, x) + residual)
         activation = None if self.tail.activation == "none" else self.tail.activation
         made = torch.ops.mkldnn._convolution_pointwise.binary(
-            x, residual, self.weight, self.bias, *self.geometry, "add", 1.0, activation, [], None
+            x, residual, self.weight_for(x), self.bias, *self.geometry, "add", 1.0, activation, [], None
         )
         return self.tail.shifted(made)
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from paddle2torch.model_zoo.forms.folded import FoldedConv2d, pointwise, watching
+from paddle2torch.model_zoo.forms.layouts import lay_out, layout_of
 from paddle2torch.model_zoo.forms.quantized import QuantizedConv2d
 from paddle2torch.model_zoo.network import Network, replace_module
 
@@ -35,7 +36,8 @@ class PackedConv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x: float32 (N, in_channels, H, W) on the CPU; returns (N, out_channels, H', W')."""
         conv = self.conv
-        return conv.tail.shifted(pointwise(x, lay_out(conv, self.size), conv.bias, conv.geometry, conv.tail.activation))
+        weight = lay_out(conv.weight, conv.geometry, self.size)
+        return conv.tail.shifted(pointwise(x, weight, conv.bias, conv.geometry, conv.tail.activation))
 
 
 class PackedQuantizedConv2d(nn.Module):
@@ -77,20 +79,9 @@ def pack(network: Network, inputs: Sequence[Tensor]) -> Network:
             replace_module(packed, path, PackedQuantizedConv2d(module))
         elif isinstance(module, FoldedConv2d):
             found = sorted(sizes.get(path, ()))
-            if len({layout_of(lay_out(module, size)) for size in found}) == 1:
+            if len({layout_of(lay_out(module.weight, module.geometry, size)) for size in found}) == 1:
                 replace_module(packed, path, PackedConv2d(module, found[0]))
     return packed
-
-
-def lay_out(conv: FoldedConv2d, size: Sequence[int]) -> Tensor:
-    """The weights as oneDNN wants them for an input of this size; only its own operators can read the result."""
-    weight: Tensor = torch.ops.mkldnn._reorder_convolution_weight(conv.weight, *conv.geometry, list(size))
-    return weight
-
-
-def layout_of(weight: Tensor) -> bytes:
-    """oneDNN's description of the layout of what it laid out."""
-    return bytes(torch.ops.mkldnn._get_mkldnn_serialized_md(weight).tolist())
 
 
 def _declare_layouts() -> None:

@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from paddle2torch.model_zoo.errors import FileFormatError
-from paddle2torch.model_zoo.forms.folded import FUNCTIONS, FoldedConv2d, Geometry, onednn
+from paddle2torch.model_zoo.forms.folded import FUNCTIONS, FoldedConv2d, onednn
+from paddle2torch.model_zoo.forms.layouts import Geometry
 from paddle2torch.model_zoo.network import Network, replace_module
 
 LEVELS = 255

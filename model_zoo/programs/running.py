@@ -20,6 +20,7 @@ from torch import Tensor, fx, nn
 from paddle2torch.model_zoo.errors import ConversionError
 from paddle2torch.model_zoo.forms.folded import Affine, FoldedConv2d, FoldedConvTranspose2d, Tail
 from paddle2torch.model_zoo.forms.folding import Convolution, bias_of, drop_denormals, folded
+from paddle2torch.model_zoo.forms.layouts import Layouts
 from paddle2torch.model_zoo.layers import fold_batch_norm
 from paddle2torch.model_zoo.programs.control import is_effect, remove_dead
 from paddle2torch.model_zoo.programs.modules import Constant
@@ -56,8 +57,10 @@ def fold_program(program: Program) -> Program:
 
 
 def _lay_out(module: nn.Module) -> None:
-    """Weights of convolutions with the channels last: the faster layout on a CPU."""
+    """Weights of convolutions with the channels last, the faster layout on a CPU; what oneDNN makes of them is kept."""
     for item in module.modules():
+        if isinstance(item, FoldedConv2d):
+            item.layouts = Layouts()
         if isinstance(item, FoldedConv2d | FoldedConvTranspose2d):
             # PyTorch's annotations of `to` leave out the keyword.
             item.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import pickle
 import subprocess
@@ -204,6 +205,30 @@ def test_a_convolution_adds_a_map_of_its_size_and_one_that_is_repeated(
         found = [folded(x, y), folded(x.contiguous(memory_format=torch.channels_last), y)]
     for made in (*found, folded(x, y)):  # the last with gradients: not oneDNN's own operators
         torch.testing.assert_close(made, expected, rtol=0, atol=4e-6 * float(expected.abs().max()))
+
+
+def test_what_onednn_makes_of_the_weights_is_kept_for_each_size_and_not_copied() -> None:
+    folded = fold_program(residual_block())
+    plain = copy.deepcopy(folded)
+    convolutions = [module for module in folded.modules() if isinstance(module, FoldedConv2d)]
+    for module in plain.modules():
+        if isinstance(module, FoldedConv2d):
+            module.layouts = None
+    y = torch.rand(1, 6, 1, 1)
+    with torch.inference_mode():
+        for size in (9, 32, 33, 9, 224):
+            for batch in (1, 3):
+                x = torch.rand(batch, 4, size, size)
+                torch.testing.assert_close(folded(x, y), plain(x, y), rtol=0, atol=2e-6)
+        for module in convolutions:
+            assert module.layouts is not None
+            size = (1, module.in_channels, 9, 9)
+            held = module.layouts.of(module.weight, module.geometry, size)
+            assert held is not module.weight
+            assert held is module.layouts.of(module.weight, module.geometry, size)
+        for other in (copy.deepcopy(folded), pickle.loads(pickle.dumps(folded)), folded.bfloat16()):
+            dtype = next(other.parameters()).dtype
+            assert other(x.to(dtype), y.to(dtype)).dtype == dtype
 
 
 @pytest.fixture(scope="module")

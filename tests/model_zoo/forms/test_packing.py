@@ -13,7 +13,8 @@ from torch import nn
 from paddle2torch.model_zoo.forms import packing
 from paddle2torch.model_zoo.forms.folded import FoldedConv2d
 from paddle2torch.model_zoo.forms.folding import fold
-from paddle2torch.model_zoo.forms.packing import PackedConv2d, PackedQuantizedConv2d, lay_out, layout_of, pack
+from paddle2torch.model_zoo.forms.layouts import lay_out, layout_of
+from paddle2torch.model_zoo.forms.packing import PackedConv2d, PackedQuantizedConv2d, pack
 from paddle2torch.model_zoo.forms.quantized import QuantizedConv2d, can_be_quantized, expected_tensors, quantize_network
 from paddle2torch.model_zoo.network import Network
 
@@ -80,7 +81,7 @@ def test_what_has_two_layouts_stays(recogniser: Network, inputs: list[torch.Tens
         hook.remove()
     packed = pack(recogniser, inputs)
     for path, conv in convolutions.items():
-        layouts = {layout_of(lay_out(conv, tuple(size))) for size in seen[path]}
+        layouts = {layout_of(lay_out(conv.weight, conv.geometry, tuple(size))) for size in seen[path]}
         module = packed.get_submodule(path)
         assert isinstance(module, PackedConv2d) == (len(layouts) == 1), path
         if isinstance(module, PackedConv2d):
