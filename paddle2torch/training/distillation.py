@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.network import Network, build_model, channels_last
 from paddle2torch.model_zoo.pplcnet import DownscaledDropout
 from paddle2torch.model_zoo.rec_heads import MultiHead, Targets
-from paddle2torch.model_zoo.strict_json import decode_json, from_json
+from paddle2torch.model_zoo.strict_json import decode_json
 from paddle2torch.model_zoo.svtrv2 import DropPath
 from paddle2torch.training.distillation_losses import BACKBONE
 from paddle2torch.training.distillation_settings import STUDENT, DistillationSettings, TeacherSettings
@@ -154,17 +155,20 @@ def digest_of(network: nn.Module) -> str:
 
 def refuse_other_teachers(before: str, now: Settings) -> None:
     """Raise `ConfigError` where a training goes on with other frozen teachers. before: its `config.json`, as text."""
-    earlier = from_json(Settings, decode_json(before), "the checkpoint's settings").loss if before else None
-    own, others = (
-        {name: teacher.digest for name, teacher in loss.teachers.items()}
-        if isinstance(loss, DistillationSettings)
-        else {}
-        for loss in (now.loss, earlier)
-    )
-    if before and own != others:
+    if not before:
+        return
+    # Not read strictly: an earlier version's file may have other keys.
+    place: Any = decode_json(before)
+    for key in ("loss", "teachers"):
+        place = place.get(key) if isinstance(place, dict) else None
+    teachers = place if isinstance(place, dict) else {}
+    others = {name: dict(teacher or {}).get("digest") for name, teacher in teachers.items()}
+    own = now.loss.teachers if isinstance(now.loss, DistillationSettings) else {}
+    digests = {name: teacher.digest for name, teacher in own.items()}
+    if digests != others:
         raise ConfigError(
-            f"the training that is resumed learnt from other teachers: {_said(others)}, now {_said(own)}. Resume with "
-            f"the same, or start a new training in another output.dir"
+            f"the training that is resumed learnt from other teachers: {_said(others)}, now {_said(digests)}. Resume "
+            f"with the same, or start a new training in another output.dir"
         )
 
 

@@ -26,7 +26,7 @@ from paddle2torch.model_zoo.network import build_model, fuse
 from paddle2torch.model_zoo.strict_json import from_json
 from paddle2torch.training.batches import guide_targets
 from paddle2torch.training.config_files import read_settings
-from paddle2torch.training.distillation import digest_of, with_teachers
+from paddle2torch.training.distillation import digest_of, refuse_other_teachers, with_teachers
 from paddle2torch.training.distillation_settings import DistillationSettings, TeacherSettings
 from paddle2torch.training.losses import losses_of
 from paddle2torch.training.paddleocr_yml import translate
@@ -369,3 +369,10 @@ def test_init_takes_a_teacher_by_its_name(teacher: Path, tmp_path: Path) -> None
         ("DistillCTCLogits", {}),
         Teacher={"pretrained": str(teacher)},
     )
+
+
+def test_a_training_of_an_earlier_version_had_no_teachers() -> None:
+    for before in ("", '{"training": {"early_stop": 3}, "loss": {"weight_1": 1.0}}', '{"loss": null}', "[]"):
+        refuse_other_teachers(before, tiny_settings(Path()))
+    with pytest.raises(ConfigError, match="learnt from other teachers: none, now Teacher of new weights"):
+        refuse_other_teachers("{}", teaching(Path(), {"Teacher": {"freeze": False}}))
