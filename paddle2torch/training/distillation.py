@@ -162,7 +162,7 @@ def refuse_other_teachers(before: str, now: Settings) -> None:
     for key in ("loss", "teachers"):
         place = place.get(key) if isinstance(place, dict) else None
     teachers = place if isinstance(place, dict) else {}
-    others = {name: dict(teacher or {}).get("digest") for name, teacher in teachers.items()}
+    others = {name: one.get("digest") if isinstance(one, dict) else None for name, one in teachers.items()}
     own = now.loss.teachers if isinstance(now.loss, DistillationSettings) else {}
     digests = {name: teacher.digest for name, teacher in own.items()}
     if digests != others:

@@ -372,7 +372,8 @@ def test_init_takes_a_teacher_by_its_name(teacher: Path, tmp_path: Path) -> None
 
 
 def test_a_training_of_an_earlier_version_had_no_teachers() -> None:
-    for before in ("", '{"training": {"early_stop": 3}, "loss": {"weight_1": 1.0}}', '{"loss": null}', "[]"):
+    earlier = '{"training": {"early_stop": 3}, "loss": {"weight_1": 1.0}}'
+    for before in ("", earlier, '{"loss": null}', "[]", '{"loss": {"teachers": 1}}'):
         refuse_other_teachers(before, tiny_settings(Path()))
     with pytest.raises(ConfigError, match="learnt from other teachers: none, now Teacher of new weights"):
         refuse_other_teachers("{}", teaching(Path(), {"Teacher": {"freeze": False}}))
