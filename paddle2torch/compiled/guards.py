@@ -68,6 +68,8 @@ def _size(size: Any, least: Mapping[str, int], most: Mapping[str, int]) -> Any:
     if isinstance(size, int):
         return size
     name = str(size)
+    if name.isdecimal():
+        return int(name)  # a size that was free and that an operation takes for the example's
     if not name.isidentifier():
         raise ConversionError(f"PyTorch allows sizes of the form {name:.80} alone, which cannot be checked")
     return [name, least.get(name, 0), most.get(name, 1 << 62)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ import torch
 from torch import Tensor
 
 from paddle2torch.atomic import land_file, land_folder
-from paddle2torch.compiled.program_graphs import capture, check, compare, listed, notes_of
+from paddle2torch.compiled.guards import Conditions, conditions_of
+from paddle2torch.compiled.program_graphs import Captured, capture, check, compare, listed, notes_of, other_sizes
 from paddle2torch.compiled.serving import Check
 from paddle2torch.exporting.export import Exported
 from paddle2torch.exporting.onnx import check_installed, onnx_bytes, open_session
@@ -20,7 +22,7 @@ from paddle2torch.exporting.torch import save_graph
 from paddle2torch.model_zoo.config import CONFIG_NAME
 from paddle2torch.model_zoo.errors import ConversionError
 from paddle2torch.model_zoo.programs import operations
-from paddle2torch.model_zoo.programs.inputs import example_inputs
+from paddle2torch.model_zoo.programs.inputs import example_inputs, made_up
 from paddle2torch.model_zoo.programs.network import Program
 from paddle2torch.model_zoo.programs.opaque import NAMESPACE
 from paddle2torch.model_zoo.programs.rows import SETS, matched
@@ -62,7 +64,7 @@ def export_torch(program: Program, target: Path, *, force: bool = False) -> Expo
         captured = capture(program)
         loaded = save_graph(captured.program, temporary, {CONFIG_NAME: program.config.dumps()})
         checks = compare(program, captured, loaded, "the exported graph")
-    notes = notes_of(captured) + operations_of(captured.program)
+    notes = notes_of(captured) + _left_out(program, captured) + operations_of(captured.program)
     return Exported(target, "torch", f"torch {torch.__version__}", checks, notes)
 
 
@@ -97,10 +99,36 @@ def export_onnx(program: Program, target: Path, *, force: bool = False) -> Expor
         except Exception as error:  # as above
             raise ConversionError(f"ONNX Runtime does not load what PyTorch wrote: {error!s:.300}") from None
         names = [item.name for item in session.get_inputs()]
+        fits = _conditions(program, captured)
 
         def run(*inputs: Tensor) -> tuple[Tensor, ...]:
+            if not fits(inputs):
+                raise ConversionError("guard: the graph that was written is not for these sizes")
             outputs = session.run(None, {name: x.numpy() for name, x in zip(names, inputs, strict=True)})
             return tuple(torch.from_numpy(np.asarray(output)) for output in outputs)
 
         checks = compare(program, captured, run, "ONNX Runtime's output")
-    return Exported(target, "onnx", f"ONNX Runtime {onnxruntime.__version__}", checks, notes_of(captured))
+    notes = notes_of(captured) + _left_out(program, captured)
+    return Exported(target, "onnx", f"ONNX Runtime {onnxruntime.__version__}", checks, notes)
+
+
+def _conditions(program: Program, captured: Captured) -> Callable[[Sequence[Tensor]], bool]:
+    """Whether the captured graph is for inputs of these sizes: a `.pt2` asks that itself, an `.onnx` does not."""
+    try:
+        conditions = Conditions(conditions_of(captured.program, len(program.config.feeds)))
+    except ConversionError:  # they cannot be read, so every size must come out right
+        return lambda inputs: True
+    return lambda inputs: conditions.hold(inputs, batch_of_one=captured.free in ("all", "batch"))
+
+
+def _left_out(program: Program, captured: Captured) -> tuple[str, ...]:
+    """A note where some of the sizes that were meant to be tried are not the graph's."""
+    fits = _conditions(program, captured)
+    tried = [[torch.from_numpy(x) for x in made_up(program, sizes).values()] for sizes in other_sizes(captured)]
+    shapes = [", ".join(str(tuple(x.shape)) for x in inputs) for inputs in tried if not fits(inputs)]
+    if not shapes:
+        return ()
+    return (
+        f"not every size fits: PyTorch's graph is not for {' or '.join(dict.fromkeys(shapes))}. A .pt2 refuses such "
+        "sizes; ONNX Runtime fails or gives something else",
+    )

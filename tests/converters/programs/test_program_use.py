@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,8 @@ from torch.nn import functional as F
 
 from paddle2torch import load_pretrained, verify
 from paddle2torch.cli import main
-from paddle2torch.exporting.export import export
+from paddle2torch.exporting.export import Exported, export
+from paddle2torch.exporting.programs import export_onnx, export_torch
 from paddle2torch.model_zoo.errors import ConfigError, FileFormatError, Paddle2TorchError
 from paddle2torch.model_zoo.forms.folded import FoldedConv2d, ResidualConv2d
 from paddle2torch.model_zoo.forms.folding import drop_denormals
@@ -397,3 +399,23 @@ def test_conditions_on_sizes_are_arithmetic_and_nothing_else() -> None:
     ):
         with pytest.raises(Paddle2TorchError, match="cannot be read"):
             Conditions(json.dumps({"shapes": shapes, "guards": [text]}))
+
+
+def first_column() -> Program:
+    """The first column of `x` of any size. PyTorch writes out as many columns as the example has."""
+    nodes = (
+        Node("unbind", ("x",), ("columns",), {"axis": 2}),
+        Node("builtin.slice", ("columns",), ("first",), {"index": 0}),
+    )
+    types = {"x": TensorType((-1, 2, -1), "float32"), "first": TensorType((-1, 2), "float32")}
+    graph = Graph("PIR", Block((), nodes, ()), types, (), (("x", "x"),), ("first",))
+    feeds = (Feed("x", "float32", types["x"].shape),)
+    return build_program(graph, ProgramConfig("first", "program", "inference.json", feeds, 1), {})
+
+
+@pytest.mark.parametrize("write", [export_torch, pytest.param(export_onnx, marks=pytest.mark.slow)])
+def test_an_export_says_which_sizes_its_graph_is_not_for(write: Callable[..., Exported], tmp_path: Path) -> None:
+    result = write(first_column(), tmp_path / "first")
+    (note,) = result.notes
+    assert note.startswith("not every size fits: PyTorch's graph is not for (3, 2, 12). A .pt2 refuses such sizes")
+    assert [check.shape for check in result.checks] == [(2, 2, 8), (1, 2, 8), (3, 2, 8)]
