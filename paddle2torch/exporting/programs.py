@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,11 +71,18 @@ def export_torch(program: Program, target: Path, *, force: bool = False) -> Expo
 
 def operations_of(graph: torch.export.ExportedProgram) -> tuple[str, ...]:
     """Which operations of a graph this package computes, as a note; none where PyTorch's own are enough."""
-    named = {str(node.target) for node in graph.graph.nodes if str(node.target).startswith(f"{NAMESPACE}.")}
-    kinds = ", ".join(sorted(name.split(".")[1] for name in named))
-    if not kinds:
+    held = _opaque_operations(graph)
+    if not held:
         return ()
-    return (f"{kinds}: this package computes them; import {operations.__name__} before torch.export.load",)
+    return (f"{_named(held)}: this package computes them; import {operations.__name__} before torch.export.load",)
+
+
+def _opaque_operations(graph: torch.export.ExportedProgram) -> set[Any]:
+    return {node.target for node in graph.graph.nodes if str(node.target).startswith(f"{NAMESPACE}.")}
+
+
+def _named(held: Iterable[Any]) -> str:
+    return ", ".join(sorted(str(target).split(".")[1] for target in held))
 
 
 def export_onnx(program: Program, target: Path, *, force: bool = False) -> Exported:
@@ -85,6 +93,12 @@ def export_onnx(program: Program, target: Path, *, force: bool = False) -> Expor
     check_suppression(program.program)
     with land_file(target) as temporary:
         captured = capture(program)
+        missing = _opaque_operations(captured.program) - translations().keys()
+        if missing:
+            raise ConversionError(
+                f"{_named(missing)}: an operation that this package computes, without a form in ONNX here. Export with "
+                "--to torch, where it stays one operation"
+            )
         try:
             content = onnx_bytes(
                 captured.program,

@@ -24,9 +24,9 @@ from paddle2torch.converters.paddle_files.pdmodel import Op
 from paddle2torch.converters.programs.convert import convert_program, read_graph
 from paddle2torch.converters.programs.legacy_file import LegacyFile
 from paddle2torch.exporting.export import export
-from paddle2torch.exporting.programs import operations_of
+from paddle2torch.exporting.programs import export_onnx, operations_of
 from paddle2torch.model_zoo.config import ModelConfig
-from paddle2torch.model_zoo.errors import ConfigError, FileFormatError, Paddle2TorchError
+from paddle2torch.model_zoo.errors import ConfigError, ConversionError, FileFormatError, Paddle2TorchError
 from paddle2torch.model_zoo.programs.build import build
 from paddle2torch.model_zoo.programs.config import Feed, ProgramConfig
 from paddle2torch.model_zoo.programs.graph import Block, Graph, Node, TensorType
@@ -521,6 +521,8 @@ def test_regions_of_each_image_and_rows_that_values_decide_leave_as_a_graph(tmp_
     network = convert_program(folder, name="regions").network
     captured = capture(network)
     assert operations_of(captured.program)[0].startswith("generate_proposals, roi_align: this package computes them")
+    with pytest.raises(ConversionError, match=r"generate_proposals, roi_align: an operation .*without a form in ONNX"):
+        export_onnx(network, tmp_path / "regions.onnx")
     graph = captured.program.module()
     with np.load(folder / "io.npz") as values, torch.inference_mode():
         x = torch.from_numpy(values["in:x0"])
