@@ -63,14 +63,15 @@ class BatchNorm2d(nn.BatchNorm2d):
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.momentum is not None
-        # On copies: autograd keeps what it is given, and the statistics are changed below.
-        mean, var = self.running_mean.clone(), self.running_var.clone()
-        out = F.batch_norm(x, mean, var, self.weight, self.bias, True, self.momentum, self.eps)
+        # The unbiased variance is count / (count - 1) times the biased one. PyTorch's step of a running variance that
+        # is so many times as large is Paddle's step, so many times as large.
         count = x.numel() // x.shape[1]
-        with torch.no_grad():
-            kept = self.running_var * (1 - self.momentum)
-            self.running_var.copy_((var - kept) * ((count - 1) / count) + kept)
-            self.running_mean.copy_(mean)
+        larger = count / max(count - 1, 1)
+        self.running_var.mul_(larger)
+        # By their `data`, whose changes are counted apart: autograd keeps what it is given, and must not see it scaled.
+        mean, var = self.running_mean.data, self.running_var.data
+        out = F.batch_norm(x, mean, var, self.weight, self.bias, True, self.momentum, self.eps)
+        self.running_var.div_(larger)
         return out
 
     def _load_from_state_dict(self, *args: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import typing
@@ -233,8 +234,10 @@ def fuse(model: Network) -> Network:
     with torch.no_grad():
         for path, module in model.named_modules():
             if isinstance(module, Reparameterised):
-                dtype = next(module.parameters()).dtype
-                folded |= {f"{path}.{name}": values.to(dtype) for name, values in module.folded().items()}
+                like = next(module.parameters())
+                # In float64, which some devices lack: folded on the CPU, it is the same from all of them.
+                here = module if like.device.type in ("cpu", "meta") else copy.deepcopy(module).cpu()
+                folded |= {f"{path}.{name}": values.to(like) for name, values in here.folded().items()}
     state = {key: folded[key] if key in folded else source[key] for key in fused.state_dict()}
     fused.load_state_dict(state, assign=True)
     return fused.eval()

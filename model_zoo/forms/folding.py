@@ -56,7 +56,10 @@ def fold(model: Network) -> Network:
     A new model that shares no folded tensor with `model`; it is for memory only, `fuse` is the form to save. Outputs
     differ from the fused form's by rounding.
     """
-    network = copy.deepcopy(fuse(model)).eval().requires_grad_(False)
+    fused = fuse(model)
+    device = next(fused.parameters()).device
+    # In float64, which some devices lack.
+    network = copy.deepcopy(fused).cpu().eval().requires_grad_(False)
     with torch.no_grad():
         for module in list(network.modules()):
             if isinstance(module, LCNetV3Block):
@@ -70,7 +73,7 @@ def fold(model: Network) -> Network:
             if type(module) in (nn.Conv2d, nn.ConvTranspose2d):
                 replace_module(network, path, folded(module, module.weight.double(), bias_of(module), Tail()))
         drop_denormals(network)
-    return channels_last(network)
+    return channels_last(network).to(device)
 
 
 def drop_denormals(network: nn.Module) -> int:

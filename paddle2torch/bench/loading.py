@@ -12,14 +12,14 @@ from itertools import chain, islice
 from typing import Any
 
 import numpy as np
-from accelerate import Accelerator
 
 from paddle2torch.model_zoo.config import ModelConfig
-from paddle2torch.model_zoo.network import build_model, channels_last
+from paddle2torch.model_zoo.network import build_model
 from paddle2torch.training.data.loaders import Loader, build_loader, workers_here
 from paddle2torch.training.initialisation import initialise
 from paddle2torch.training.optimisation import leave_out_unused, set_training
 from paddle2torch.training.probe import seconds_per_batch
+from paddle2torch.training.processes import make_accelerator, placed
 from paddle2torch.training.settings import Settings
 
 LOOKED_AT = 200
@@ -110,8 +110,9 @@ def _step(settings: Settings, config: ModelConfig) -> float | None:
     network = build_model(config)
     initialise(network)
     leave_out_unused(network)
-    set_training(channels_last(network))
-    seconds = seconds_per_batch(settings, network, Accelerator())
+    accelerator = make_accelerator(settings)
+    set_training(placed(network, accelerator))
+    seconds = seconds_per_batch(settings, network, accelerator)
     sampler, loader = settings.data.train.sampler, settings.data.train.loader
     count = (sampler.first_bs if sampler is not None else None) or loader.batch_size_per_card
     return None if seconds is None else count / seconds

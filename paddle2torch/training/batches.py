@@ -9,10 +9,12 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from paddle2torch.device import copies_while_computing, memory_format
 from paddle2torch.model_zoo.config import ModelConfig
 from paddle2torch.tasks.images import BGRImage
 from paddle2torch.training.data import build_loader
 from paddle2torch.training.data.drops import DropReport
+from paddle2torch.training.processes import computed_in
 from paddle2torch.training.settings import Settings
 
 Batch = Mapping[str, Tensor]
@@ -63,22 +65,37 @@ def batches_of(settings: Settings, config: ModelConfig, training: bool, accelera
         seed=settings.training.seed,
         rank=accelerator.process_index,
         world_size=accelerator.num_processes,
-        pin_memory=accelerator.device.type == "cuda",
+        pin_memory=copies_while_computing(accelerator.device),
         each_once=not training and not settings.evaluation.as_paddleocr,
     )
 
 
-def to_device(batch: Batch, device: torch.device) -> dict[str, Tensor]:
-    """The batch there, its images in the memory layout that the network computes in."""
-    moved = {key: value.to(device, non_blocking=True) for key, value in batch.items()}
-    moved["image"] = moved["image"].contiguous(memory_format=torch.channels_last)
-    return moved
+ON_THE_CPU = ("length", "index")
+"""Of a batch: what is looked at from Python, which would wait for the device."""
+
+
+def to_device(batch: Batch, accelerator: Accelerator) -> dict[str, Tensor]:
+    """The batch there, its images in the memory layout that the network computes in; lengths stay on the CPU."""
+    return on_device(batch, accelerator.device, computed_in(accelerator))
+
+
+def on_device(batch: Batch, device: torch.device, computed: torch.dtype) -> dict[str, Tensor]:
+    """The same for networks that compute in that dtype."""
+    others = {key: value for key, value in batch.items() if key != "image"}
+    moved = {key: value if key in ON_THE_CPU else value.to(device, non_blocking=True) for key, value in others.items()}
+    return {"image": image_of(batch, device, computed), **moved}
+
+
+def image_of(batch: Batch, device: torch.device, computed: torch.dtype) -> Tensor:
+    """The images of a batch on the device, in the memory layout that networks have which compute in that dtype."""
+    image = batch["image"].to(device, non_blocking=True)
+    return image.contiguous(memory_format=memory_format(device, computed))
 
 
 def guide_targets(batch: Batch) -> dict[str, Tensor]:
     """What the second head reads of a batch: its labels, cut off behind the longest, and the share of padding.
 
-    The lengths stay outside of the network, for which a compiler would have to wait in the middle of it.
+    The lengths are on the CPU, and outside of the network, in the middle of which a compiler would have to stop.
     """
     targets = {key: batch[key] for key in ("label_sar", "valid_ratio") if key in batch}
     if "label_gtc" in batch:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from paddle2torch.atomic import land_folder, repair_folder
+from paddle2torch.device import set_random_states
 from paddle2torch.model_zoo.config import CONFIG_NAME, ModelConfig
 from paddle2torch.model_zoo.errors import ConfigError, FileFormatError
 from paddle2torch.model_zoo.names import file_in
@@ -61,24 +62,6 @@ class Progress:
     processes: int = 1
     settings: str = ""
     data: str = ""
-
-
-def random_state(device: torch.device) -> dict[str, Tensor]:
-    """The states of PyTorch's generators in this process, uint8.
-
-    Nothing else draws random numbers in training: those of the data follow from the seed, the epoch and the sample.
-    """
-    states = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state(device)
-    return states
-
-
-def set_random_state(states: Mapping[str, Tensor], device: torch.device) -> None:
-    """The inverse of `random_state`."""
-    torch.set_rng_state(states["cpu"])
-    if device.type == "cuda" and "cuda" in states:
-        torch.cuda.set_rng_state(states["cuda"], device)
 
 
 def save_checkpoint(
@@ -220,7 +203,7 @@ def load_checkpoint(
             f"{path} has moments for parameters that are not trained, or of another optimizer: "
             f"{', '.join(sorted(saved)[:4])}. Resume with the same settings"
         )
-    set_random_state(_part(tensors, f"random/{rank}/"), device)
+    set_random_states(_part(tensors, f"random/{rank}/"), device)
     return progress
 
 

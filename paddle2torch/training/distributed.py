@@ -7,6 +7,7 @@ nothing but rounding.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -20,6 +21,29 @@ from paddle2torch.model_zoo.layers import BatchNorm1d, BatchNorm2d, BatchNormHar
 def world_size() -> int:
     """Number of processes that train together."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+@functools.cache
+def _on_the_cpu(world: Any) -> Any:
+    """A group of the processes of `world` whose messages are on the CPU: asking it waits for no device."""
+    return world if dist.get_backend(world) == "gloo" else dist.new_group(backend="gloo")
+
+
+def total_counts(counts: Tensor) -> Tensor:
+    """The sum over all processes of a tensor on the CPU, of any dtype."""
+    if world_size() > 1:
+        counts = counts.clone()
+        dist.all_reduce(counts, group=_on_the_cpu(dist.group.WORLD))
+    return counts
+
+
+def largest_of_all(number: int) -> int:
+    """The largest number that any process gives."""
+    if world_size() == 1:
+        return number
+    found = torch.tensor([number])
+    dist.all_reduce(found, dist.ReduceOp.MAX, group=_on_the_cpu(dist.group.WORLD))
+    return int(found)
 
 
 def total(x: Tensor) -> Tensor:

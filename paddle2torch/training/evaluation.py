@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -13,15 +14,17 @@ from accelerate.utils import gather_object
 from numpy.typing import NDArray
 from torch import Tensor
 
+from paddle2torch.device import Precision, choose_dtype, fetch, memory_format
 from paddle2torch.model_zoo.config import ClsPostprocess, DBPostprocess, ModelConfig
-from paddle2torch.model_zoo.network import Network, channels_last, fuse
+from paddle2torch.model_zoo.network import Network, fuse
 from paddle2torch.tasks.detection import boxes_from_map
 from paddle2torch.tasks.failures import what_went_wrong
 from paddle2torch.training.answers import Answer, ClassAnswer, LineAnswer, PageAnswer, ctc_scores, in_order
-from paddle2torch.training.batches import Batch, Batches, MakeBatches, batches_of, to_device
+from paddle2torch.training.batches import Batch, Batches, MakeBatches, batches_of, image_of
 from paddle2torch.training.class_figures import ClassFigures, class_figures
 from paddle2torch.training.data.drops import DropReport, Event, Reason
 from paddle2torch.training.data.labels import parse_boxes
+from paddle2torch.training.distributed import total_counts
 from paddle2torch.training.line_figures import LineFigures, line_figures
 from paddle2torch.training.metrics import ClsMetric, DetMetric, RecMetric, ctc_texts, label_texts
 from paddle2torch.training.page_figures import LEAST_SCORE, PageFigures, page_figures
@@ -137,18 +140,24 @@ class Examination:
 def evaluate(settings: Settings, network: Network, *, make_batches: MakeBatches = batches_of) -> Evaluation:
     """Evaluate a model on the evaluation data with PaddleOCR's metrics; each label counts once.
 
-    network: in either form. Runs in float32, on one process or several.
+    network: in either form. Runs in float32 on `settings.training.device`, in one process or several.
     """
     return examine(settings, network, make_batches=make_batches).evaluation
 
 
 def examine(
-    settings: Settings, network: Network, *, name: str | None = None, make_batches: MakeBatches = batches_of
+    settings: Settings,
+    network: Network,
+    *,
+    name: str | None = None,
+    make_batches: MakeBatches = batches_of,
+    precision: Precision = "fp32",
 ) -> Examination:
     """`evaluate`, with what it takes to look into it. name: of the model, by default its own."""
-    accelerator = start_accelerator(lambda cpu: Accelerator(cpu=cpu))
+    accelerator = start_accelerator(lambda cpu: Accelerator(cpu=cpu), settings.training.device)
+    dtype = choose_dtype(precision, accelerator.device)
     batches = make_batches(settings, network.config, False, accelerator)
-    measured = measure(network, batches, settings.evaluation, accelerator)
+    measured = measure(network, batches, settings.evaluation, accelerator, dtype=dtype)
     return examination(name or network.config.name, network.config, settings.evaluation, measured, batches)
 
 
@@ -187,15 +196,20 @@ def measure(
     settings: EvaluationSettings,
     accelerator: Accelerator,
     stop: StopRequest | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> Measurement:
-    """Evaluate on all batches. Raises `Asked` where `stop` leaves the evaluation."""
+    """Evaluate on all batches, in `dtype`. Raises `Asked` where `stop` leaves the evaluation."""
     stop = stop or StopRequest()
     # The fused form reads the same, several times faster.
-    reader = channels_last(fuse(network)).to(accelerator.device).eval()
+    device = accelerator.device
+    reader = fuse(network)
+    if reader is network:
+        reader = copy.deepcopy(network)
+    reader = reader.to(device=device, dtype=dtype).eval()
+    reader.to(memory_format=memory_format(device, dtype))  # type: ignore[call-overload]
     batches.set_epoch(0)
     metric, answers = _MEASURES[network.config.task](reader, batches, settings, accelerator, stop)
-    counts = torch.from_numpy(metric.counts).to(accelerator.device)
-    metric.counts = accelerator.reduce(counts, "sum").cpu().numpy()
+    metric.counts = total_counts(torch.from_numpy(metric.counts)).numpy()
     return Measurement(metric.result(), metric.main, in_order(gather_object(answers)))
 
 
@@ -216,7 +230,7 @@ def _measure_lines(
             rows = zip(indices, labels, texts, ctc_scores(ids, best), strict=True)
             answers += [LineAnswer(*row) for row in rows]
         else:
-            labels = label_texts(batch["label_ctc"].numpy(), batch["length"].numpy(), charset)
+            labels = label_texts(fetch(batch["label_ctc"]), fetch(batch["length"]), charset)
         metric.add(texts, labels)
     if not settings.as_paddleocr:
         metric.add_unread(batches.report.count(Reason.UNREADABLE))
@@ -235,7 +249,7 @@ def _measure_pages(
     metric, answers = DetMetric(), list[Answer]()
     for batch, (maps,) in _answers(reader, batches, accelerator, stop, lambda output: (output["maps"][:, 0],)):
         indices = batch["index"].tolist() if "index" in batch else [None] * len(maps)
-        rows = zip(indices, maps, batch["shape"], batch["polys"].numpy(), batch["ignore_tags"].tolist(), strict=True)
+        rows = zip(indices, maps, batch["shape"], fetch(batch["polys"]), batch["ignore_tags"].tolist(), strict=True)
         for index, probabilities, shape, polygons, ignored in rows:
             size = int(shape[0]), int(shape[1])
             boxes = boxes_from_map(probabilities, every, size)
@@ -283,11 +297,16 @@ def _answers(
     choose: Callable[[Any], Sequence[Tensor]],
 ) -> Iterator[tuple[Batch, list[NDArray[Any]]]]:
     """Each batch with what `choose` takes of the network's output for it; without those on which the network failed."""
+    like = next(reader.parameters())
     for batch in batches:
         stop.leave_evaluation(accelerator)
         try:
-            output = choose(reader(to_device(batch, accelerator.device)["image"]))
-            answer = [part.cpu().numpy() for part in output]
+            image = image_of(batch, like.device, like.dtype)
+            # In float32 behind the network: NumPy has no bfloat16.
+            parts = (
+                part.float() if part.is_floating_point() else part for part in choose(reader(image.to(like.dtype)))
+            )
+            answer = [fetch(part) for part in parts]
         except Exception as error:  # an image too large for this machine's memory ends no evaluation: it is counted
             _count_unread(batch, batches, error)
         else:

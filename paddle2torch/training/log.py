@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from paddle2torch.atomic import WriteError, land_file
+from paddle2torch.device import peak_memory
 from paddle2torch.training.hard_samples import HARD_NAME, HardRow, drop_later_rows
 from paddle2torch.training.tracking import Shown, Tracking
 
@@ -74,6 +75,7 @@ class TrainingLog:
         self._images = 0
         self._waited = 0.0
         self._rate = 0.0
+        self._loss = math.nan
         self._epoch = 0
         self._started = self._said = time.perf_counter()
         self._drawn = -math.inf
@@ -103,19 +105,28 @@ class TrainingLog:
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")
         self._append(LOG_NAME, "".join(f"{stamp} {line}\n" for line in text.split("\n")))
 
-    def train(
-        self, step: int, epoch: int, losses: Mapping[str, float], rate: float, *, images: int, waited: float
-    ) -> None:
-        """Note a step: its losses and learning rate, the images it used, and the seconds it waited for them."""
+    def is_due(self, step: int) -> bool:
+        """Whether the losses up to this step, which is to be noted next, are needed for that."""
+        ends_row = step % self._print_steps == 0 or step == self._steps
+        return ends_row or time.perf_counter() - self._said >= QUIET_SECONDS
+
+    def losses(self, losses: Mapping[str, float]) -> None:
+        """Note losses, or their share in a step's; several times a step, or for several steps at once."""
         for name, value in losses.items():
             self._sums[name] += value
+        self._loss = losses["loss"]
+
+    def train(self, step: int, epoch: int, rate: float, *, images: int, waited: float, said: bool) -> None:
+        """Note a step: its learning rate, the images it used, and the seconds it waited for them. said: whether it is
+        due, and all losses up to it are noted.
+        """
         self._step, self._epoch, self._rate = step, epoch, rate
         self._images += images
         self._waited += waited
-        self._bar.update(self._task, completed=step, description=f"epoch {epoch + 1}  loss {losses['loss']:.4f}")
+        self._bar.update(self._task, completed=step, description=f"epoch {epoch + 1}  loss {self._loss:.4f}")
         if step % self._print_steps == 0 or step == self._steps:
             self.flush()
-        elif time.perf_counter() - self._said >= QUIET_SECONDS:
+        elif said:
             self._say(self._row())
 
     def flush(self) -> None:
@@ -140,7 +151,7 @@ class TrainingLog:
             "images_per_second": self._images / seconds,
             "data_share": self._waited / seconds,
             "seconds_per_step": seconds / count,
-            "peak_memory_gb": peak_memory(self._accelerator.device),
+            "peak_memory_gb": most_memory(self._accelerator.device),
         }
 
     def _say(self, row: Mapping[str, float]) -> None:
@@ -215,10 +226,10 @@ class TrainingLog:
             self.note(f"no {name}: {reason}")
 
 
-def peak_memory(device: torch.device) -> float:
+def most_memory(device: torch.device) -> float:
     """The most memory that this process had so far, of the GPU where it trains on one; GB. 0 where it is not known."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e9
+    if (of_device := peak_memory(device)) is not None:
+        return of_device / 1e9
     if resource is None:
         return 0.0
     # In bytes on macOS, in kilobytes elsewhere.

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from paddle2torch.device import has_float64, send
 from paddle2torch.model_zoo.db import AUX_LEVELS
 from paddle2torch.training.distillation_losses import distillation_losses
 from paddle2torch.training.distillation_settings import DistillationSettings
@@ -37,12 +38,13 @@ CENTRE_LIMITS = 1e-12, 1e12
 def center_loss(features: Tensor, logits: Tensor, centres: Tensor) -> Tensor:
     """The mean squared distance of features to the centre of the class that they are read as.
 
-    features: float (N, T, C), what the last layer reads; logits: float (N, T, classes); centres: float64 (classes, C).
-    It is float64, as in Paddle, whose lower bound counts for every other class as well.
+    features: float (N, T, C), what the last layer reads; logits: float (N, T, classes); centres: (classes, C), in
+    float64 as in Paddle, whose lower bound counts for every other class as well, or in float32 where the device has no
+    other.
 
     Source: `ppocr/losses/center_loss.py`; Wen et al., ECCV 2016.
     """
-    rows, classes = features.double().flatten(0, 1), logits.argmax(-1).flatten()
+    rows, classes = features.to(centres.dtype).flatten(0, 1), logits.argmax(-1).flatten()
     lowest, highest = CENTRE_LIMITS
     distances = (rows - centres[classes]).square().sum(1).clamp(lowest, highest)
     others = (len(centres) - 1) * lowest
@@ -50,10 +52,11 @@ def center_loss(features: Tensor, logits: Tensor, centres: Tensor) -> Tensor:
 
 
 @functools.lru_cache(maxsize=2)
-def random_centres(classes: int, channels: int, seed: int, device: str) -> Tensor:
-    """Standard normal centres, float64 (classes, channels), the same for the same seed."""
+def random_centres(classes: int, channels: int, seed: int, device: torch.device) -> Tensor:
+    """Standard normal centres, float64 where the device has it, (classes, channels), the same for the same seed."""
     chance = torch.Generator().manual_seed(seed)
-    return torch.randn(classes, channels, generator=chance, dtype=torch.float32).double().to(device)
+    centres = torch.randn(classes, channels, generator=chance, dtype=torch.float32)
+    return send(centres, device, torch.float64 if has_float64(device) else torch.float32)
 
 
 def multi_loss(outputs: Batch, batch: Batch, settings: RecLossSettings) -> Losses:
@@ -73,7 +76,7 @@ def multi_loss(outputs: Batch, batch: Batch, settings: RecLossSettings) -> Losse
     if settings.center_weight > 0:
         features, logits = outputs["features"], outputs["ctc"]
         sizes = (logits.shape[-1], features.shape[-1])
-        centres = random_centres(*sizes, settings.center_seed, str(features.device))
+        centres = random_centres(*sizes, settings.center_seed, features.device)
         parts["CenterLoss"] = settings.center_weight * center_loss(features, logits, centres)
     return {"loss": sum(parts.values(), torch.zeros(())), **parts}
 
@@ -128,7 +131,9 @@ def balanced_loss(prediction: Tensor, target: Tensor, mask: Tensor, settings: DB
         # One number for the batch has no hardest pixels: any `negatives` of them weigh the same.
         positives, negatives = total(positives), total(negatives)
         return loss * (positives + negatives) / (positives + negatives + settings.eps)
-    hardest = (negative * loss).flatten().topk(int(negatives)).values
+    ordered = (negative * loss).flatten().sort(descending=True).values
+    # As many as there are, which the device knows: Python, which would cut them off, would have to wait for it.
+    hardest = ordered * (torch.arange(len(ordered), device=ordered.device) < negatives)
     counted = total(positives) + total(negatives) + settings.eps
     return (total((positive * loss).sum()) + total(hardest.sum())) / counted
 

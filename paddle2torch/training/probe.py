@@ -10,6 +10,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from paddle2torch.device import fetch, unchanged_random_states
 from paddle2torch.model_zoo.config import ClsPreprocess, ModelConfig
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.network import Network
@@ -57,8 +58,7 @@ def seconds_per_batch(settings: Settings, network: Network | Distillation, accel
     batch = made_up_batch(settings, network.config)
     if batch is None:
         return None
-    devices = [accelerator.device] if accelerator.device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
+    with unchanged_random_states(accelerator.device):
         copied = copy.deepcopy(network)
         part = {key: value[: max(1, len(value) // WARM_UP)] for key, value in batch.items()}
         _run(settings, copied, part, accelerator)
@@ -70,13 +70,13 @@ def seconds_per_batch(settings: Settings, network: Network | Distillation, accel
 def _run(
     settings: Settings, network: Network | Distillation, batch: dict[str, Tensor], accelerator: Accelerator
 ) -> None:
-    moved = to_device(batch, accelerator.device)
+    moved = to_device(batch, accelerator)
     with accelerator.autocast():
         inputs = (guide_targets(moved),) if network.config.task == "rec" else ()
         outputs = network(moved["image"], *inputs)
-        loss = losses_of(outputs, moved, settings.loss)["loss"]
+    loss = losses_of(outputs, moved, settings.loss)["loss"]
     loss.backward()
-    loss.item()  # waits for the device
+    fetch(loss)  # waits for the device
 
 
 def made_up_batch(settings: Settings, config: ModelConfig) -> dict[str, Tensor] | None:
@@ -91,14 +91,23 @@ def made_up_batch(settings: Settings, config: ModelConfig) -> dict[str, Tensor] 
     if size is None:
         return None
     width, height = size
-    generator = torch.Generator().manual_seed(0)
-    image = torch.rand((count, 3, height, width), generator=generator)
     if config.task == "rec":
-        return {"image": image * 2 - 1, **_labels(settings.data.max_text_length, count, config)}
+        return lines_of_noise((height, width), settings, config, count)
+    image = _noise(count, height, width)
     if config.task == "cls":
         return {"image": image * 2 - 1, "label": torch.arange(count) % config.classes}
     maps = ("threshold_map", "threshold_mask", "shrink_map", "shrink_mask")
     return {"image": image, **{name: (image[:, 0] > 0.8).float() for name in maps}}
+
+
+def lines_of_noise(size: tuple[int, int], settings: Settings, config: ModelConfig, count: int) -> dict[str, Tensor]:
+    """A batch of lines of that height and width."""
+    image = _noise(count, *size) * 2 - 1
+    return {"image": image, **_labels(settings.data.max_text_length, count, config)}
+
+
+def _noise(count: int, height: int, width: int) -> Tensor:
+    return torch.rand((count, 3, height, width), generator=torch.Generator().manual_seed(0))
 
 
 def _size(transforms: tuple[Transform, ...]) -> tuple[int, int] | None:

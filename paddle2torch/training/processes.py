@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
+from torch import nn
 
+from paddle2torch.device import AUTO, PRECISIONS, best_device, choose_device, choose_dtype, memory_format
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.training.settings import Settings
 
-PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
-"""Ours to accelerate's."""
+WORDS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+"""Ours for precisions to accelerate's."""
+
+Module = TypeVar("Module", bound=nn.Module)
+
+DEVICE_VARIABLE = "ACCELERATE_TORCH_DEVICE"
 
 
 def make_accelerator(settings: Settings) -> Accelerator:
@@ -21,9 +29,11 @@ def make_accelerator(settings: Settings) -> Accelerator:
         accelerator = start_accelerator(
             lambda cpu: Accelerator(
                 cpu=cpu,
-                mixed_precision=PRECISIONS[settings.training.precision],
-            )
+                mixed_precision=WORDS[settings.training.precision],
+            ),
+            settings.training.device,
         )
+        choose_dtype(settings.training.precision, accelerator.device)
     except ValueError as error:
         # A device that cannot compute so, or another precision earlier in this process.
         raise ConfigError(f"training.precision {settings.training.precision}: {error}") from None
@@ -33,11 +43,26 @@ def make_accelerator(settings: Settings) -> Accelerator:
     return accelerator
 
 
-def start_accelerator(make: Callable[[bool], Accelerator]) -> Accelerator:
-    """An accelerator that knows of all processes that were started together; `make` takes whether they are on the CPU.
+def placed(network: Module, accelerator: Accelerator) -> Module:
+    """The network itself, on the device, its weights laid out as the device computes fastest."""
+    layout = memory_format(accelerator.device, computed_in(accelerator))
+    # PyTorch's annotations of `to` leave out the keyword.
+    return network.to(device=accelerator.device, memory_format=layout)  # type: ignore[call-overload]
+
+
+def computed_in(accelerator: Accelerator) -> torch.dtype:
+    """What most of a network is computed in, while its weights are float32."""
+    words = {theirs: ours for ours, theirs in WORDS.items()}
+    return PRECISIONS[words[accelerator.mixed_precision]]
+
+
+def start_accelerator(make: Callable[[bool], Accelerator], device: str) -> Accelerator:
+    """An accelerator on that device, which knows of all processes that were started together; `make` takes whether they
+    are on the CPU.
 
     `torchrun` sets `WORLD_SIZE`. Without a GPU accelerate takes no notice of it unless it is told to use the CPU: each
-    process would train a whole copy. Raises `ConfigError` where they still do not know of one another.
+    process would train a whole copy. Raises `ConfigError` where they still do not know of one another, and for a device
+    that is not there, or is another one than this process has begun with.
     """
     said = os.environ.get("WORLD_SIZE", "1")
     wanted = int(said) if said.isdecimal() else 1
@@ -47,8 +72,16 @@ def start_accelerator(make: Callable[[bool], Accelerator]) -> Accelerator:
             f"WORLD_SIZE says {wanted} processes, but {', '.join(unset)} are not set, by which they find one another: "
             f"start them with torchrun or accelerate launch, or take WORLD_SIZE out of the environment"
         )
-    devices = (torch.cuda, torch.xpu, torch.backends.mps)
-    accelerator = make(wanted > 1 and not any(device.is_available() for device in devices))
+    chosen = _chosen(device)
+    if wanted > 1 and chosen.index is not None:
+        raise ConfigError(f"{wanted} processes take a device each: give {chosen.type} as the device, not {chosen}")
+    with _told(None if wanted > 1 or chosen.type == "cpu" else chosen):
+        accelerator = make(chosen.type == "cpu")
+    if (accelerator.device.type, chosen.index or 0) != (chosen.type, accelerator.device.index or 0) and wanted == 1:
+        raise ConfigError(
+            f"this process has begun to compute on {accelerator.device}, and accelerate keeps to that: take {chosen} "
+            f"in another process"
+        )
     if accelerator.num_processes != wanted:
         raise ConfigError(
             f"{wanted} processes were started (WORLD_SIZE), but this one knows of {accelerator.num_processes}: each "
@@ -56,3 +89,28 @@ def start_accelerator(make: Callable[[bool], Accelerator]) -> Accelerator:
             f"the environment"
         )
     return accelerator
+
+
+def _chosen(device: str) -> torch.device:
+    """The device; "auto" is the CPU too where accelerate was told so (`accelerate launch --cpu`)."""
+    if device == AUTO and os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes", "on"):
+        return torch.device("cpu")
+    return best_device() if device == AUTO else choose_device(device)
+
+
+@contextlib.contextmanager
+def _told(device: torch.device | None) -> Iterator[None]:
+    """Tell accelerate, which has no argument for it, on which device this process computes."""
+    if device is None:
+        yield
+        return
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)  # accelerate's scaler asks for the current one
+    before = os.environ.get(DEVICE_VARIABLE)
+    os.environ[DEVICE_VARIABLE] = str(device)
+    try:
+        yield
+    finally:
+        os.environ.pop(DEVICE_VARIABLE)
+        if before is not None:
+            os.environ[DEVICE_VARIABLE] = before

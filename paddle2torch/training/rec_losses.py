@@ -6,8 +6,9 @@ the batch go through `total`, so that processes which share a batch agree on its
 
 from __future__ import annotations
 
+import math
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from paddle2torch.training.distributed import total
@@ -16,15 +17,24 @@ SMOOTHING = 0.1
 """Probability that NRTR's smoothed target spreads over the other classes."""
 
 
+CTC_DEVICES = ("cpu", "cuda")
+"""Where PyTorch computes CTC; of all others the CPU does it."""
+
+
 def ctc_loss(logits: Tensor, labels: Tensor, lengths: Tensor, *, focal: bool = False) -> Tensor:
     """The mean over the batch of each sample's CTC loss, not divided by the length of its label.
 
-    logits: float (N, T, classes), class 0 the blank. labels: int64 (N, L), of which `lengths` int64 (N,) count. A
-    label that does not fit into T steps costs 0, as in Paddle. `focal` weighs each loss l by (1 - exp(-l))^2.
+    logits: float (N, T, classes), class 0 the blank. labels: int64 (N, L), of which `lengths` int64 (N,) count; they
+    are on the CPU, where PyTorch looks at them. A label that does not fit into T steps costs 0, as in Paddle. `focal`
+    weighs each loss l by (1 - exp(-l))^2.
     """
     log_probabilities = single(logits).log_softmax(-1).transpose(0, 1)
     steps = torch.full_like(lengths, logits.shape[1])
-    losses = F.ctc_loss(log_probabilities, labels, steps, lengths, reduction="none", zero_infinity=True)
+    if logits.device.type not in CTC_DEVICES:
+        log_probabilities, labels = log_probabilities.cpu(), labels.cpu()
+    # F.ctc_loss asks before whether other libraries can compute it, for which it brings labels back from a GPU, twice.
+    losses, _ = torch.ops.aten._ctc_loss.Tensor(log_probabilities, labels, steps, lengths, 0, True)
+    losses = losses.masked_fill(losses == math.inf, 0.0).to(logits.device)
     if focal:
         losses = losses * (1 - torch.exp(-losses)) ** 2
     return total(losses.sum()) / total(torch.full_like(losses[0], len(losses)))

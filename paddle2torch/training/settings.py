@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from paddle2torch.device import AUTO, Precision
 from paddle2torch.model_zoo.charsets import charset_path, read_charset
 from paddle2torch.model_zoo.config import (
     MOST_HEIGHT,
@@ -364,7 +365,9 @@ class TrainingSettings:
     Args:
         epochs: passes over the training data.
         seed: of the order of the samples, their augmentation, dropout, and new parameters.
-        precision: of the network's arithmetic; losses, weights and statistics stay float32.
+        device: "cpu", "cuda", "cuda:1", "mps", …; "auto": an NVIDIA or AMD GPU where there is one, else the CPU.
+            Several processes take a GPU each.
+        precision: of the network's arithmetic; losses, weights and statistics stay float32. fp16 is for GPUs alone.
         accumulation: batches whose mean gradient makes one step.
         dropout: rate for all dropout layers in place of their own; 0 makes runs with different numbers of processes
             comparable. null: their own.
@@ -379,7 +382,8 @@ class TrainingSettings:
 
     epochs: int
     seed: int = 1024
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    device: str = AUTO
+    precision: Precision = "fp32"
     accumulation: int = 1
     dropout: float | None = None
     sync_batch_norm: bool = True

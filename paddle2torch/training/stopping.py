@@ -11,11 +11,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from filelock import FileLock, Timeout
 
 from paddle2torch.model_zoo.errors import ConfigError
+from paddle2torch.training.distributed import largest_of_all
 
 LOCK_NAME = ".lock"
 
@@ -60,8 +60,7 @@ class StopRequest:
     def everywhere(self, accelerator: Accelerator) -> signal.Signals | None:
         """The signal that any of the processes got; all are asked in the same step, or they would wait for ever."""
         if accelerator.num_processes > 1:
-            number = torch.tensor([float(self.signal or 0)], device=accelerator.device)
-            highest = int(accelerator.gather(number).max())
+            highest = largest_of_all(int(self.signal or 0))
             self.signal = signal.Signals(highest) if highest else None
         return self.signal
 

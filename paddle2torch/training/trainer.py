@@ -27,10 +27,10 @@ from torch import nn
 from paddle2torch._version import __version__
 from paddle2torch.api import load_pretrained
 from paddle2torch.atomic import WriteError, repair_folder
-from paddle2torch.device import available_cores
+from paddle2torch.device import available_cores, describe, fetch, random_states
 from paddle2torch.model_zoo.config import ModelConfig, Origin
 from paddle2torch.model_zoo.errors import ConfigError, Paddle2TorchError
-from paddle2torch.model_zoo.network import Network, build_model, channels_last
+from paddle2torch.model_zoo.network import Network, build_model
 from paddle2torch.training.batches import Batch, Batches, MakeBatches, batches_of, guide_targets, to_device
 from paddle2torch.training.checkpoints import (
     STATE_NAME,
@@ -38,7 +38,6 @@ from paddle2torch.training.checkpoints import (
     changed_settings,
     load_checkpoint,
     on_cpu,
-    random_state,
     refuse_other_model,
     save_checkpoint,
 )
@@ -67,7 +66,7 @@ from paddle2torch.training.optimisation import (
     set_training,
 )
 from paddle2torch.training.probe import check_sizes, seconds_per_batch
-from paddle2torch.training.processes import make_accelerator
+from paddle2torch.training.processes import make_accelerator, placed
 from paddle2torch.training.run_card import run_card
 from paddle2torch.training.settings import EvaluationSettings, Settings, check_fit
 from paddle2torch.training.stopping import Asked, StopRequest, alone_in
@@ -140,6 +139,7 @@ def train(
         with run.tracking:
             with run.log, _compiler_errors(settings):
                 steps_of(run)
+                read_losses(run)
             run.log.flush()
             line = _ending(run, begin)
             run.log.note(line)
@@ -241,6 +241,7 @@ class Run:
         known: what was said last of the training and the evaluation data.
         steps: of the whole training.
         progress: how far it has come; everything else stays the same object.
+        unread: losses of steps that were made, which are not noted yet.
         examined: evaluations of this run by name: of the start, of the best so far, and the last one. Only the main
             process, which writes the report, keeps them: each has all answers.
     """
@@ -265,6 +266,7 @@ class Run:
     tracking: Tracking
     log: TrainingLog
     progress: Progress
+    unread: list[Unread] = field(default_factory=list)
     examined: dict[Literal["start", "best", "last"], Examination] = field(default_factory=dict)
 
 
@@ -296,6 +298,7 @@ def prepare(
     batches = make_batches(settings, config, True, accelerator)
     evaluation = make_batches(settings, config, False, accelerator)
     known = (str(batches.report), str(evaluation.report))
+    notes.append(f"computed on {describe(accelerator.device, settings.training.precision)}")
     notes += [f"training data: {known[0]}", f"evaluation data: {known[1]}"]
     if any(part.report.indices or part.report.unseen for part in (batches, evaluation)):
         notes.append("`paddle2torch data check` looks at every label and image, and names what is wrong")
@@ -409,7 +412,7 @@ def _network(settings: Settings, config: ModelConfig, source: Network | None) ->
     if frozen:
         notes.append(f"{len(frozen)} parameters are frozen")
     leave_out_unused(network)
-    return channels_last(network), notes
+    return network, notes
 
 
 def _learner(
@@ -431,7 +434,7 @@ def _learner(
         synchronise_batch_norm(learner)
     if settings.training.gradient_checkpointing:
         notes.append(f"{recompute_blocks(learner)} blocks are computed again in the backward pass")
-    return settings, learner, notes
+    return settings, placed(learner, accelerator), notes
 
 
 def _peers(learner: Network | Distillation) -> Mapping[str, nn.Module]:
@@ -447,13 +450,10 @@ def step(run: Run, window: Window, *, check_gradients: bool = False) -> None:
     accelerator, settings = run.accelerator, run.settings
     rate = run.schedule.rate(run.progress.step)
     set_rate(run.adam, rate)
-    losses: dict[str, float] = {}
     for number, batch in enumerate(window.batches):
         last = number == len(window.batches) - 1
         with contextlib.nullcontext() if last else accelerator.no_sync(run.model):
-            values = _backward(run, window, number, to_device(batch, accelerator.device))
-        for name, value in values.items():
-            losses[name] = losses.get(name, 0.0) + value / len(window.batches)
+            _backward(run, window, number, to_device(batch, accelerator))
     if check_gradients:
         _refuse_untrained(run.learner)
     if settings.optimizer.clip_norm_global is not None:
@@ -465,23 +465,59 @@ def step(run: Run, window: Window, *, check_gradients: bool = False) -> None:
         run.average.update(run.progress.step)
     run.progress = replace(run.progress, step=run.progress.step + 1, epoch=window.next_epoch, batch=window.next_batch)
     images = sum(len(batch["image"]) for batch in window.batches) * accelerator.num_processes
-    run.log.train(run.progress.step, window.epoch, losses, rate, images=images, waited=window.waited)
+    due = run.log.is_due(run.progress.step)
+    if due:
+        read_losses(run)
+    run.log.train(run.progress.step, window.epoch, rate, images=images, waited=window.waited, said=due)
 
 
-def _backward(run: Run, window: Window, number: int, batch: Batch) -> dict[str, float]:
-    """Add the gradients of one batch; returns its losses by name."""
+def _backward(run: Run, window: Window, number: int, batch: Batch) -> None:
+    """Add the gradients of one batch, and its losses to those that are unread."""
     outputs = run.model(batch["image"], guide_targets(batch)) if run.config.task == "rec" else run.model(batch["image"])
     parts = losses_of(outputs, batch, run.settings.loss)
-    values = dict(zip(parts, torch.stack(list(parts.values())).tolist(), strict=True))
-    if not math.isfinite(values["loss"]):
-        raise TrainingError(_not_a_number(values, window, number, run.batches, run.progress, run.folder))
+    names, values = tuple(parts), torch.stack([part.detach() for part in parts.values()])
+    run.unread.append(
+        Unread(names, values, 1 / len(window.batches), run.progress.step, window.epoch, window.batch + number)
+    )
+    if values.device.type == "cpu":
+        read_losses(run)
     # Each process has its share of the sum's gradient, and accelerate takes the mean.
     run.accelerator.backward(parts["loss"] * (run.accelerator.num_processes / len(window.batches)))
-    return values
+
+
+@dataclass(frozen=True)
+class Unread:
+    """The losses of a batch, float (names,), which are still where they were computed: to read them is to wait.
+
+    share: of its step. step: of the optimiser before it. epoch, batch: which one it was.
+    """
+
+    names: tuple[str, ...]
+    values: torch.Tensor
+    share: float
+    step: int
+    epoch: int
+    batch: int
+
+
+def read_losses(run: Run) -> None:
+    """Wait for the losses that are not yet noted, and note them; at least before anything is kept of their steps.
+
+    Raises `TrainingError` where one is not a number.
+    """
+    if not run.unread:
+        return
+    for unread, row in zip(run.unread, fetch(torch.stack([each.values for each in run.unread])), strict=True):
+        values = dict(zip(unread.names, row.tolist(), strict=True))
+        if not math.isfinite(values["loss"]):
+            raise TrainingError(_not_a_number(values, unread, run.batches, run.folder))
+        run.log.losses({name: value * unread.share for name, value in values.items()})
+    run.unread.clear()
 
 
 def evaluate_and_keep(run: Run) -> None:
     """Evaluate, and keep the weights as `best` where none were better. Asked to stop, it is left for later."""
+    read_losses(run)
     reader = _averaged(run.network, run.average)
     began = time.perf_counter()
     try:
@@ -559,10 +595,11 @@ def _beside(run: Run) -> dict[str, str]:
 
 def save(run: Run) -> None:
     """Write the checkpoint `last`, from which training goes on as if it had not stopped."""
+    read_losses(run)
     _refuse_broken(run.learner, run.progress)
     run.log.flush()
     accelerator = run.accelerator
-    states = gather_object([random_state(accelerator.device)])
+    states = gather_object([random_states(accelerator.device)])
     scaler = accelerator.scaler.state_dict() if accelerator.scaler is not None else {}
     if accelerator.is_main_process:
         state = replace(run.progress, scaler=scaler)
@@ -670,7 +707,9 @@ def _is_due(progress: Progress, settings: EvaluationSettings) -> bool:
 
 def _refuse_broken(network: nn.Module, progress: Progress) -> None:
     """Raise rather than save weights that are not numbers: the checkpoint that is there is the last good one."""
-    broken = [name for name, tensor in network.state_dict().items() if not bool(torch.isfinite(tensor).all())]
+    state = network.state_dict()
+    whole = fetch(torch.stack([torch.isfinite(tensor).all() for tensor in state.values()]))
+    broken = [name for name, good in zip(state, whole, strict=True) if not good]
     if broken:
         raise TrainingError(
             f"after step {progress.step} {len(broken)} tensors are not finite numbers ({broken[0]}, …): the checkpoint "
@@ -688,15 +727,12 @@ def _refuse_untrained(network: nn.Module) -> None:
         )
 
 
-def _not_a_number(
-    values: Mapping[str, float], window: Window, number: int, batches: Batches, progress: Progress, folder: Path
-) -> str:
-    batch = window.batch + number
-    batches.set_epoch(window.epoch, start_batch=batch)
+def _not_a_number(values: Mapping[str, float], unread: Unread, batches: Batches, folder: Path) -> str:
+    batches.set_epoch(unread.epoch, start_batch=unread.batch)
     samples = "\n  ".join(batches.where(request.index) for request in next(batches.requests()))
     said = ", ".join(f"{name} {value}" for name, value in values.items())
     return (
-        f"the loss is not a number in batch {batch} of epoch {window.epoch + 1}, at step {progress.step + 1}: {said}. "
-        f"{folder / LAST} is the last good checkpoint, if one was written. Look at the samples, or resume with a "
-        f"smaller learning rate. The batch:\n  {samples}"
+        f"the loss is not a number in batch {unread.batch} of epoch {unread.epoch + 1}, at step {unread.step + 1}: "
+        f"{said}. {folder / LAST} is the last good checkpoint, if one was written. Look at the samples, or resume with "
+        f"a smaller learning rate. The batch:\n  {samples}"
     )

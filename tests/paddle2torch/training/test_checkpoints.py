@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from tiny_training import tiny_config
 
 from paddle2torch import atomic as landing
+from paddle2torch.device import random_states
 from paddle2torch.model_zoo.errors import ConfigError, FileFormatError, Paddle2TorchError
 from paddle2torch.model_zoo.network import Network, build_model
 from paddle2torch.training.checkpoints import (
@@ -20,7 +21,6 @@ from paddle2torch.training.checkpoints import (
     Progress,
     changed_settings,
     load_checkpoint,
-    random_state,
     save_checkpoint,
 )
 from paddle2torch.training.initialisation import initialise
@@ -57,7 +57,7 @@ class Training:
             self.average.update(number)
 
     def save(self, folder: Path, progress: Progress = PROGRESS) -> None:
-        states = [random_state(CPU)] * progress.processes
+        states = [random_states(CPU)] * progress.processes
         save_checkpoint(
             folder,
             self.network.config,
@@ -170,7 +170,7 @@ def test_processes_have_their_own_random_numbers(tmp_path: Path) -> None:
     states = []
     for seed in (5, 6):
         torch.manual_seed(seed)
-        states.append(random_state(CPU))
+        states.append(random_states(CPU))
     progress = replace(PROGRESS, processes=2)
     save_checkpoint(
         tmp_path / "x", training.network.config, training.network, training.optimizer, None, progress, states, beside={}

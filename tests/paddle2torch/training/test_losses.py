@@ -260,10 +260,12 @@ def test_the_center_loss_is_added_to_ctc() -> None:
     without = multi_loss(outputs, batch, RecLossSettings())
     assert list(without) == ["loss", "CTCLoss"]
     losses = multi_loss(outputs, batch, RecLossSettings(center_weight=0.05, center_seed=3))
-    expected = 0.05 * center_loss(outputs["features"], outputs["ctc"], random_centres(7, 4, 3, "cpu"))
+    expected = 0.05 * center_loss(outputs["features"], outputs["ctc"], random_centres(7, 4, 3, torch.device("cpu")))
     assert list(losses) == ["loss", "CTCLoss", "CenterLoss"]
     assert torch.equal(losses["CenterLoss"], expected)
     assert math.isclose(float(losses["loss"]), float(without["loss"] + expected), rel_tol=1e-6)
     # The same centres in every step and after resuming; others for another seed.
-    assert torch.equal(random_centres(7, 4, 3, "cpu"), random_centres.__wrapped__(7, 4, 3, "cpu"))
-    assert not torch.equal(random_centres(7, 4, 3, "cpu"), random_centres(7, 4, 4, "cpu"))
+    assert torch.equal(
+        random_centres(7, 4, 3, torch.device("cpu")), random_centres.__wrapped__(7, 4, 3, torch.device("cpu"))
+    )
+    assert not torch.equal(random_centres(7, 4, 3, torch.device("cpu")), random_centres(7, 4, 4, torch.device("cpu")))

@@ -112,7 +112,7 @@ class Reference:
     folder: Path
 
     def network(self, dtype: torch.dtype) -> Network:
-        network = load_pretrained(self.folder, dtype=dtype)
+        network = load_pretrained(self.folder, precision=dtype)
         for module in network.modules():
             if isinstance(module, nn.Dropout):
                 module.p = 0.0
