@@ -16,6 +16,7 @@ import pyclipper
 import torch
 from numpy.typing import NDArray
 
+from paddle2torch.device import fetch, send
 from paddle2torch.model_zoo.config import DBPostprocess, DetPreprocess, ModelConfig
 from paddle2torch.model_zoo.errors import ConfigError, Paddle2TorchError
 from paddle2torch.tasks.failures import cannot_be_run
@@ -356,12 +357,12 @@ class Detector:
         parameter = next(self.model.parameters(), x)
         try:
             with torch.inference_mode():
-                maps = self.model(x.to(parameter.device, parameter.dtype))["maps"]
+                maps = self.model(send(x, parameter.device, parameter.dtype))["maps"]
         except RuntimeError as error:
             raise DetectionError(cannot_be_run(self.config.name, x, error)) from None
         if maps.shape != (1, 1, *x.shape[2:]):
             raise DetectionError(f"{self.config.name} gives a map {tuple(maps.shape)} for an input {tuple(x.shape)}")
-        probabilities: NDArray[np.float32] = maps[0, 0].float().cpu().numpy()
+        probabilities: NDArray[np.float32] = fetch(maps[0, 0].float())
         if not np.isfinite(probabilities).all():
             raise DetectionError(
                 f"{self.config.name} gives probabilities that are not numbers (NaN): its weights are broken, or "

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from paddle2torch.device import fetch, send
 from paddle2torch.model_zoo.config import ClsPostprocess, ClsPreprocess, ModelConfig, RecPreprocess
 from paddle2torch.model_zoo.errors import ConfigError, Paddle2TorchError
 from paddle2torch.tasks.failures import cannot_be_run
@@ -114,7 +115,7 @@ class Classifier:
         parameter = next(self.model.parameters(), x)
         try:
             with torch.inference_mode():
-                probabilities = self.model(x.to(parameter.device, parameter.dtype)).float().cpu()
+                probabilities = torch.from_numpy(fetch(self.model(send(x, parameter.device, parameter.dtype)).float()))
         except RuntimeError as error:
             raise OrientationError(cannot_be_run(self.config.name, x, error)) from None
         if probabilities.shape != (len(images), len(labels)) or not bool(torch.isfinite(probabilities).all()):

@@ -21,6 +21,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from paddle2torch.device import fetch, send
 from paddle2torch.model_zoo.config import MOST_PIXELS, CTCDecode, ModelConfig, RecPreprocess
 from paddle2torch.model_zoo.errors import ConfigError, Paddle2TorchError
 from paddle2torch.tasks.failures import cannot_be_run
@@ -28,7 +29,7 @@ from paddle2torch.tasks.images import BGRImage, ImageError, load_image
 from paddle2torch.tasks.interrupts import check_wanted
 from paddle2torch.tasks.long_lines import join, pieces_of
 from paddle2torch.tasks.right_to_left import logical_order
-from paddle2torch.threads import Crew, crew_for, share
+from paddle2torch.threads import Crew, crew_for, on_cpu, share
 
 Padding = Literal["line", "batch", "alone"]
 
@@ -43,6 +44,12 @@ _UNSPACED = re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U0
 SQUEEZED = 1.2
 """A line that would be squeezed by more, to fit into the widest input (3,200 pixels at a height of 48), is read in
 pieces."""
+
+
+AT_ONCE = 64
+"""Lines of `USUAL_WIDTH` that a GPU is given at once: a batch of PaddleOCR's, six lines, leaves most of it idle."""
+
+USUAL_WIDTH = 320
 
 
 class RecognitionError(Paddle2TorchError):
@@ -184,13 +191,15 @@ class Recognizer:
         batch_size: int = 6,
         padding: Padding = "line",
         device: torch.device | str | None = None,
+        at_once: int | None = None,
     ) -> None:
         if not isinstance(config, ModelConfig):  # a program, as `load_pretrained` may give
             raise ConfigError(f"{config.name} is a program, which does not say how lines go in and texts come out")
         if config.charset is None or not isinstance(config.preprocess, RecPreprocess):
             raise ConfigError(f"{config.name} is not a recogniser (task {config.task!r})")
-        if batch_size < 1:
-            raise ConfigError(f"batch_size is at least 1, not {batch_size}")
+        for name, number in (("batch_size", batch_size), ("at_once", at_once)):
+            if number is not None and number < 1:
+                raise ConfigError(f"{name} is at least 1, not {number}")
         if padding not in get_args(Padding):
             raise ConfigError(f"padding is one of {', '.join(get_args(Padding))}, not {padding!r}")
         self.model = model if device is None else model.to(device)
@@ -199,6 +208,7 @@ class Recognizer:
         self.charset = config.charset
         self.right_to_left = isinstance(config.postprocess, CTCDecode) and config.postprocess.right_to_left
         self.batch_size = batch_size
+        self.at_once = at_once
         self.padding = padding
 
     def __call__(self, images: Sequence[BGRImage]) -> list[Line]:
@@ -214,7 +224,8 @@ class Recognizer:
         """Read groups of line images, such as those of several pages: for each group what a call with it alone gives.
 
         The batches are those that each group has by itself. Where several of them are of one width and have no more
-        than `batch_size` lines together, they run as one, which a line does not see. crew: threads to run them on.
+        than `batch_size` lines together, or `at_once`, they run as one, which a line does not see. crew: threads to run
+        them on.
         """
         loaded: list[list[BGRImage]] = []
         found: list[dict[int, Line]] = []
@@ -227,7 +238,7 @@ class Recognizer:
             for indices, width in self._batches([image.shape[1] / image.shape[0] for image in loaded[group]]):
                 parts.setdefault(width, []).append([(group, index) for index in indices])
         # The widest first: what is left for the end is little.
-        runs = [(places, width) for width in sorted(parts)[::-1] for places in _filled(parts[width], self.batch_size)]
+        runs = [(places, width) for width in sorted(parts)[::-1] for places in _filled(parts[width], self._most(width))]
 
         def read(run: tuple[list[tuple[int, int]], int]) -> list[Line]:
             return self._read([loaded[group][index] for group, index in run[0]], run[1])
@@ -284,6 +295,11 @@ class Recognizer:
         if batch:
             yield batch, self._width(ratios, batch)
 
+    def _most(self, width: int) -> int:
+        """How many lines of that width run at once."""
+        at_once = self.at_once or (1 if on_cpu([self.model]) else AT_ONCE)
+        return max(self.batch_size, at_once * min(USUAL_WIDTH, width) // width)
+
     def _width(self, ratios: Sequence[float], indices: list[int]) -> int:
         return padded_width(ratios[indices[-1]], self.preprocess)
 
@@ -309,7 +325,7 @@ class Recognizer:
         parameter = next(self.model.parameters(), batch)
         with torch.inference_mode():
             try:
-                probabilities = self.model(batch.to(parameter.device, parameter.dtype))
+                probabilities = self.model(send(batch, parameter.device, parameter.dtype))
             except RuntimeError as error:
                 raise RecognitionError(cannot_be_run(self.config.name, batch, error)) from None
             shape = tuple(probabilities.shape)
@@ -330,10 +346,11 @@ class Recognizer:
 def _best_of(probabilities: torch.Tensor) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     """The best class of each step and its probability, of float32 (N, T, classes). A NaN wins."""
     if probabilities.device.type != "cpu":
-        # On the device, so that two numbers per step come back and not one per class.
+        # On the device, so that two numbers per step come back, at once, and not one per class.
         scores, ids = probabilities.max(dim=2)
-        return ids.cpu().numpy(), scores.cpu().numpy()
-    values = probabilities.numpy()  # NumPy finds a maximum seven times as fast as PyTorch
+        found = fetch(torch.stack((scores, ids.to(scores.dtype))))  # a float32 for each class
+        return found[1].astype(np.int64), found[0]
+    values = fetch(probabilities)  # NumPy finds a maximum seven times as fast as PyTorch
     places = values.argmax(axis=2)
     return places, np.take_along_axis(values, places[..., None], axis=2)[..., 0]
 
