@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, cast, overload
 
 import torch
 
-from paddle2torch.device import choose_device
+from paddle2torch.device import Precision, called_precision, choose_device, choose_dtype, memory_format
 from paddle2torch.model_zoo.config import ModelConfig
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.forms.folding import fold
@@ -20,6 +20,8 @@ from paddle2torch.moved import moved
 from paddle2torch.zoo.folder import load_model, load_quantized
 from paddle2torch.zoo.programs import load_program
 from paddle2torch.zoo.resolve import obtain_converted
+
+_FOR_GPUS = ". On a GPU the torch.compile of PyTorch compiles what load_pretrained(..., fused=True) gives"
 
 if TYPE_CHECKING:
     from paddle2torch.compiled.network import CompiledNetwork
@@ -35,7 +37,8 @@ def load_pretrained(
     quantized: bool = False,
     compiled: Literal[False] = False,
     device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
+    precision: Precision | torch.dtype = "fp32",
+    dtype: torch.dtype | None = None,
 ) -> Network: ...
 
 
@@ -48,7 +51,8 @@ def load_pretrained(
     quantized: bool = False,
     compiled: bool,
     device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
+    precision: Precision | torch.dtype = "fp32",
+    dtype: torch.dtype | None = None,
 ) -> Network | CompiledNetwork: ...
 
 
@@ -60,7 +64,8 @@ def load_pretrained(
     quantized: bool = False,
     compiled: bool = False,
     device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
+    precision: Precision | torch.dtype = "fp32",
+    dtype: torch.dtype | None = None,
 ) -> Network | CompiledNetwork:
     """A converted model as a plain `nn.Module`, in evaluation mode.
 
@@ -76,8 +81,10 @@ def load_pretrained(
         compiled: the form for running, compiled ahead of time for this CPU (`paddle2torch.compiled`). The first use on
             a machine takes up to a minute; where there is no C++ compiler a warning says so, and it is not compiled.
         device: where its tensors go, "auto" for a GPU where there is one; a quantized or compiled one stays on the CPU.
-        dtype: of its floating-point tensors; a quantized one has float32. What a compiled one computes in: float32, or
-            bfloat16 where the processor has it; its input and output are float32 all the same.
+        precision: "fp32", "fp16", "bf16", or a dtype: of its floating-point tensors; a quantized one has float32. What
+            a compiled one computes in: "fp32", or "bf16" where the processor has it; its input and output are float32
+            all the same.
+        dtype: what `precision` was called before.
 
     A program (an export of a network that is not known here by name) comes as a `Program`: a plain module that is
     called with the program's inputs, by position or by name. With fused, what its weights alone decide is computed
@@ -101,11 +108,14 @@ def load_pretrained(
     """
     folder = obtain_converted(model, revision)
     device = choose_device(device)
+    dtype = choose_dtype(called_precision(precision, dtype), device)
     if is_program(folder):
         return cast(Network, _load_program(folder, fused, quantized, compiled, device, dtype))
     for form, wanted, dtypes in (("quantized", quantized, "float32"), ("compiled", compiled, "float32 or bfloat16")):
         if wanted and (device.type != "cpu" or str(dtype).removeprefix("torch.") not in dtypes.split()):
-            raise ConfigError(f"a {form} model is {dtypes} on the CPU, not {dtype} on {device}: leave {form} out")
+            raise ConfigError(
+                f"a {form} model is {dtypes} on the CPU, not {dtype} on {device}: leave {form} out{_FOR_GPUS}"
+            )
     if compiled:
         # Not before it is needed: it imports the exporter.
         from paddle2torch.compiled.kernel_library import CompilerError
@@ -120,7 +130,11 @@ def load_pretrained(
     network = load_model(folder)
     if fused or compiled:
         network = fold(network)
-    return network.to(device=device, dtype=dtype)
+    network = network.to(device=device, dtype=dtype)
+    if fused or compiled:
+        # PyTorch's annotations of `to` leave out the keyword.
+        network.to(memory_format=memory_format(device, dtype))  # type: ignore[call-overload]
+    return network
 
 
 def _load_program(
@@ -129,7 +143,7 @@ def _load_program(
     if quantized:
         raise ConfigError(f"{folder} holds a program, which has no quantized form: leave quantized out")
     if compiled and device.type != "cpu":
-        raise ConfigError(f"a compiled program runs on the CPU, not on {device}: leave compiled out")
+        raise ConfigError(f"a compiled program runs on the CPU, not on {device}: leave compiled out{_FOR_GPUS}")
     if compiled:
         if dtype != torch.float32:
             raise ConfigError(f"a compiled program computes in float32, not {dtype}: leave compiled out")

@@ -154,14 +154,6 @@ def compile_forms(folder: Path, *, quantized: bool) -> str | None:
     return None
 
 
-def our_form(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of `load_pretrained` from options that are plain JSON: `bfloat16` is a flag for the dtype."""
-    import torch
-
-    form = dict(options)
-    return {**form, "dtype": torch.bfloat16} if form.pop("bfloat16", False) else form
-
-
 def run_engines(
     engines: Sequence[Engine],
     images: Sequence[str | Path],

@@ -28,7 +28,6 @@ from paddle2torch.bench.engines import (
     Reader,
     check_threads,
     compile_forms,
-    our_form,
     run_engines,
 )
 from paddle2torch.bench.processes import version_of
@@ -53,11 +52,11 @@ SHAPES: Mapping[str, tuple[Shape, ...]] = {
 OURS: Mapping[str, Mapping[str, Any]] = {
     "paddle2torch": {},
     "paddle2torch, compiled": {"compiled": True},
-    "paddle2torch, bfloat16, compiled": {"bfloat16": True, "compiled": True},
+    "paddle2torch, bfloat16, compiled": {"precision": "bf16", "compiled": True},
     "paddle2torch, int8": {"quantized": True},
     "paddle2torch, int8, compiled": {"quantized": True, "compiled": True},
 }
-"""Our forms of a network: what `load_pretrained` is told, beside fused=True; see `our_form`."""
+"""Our forms of a network: what `load_pretrained` is told, beside fused=True."""
 
 RUNS = 5
 """Passes of the network in a turn: a page has many lines, and only the first finds the caches cold."""
@@ -196,7 +195,7 @@ def engines(folder: Path, export: Path | None, compiled: bool, temporary: Path) 
     if no_graph is None and all(version_of(name) for name in onnx_packages):
         write(folder, "onnx", onnx)
     model = {"model": str(folder)}
-    reasons = {"quantized": no_int8, "bfloat16": no_bfloat16, "compiled": no_graph}
+    reasons = {"quantized": no_int8, "precision": no_bfloat16, "compiled": no_graph}
     found = []
     for name, options in OURS.items():
         if compiled or "compiled" not in options:
@@ -229,7 +228,7 @@ def load_ours(threads: int, *, model: str, **options: Any) -> Reader:
 
     keep_freed_memory()  # as our command line does
     torch.set_num_threads(threads)
-    network = load_pretrained(model, fused=True, **our_form(options))
+    network = load_pretrained(model, fused=True, **options)
 
     def run(x: NDArray[np.float32]) -> NDArray[np.float32]:
         with torch.inference_mode():

@@ -22,7 +22,6 @@ from paddle2torch.bench.engines import (
     Reader,
     check_threads,
     compile_forms,
-    our_form,
     run_engines,
 )
 from paddle2torch.bench.networks import set_onednn
@@ -75,11 +74,11 @@ NO_V4 = "it reads PP-OCRv6 alone"
 OURS: Mapping[str, Mapping[str, Any]] = {
     "paddle2torch": {},
     "paddle2torch, compiled": {"compiled": True},
-    "paddle2torch, bfloat16, compiled": {"bfloat16": True, "compiled": True},
+    "paddle2torch, bfloat16, compiled": {"precision": "bf16", "compiled": True},
     "paddle2torch, int8, compiled": {"quantized": True, "compiled": True},
     "paddle2torch, fast": {"fast": True},
 }
-"""Our ways to read a page: what `OCR` is told; see `our_form`."""
+"""Our ways to read a page: what `OCR` is told."""
 
 
 @dataclass(frozen=True)
@@ -204,7 +203,7 @@ def _our_v6(size: str, compiled: bool) -> list[Engine]:
     found = []
     for name, options in OURS.items():
         if not options.keys() & {"quantized", "fast"} and (compiled or "compiled" not in options):
-            cannot = no_bfloat16 if "bfloat16" in options else None
+            cannot = no_bfloat16 if "precision" in options else None
             packages = ("paddle2torch", "torch")
             found.append(Engine(name, f"{__name__}:load_ours", packages, {**models, **options}, cannot))
     # Ratios are those of the first engine: the fastest form that computes in float32.
@@ -279,7 +278,7 @@ def engines(models: Mapping[str, str], exports: Mapping[str, str], compiled: boo
                 f"{__name__}:load_ours",
                 ("paddle2torch", "torch"),
                 {**ours, **options},
-                no_int8 if "quantized" in options else no_bfloat16 if "bfloat16" in options else None,
+                no_int8 if "quantized" in options else no_bfloat16 if "precision" in options else None,
             )
             for name, options in OURS.items()
             if compiled or "compiled" not in options
@@ -300,8 +299,9 @@ def load_ours(threads: int, *, det: str, cls: str | None, rec: str, **options: A
 
     keep_freed_memory()  # as our command line does
     torch.set_num_threads(threads)
-    pipeline = OCR(det=det, cls=cls, rec=rec, **our_form(options))
-    FACTS["precision"] = "int8" if options.get("quantized") else "bfloat16" if options.get("bfloat16") else "float32"
+    pipeline = OCR(det=det, cls=cls, rec=rec, **options)
+    half = options.get("precision") == "bf16"
+    FACTS["precision"] = "int8" if options.get("quantized") else "bfloat16" if half else "float32"
     pipeline.detector.model.register_forward_pre_hook(lambda _, x: FACTS["detector"].append(list(x[0].shape[2:])))
 
     def read(images: Sequence[BGRImage]) -> list[list[str]]:

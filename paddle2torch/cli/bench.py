@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import click
 
-from paddle2torch.cli.options import AS_JSON, PATH, SETTINGS
+from paddle2torch.cli.options import AS_JSON, DEVICE, PATH, SETTINGS
 from paddle2torch.cli.output import echo, print_json, print_table
 from paddle2torch.model_zoo.errors import Paddle2TorchError
 from paddle2torch.progress import spinner
@@ -133,6 +133,56 @@ def bench_network_command(
         )
         _print_left_out(result.result)
     echo(f"{results[0].result.threads} threads, {_machine(results[0].result)}")
+
+
+@bench.command("device")
+@click.argument("pages", nargs=-1, metavar="[PAGE]...")
+@DEVICE
+@click.option("--lang", default="en", show_default=True, help="Of the pages.")
+@click.option(
+    "--precision", "precisions", multiple=True, type=click.Choice(["fp32", "bf16", "fp16"]), help="Default: all three."
+)
+@click.option("--batch", "batches", multiple=True, type=click.IntRange(min=1), help="Lines at once. Default: 6, 64.")
+@click.option("--torch-compile", "compiled", is_flag=True, help="By torch.compile too, which compiles for minutes.")
+@click.option("--repeat", type=click.IntRange(min=1), default=5, show_default=True, help="Turns that count.")
+@AS_JSON
+def bench_device_command(
+    pages: tuple[str, ...],
+    device: str,
+    lang: str,
+    precisions: tuple[str, ...],
+    batches: tuple[int, ...],
+    compiled: bool,
+    repeat: int,
+    as_json: bool,
+) -> None:
+    """What a device does in a second: lines, maps, training steps, and pages where some are given.
+
+    In each precision. A case that the device cannot run is named with its reason; the exit status is then 1.
+    """
+    from paddle2torch.bench.device import bench_device
+
+    chosen: dict[str, Any] = {"precisions": precisions, "batches": batches}
+    chosen = {name: values for name, values in chosen.items() if values}
+    with spinner("measuring", not as_json):
+        result = bench_device(device, pages, lang=lang, compiled=compiled, repeat=repeat, **chosen)
+    if as_json:
+        print_json(result.to_json())
+    else:
+        rows = [
+            (
+                case.what,
+                case.precision,
+                str(case.batch),
+                "torch.compile" if case.compiled else "eager",
+                "-" if case.per_second is None else f"{case.per_second:.1f}",
+                case.failed or ("" if case.memory is None else f"{case.memory / 2**20:.0f} MiB at most"),
+            )
+            for case in result.cases
+        ]
+        print_table(("what", "precision", "batch", "form", "a second", ""), rows)
+        echo(f"{result.device}; " + ", ".join(f"{name} {version}" for name, version in result.versions.items()))
+    sys.exit(1 if any(case.failed for case in result.cases) else 0)
 
 
 @bench.command("program")

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from paddle2torch.cli.options import AS_JSON, PATH
+from paddle2torch.cli.options import AS_JSON, DEVICE, PATH
 from paddle2torch.cli.output import echo, print_json, print_notes, print_table
 from paddle2torch.model_zoo.errors import Paddle2TorchError
 from paddle2torch.progress import spinner
@@ -126,6 +126,7 @@ def convert(name: str, as_json: bool, **options: Any) -> None:
 @click.option("--image", "images", type=PATH, multiple=True, help="A line image to compare on; may be repeated.")
 @click.option("--input", "inputs", type=PATH, help="An .npz with a program's inputs by name, in place of made-up ones.")
 @click.option("--report", type=PATH, help="Write one self-contained HTML page.")
+@DEVICE
 @AS_JSON
 @click.option("--all-layers", is_flag=True, help="Print every layer, not the worst ones only.")
 def verify(
@@ -135,6 +136,7 @@ def verify(
     images: tuple[Path, ...],
     inputs: Path | None,
     report: Path | None,
+    device: str,
     as_json: bool,
     all_layers: bool,
 ) -> None:
@@ -143,6 +145,7 @@ def verify(
     MODEL is a name of the zoo or the folder of a converted model; without it every converted model of the local zoo
     is verified. The exit status is 0 only if all hold.
     """
+    from paddle2torch.device import choose_device, describe, exact_float32
     from paddle2torch.parity.verification import verify as run
     from paddle2torch.zoo.models import list_models
 
@@ -151,10 +154,14 @@ def verify(
         raise Paddle2TorchError("no model is converted here yet: paddle2torch convert NAME")
     if report is not None and len(names) > 1:
         raise Paddle2TorchError("a report is of one model: name it")
+    place = choose_device(device)
+    if place.type == "cuda":
+        with exact_float32(place):
+            echo(f"{describe(place, 'fp32')}; TF32, which is too coarse to be compared, is off", err=True)
     results = []
     for name in names:
         with spinner(f"verifying {name}", not as_json):
-            results.append(run(name, reference=reference, folded=folded, images=images, inputs=inputs))
+            results.append(run(name, reference=reference, folded=folded, images=images, inputs=inputs, device=place))
         if not as_json:
             print_verification(results[-1], all_layers)
     if report is not None:

@@ -18,11 +18,33 @@ MAX_PICTURE = click.option(
     type=click.IntRange(min=1),
     help="Memory for decoding one picture, as long as it takes. Default: 300, or 8 times its file.",
 )
+BFLOAT16 = "paddle2torch.bfloat16"
+"""Where a command notes that `--precision` was given by its old name."""
 QUANTIZED = click.option("--quantized", is_flag=True, help="In int8; see `paddle2torch quantize`.")
-BFLOAT16 = click.option("--bfloat16", is_flag=True, help="In bfloat16, where the processor has it: less exact.")
-
 DEVICE = click.option(
-    "--device", default="cpu", show_default=True, help="Where to run, as PyTorch names it; auto: a GPU if there is one."
+    "--device",
+    default="cpu",
+    show_default=True,
+    help="Where to run: cpu, cuda, cuda:1, mps, … as PyTorch names it; auto: a GPU if there is one.",
+)
+
+
+def _note_bfloat16(ctx: click.Context, param: click.Parameter, given: bool) -> None:
+    if given:
+        click.echo("--bfloat16 is called --precision bf16 now", err=True)
+        ctx.meta[BFLOAT16] = True
+
+
+def _precision(ctx: click.Context, param: click.Parameter, chosen: str) -> str:
+    """What was chosen, also by the option's old name; options that are given are looked at before others."""
+    return "bf16" if BFLOAT16 in ctx.meta else chosen
+
+
+TRAINING_DEVICE = click.option(
+    "--device", help="Where to compute: cpu, cuda, cuda:1, mps, …, or auto. Default: training.device."
+)
+TRAINING_PRECISION = click.option(
+    "--precision", type=click.Choice(["fp32", "bf16", "fp16"]), help="Default: training.precision."
 )
 
 
@@ -35,6 +57,19 @@ def _together(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
         return command
 
     return decorate
+
+
+PRECISION = _together(
+    click.option(
+        "--precision",
+        type=click.Choice(["fp32", "bf16", "fp16"]),
+        default="fp32",
+        show_default=True,
+        callback=_precision,
+        help="What networks compute in: bf16 where the processor or the GPU has it, fp16 on a GPU: less exact.",
+    ),
+    click.option("--bfloat16", is_flag=True, hidden=True, expose_value=False, callback=_note_bfloat16),
+)
 
 
 def _names(name: str, of_paddleocr3: str) -> tuple[str, ...]:
@@ -60,7 +95,7 @@ PIPELINE = _together(
     click.option("--no-cls", is_flag=True, help="Do not turn lines that stand on their heads."),
     click.option("--compiled", is_flag=True, help="Run networks compiled for this CPU; see `paddle2torch compile`."),
     QUANTIZED,
-    BFLOAT16,
+    PRECISION,
     click.option(
         "--fast", is_flag=True, help="Tight padding, lines of several pages together: texts may differ a little."
     ),
@@ -94,21 +129,23 @@ PIPELINE = _together(
         help="Let PP-LCNet_x1_0_doc_ori say how a page stands; otherwise most of its lines do.",
     ),
     click.option("--no-turn", is_flag=True, help="Take every page for upright."),
+    click.option(
+        "--batch-size",
+        type=click.IntRange(min=1),
+        help="Lines run at once, where they are of one width. Default: 6 on a CPU, 64 on a GPU. No result changes.",
+    ),
     DEVICE,
 )
 """The options of commands that read pages, but for the language; see `pipeline_settings`."""
 
 
-def pipeline_settings(
-    cls: str | None, no_cls: bool, bfloat16: bool, orientation: bool, no_turn: bool, **others: Any
-) -> dict[str, Any]:
+def pipeline_settings(cls: str | None, no_cls: bool, orientation: bool, no_turn: bool, **others: Any) -> dict[str, Any]:
     """The settings of `OCR` that the options mean."""
     from paddle2torch.ocr.pipeline import AUTO
 
     return {
         **others,
         "cls": None if no_cls else cls or AUTO,
-        "dtype": dtype_of(bfloat16),
         "orientation": "PP-LCNet_x1_0_doc_ori" if orientation else None,
         "turn_pages": not no_turn,
     }
@@ -117,10 +154,3 @@ def pipeline_settings(
 def bytes_of(megabytes: int | None) -> int | None:
     """What `--max-picture-mb` means."""
     return None if megabytes is None else megabytes * 1_000_000
-
-
-def dtype_of(bfloat16: bool) -> Any:
-    """The dtype that the option `--bfloat16` means."""
-    import torch
-
-    return torch.bfloat16 if bfloat16 else torch.float32

@@ -12,14 +12,13 @@ import click
 
 from paddle2torch.cli.options import (
     AS_JSON,
-    BFLOAT16,
     DEVICE,
     MAX_PICTURE,
     PATH,
     PIPELINE,
+    PRECISION,
     QUANTIZED,
     bytes_of,
-    dtype_of,
     pipeline_settings,
 )
 from paddle2torch.cli.output import (
@@ -89,9 +88,9 @@ def _print_quantization(model: str, result: Quantization) -> None:
 @click.command("compile")
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
 @QUANTIZED
-@BFLOAT16
+@PRECISION
 @AS_JSON
-def compile_command(models: tuple[str, ...], quantized: bool, bfloat16: bool, as_json: bool) -> None:
+def compile_command(models: tuple[str, ...], quantized: bool, precision: str, as_json: bool) -> None:
     """Compile models for this CPU, ahead of time.
 
     MODEL is a name of the zoo or the folder of a converted model. Takes up to a minute each and needs a C++ compiler;
@@ -99,6 +98,7 @@ def compile_command(models: tuple[str, ...], quantized: bool, bfloat16: bool, as
     """
     from paddle2torch.compiled.network import compile_model
     from paddle2torch.compiled.programs import compile_program
+    from paddle2torch.device import PRECISIONS
     from paddle2torch.model_zoo.programs.config import is_program
     from paddle2torch.zoo.resolve import obtain_converted
 
@@ -107,12 +107,12 @@ def compile_command(models: tuple[str, ...], quantized: bool, bfloat16: bool, as
         with spinner(f"compiling {model}", not as_json):
             folder = obtain_converted(model)
             if is_program(folder):
-                if quantized or bfloat16:
+                if quantized or precision != "fp32":
                     raise Paddle2TorchError(f"{model} is a program, which is compiled in float32 alone")
                 package, notes = compile_program(folder)
                 print_notes(notes)
             else:
-                package = compile_model(folder, quantized=quantized, dtype=dtype_of(bfloat16))
+                package = compile_model(folder, quantized=quantized, dtype=PRECISIONS[precision])
             packages.append(package)
         if not as_json:
             echo(f"{model}: {packages[-1]}")
@@ -126,7 +126,7 @@ def compile_command(models: tuple[str, ...], quantized: bool, bfloat16: bool, as
 @click.option("--batch-size", type=click.IntRange(min=1), default=6, show_default=True, help="Lines run at once.")
 @click.option("--compiled", is_flag=True, help="Run it compiled for this CPU; see `paddle2torch compile`.")
 @QUANTIZED
-@BFLOAT16
+@PRECISION
 @MAX_PICTURE
 @DEVICE
 @AS_JSON
@@ -134,7 +134,6 @@ def read(
     model: str,
     images: tuple[Path, ...],
     batch_size: int,
-    bfloat16: bool,
     max_picture_mb: int | None,
     as_json: bool,
     **form: Any,
@@ -151,7 +150,7 @@ def read(
     from paddle2torch.tasks.recognition import Recognizer
 
     keep_freed_memory()
-    network = load_pretrained(model, fused=True, dtype=dtype_of(bfloat16), **form)
+    network = load_pretrained(model, fused=True, **form)
     recognizer = Recognizer(network, network.config, batch_size=batch_size)
     results = list(
         zip(map(str, images), read_lines(recognizer, images, max_bytes=bytes_of(max_picture_mb)), strict=True)

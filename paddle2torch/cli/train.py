@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from paddle2torch.cli.options import AS_JSON, CHARSET, PATH, SETTINGS
+from paddle2torch.cli.options import (
+    AS_JSON,
+    CHARSET,
+    PATH,
+    PRECISION,
+    SETTINGS,
+    TRAINING_DEVICE,
+    TRAINING_PRECISION,
+)
 from paddle2torch.cli.output import echo, print_json, print_notes, print_table
 from paddle2torch.model_zoo.errors import Paddle2TorchError
+
+if TYPE_CHECKING:
+    from paddle2torch.device import Precision
 
 
 @click.command()
@@ -39,6 +51,8 @@ def init(name: str, output: Path, **options: Any) -> None:
 @click.command()
 @SETTINGS
 @CHARSET
+@TRAINING_DEVICE
+@TRAINING_PRECISION
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint.")
 @click.option(
     "--export-best",
@@ -52,6 +66,8 @@ def train(
     model_config: Path | None,
     assignments: tuple[str, ...],
     charset: Path | None,
+    device: str | None,
+    precision: str | None,
     resume: bool,
     to: Literal["onnx", "paddle"] | None,
     find_rate: bool,
@@ -67,6 +83,7 @@ def train(
     from paddle2torch.training.trainer import train as run
 
     keep_freed_memory()
+    assignments = (*assignments, *_assigned(device=device, precision=precision))
     settings, model = read_settings(config, model_config, assignments, charset=charset)
     main = os.environ.get("RANK", "0") == "0"
     if find_rate:
@@ -91,8 +108,15 @@ def train(
         sys.exit(128 + result.stopped)
 
 
+def _assigned(**chosen: str | None) -> list[str]:
+    """The assignments that options for settings of the same name under `training` mean."""
+    return [f"training.{name}={json.dumps(value)}" for name, value in chosen.items() if value is not None]
+
+
 @click.command("eval")
 @SETTINGS
+@TRAINING_DEVICE
+@PRECISION
 @click.option(
     "--model", help="What to evaluate: name or folder; by default the best checkpoint, else where it started."
 )
@@ -110,6 +134,8 @@ def eval_command(
     config: Path,
     model_config: Path | None,
     assignments: tuple[str, ...],
+    device: str | None,
+    precision: Precision,
     model: str | None,
     as_paddleocr: bool,
     report: Path | None,
@@ -133,7 +159,7 @@ def eval_command(
         if report is not None or against is not None:
             raise Paddle2TorchError("--report and --against count each label once: leave out --as-paddleocr")
         assignments = (*assignments, "evaluation.as_paddleocr=true")
-    settings, _ = read_settings(config, model_config, assignments)
+    settings, _ = read_settings(config, model_config, (*assignments, *_assigned(device=device)))
     best = Path(settings.output.dir) / "best"
     chosen = model or (str(best) if best.is_dir() else settings.pretrained)
     if chosen is None:
@@ -141,7 +167,7 @@ def eval_command(
 
     def examined(name: str) -> Examination:
         echo(f"evaluating {name}", err=True)
-        return examine(settings, load_pretrained(name), name=name)
+        return examine(settings, load_pretrained(name), name=name, precision=precision)
 
     this, other = examined(chosen), None if against is None else examined(against)
     print_notes(this.evaluation.lines())

@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from paddle2torch.api import load_pretrained
-from paddle2torch.device import choose_device
+from paddle2torch.device import Precision, available_cores, called_precision, choose_device
 from paddle2torch.model_zoo.cards import find_card
 from paddle2torch.model_zoo.config import DBPostprocess, DetPreprocess, ModelConfig, RecPreprocess
 from paddle2torch.model_zoo.errors import ConfigError
@@ -45,7 +45,7 @@ from paddle2torch.tasks.geometry import (
 from paddle2torch.tasks.images import BGRImage, ImageSource, load_image
 from paddle2torch.tasks.long_lines import first_of
 from paddle2torch.tasks.orientation import Classifier
-from paddle2torch.tasks.recognition import Line, Padding, Recognizer, words
+from paddle2torch.tasks.recognition import AT_ONCE, Line, Padding, Recognizer, words
 from paddle2torch.tasks.skew import LevelPage, levelled, skew_of, turned_level
 from paddle2torch.threads import Crew, crew_for, on_cpu
 from paddle2torch.zoo.models import Generation, generation_of, pipeline_of
@@ -85,7 +85,8 @@ FAST_MIN_WIDTH = 96
 """Pixels to which `fast` pads the shortest lines, where PaddleOCR pads to 320."""
 
 FAST_PAGES = 8
-"""Pages whose lines `fast` sorts together: enough that lines of one batch hardly differ in width."""
+"""Pages whose lines `fast` sorts together: enough that lines of one batch hardly differ in width. As many are read
+together on a GPU, for batches that are worth it."""
 
 
 PADDLEOCR_3 = {
@@ -112,6 +113,10 @@ class PaddleOCR3Settings(TypedDict, total=False):
 
 MOST_AT_ONCE = 8
 """Pages that are read at once by default: on many cores their memory would otherwise be the limit."""
+
+MOST_ON_DEVICE = 4
+"""Pages that are read at once by default with networks on a GPU, whose memory all of them share: others are loaded,
+made smaller and cut up while it computes."""
 
 LEAST_SKEW = 2.5
 """Degrees by which a page lies askew from which on its lines are put in the order of the page turned level. With less,
@@ -148,8 +153,9 @@ class OCR:
         compiled: run what is named by name or folder compiled for this CPU, see `load_pretrained`.
         quantized: run detector and recogniser in int8, where they are named by name or folder; they must have been
             quantized (`paddle2torch.quantize`).
-        dtype: what detector and recogniser are run in, where they are named by name or folder: float32, or bfloat16
-            where the processor or the device has it, which costs a little accuracy.
+        precision: what detector and recogniser are run in, where they are named by name or folder: "fp32", "bf16" where
+            the processor or the device has it, which costs a little accuracy, or "fp16" on a GPU.
+        dtype: what `precision` was called before.
         fast: batches the lines of several pages by width and pads them no more than that needs. PaddleOCR pads every
             line to at least 320 pixels and to the widest of six lines of its page; a recogniser sees padding, so that
             texts and scores of `fast` differ now and then.
@@ -170,7 +176,10 @@ class OCR:
             3's use_doc_orientation_classify, with "PP-LCNet_x1_0_doc_ori".
         workers: pages that are read at once; the models are shared. By default, on a CPU, as many as PyTorch uses
             threads, and at most 8: each page is then read on one thread, and threads without a page help with lines. On
-            a GPU one.
+            a GPU at most 4, and the lines of 8 pages are read together.
+        batch_size: lines that the classifier and, of the usual width, the recogniser run at once. By default 6 on a CPU
+            and 64 on a GPU. PaddleOCR's batches, which decide how wide a line is padded, are kept: those of one width
+            are joined.
         paddleocr3: PaddleOCR 3's names of the same: text_det_limit_side_len, text_det_limit_type, text_det_thresh,
             text_det_box_thresh, text_det_unclip_ratio, and text_rec_score_thresh for drop_score.
 
@@ -194,7 +203,8 @@ class OCR:
         device: torch.device | str | None = None,
         compiled: bool = False,
         quantized: bool = False,
-        dtype: torch.dtype = torch.float32,
+        precision: Precision | torch.dtype = "fp32",
+        dtype: torch.dtype | None = None,
         fast: bool = False,
         drop_score: float | None = None,
         preprocess: DetPreprocess | None = None,
@@ -207,6 +217,7 @@ class OCR:
         turn_pages: bool = True,
         orientation: Model | None = None,
         workers: int | None = None,
+        batch_size: int | None = None,
         **paddleocr3: Unpack[PaddleOCR3Settings],
     ) -> None:
         settings: dict[str, Any] = {
@@ -220,20 +231,22 @@ class OCR:
         }
         if workers is not None and workers < 1:
             raise ConfigError(f"workers is at least 1, not {workers}")
+        if batch_size is not None and batch_size < 1:
+            raise ConfigError(f"batch_size is at least 1, not {batch_size}")
         place = None if device is None else choose_device(device)
         form: dict[str, Any] = {"device": place, "compiled": compiled}
-        heavy = {**form, "quantized": quantized, "dtype": dtype}
+        heavy = {**form, "quantized": quantized, "precision": called_precision(precision, dtype)}
         wanted = _wanted(det, rec, cls)
         chosen = obtain_pipeline(pipeline_of(lang, version), wanted)
         self.chosen = {str(part): str(getattr(chosen, part)) for part in wanted}
         """The models that the language chose, as arguments of another pipeline that is to have the same."""
         self.detector = Detector(*_load(chosen.det if det is None else det, **heavy))
         cls = chosen.cls if cls == AUTO else cls
-        self.classifier = None if cls is None else Classifier(*_load(cls, **form))
+        self.classifier = None if cls is None else _classifier(*_load(cls, **form), batch_size)
         network, config = _load(chosen.rec if rec is None else rec, **heavy)
         of_language = version is not None or rec is None
         self.steps = STEPS[chosen.generation if of_language else generation_of(config.name)]
-        self.recognizer = _recognizer(network, config, fast, self.steps.padding)
+        self.recognizer = _recognizer(network, config, fast, self.steps.padding, batch_size)
         if det is None or (isinstance(det, str) and find_card(det) is not None):
             _override(self.detector, self.steps)
         limits = {name: settings[f"det_{name}"] for name in ("limit_side_len", "limit_type")}
@@ -242,7 +255,7 @@ class OCR:
         self.detector.postprocess = _changed(postprocess or self.detector.postprocess, boxes)
         self.detector.fit = preprocess is None and not any(value is not None for value in limits.values())
         self.turn_pages = turn_pages
-        self.orientation = None if orientation is None else Classifier(*_load(orientation, **form))
+        self.orientation = None if orientation is None else _classifier(*_load(orientation, **form), batch_size)
         tasks = {"det": self.detector, "cls": self.classifier, "rec": self.recognizer, "orientation": self.orientation}
         self.models = {task: model.config.name for task, model in tasks.items() if model is not None}
         self.fast = fast
@@ -300,7 +313,10 @@ class OCR:
         """
         coming = iter(pages)
         first = list(islice(coming, 2))
-        at_once = self.workers or (min(torch.get_num_threads(), MOST_AT_ONCE) if on_cpu(self._networks()) else 1)
+        here = on_cpu(self._networks())
+        at_once = self.workers or min(
+            *((torch.get_num_threads(), MOST_AT_ONCE) if here else (available_cores(), MOST_ON_DEVICE))
+        )
         # A page that is alone has all threads for its detector.
         at_once = at_once if len(first) > 1 else 1
         pages = chain(first, coming)
@@ -311,7 +327,7 @@ class OCR:
                 # Behind the detectors of the pages that wait: lines can be shared among threads at the end, they not.
                 return pool.submit(self._recognize_or_fail, self._prepare_or_fail(page, crew), crew)
 
-            if not self.fast:
+            if here and not self.fast:
                 for begun in _in_order(pool, begin, pages, 2 * at_once):
                     yield begun.result()
                 return
@@ -319,9 +335,9 @@ class OCR:
             for prepared in _in_order(pool, partial(self._prepare_or_fail, crew=crew), pages, at_once + 1):
                 window.append(prepared)
                 if len(window) == FAST_PAGES:
-                    yield from self._finish(window, crew)
+                    yield from self._finish(window, crew, apart=not self.fast)
                     window = []
-            yield from self._finish(window, crew)
+            yield from self._finish(window, crew, apart=not self.fast)
 
     def read_together(self, pages: Sequence[Page | Failure]) -> list[PageText | Failure]:
         """Read pages in this thread: for each what it gives by itself, whatever else is read with it.
@@ -559,11 +575,17 @@ def _override(detector: Detector, steps: Steps) -> None:
         detector.preprocess = replace(detector.preprocess, limit_side_len=steps.limit, limit_type="min")
 
 
-def _recognizer(model: nn.Module, config: ModelConfig, fast: bool, padding: Padding) -> Recognizer:
+def _classifier(model: nn.Module, config: ModelConfig, batch_size: int | None) -> Classifier:
+    return Classifier(model, config, batch_size=batch_size or (6 if on_cpu([model]) else AT_ONCE))
+
+
+def _recognizer(
+    model: nn.Module, config: ModelConfig, fast: bool, padding: Padding, batch_size: int | None
+) -> Recognizer:
     if fast and isinstance(config.preprocess, RecPreprocess) and not config.preprocess.fixed_width:
         channels, height, _ = config.preprocess.image_shape
         config = replace(config, preprocess=replace(config.preprocess, image_shape=(channels, height, FAST_MIN_WIDTH)))
-    return Recognizer(model, config, padding=padding)
+    return Recognizer(model, config, padding=padding, at_once=batch_size)
 
 
 def _text_line(line: Line, box: Box, crop: Crop) -> TextLine:

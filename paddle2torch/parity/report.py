@@ -48,6 +48,7 @@ def as_data(verification: Verification) -> dict[str, Any]:
         "engine": as_text(verification.engine),
         "engine_version": as_text(verification.engine_version),
         "torch_version": str(torch.__version__),
+        "device": verification.device,
         "paddle2torch_version": __version__,
         "input_shape": list(verification.input_shape),
         "tolerances": {"local": LOCAL_TOLERANCE, "accumulated": verification.accumulated_tolerance},

@@ -100,7 +100,9 @@ class LineResult:
 
 @dataclass(frozen=True)
 class Verification:
-    """The result of comparing one model with one reference, which `engine` ran: Paddle, or ONNX Runtime."""
+    """The result of comparing one model, which ran on `device`, with one reference, which `engine` ran: Paddle, or ONNX
+    Runtime.
+    """
 
     model: str
     form: str
@@ -113,6 +115,7 @@ class Verification:
     lines: tuple[LineResult, ...]
     not_covered: tuple[str, ...]
     output_roundings: Roundings | None = None
+    device: str = "cpu"
 
     @property
     def accumulated_tolerance(self) -> float:

@@ -28,6 +28,7 @@ from paddle2torch.converters.onnx_files.lowering import lower
 from paddle2torch.converters.onnx_files.model import read_onnx
 from paddle2torch.converters.paddle_files.exports import find_export, read_program
 from paddle2torch.converters.paddle_files.files import sha256_of
+from paddle2torch.device import choose_device, exact_float32, fetch
 from paddle2torch.model_zoo.cards import find_card
 from paddle2torch.model_zoo.config import ClsPreprocess, CTCDecode, Form, ModelConfig, RecPreprocess, Task
 from paddle2torch.model_zoo.errors import SourceError, VerificationError
@@ -78,6 +79,7 @@ def verify(
     folded: bool = False,
     images: Sequence[str | Path] = (),
     inputs: str | Path | None = None,
+    device: torch.device | str = "cpu",
     threads: int = 2,
 ) -> Verification:
     """Compare a converted model with Paddle.
@@ -92,6 +94,7 @@ def verify(
             an exported program.
         images: line images to compare on, instead of the bundled ones.
         inputs: an `.npz` with the inputs of a program, one array by the name of each, instead of made-up ones.
+        device: what our network runs on, in float32; TF32 is off there. A program runs on the CPU.
         threads: of Paddle's process.
 
     Returns:
@@ -101,8 +104,11 @@ def verify(
     Raises:
         VerificationError: where no comparison could be made. A failed one is a result.
     """
+    place = choose_device(device)
     folder = obtain_converted(model)
     if is_program(folder):
+        if place.type != "cpu":
+            raise VerificationError(f"a program is compared on the CPU, not on {place}: leave the device out")
         if folded or images:
             raise VerificationError(
                 "a program is compared in its own form, and takes no images: it is run on made-up inputs, or on yours "
@@ -113,14 +119,22 @@ def verify(
         return result if reference is None else _note_reference_beside(result, folder, reference)
     if inputs is not None:
         raise VerificationError(f"{model} is not a program: it is compared on images (--image), not on arrays")
-    network = load_model(folder)
+    network = load_model(folder).to(place)
+    with exact_float32(place):
+        result = _verify_network(network, reference, folded=folded, images=images, threads=threads)
+    result = replace(result, device=str(place))
+    return result if reference is None else _note_reference_beside(result, folder, reference)
+
+
+def _verify_network(
+    network: Network, reference: str | Path | None, *, folded: bool, images: Sequence[str | Path], threads: int
+) -> Verification:
     if reference is not None and Path(reference).suffix == ".safetensors":
         if folded:
             raise VerificationError("a golden holds layers that the folded form has not: compare it with an export")
-        return _note_reference_beside(verify_golden(network, load_golden(Path(reference))), folder, reference)
+        return verify_golden(network, load_golden(Path(reference)))
     if reference is not None:
-        result = verify_export(network, Path(reference), folded=folded, images=images, threads=threads)
-        return _note_reference_beside(result, folder, reference)
+        return verify_export(network, Path(reference), folded=folded, images=images, threads=threads)
     golden = shipped_golden(network.config)
     from_onnx = network.config.origin is not None and network.config.origin.kind == "ONNX file"
     if importlib.util.find_spec("paddle") is None and not from_onnx:
@@ -173,7 +187,7 @@ def verify_golden(network: Network, golden: Golden) -> Verification:
     taps = _Taps(network)
     x = torch.from_numpy(golden.input)
     try:
-        output = taps.run(x).numpy()
+        output = fetch(taps.run(x))
     except RuntimeError as error:
         raise VerificationError(f"{golden.source}: {cannot_be_run(network.config.name, x, error)}") from None
     layers = []
@@ -241,7 +255,7 @@ def verify_export(
     else:
         run, values = run_export(network.config, reference, x, threads=threads)
     taps = _Taps(network)
-    output = taps.run(torch.from_numpy(x)).numpy()
+    output = fetch(taps.run(torch.from_numpy(x)))
     expected, given = values.around(taps)
     layers = tuple(
         replace(
@@ -275,15 +289,15 @@ def _roundings(
     network: Network, x: np.ndarray, expected: Mapping[str, np.ndarray], taps: _Taps
 ) -> dict[str, Roundings]:
     """Both results of the layers `expected`, and of the output, beside `network` computed in float64."""
-    exact = _Taps(copy.deepcopy(network).double())
-    truth = {OUTPUT: exact.run(torch.from_numpy(x).double()).numpy()}
+    exact = _Taps(copy.deepcopy(network).cpu().double())
+    truth = {OUTPUT: fetch(exact.run(torch.from_numpy(x).double()))}
     found = {}
     for path, theirs in expected.items():
         ours = taps.result if path == OUTPUT else taps.outputs[path]
         right = truth.get(path, exact.array(path))
         assert ours is not None
         assert right is not None
-        found[path] = Roundings(compare(ours.numpy(), right), compare(theirs, right))
+        found[path] = Roundings(compare(fetch(ours), right), compare(theirs, right))
     return found
 
 
@@ -392,7 +406,7 @@ class _Taps:
         self.result: Tensor | None = None
 
     def run(self, x: Tensor) -> Tensor:
-        """Run on float32 (N, 3, H, W) and return the network's output."""
+        """Run on float32 (N, 3, H, W) and return the network's output, where the network is."""
         runs: Counter[str] = Counter()
         handles = []
 
@@ -413,7 +427,7 @@ class _Taps:
                 handles.append(module.register_forward_hook(tap(path)))
         try:
             with torch.inference_mode():
-                self.result = output_tensor(self.network(x))
+                self.result = output_tensor(self.network(x.to(_device_of(self.network))))
                 return self.result
         finally:
             for handle in handles:
@@ -422,7 +436,12 @@ class _Taps:
     def array(self, path: str) -> np.ndarray | None:
         """The output of a module; None where it gave no tensor."""
         output = self.outputs.get(path)
-        return None if output is None else output.numpy()
+        return None if output is None else fetch(output)
+
+
+def _device_of(network: nn.Module) -> torch.device:
+    parameter = next(network.parameters(), None)
+    return torch.device("cpu") if parameter is None else parameter.device
 
 
 def output_tensor(output: Any) -> Tensor:
@@ -486,9 +505,9 @@ def _compare_module(
     if given is not None:
         with torch.inference_mode():
             # A copy: Paddle's values are mapped read-only, and a layer must not write into them.
-            again = module(torch.from_numpy(np.array(given)))
-        local = compare(output_tensor(again).numpy(), expected)
-    accumulated = compare(output.numpy(), expected)
+            again = module(torch.from_numpy(np.array(given)).to(output.device))
+        local = compare(fetch(output_tensor(again)), expected)
+    accumulated = compare(fetch(output), expected)
     return LayerResult(path, _kind(module), tuple(output.shape), leaf, local, accumulated)
 
 

@@ -63,7 +63,7 @@ def test_without_a_folder_the_local_zoo_has_it(small_checkpoint: Path, letters: 
 
 def test_dtype_and_settings(small_checkpoint: Path, letters: Path, tmp_path: Path) -> None:
     convert("own", weights=small_checkpoint, charset=letters, output=tmp_path / "out")
-    model = load_pretrained(tmp_path / "out", dtype=torch.bfloat16)
+    model = load_pretrained(tmp_path / "out", precision="bf16")
     assert {tensor.dtype for tensor in model.state_dict().values()} == {torch.bfloat16}
 
 

@@ -395,7 +395,7 @@ def test_without_it(network: Network, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=f"small has no int8 form yet: paddle2torch quantize {folder}"):
         load_pretrained(folder, quantized=True)
     with pytest.raises(ConfigError, match=r"leave quantized out"):
-        load_pretrained(folder, quantized=True, dtype=torch.bfloat16)
+        load_pretrained(folder, quantized=True, precision="bf16")
 
 
 def test_of_other_weights(folder: Path, tmp_path: Path) -> None:

@@ -366,7 +366,7 @@ def test_a_compiled_program_gives_the_same_at_every_size(tmp_path: Path, compile
     with pytest.raises(ConfigError, match="no tensors"):
         compiled.state_dict()
     with pytest.raises(ConfigError, match="float32"):
-        load_pretrained(folder, compiled=True, dtype=torch.bfloat16)
+        load_pretrained(folder, compiled=True, precision="bf16")
 
 
 def test_conditions_on_sizes_are_arithmetic_and_nothing_else() -> None:

@@ -163,7 +163,7 @@ def test_weights_come_back_as_paddle_has_them(convnet: Path) -> None:
 def test_a_smaller_type_is_used_throughout(convnet: Path) -> None:
     x = torch.rand(1, 3, 16, 20)
     expected = load_pretrained(convnet)(x)
-    found = load_pretrained(convnet, dtype=torch.bfloat16)(x.bfloat16())
+    found = load_pretrained(convnet, precision="bf16")(x.bfloat16())
     for a, b in zip(found, expected, strict=True):
         assert a.dtype == torch.bfloat16
         assert (a.float() - b).abs().max() < 0.05 * b.abs().max()

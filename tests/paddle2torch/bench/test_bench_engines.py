@@ -23,7 +23,6 @@ from paddle2torch.bench.engines import (
     EngineRun,
     EnginesBench,
     compile_forms,
-    our_form,
     run_engines,
 )
 from paddle2torch.bench.pages import PagesBench
@@ -246,11 +245,6 @@ def test_ours_are_prepared_before_their_processes_start(tmp_path: Path, monkeypa
     found = bench_pages.engines(models, {}, compiled=False)
     assert [engine.name for engine in found[:2]] == ["paddle2torch", "paddle2torch, fast"]
     assert found[1].options == {**models, "fast": True}
-
-
-def test_forms_as_json_names_them() -> None:
-    assert our_form({"compiled": True, "bfloat16": True}) == {"compiled": True, "dtype": torch.bfloat16}
-    assert our_form({"quantized": True}) == {"quantized": True}
 
 
 @pytest.mark.parametrize(("quantized", "bfloat16"), [(False, True), (True, True), (True, False)])

@@ -171,9 +171,12 @@ def test_a_warning_is_a_note(converted: Path) -> None:
 def test_read_in_bfloat16(converted: Path) -> None:
     """Without the compiled form: the network's output in that type, which differs from float32."""
     image = bundled_images("rec")[0]
-    lines = [json.loads(run("read", converted, image, "--json", *flag).stdout)[0] for flag in ((), ("--bfloat16",))]
-    scores = [line["score"] for line in lines]
-    assert scores[0] != scores[1]
+    results = [
+        run("read", converted, image, "--json", *flag) for flag in ((), ("--precision", "bf16"), ("--bfloat16",))
+    ]
+    assert [result.stderr for result in results] == ["", "", "--bfloat16 is called --precision bf16 now\n"]
+    scores = [json.loads(result.stdout)[0]["score"] for result in results]
+    assert scores[0] != scores[1] == scores[2]
     assert abs(scores[0] - scores[1]) < 0.1
 
 

@@ -128,10 +128,10 @@ def test_bfloat16(folder: Path) -> None:
     if not has_bfloat16():
         pytest.skip("this processor does not multiply bfloat16")
     with pytest.warns(UserWarning, match="compiled for this CPU now"):
-        compiled = load_pretrained(folder, compiled=True, dtype=torch.bfloat16)
+        compiled = load_pretrained(folder, compiled=True, precision="bf16")
     assert isinstance(compiled, CompiledNetwork)
     assert compiled.dtype == torch.bfloat16
-    exact, rounded = load_pretrained(folder), load_pretrained(folder, fused=True, dtype=torch.bfloat16)
+    exact, rounded = load_pretrained(folder), load_pretrained(folder, fused=True, precision="bf16")
     for shape in ((1, 3, 48, 320), (6, 3, 48, 75), (2, 3, 48, 9)):  # the last is too narrow for the package
         x = image(*shape)
         with torch.inference_mode():
@@ -301,11 +301,11 @@ def test_in_a_cache_that_cannot_be_written_it_runs_all_the_same(
 def test_what_cannot_be_compiled_says_so(tmp_path: Path) -> None:
     folder = saved(tmp_path / "own", SMALL)
     with pytest.raises(ConfigError, match="leave compiled out"):
-        load_pretrained(folder, compiled=True, dtype=torch.float16)
+        load_pretrained(folder, compiled=True, precision="fp16")
     with pytest.raises(ConfigError, match="leave compiled out"):
         load_pretrained(folder, compiled=True, device="meta")
     with pytest.raises(ConfigError, match="leave quantized out"):
-        load_pretrained(folder, compiled=True, quantized=True, dtype=torch.bfloat16)
+        load_pretrained(folder, compiled=True, quantized=True, precision="bf16")
     assert issubclass(CompilerError, ConversionError)
     with pytest.raises(ConfigError):
         load_compiled(tmp_path / "nothing")
