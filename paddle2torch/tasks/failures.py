@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from paddle2torch.model_zoo.errors import Paddle2TorchError
@@ -33,6 +34,10 @@ def what_went_wrong(error: Exception) -> str:
 
 
 def _says_out_of_memory(error: Exception) -> bool:
-    """Whether Python, PyTorch or OpenCV could not have the memory that they asked for."""
+    """Whether Python, PyTorch, of the CPU or a GPU, or OpenCV could not have the memory that they asked for."""
     said = str(error)
-    return isinstance(error, MemoryError) or "can't allocate memory" in said or "Insufficient memory" in said
+    return (
+        isinstance(error, MemoryError | torch.OutOfMemoryError)
+        or "can't allocate memory" in said
+        or "Insufficient memory" in said
+    )

@@ -12,6 +12,7 @@ from paddle2torch import device as devices
 from paddle2torch.api import load_pretrained
 from paddle2torch.device import choose_device, choose_dtype, describe, exact_float32, memory_format
 from paddle2torch.model_zoo.errors import ConfigError
+from paddle2torch.tasks.failures import OUT_OF_MEMORY, what_went_wrong
 
 CPU, CUDA, MPS = (torch.device(name) for name in ("cpu", "cuda", "mps"))
 
@@ -111,6 +112,10 @@ def test_tf32_is_said_and_can_be_off(monkeypatch: pytest.MonkeyPatch) -> None:
     with exact_float32(CPU):
         assert describe(CUDA, "fp32") == usual
     assert [describe(CUDA, "bf16"), describe(CPU, "fp32")] == ["cuda (a GPU), bf16", "cpu, fp32"]
+
+
+def test_a_gpu_without_memory_is_said_as_a_machine_without() -> None:
+    assert what_went_wrong(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")) == OUT_OF_MEMORY
 
 
 def test_compiled_models_are_refused_on_a_gpu_with_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
