@@ -81,7 +81,7 @@ class _Losses(TrainingLog):
 
     def __init__(self) -> None:
         self.kept: list[float] = []
-        self._step = 0.0
+        self._sum = 0.0
 
     def is_due(self, step: int) -> bool:
         """Each loss is looked at: the next rate is tried where it is good."""
@@ -89,12 +89,12 @@ class _Losses(TrainingLog):
 
     def losses(self, losses: Mapping[str, float]) -> None:
         """Add the share of a batch."""
-        self._step += losses["loss"]
+        self._sum += losses["loss"]
 
     def train(self, step: int, epoch: int, rate: float, *, images: int, waited: float, said: bool) -> None:
         """Keep the loss of a step."""
-        self.kept.append(self._step)
-        self._step = 0.0
+        self.kept.append(self._sum)
+        self._sum = 0.0
 
 
 def find_rate(
