@@ -12,7 +12,7 @@ WHEEL ?=
 RELEASE ?= .venv-release
 BILL := bill
 
-.PHONY: demo test lint types docs links fuzz dist matrix sbom audit clean
+.PHONY: demo test lint types docs links notebooks fuzz dist matrix sbom audit clean
 
 demo: $(VENV)/.demo
 	@PADDLE2TORCH_HOME=$(DEMO) BIN=$(BIN) sh .ci/demo $(DEMO)
@@ -31,6 +31,10 @@ types: $(VENV)/.test
 # The documentation site, in site/; a link that leads nowhere, or to no heading, is an error.
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# The notebooks, each in a kernel of its own; `docs/run_notebooks.py --write` keeps what they print.
+notebooks: $(VENV)/.docs
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python docs/run_notebooks.py
 
 # The links to other hosts: what does not answer is an error, what cannot be reached from here is only named.
 links: $(VENV)/.docs

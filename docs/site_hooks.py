@@ -58,3 +58,25 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return f"[{text}]({path}{hash_mark}{anchor})"
 
     return _LINK.sub(turn, markdown)
+
+
+_SCRIPT = re.compile(r"<script\b.*?</script>", re.DOTALL)
+_NOTEBOOK_LINK = re.compile(r'href="([^":#]+)\.md(#[^"]*)?"')
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Turn links of a notebook to pages, which mkdocs-jupyter leaves as they are, and drop scripts that load others.
+
+    nbconvert brings one that fetches mermaid from another host.
+    """
+    if not page.file.src_uri.endswith(".ipynb"):
+        return html
+
+    def turn(link: re.Match[str]) -> str:
+        target = posixpath.normpath(posixpath.join(posixpath.dirname(page.file.src_uri), f"{link[1]}.md"))
+        if files.get_file_from_path(target) is None:
+            raise PluginError(f"docs/{page.file.src_uri} has a link to {link[1]}.md, which is no page")
+        return f'href="{link[1]}.html{link[2] or ""}"'
+
+    html = _SCRIPT.sub(lambda script: "" if "https://" in script[0] else script[0], html)
+    return _NOTEBOOK_LINK.sub(turn, html)
