@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from paddle2torch.model_zoo.programs.numbers import is_open, number_of
+from paddle2torch.model_zoo.programs.opaque import is_exporting
 from paddle2torch.model_zoo.programs.operations.convolution import convolve, transposed
 from paddle2torch.model_zoo.programs.table import ProgramError
 
@@ -35,7 +36,7 @@ class Constant(nn.Module):
         self.number = value.reshape(()).item() if value.numel() == 1 else None
 
     def forward(self) -> Tensor:
-        if self.number is not None and torch.compiler.is_exporting():
+        if self.number is not None and is_exporting():
             # PyTorch's compiler takes no tensor of one number into a loop from outside.
             return torch.full(self.value.shape, self.number, dtype=self.value.dtype, device=self.value.device)
         return self.value
@@ -178,7 +179,7 @@ class WhileLoop(nn.Module):
         self.body, self.starts = body, tuple(starts)
 
     def forward(self, condition: Any, values: list[Any], outside: list[Any], turns: Any = None) -> tuple[Any, ...]:
-        if torch.compiler.is_exporting():
+        if is_exporting():
             arrays = any(isinstance(item, list) for item in (*values, *outside))
             if arrays or (isinstance(turns, int) and turns <= WRITTEN_OUT_AT_MOST):
                 return _unrolled_loop(self.body, _with_starts(values, self.starts), outside, turns)
@@ -264,7 +265,7 @@ class Condition(nn.Module):
         true, false = ([outside[place] for place in places] for places in self.reads)
         if is_open(condition):
             condition = torch.scalar_tensor(torch.sym_ite(condition, 1, 0), dtype=torch.int64) != 0
-        if torch.compiler.is_exporting() and isinstance(condition, Tensor):
+        if is_exporting() and isinstance(condition, Tensor):
             return self.both(condition.reshape(()), true, false)
         chosen: Callable[..., Any] | None = self.if_true if bool(condition) else self.if_false
         if chosen is None:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from paddle2torch.model_zoo.programs.opaque import is_exporting
 from paddle2torch.model_zoo.programs.table import ProgramError
 
 LENGTH_AT_MOST = 100_000
@@ -36,14 +37,14 @@ def places_of(x: Tensor) -> Any:
     """A tensor of places on an axis, as a number or a list of numbers; as tensors of one element each under
     `torch.export`, where a number that is computed cannot be looked at.
     """
-    if torch.compiler.is_exporting():
+    if is_exporting():
         return list(x.reshape(-1).unbind(0))
     return numbers_of(x)
 
 
 def place_of(x: Tensor) -> Any:
     """The same of a tensor of one element."""
-    return x.reshape(()) if torch.compiler.is_exporting() else number_of(x)
+    return x.reshape(()) if is_exporting() else number_of(x)
 
 
 def is_open(x: Any) -> bool:

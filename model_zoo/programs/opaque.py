@@ -7,6 +7,7 @@ graph that has one of them runs where this package has been imported.
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -14,6 +15,9 @@ import torch
 
 F = TypeVar("F", bound=Callable[..., Any])
 NAMESPACE = "paddle2torch"
+
+is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
+"""Whether `torch.export` is looking; PyTorch 2.4 tells that no nearer."""
 
 
 def one_operation(shapes: Callable[..., Any]) -> Callable[[F], F]:
@@ -24,12 +28,15 @@ def one_operation(shapes: Callable[..., Any]) -> Callable[[F], F]:
 
     def enter(function: F) -> F:
         name = function.__name__
-        torch.library.custom_op(f"{NAMESPACE}::{name}", function, mutates_args=()).register_fake(shapes)
+        # PyTorch 2.4 reads no annotations that are text, as they are where they are postponed.
+        typed = functools.wraps(function)(lambda *arguments, **options: function(*arguments, **options))
+        typed.__signature__ = inspect.signature(function, eval_str=True)  # type: ignore[attr-defined]
+        torch.library.custom_op(f"{NAMESPACE}::{name}", typed, mutates_args=()).register_fake(shapes)
         held = getattr(getattr(torch.ops, NAMESPACE), name)
 
         @functools.wraps(function)
         def either(*arguments: Any, **options: Any) -> Any:
-            return (held if torch.compiler.is_exporting() else function)(*arguments, **options)
+            return (held if is_exporting() else function)(*arguments, **options)
 
         return either  # type: ignore[return-value]
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from paddle2torch.model_zoo.programs.opaque import is_exporting
 from paddle2torch.model_zoo.programs.table import ProgramError, check_size, operation
 
 
@@ -96,7 +97,7 @@ def arange(start: Any, end: Any, step: Any, *, dtype: torch.dtype | None = None,
         check_size([max(0, int((end - start) / step) + 1)], "arange")
         if (end - start) * step <= 0:
             return torch.zeros(0, dtype=dtype, device=device)
-        if torch.compiler.is_exporting() and (start, end, step) == (0, 1, 1):
+        if is_exporting() and (start, end, step) == (0, 1, 1):
             return torch.tensor([start], dtype=dtype, device=device)  # a constant whose number PyTorch follows
     return torch.arange(start, end, step, dtype=dtype, device=device)
 

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from paddle2torch.model_zoo.programs.opaque import is_exporting
 from paddle2torch.model_zoo.programs.operations.convolution import CHOICES, channels_back, channels_first, resolve
 from paddle2torch.model_zoo.programs.table import ProgramError, check_size, operation
 
@@ -56,7 +57,7 @@ def adaptive_average(x: Tensor, sizes: Sequence[Any]) -> Tensor:
     axes = len(sizes)
     if all(isinstance(size, int) and size == 1 for size in sizes):
         return x.mean(tuple(range(2, 2 + axes)), keepdim=True)
-    if not torch.compiler.is_exporting():
+    if not is_exporting():
         return _ADAPTIVE_AVERAGE[axes](x, tuple(sizes))
     for axis, count in enumerate(sizes):
         weights = _bins(x.shape[2 + axis], count, x.device, x.dtype)

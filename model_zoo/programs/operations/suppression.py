@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from paddle2torch.model_zoo.programs.opaque import one_operation, open_size
+from paddle2torch.model_zoo.programs.opaque import is_exporting, one_operation, open_size
 from paddle2torch.model_zoo.programs.operations.overlaps import overlap, polygon_overlaps
 from paddle2torch.model_zoo.programs.table import ProgramError, operation
 
@@ -178,7 +178,7 @@ def multiclass_nms3(
     bboxes (N, M, 4) and scores (N, C, M), or (M, C, 4) and (M, C) with `rois_num` boxes for each image. Polygons have
     8, 16, 24 or 32 coordinates in place of 4.
     """
-    if torch.compiler.is_exporting():
+    if is_exporting():
         made: tuple[Tensor, Tensor, Tensor] = torch.ops.paddle2torch.multiclass_nms3(
             bboxes,
             scores,
@@ -231,7 +231,7 @@ def matrix_nms(
     """As `multiclass_nms3`, but what overlaps a better box of its class loses score by a factor, none is dropped for
     it.
     """
-    if torch.compiler.is_exporting():
+    if is_exporting():
         made: tuple[Tensor, Tensor, Tensor] = torch.ops.paddle2torch.matrix_nms(
             bboxes,
             scores,
