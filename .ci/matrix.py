@@ -80,7 +80,8 @@ def run_row(row: str, wheel: Path, home: Path, scratch: Path) -> str:
         if made.returncode != 0:
             return f"{row}: left out, no Python {version} ({last_line(made.stderr)})"
     started = time.monotonic()
-    requirements = [str(wheel), *(more[0].split(",") if more else ())]
+    # With pyproject.toml: what it names is asked for directly, so that `lowest-direct` means its floors.
+    requirements = [str(wheel), "-r", str(ROOT / "pyproject.toml"), *(more[0].split(",") if more else ())]
     # An environment that was kept may have the same version of another day.
     fresh = ("--reinstall-package", "paddle2torch")
     installed = uv("pip", "install", "--python", str(python), "--resolution", resolution, *fresh, *requirements)
