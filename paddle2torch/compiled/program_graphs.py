@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from paddle2torch.compiled.guards import Conditions, conditions_of
 from paddle2torch.compiled.quiet import quiet
 from paddle2torch.compiled.serving import Check, other_kernels
 from paddle2torch.model_zoo.errors import ConversionError, Paddle2TorchError
@@ -30,6 +31,8 @@ TOLERANCE = 1e-5
 
 CHECKS_AT_MOST = 4
 """Sizes at which a graph is run beside the module."""
+SIZES_WANTED = 3
+"""Of those that are tried, so many should fit a graph."""
 
 Free = Literal["all", "batch", "sides", "none"]
 """Which of the sizes that a program leaves free are free in its graph; "sides": all but the batch."""
@@ -63,13 +66,12 @@ def capture(program: Program, kinds: Sequence[Free] = FREEST_FIRST) -> Captured:
             continue
         # A batch that is not free is the one that runs first: some programs take no other.
         sizes = running if free in ("sides", "none") else pairs
-        inputs, shapes = _example(program, _larger(program, sizes) if free in ("all", "sides") else sizes, free)
-        if shapes in seen or (free != "none" and not any(shapes)):
+        axes = _free_axes(program, free)
+        if axes in seen or (free != "none" and not any(axes)):
             continue  # a graph that was tried, or that of "none"
-        seen.append(shapes)
+        seen.append(axes)
         try:
-            with quiet():
-                graph = torch.export.export(_Positional(module), inputs, dynamic_shapes=(shapes,), strict=False)
+            return _captured(program, module, sizes, free)
         except FixedSizeError as error:
             reason = str(error)
             batch_may_be_free = False
@@ -79,9 +81,41 @@ def capture(program: Program, kinds: Sequence[Free] = FREEST_FIRST) -> Captured:
         except Exception as error:  # what the exporter raises has no common class
             reason = str(error)
             continue
-        return Captured(graph, sizes, free)
     first = next((line.strip() for line in reason.splitlines() if line.strip()), "")
     raise ConversionError(f"PyTorch cannot capture {program.config.name} as a graph: {first[:300]}")
+
+
+def _captured(program: Program, module: nn.Module, sizes: Sizes, free: Free) -> Captured:
+    """The graph of an example with larger images, or of one with the first that run where that one fits more sizes.
+
+    Images larger than the first leave no map of one pixel, which would stay one; but a program may take another way
+    for a larger image.
+    """
+    best: tuple[int, Captured] | None = None
+    larger = _larger(program, sizes) if free in ("all", "sides") else sizes
+    for example in (larger, sizes) if larger != sizes else (sizes,):
+        inputs, shapes = _example(program, example, free)
+        with quiet():
+            graph = torch.export.export(_Positional(module), inputs, dynamic_shapes=(shapes,), strict=False)
+        captured = Captured(graph, sizes, free)
+        fits = conditions(program, captured)
+        tried = [made_up(program, item).values() for item in other_sizes(captured)]
+        count = sum(fits([torch.from_numpy(x) for x in inputs]) for inputs in tried)
+        if best is None or count > best[0]:
+            best = count, captured
+        if count >= SIZES_WANTED:
+            break
+    assert best is not None
+    return best[1]
+
+
+def conditions(program: Program, captured: Captured) -> Callable[[Sequence[Tensor]], bool]:
+    """Whether a captured graph is for inputs of these sizes: a `.pt2` asks that itself, an `.onnx` does not."""
+    try:
+        read = Conditions(conditions_of(captured.program, len(program.config.feeds)))
+    except ConversionError:  # they cannot be read, so every size must come out right
+        return lambda inputs: True
+    return lambda inputs: read.hold(inputs, batch_of_one=captured.free in ("all", "batch"))
 
 
 class _Positional(nn.Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,16 @@ import torch
 from torch import Tensor
 
 from paddle2torch.atomic import land_file, land_folder
-from paddle2torch.compiled.guards import Conditions, conditions_of
-from paddle2torch.compiled.program_graphs import Captured, capture, check, compare, listed, notes_of, other_sizes
+from paddle2torch.compiled.program_graphs import (
+    Captured,
+    capture,
+    check,
+    compare,
+    conditions,
+    listed,
+    notes_of,
+    other_sizes,
+)
 from paddle2torch.compiled.serving import Check
 from paddle2torch.exporting.export import Exported
 from paddle2torch.exporting.onnx import check_installed, onnx_bytes, open_session
@@ -113,7 +121,7 @@ def export_onnx(program: Program, target: Path, *, force: bool = False) -> Expor
         except Exception as error:  # as above
             raise ConversionError(f"ONNX Runtime does not load what PyTorch wrote: {error!s:.300}") from None
         names = [item.name for item in session.get_inputs()]
-        fits = _conditions(program, captured)
+        fits = conditions(program, captured)
 
         def run(*inputs: Tensor) -> tuple[Tensor, ...]:
             if not fits(inputs):
@@ -126,18 +134,9 @@ def export_onnx(program: Program, target: Path, *, force: bool = False) -> Expor
     return Exported(target, "onnx", f"ONNX Runtime {onnxruntime.__version__}", checks, notes)
 
 
-def _conditions(program: Program, captured: Captured) -> Callable[[Sequence[Tensor]], bool]:
-    """Whether the captured graph is for inputs of these sizes: a `.pt2` asks that itself, an `.onnx` does not."""
-    try:
-        conditions = Conditions(conditions_of(captured.program, len(program.config.feeds)))
-    except ConversionError:  # they cannot be read, so every size must come out right
-        return lambda inputs: True
-    return lambda inputs: conditions.hold(inputs, batch_of_one=captured.free in ("all", "batch"))
-
-
 def _left_out(program: Program, captured: Captured) -> tuple[str, ...]:
     """A note where some of the sizes that were meant to be tried are not the graph's."""
-    fits = _conditions(program, captured)
+    fits = conditions(program, captured)
     tried = [[torch.from_numpy(x) for x in made_up(program, sizes).values()] for sizes in other_sizes(captured)]
     shapes = [", ".join(str(tuple(x.shape)) for x in inputs) for inputs in tried if not fits(inputs)]
     if not shapes:
