@@ -23,7 +23,7 @@ test: $(VENV)/.test lint types
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run -Werror model_zoo/kernels/*.h model_zoo/kernels/*.cpp
+	$(BIN)/clang-format --dry-run -Werror model_zoo/kernels/*.h model_zoo/kernels/*.cpp tests/*.cpp
 
 types: $(VENV)/.test
 	$(BIN)/mypy -p paddle2torch

@@ -79,12 +79,19 @@ class CTCHead(nn.Module):
 
     def with_features(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """What the last layer reads, (N, T, channels), and its logits (N, T, classes)."""
+        features = self.features(x)
+        return features, self.last(features)
+
+    def features(self, x: Tensor) -> Tensor:
+        """x: float (N, T, in_channels); returns (N, T, channels): what the last layer reads."""
         if self.guide_layer is not None:
             x = self.guide_layer(x.transpose(1, 2)).transpose(1, 2)
-        if self.mid_channels is None:
-            return x, self.fc(x)
-        features = self.fc1(x)
-        return features, self.fc2(features)
+        return x if self.mid_channels is None else self.fc1(x)
+
+    @property
+    def last(self) -> nn.Linear:
+        """The layer to the classes."""
+        return self.fc if self.mid_channels is None else self.fc2
 
 
 class SingleCTCHead(CTCHead):

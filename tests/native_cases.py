@@ -173,6 +173,32 @@ def depthwise_error(shape: Shape, dtype: torch.dtype) -> float:
     return relative_error(found, expected)
 
 
+# Sequences, steps, channels, classes.
+CLASSES: Mapping[str, tuple[int, int, int, int]] = {
+    "of Chinese": (3, 43, 120, 6625),
+    "of English": (2, 41, 64, 97),
+    "a few steps": (1, 3, 17, 438),
+    "more steps than are done at once": (7, 43, 16, 40),
+}
+
+
+def classes_error(case: tuple[int, int, int, int], dtype: torch.dtype) -> float:
+    """The largest difference of a probability. The best class is the first of the largest probability of all."""
+    n, steps, inputs, classes = case
+    x, weight = values(n, steps, inputs).to(dtype), (values(classes, inputs) / inputs**0.5).to(dtype)
+    bias = values(classes)
+    logits = x.double() @ weight.double().T + bias.double()
+    logits = logits if dtype == torch.float32 else logits.to(dtype).double()
+    packed = torch.ops.paddle2torch.pack(weight)
+    found, best = (
+        torch.ops.paddle2torch.classify(x, packed, padded(bias), classes, torch.empty(results))
+        for results in (classes, 2)
+    )
+    assert torch.equal(best[..., 0].long(), found.argmax(-1))
+    assert float((best[..., 1] - found.amax(-1)).abs().max()) < 1e-6
+    return float((found - logits.softmax(-1)).abs().max())
+
+
 def padded(bias: Tensor) -> Tensor:
     """With zeros, to whole vectors of every processor."""
     return F.pad(bias, (0, -len(bias) % 16))
@@ -190,6 +216,8 @@ def main(library: str) -> None:
         worst = max(worst, depthwise_error(shape, torch.float32))
     for chain in CHAINS.values():
         worst = max(worst, chain_error(chain, torch.float32))
+    for case in CLASSES.values():
+        worst = max(worst, classes_error(case, torch.float32))
     print(worst, torch.ops.paddle2torch.features()[0])
 
 

@@ -28,7 +28,7 @@ from paddle2torch.model_zoo.forms.folded import FoldedConv2d, PixelShuffleConv, 
 from paddle2torch.model_zoo.forms.operators import POINTWISE, convolve
 from paddle2torch.model_zoo.forms.quantized import QuantizedConv2d
 from paddle2torch.model_zoo.network import Network, replace_module
-from paddle2torch.model_zoo.rec_heads import MultiHead
+from paddle2torch.model_zoo.rec_heads import CTCHead, MultiHead
 from paddle2torch.model_zoo.replk import RepLKFPN, RepLKPAN
 from paddle2torch.model_zoo.svtr import Attention
 
@@ -46,6 +46,9 @@ DEPTHWISE: Mapping[int, tuple[int, ...]] = {3: (1, 2), 5: (1, 2), 7: (1,), 9: (1
 
 LEVELS = 4
 """Maps of a detector's neck."""
+
+BEST = 2
+"""What is told of the best class of a step: its number and its probability."""
 
 Stem = pplcnetv4.StemBlock | pphgnetv2.StemBlock
 
@@ -136,6 +139,40 @@ class NativeLinear(nn.Module):
         """x: float (N, T, I); returns (N, T, O)."""
         result: Tensor = self.conv(x.transpose(1, 2).unsqueeze(2))
         return result.squeeze(2).transpose(1, 2)
+
+
+class NativeClasses(nn.Module):
+    """The last layer of a recogniser and its softmax, which need not write the probabilities of all classes."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, linear: nn.Linear, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.classes = linear.out_features
+        self.register_buffer("weight", torch.ops.paddle2torch.pack(linear.weight.detach().to(dtype).contiguous()))
+        self.register_buffer("bias", _padded(linear.bias))
+
+    def forward(self, x: Tensor, results: Tensor) -> Tensor:
+        """x: float (N, T, C); returns float32 (N, T, K), where K is the length of `results`, whose values are not read.
+
+        A length of `BEST`: the best class of each step, the first of equal ones, and its probability. As many as there
+        are classes: the probabilities of all.
+        """
+        result: Tensor = torch.ops.paddle2torch.classify(x.contiguous(), self.weight, self.bias, self.classes, results)
+        return result
+
+
+class Features(nn.Module):
+    """A CTC head without its last layer."""
+
+    def __init__(self, head: CTCHead) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: float (N, T, in_channels); returns (N, T, channels)."""
+        return self.head.features(x)
 
 
 class NativeAttention(nn.Module):
@@ -376,6 +413,17 @@ def to_native(network: Network, dtype: torch.dtype = torch.float32) -> Network: 
                     if tensor is not None and tensor.is_floating_point():
                         tensor.data = tensor.data.to(dtype)
     return native
+
+
+def without_classes(network: Network) -> tuple[Network, nn.Linear]:
+    """A copy of a folded recogniser that gives what its last layer reads (N, T, C), and that layer."""
+    features = copy.deepcopy(network)
+    ((path, head),) = [(path, part) for path, part in features.named_modules() if isinstance(part, CTCHead)]
+    last = head.last
+    replace_module(features, path, Features(head))
+    # Of no use any more: what is left of it would be compiled, or moved to another type, for nothing.
+    head.register_module("fc" if head.mid_channels is None else "fc2", None)
+    return features, last
 
 
 def takes_images(network: Network) -> bool:

@@ -142,6 +142,10 @@ def _attend(qkv: Tensor, heads: int, scale: float) -> Tensor:
     return qkv.new_empty(*qkv.shape[:2], qkv.shape[2] // 3)
 
 
+def _classify(x: Tensor, weight: Tensor, bias: Tensor, classes: int, results: Tensor) -> Tensor:
+    return x.new_empty(*x.shape[:2], results.shape[0], dtype=torch.float32)
+
+
 def _convolve(x: Tensor, weight: Tensor, *arguments: Any) -> Tensor:
     given = dict(zip(PLACES, (x, weight, *arguments), strict=True))
     outputs, geometry, layout = given["outputs"], given["geometry"], given["layout"]
@@ -181,6 +185,7 @@ def _result(x: Tensor, outputs: int, geometry: Sequence[int], dtype: torch.dtype
 
 FAKES: Mapping[str, Callable[..., Any]] = {
     "attend": _attend,
+    "classify": _classify,
     "convolve": _convolve,
     "depthwise": _depthwise,
     "join_pooled": _join_pooled,

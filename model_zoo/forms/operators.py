@@ -38,6 +38,7 @@ OPERATORS: Mapping[str, Mapping[str, str]] = {
     },
     "depthwise": {"x": "Tensor", "weight": "Tensor", "bias": "Tensor", "geometry": "int[]", "tail": "float[]"},
     "attend": {"qkv": "Tensor", "heads": "int", "scale": "float"},
+    "classify": {"x": "Tensor", "weight": "Tensor", "bias": "Tensor", "classes": "int", "results": "Tensor"},
     "mean_of_channels": {"x": "Tensor"},
     "spread": {"x": "Tensor", "factor": "int"},
     "join_pooled": {"x": "Tensor", "y": "Tensor"},

@@ -145,7 +145,7 @@ struct Workplace {
     row = rounded_up(p.channels, 16) + 64 / static_cast<int64_t>(sizeof(Value));
     line = rounded_up(columns * p.channels, 64);
     made_bytes = rounded_up((p.copies_lines() ? g.kernel_height * line : (rows + FEW) * row) * sizeof(Value), 64);
-    spare_bytes = rounded_up(FEW * Panels(p.outputs).outputs_padded() * sizeof(Stored), 64);
+    spare_bytes = rounded_up(FEW * 3 * LANES * sizeof(Stored), 64);  // of the widest panel
     bytes = made_bytes + spare_bytes + rounded_up((rows + FEW) * p.sources * sizeof(void*), 64);
   }
 
@@ -187,41 +187,47 @@ Rows<P> rows_of_lines(const Problem& p, int64_t image, int64_t y, int64_t x0, in
   return {at.made, g.stride_width * p.channels, g.kernel_height, at.line, g.kernel_width * p.channels / P::GROUP};
 }
 
+// The results of `count` rows for the outputs of one panel, from `output` on, to rows of `pitch` values.
+template <class P>
+void multiply_panel(const Problem& p, Rows<P> rows, int64_t count, int halves, const typename P::Weight* weights,
+                    int64_t output, const Workplace<P>& at, typename P::Stored* results, int64_t pitch) {
+  using Stored = typename P::Stored;
+  const Kernel<P> kernel = kernel_for<P>(halves);
+  Output<P> out{p.weight_scale + output, p.bias + output, p.tail,   nullptr, pitch, output,
+                p.outputs - output,      at.coarse,       p.sources};
+  const auto* from = rows.first;
+  if (count < FEW) {
+    out.to = at.spare;
+    out.row = halves * HALF;
+    kernel.few(rows, weights, out);
+    const int64_t kept = std::min<int64_t>(out.row, p.outputs - output);
+    for (int64_t i = 0; i < count; ++i) std::memcpy(results + i * pitch, at.spare + i * out.row, kept * sizeof(Stored));
+    return;
+  }
+  for (int64_t i = 0; i < count;) {
+    const bool many = count >= kernel.rows && count - i > kernel.rows - FEW;
+    const int64_t taken = many ? kernel.rows : FEW;
+    const int64_t start = std::min(i, count - taken);  // the last rows once more rather than fewer
+    rows.first = from + start * rows.row;
+    out.to = results + start * pitch;
+    out.coarse = at.coarse + start * p.sources;
+    (many ? kernel.many : kernel.few)(rows, weights, out);
+    i = start + taken;
+  }
+}
+
 // The results of `count` rows, from `first` on of an image: all outputs of each, row after row.
 template <class P>
-void multiply_all(const Problem& p, int64_t image, int64_t first, Rows<P> rows, int64_t count, Workplace<P>& at,
-                  typename P::Stored* results) {
-  using Stored = typename P::Stored;
+void multiply_all(const Problem& p, int64_t image, int64_t first, const Rows<P>& rows, int64_t count,
+                  const Workplace<P>& at, typename P::Stored* results) {
   const Panels panels(p.outputs);
   const int64_t groups = rows.runs * rows.groups, width = p.geometry.width(p.width);
   for (int64_t i = 0; p.sources > 0 && i < std::max<int64_t>(count, FEW); ++i)
     find_coarse(p, image, first + std::min(i, count - 1), width, at.coarse + i * p.sources);
   const auto* weights = static_cast<const typename P::Weight*>(p.weight) + image * p.weight_image;
-  const auto* from = rows.first;
   for (int64_t panel = 0, output = 0; panel < panels.count; ++panel) {
     const int halves = panels.halves_of(panel);
-    const Kernel<P> kernel = kernel_for<P>(halves);
-    Output<P> out{p.weight_scale + output, p.bias + output, p.tail,   nullptr, p.outputs, output,
-                  p.outputs - output,      at.coarse,       p.sources};
-    rows.first = from;
-    if (count < FEW) {
-      out.to = at.spare;
-      kernel.few(rows, weights, out);
-      const int64_t kept = std::min<int64_t>(halves * HALF, p.outputs - output);
-      for (int64_t i = 0; i < count; ++i)
-        std::memcpy(results + i * p.outputs + output, at.spare + i * p.outputs, kept * sizeof(Stored));
-    } else {
-      for (int64_t i = 0; i < count;) {
-        const bool many = count >= kernel.rows && count - i > kernel.rows - FEW;
-        const int64_t taken = many ? kernel.rows : FEW;
-        const int64_t start = std::min(i, count - taken);  // the last rows once more rather than fewer
-        rows.first = from + start * rows.row;
-        out.to = results + start * p.outputs + output;
-        out.coarse = at.coarse + start * p.sources;
-        (many ? kernel.many : kernel.few)(rows, weights, out);
-        i = start + taken;
-      }
-    }
+    multiply_panel(p, rows, count, halves, weights, output, at, results + output, p.outputs);
     weights += halves * HALF * groups * P::GROUP;
     output += halves * HALF;
   }

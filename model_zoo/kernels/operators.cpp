@@ -13,6 +13,7 @@
 #include <torch/headeronly/util/Exception.h>
 
 #include "attend.h"
+#include "classify.h"
 #include "maps.h"
 #include "strips.h"
 
@@ -280,6 +281,36 @@ Tensor attend_(const Tensor& qkv, int64_t heads, double scale) {
   return out;
 }
 
+// `results` says by its size alone what is wanted: 2, the best class and its probability, or as many as classes.
+Tensor classify_(const Tensor& x, const Tensor& weight, const Tensor& bias, int64_t classes, const Tensor& results) {
+  STD_TORCH_CHECK(x.dim() == 3 && x.is_contiguous() && x.is_cpu(), "sequences are (N, T, C)");
+  STD_TORCH_CHECK(
+      results.dim() == 1 && (results.size(0) == 2 || results.size(0) == classes) && classes > 2 && classes < 1 << 24,
+      "results are 2, or as many as the ", classes, " classes");
+  const std::vector<int64_t> sizes{x.size(0), x.size(1), results.size(0)};
+  Problem p{};
+  p.x = x.data_ptr();
+  p.images = p.height = 1, p.width = sizes[0] * sizes[1], p.channels = x.size(2);
+  p.outputs = classes;
+  p.bias = floats(bias, Panels(classes).outputs_padded());
+  Tensor out = torch::stable::empty(sizes, ScalarType::Float);
+  STD_TORCH_CHECK(weight.dim() == 1 && weight.scalar_type() == x.scalar_type(),
+                  "the weights are not of the map's type");
+  if (x.scalar_type() == ScalarType::Float) {
+    set_weights<Float32>(p, weight);
+    classify<Float32>(p, sizes[2], data<float>(out));
+    return out;
+  }
+#if defined(PADDLE2TORCH_BFLOAT16)
+  if (x.scalar_type() == ScalarType::BFloat16) {
+    set_weights<BFloat16s>(p, weight);
+    classify<BFloat16s>(p, sizes[2], data<float>(out));
+    return out;
+  }
+#endif
+  STD_TORCH_CHECK(false, "this processor has no kernel for these types");
+}
+
 Tensor mean_(const Tensor& x) {
   const Problem p = problem(x, {1, 1, 1, 1, 0, 0});
   const std::vector<int64_t> sizes{p.images, p.channels};
@@ -426,6 +457,12 @@ AOTITorchError aoti_torch_cpu_attend(AtenTensorHandle qkv, int64_t heads, double
   return reported(result, [&] { return attend_(borrowed(qkv), heads, scale); });
 }
 
+AOTITorchError aoti_torch_cpu_classify(AtenTensorHandle x, AtenTensorHandle weight, AtenTensorHandle bias,
+                                       int64_t classes, AtenTensorHandle results, AtenTensorHandle* result) {
+  return reported(result,
+                  [&] { return classify_(borrowed(x), borrowed(weight), borrowed(bias), classes, borrowed(results)); });
+}
+
 AOTITorchError aoti_torch_cpu_mean_of_channels(AtenTensorHandle x, AtenTensorHandle* result) {
   return reported(result, [&] { return mean_(borrowed(x)); });
 }
@@ -447,6 +484,7 @@ STABLE_TORCH_LIBRARY(paddle2torch, library) {
       "int[] geometry, float[] depth_tail, float[] tail, Tensor[] then, int[] layout, float[] tails) -> Tensor");
   library.def("depthwise(Tensor x, Tensor weight, Tensor bias, int[] geometry, float[] tail) -> Tensor");
   library.def("attend(Tensor qkv, int heads, float scale) -> Tensor");
+  library.def("classify(Tensor x, Tensor weight, Tensor bias, int classes, Tensor results) -> Tensor");
   library.def("mean_of_channels(Tensor x) -> Tensor");
   library.def("spread(Tensor x, int factor) -> Tensor");
   library.def("join_pooled(Tensor x, Tensor y) -> Tensor");
@@ -462,6 +500,7 @@ STABLE_TORCH_LIBRARY_IMPL(paddle2torch, CPU, library) {
   library.impl("convolve", TORCH_BOX(&convolve_));
   library.impl("depthwise", TORCH_BOX(&depthwise_));
   library.impl("attend", TORCH_BOX(&attend_));
+  library.impl("classify", TORCH_BOX(&classify_));
   library.impl("mean_of_channels", TORCH_BOX(&mean_));
   library.impl("spread", TORCH_BOX(&spread_));
   library.impl("join_pooled", TORCH_BOX(&join_pooled_));

@@ -3,6 +3,10 @@
 
 #include <memory>
 
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
+
 #include "products.h"
 
 namespace paddle2torch {
@@ -90,6 +94,15 @@ inline void keep(To* to, Floats<N> x, const float* steps, float offset) {
   } else {
     store<N>(to, x);
   }
+}
+
+// Threads that `for_tiles` uses at most.
+inline int threads() {
+#if defined(_OPENMP)
+  return omp_get_max_threads();
+#else
+  return 1;
+#endif
 }
 
 // Call `each(index, first, last)` for tiles of at most `tile` of the `results` of each index, on all threads.

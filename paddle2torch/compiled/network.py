@@ -36,7 +36,14 @@ from paddle2torch.forks import survive_forks
 from paddle2torch.model_zoo.config import CONFIG_NAME, ModelConfig, RecPreprocess, one_size
 from paddle2torch.model_zoo.errors import ConfigError, ConversionError
 from paddle2torch.model_zoo.forms.folding import fold
-from paddle2torch.model_zoo.forms.native import has_bfloat16, takes_images, to_native
+from paddle2torch.model_zoo.forms.native import (
+    BEST,
+    NativeClasses,
+    has_bfloat16,
+    takes_images,
+    to_native,
+    without_classes,
+)
 from paddle2torch.model_zoo.forms.native_graph import compiler_options, describe_operators, join, merge
 from paddle2torch.model_zoo.forms.packing import pack
 from paddle2torch.model_zoo.names import file_in
@@ -65,22 +72,43 @@ class CompiledNetwork(nn.Module):
         self.folder = folder
         self.quantized = quantized
         self.dtype = dtype
-        self._run = Library(library).run
+        self._library = Library(library)
+        # Of a recogniser: as many probabilities as there are classes, or what is told of the best one.
+        self.classes: int = self.config.head.options["classes"] if self.config.task == "rec" else 0
+        self._all = (torch.empty(self.classes),) if self.classes else ()
+        self._best = torch.empty(BEST)
         survive_forks()
         self.eval()
 
     def forward(self, x: Tensor) -> Any:
         """x: float32 (N, 3, H, W) on the CPU; see `Network`."""
-        if self.training:
-            raise ConfigError(f"{self.config.name} is compiled: nothing can be trained, load it without compiled=True")
-        if x.device.type != "cpu" or x.dtype != torch.float32:
-            raise ConfigError(f"{self.config.name} takes float32 on the CPU, not {x.dtype} on {x.device}")
+        self._check(x)
         if not self._takes(x):
             output = self._eager(x.to(self.dtype))
             return {"maps": output["maps"].float()} if isinstance(output, dict) else output.float()
         # The compiled code assumes contiguous input, unchecked.
-        output = self._run(x.contiguous())
+        output = self._library.run(x.contiguous(), *self._all)
         return {"maps": output} if self.config.task == "det" else output
+
+    def best_classes(self, x: Tensor) -> Tensor:
+        """The best class of each step and its probability, float32 (N, T, 2), as a recogniser's `forward` has them.
+
+        The probabilities of the others are not made, which is a tenth of some networks' time. Of equal classes it is
+        the first. x: as for `forward`. Raises `ConfigError` for other networks.
+        """
+        self._check(x)
+        if not self.classes:
+            raise ConfigError(f"{self.config.name} is no recogniser: it has no classes of steps")
+        if not self._takes(x):
+            scores, ids = self._eager(x.to(self.dtype)).float().max(-1)
+            return torch.stack((ids.float(), scores), -1)
+        return self._library.run(x.contiguous(), self._best)
+
+    def _check(self, x: Tensor) -> None:
+        if self.training:
+            raise ConfigError(f"{self.config.name} is compiled: nothing can be trained, load it without compiled=True")
+        if x.device.type != "cpu" or x.dtype != torch.float32:
+            raise ConfigError(f"{self.config.name} takes float32 on the CPU, not {x.dtype} on {x.device}")
 
     def __reduce__(self) -> tuple[Any, ...]:
         """See `pickle`: what is kept is where it is."""
@@ -149,13 +177,27 @@ class _Native(Served):
     """What is compiled: float32 in and out, whatever is computed in."""
 
     def __init__(self, network: Network, dtype: torch.dtype) -> None:
-        super().__init__(network)
+        super().__init__(to_native(network, dtype))
         # An image goes to the first convolution as it is, if that is one of our kernels.
-        self.dtype = torch.float32 if takes_images(network) else dtype
+        self.dtype = torch.float32 if takes_images(self.network) else dtype
 
     def forward(self, image: Tensor) -> Tensor:
         """See `Served`."""
         return super().forward(image.to(self.dtype)).float()
+
+
+class _NativeRecogniser(_Native):
+    """A recogniser, which is told what is wanted of its classes."""
+
+    def __init__(self, network: Network, dtype: torch.dtype) -> None:
+        features, last = without_classes(network)
+        super().__init__(features, dtype)
+        self.classes = NativeClasses(last, dtype)
+
+    def forward(self, image: Tensor, results: Tensor) -> Tensor:  # type: ignore[override]  # another input
+        """image: as in `Served`. results: see `NativeClasses`."""
+        found: Tensor = self.classes(self.network(image.to(self.dtype)), results)
+        return found
 
 
 def _check_rounded(
@@ -181,6 +223,16 @@ def _check_rounded(
         )
 
 
+def _check_best(made: Library, every: Tensor, images: Sequence[Tensor]) -> None:
+    """Raise `ConversionError` where the best classes that a library gives are not those of its probabilities."""
+    for image in images:
+        probabilities, best = made.run(image, every), made.run(image, torch.empty(BEST))
+        largest = probabilities.amax(-1)
+        of_best = probabilities.gather(-1, best[..., :1].long())[..., 0]
+        if not torch.equal(of_best, largest) or not torch.allclose(best[..., 1], largest, rtol=0, atol=1e-6):
+            raise ConversionError("the compiled network gives other best classes than its probabilities say")
+
+
 def compile_model(folder: Path, *, quantized: bool = False, dtype: torch.dtype = torch.float32) -> Path:
     """Compile a converted model for this CPU and return the library's path; compare it with the network first.
 
@@ -197,10 +249,11 @@ def compile_model(folder: Path, *, quantized: bool = False, dtype: torch.dtype =
         raise ConfigError("this processor does not multiply bfloat16 (AVX512_BF16): leave it out")
     network = _to_run(folder, quantized)
     config = network.config
-    native = _Native(to_native(network, dtype), dtype)
+    native = _NativeRecogniser(network, dtype) if config.task == "rec" else _Native(network, dtype)
+    every = (torch.empty(native.classes.classes),) if isinstance(native, _NativeRecogniser) else ()
     native.network = pack(native.network, [torch.zeros(size, dtype=native.dtype) for size in _usual_sizes(config)])
     describe_operators()
-    program = captured(native.eval())
+    program = captured(native.eval(), *every)
     merge(program)
     join(program)
     errors = import_module("torch._inductor.exc")
@@ -211,7 +264,11 @@ def compile_model(folder: Path, *, quantized: bool = False, dtype: torch.dtype =
             write_library(program, temporary, compiler_options())
         except (errors.InductorError, errors.CppCompileError) as error:
             raise CompilerError(f"{config.name} could not be compiled: {first_line(error)}") from error
-        run = Library(temporary).run
+        made = Library(temporary)
+
+        def run(x: Tensor) -> Tensor:
+            return made.run(x, *every)
+
         images = example_images(config)
         if quantized:
             _check_rounded(_to_run(folder, False), Served(network), run, images)
@@ -220,6 +277,8 @@ def compile_model(folder: Path, *, quantized: bool = False, dtype: torch.dtype =
             _check_rounded(network, lambda x: half(x.bfloat16()), run, images)
         else:
             compare(Served(network).eval(), lambda x: run(x).numpy(), images, "the compiled output")
+        if every:
+            _check_best(made, every[0], images)
     return library
 
 

@@ -121,7 +121,7 @@ def write_library(graph: torch.export.ExportedProgram, target: Path, options: Ma
 
 
 class Library:
-    """A compiled network with one input and one output, through the C interface of AOTInductor.
+    """A compiled network with one output, through the C interface of AOTInductor.
 
     Several threads may run it at once, as many as there are cores; more wait. Python's other threads go on
     meanwhile. Raises `ConfigError` where others may have written the file.
@@ -137,14 +137,14 @@ class Library:
         self._container = container
         weakref.finalize(self, self._library.AOTInductorModelContainerDelete, container).atexit = False
 
-    def run(self, x: Tensor) -> Tensor:
-        """The output for a contiguous tensor."""
+    def run(self, *tensors: Tensor) -> Tensor:
+        """The output for contiguous tensors."""
         aoti: Any = torch._C._aoti
-        # The network takes over its input's handle, and PyTorch that of the output.
-        (given,) = aoti.unsafe_alloc_void_ptrs_from_tensors([x])
-        inputs, outputs = (ctypes.c_void_p * 1)(_pointer_in(given, None)), (ctypes.c_void_p * 1)()
-        one = ctypes.c_size_t(1)
-        _check(self._library.AOTInductorModelContainerRun(self._container, inputs, one, outputs, one, None, None))
+        # The network takes over its inputs' handles, and PyTorch that of the output.
+        given = aoti.unsafe_alloc_void_ptrs_from_tensors(list(tensors))
+        inputs = (ctypes.c_void_p * len(given))(*(_pointer_in(handle, None) for handle in given))
+        count, outputs, one = ctypes.c_size_t(len(given)), (ctypes.c_void_p * 1)(), ctypes.c_size_t(1)
+        _check(self._library.AOTInductorModelContainerRun(self._container, inputs, count, outputs, one, None, None))
         output: Tensor
         (output,) = aoti.alloc_tensors_by_stealing_from_void_ptrs([_capsule_of(outputs[0], None, None)])
         return output

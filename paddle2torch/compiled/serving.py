@@ -164,10 +164,11 @@ def other_kernels() -> Iterator[None]:
             yield
 
 
-def captured(model: Served) -> torch.export.ExportedProgram:
+def captured(model: Served, *more: Tensor) -> torch.export.ExportedProgram:
     """`model` as a graph that needs none of our Python code, with its free sizes.
 
-    Raises `ConversionError` for a network that cannot be captured so.
+    more: further inputs with one axis, of a free length of two or more. Raises `ConversionError` for a network that
+    cannot be captured so.
     """
     config = model.network.config
     if any(isinstance(module, nn.LSTM) for module in model.modules()):
@@ -184,8 +185,8 @@ def captured(model: Served) -> torch.export.ExportedProgram:
         warnings.simplefilter("ignore")
         program = torch.export.export(
             model,
-            (example_images(config)[1],),
-            dynamic_shapes=(free_dimensions(config),),
+            (example_images(config)[1], *more),
+            dynamic_shapes=(free_dimensions(config), *({0: torch.export.Dim("more", min=2)} for _ in more)),
             # What is true of every size but beyond its solver (a map of two columns is not one column wide) is
             # checked when the graph runs.
             prefer_deferred_runtime_asserts_over_guards=True,

@@ -323,18 +323,24 @@ class Recognizer:
             raise RecognitionError(f"{self.config.name} is in training mode: call model.eval() before reading with it")
         check_wanted()
         parameter = next(self.model.parameters(), batch)
+        # Compiled, it need not make the probabilities of all other classes.
+        best_classes = getattr(self.model, "best_classes", None)
         with torch.inference_mode():
             try:
-                probabilities = self.model(send(batch, parameter.device, parameter.dtype))
+                found = (best_classes or self.model)(send(batch, parameter.device, parameter.dtype))
             except RuntimeError as error:
                 raise RecognitionError(cannot_be_run(self.config.name, batch, error)) from None
-            shape = tuple(probabilities.shape)
+            classes = (self.model.classes,) if best_classes else found.shape[2:]
+            shape = (*found.shape[:2], *classes)
             if len(shape) != 3 or shape[0] != len(batch) or shape[2] != len(self.charset) + 1:
                 raise RecognitionError(
                     f"{self.config.name} gives {shape} for {len(batch)} lines; expected {len(batch)} x steps x "
                     f"{len(self.charset) + 1} classes (a blank and the {len(self.charset)} characters)"
                 )
-            ids, scores = _best_of(probabilities.float())
+            if best_classes:
+                ids, scores = found[..., 0].long().numpy(), found[..., 1].numpy()
+            else:
+                ids, scores = _best_of(found.float())
         if not np.isfinite(scores).all():
             raise RecognitionError(
                 f"{self.config.name} gives probabilities that are not numbers (NaN): its weights are broken, or "

@@ -16,11 +16,13 @@ import torch
 import torch.nn.functional as F
 from native_cases import (
     CHAINS,
+    CLASSES,
     DEPTHWISE,
     NOTHING_ELSE,
     PLAIN,
     TAILS,
     chain_error,
+    classes_error,
     depthwise_error,
     plain_error,
     relative_error,
@@ -163,19 +165,44 @@ def test_in_bfloat16() -> None:
         assert depthwise_error(shape, torch.bfloat16) < BFLOAT16, name
 
 
-@pytest.mark.parametrize("instructions", ["-mavx2 -mfma", "-march=x86-64"])
-def test_on_other_processors(instructions: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Vectors of 8 and of 4 are other kernels."""
+def test_with_half_the_lanes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Vectors of 8 are other kernels."""
     if "-march=native" not in kernels.FLAGS:
         pytest.skip("makes kernels for x86-64 processors")
-    if "avx2" in instructions and "avx2" not in kernels.processor():
+    if "avx2" not in kernels.processor():
         pytest.skip("this processor has no AVX2")
-    monkeypatch.setattr(kernels, "FLAGS", (*kernels.FLAGS, "-march=x86-64", *instructions.split()))
+    monkeypatch.setattr(kernels, "FLAGS", (*kernels.FLAGS, "-march=haswell"))
     kernels.make_kernels(tmp_path / "other.so")
     command = [sys.executable, native_cases.__file__, str(tmp_path / "other.so")]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(native_cases.__file__).parent)
     worst, lanes = done.stdout.split()
-    assert int(lanes) == (8 if "avx2" in instructions else 4)
+    assert int(lanes) == 8
+    assert float(worst) < FLOAT32
+
+
+@pytest.mark.parametrize(
+    ("compiler", "flags", "emulator", "features"),
+    [
+        ("g++", "-march=x86-64", "", "4 0 0"),
+        ("g++", "-march=skylake-avx512", "", "16 0 0"),  # AVX-512 without VNNI and bfloat16
+        ("aarch64-linux-gnu-g++", "-static", "qemu-aarch64", "4 0 0"),
+    ],
+)
+def test_on_other_processors(compiler: str, flags: str, emulator: str, features: str, tmp_path: Path) -> None:
+    """The kernels as a program: as many lanes as the processor has, float32 alone, and the same results."""
+    if missing := [tool for tool in (compiler, emulator) if tool and shutil.which(tool) is None]:
+        pytest.skip(f"needs {' and '.join(missing)}")
+    if emulator == "" and (
+        "-march=native" not in kernels.FLAGS or ("512" in flags and "avx512f" not in kernels.processor())
+    ):
+        pytest.skip("this processor lacks the instructions")
+    source = Path(native_cases.__file__).with_name("kernels_program.cpp")
+    of_library = {"-shared", "-fPIC", "-march=native", "-mcpu=native"}
+    command = [compiler, *(flag for flag in kernels.FLAGS if flag not in of_library), *flags.split()]
+    subprocess.run([*command, f"-I{kernels.SOURCES}", str(source), "-o", str(tmp_path / "program")], check=True)
+    run = [*([emulator] if emulator else []), str(tmp_path / "program")]
+    *found, worst = subprocess.run(run, capture_output=True, text=True, check=True).stdout.split()
+    assert " ".join(found) == features
     assert float(worst) < FLOAT32
 
 
@@ -240,6 +267,34 @@ def test_means() -> None:
     for shape in ((1, 480, 6, 80), (3, 7, 1, 1), (2, 24, 90, 31)):
         x = values(*shape) + 3
         assert torch.allclose(NativeMean()(x), x.double().mean((2, 3), keepdim=True).float(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_classes(name: str) -> None:
+    assert classes_error(CLASSES[name], torch.float32) < 1e-6
+
+
+def test_of_equal_classes_the_first_is_the_best() -> None:
+    """In other lanes, panels and blocks, and where every class is as good."""
+    x, weight, bias = values(1, 5, 16).abs(), torch.zeros(1000, 16), torch.zeros(1000)
+    for places in ([37, 36, 470], [999, 500], [], [0, 999]):
+        weight[:] = 0
+        weight[places] = 0.25
+        packed = torch.ops.paddle2torch.pack(weight)
+        best = torch.ops.paddle2torch.classify(x, packed, F.pad(bias, (0, 8)), 1000, torch.empty(2))
+        assert set(best[..., 0].flatten().tolist()) == {min(places, default=0)}
+        assert torch.allclose(best[..., 1], (x @ weight.T).softmax(-1).amax(-1), rtol=1e-6)
+
+
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+@pytest.mark.parametrize("place", [0, 500, 999])
+def test_a_class_that_is_no_number_is_no_best_class(broken: float, place: int) -> None:
+    bias = torch.zeros(1008)
+    bias[place] = broken
+    for results in (2, 1000):
+        packed = torch.ops.paddle2torch.pack(torch.zeros(1000, 16))
+        found = torch.ops.paddle2torch.classify(values(1, 5, 16), packed, bias, 1000, torch.empty(results))
+        assert found[..., -1].isnan().all()
 
 
 def test_linear() -> None:
@@ -314,6 +369,13 @@ def test_what_does_not_fit_is_refused() -> None:
         torch.ops.paddle2torch.depthwise(last, torch.zeros(49, 16), bias, [7, 7, 2, 2, 3, 3], [0.0, 1.0, 0.0])
     with pytest.raises(RuntimeError):
         torch.ops.paddle2torch.attend(values(1, 5, 121), 8, 1.0)
+    steps, classes = values(1, 5, 16), (weight, bias, 24)
+    assert torch.ops.paddle2torch.classify(steps, *classes, torch.empty(2)).shape == (1, 5, 2)
+    for x, results in ((steps, 3), (steps, 25), (steps.bfloat16(), 2), (values(1, 16, 5).mT, 2), (values(1, 5, 8), 2)):
+        with pytest.raises(RuntimeError):
+            torch.ops.paddle2torch.classify(x, *classes, torch.empty(results))
+    with pytest.raises(RuntimeError):
+        torch.ops.paddle2torch.classify(steps, weight, torch.zeros(24), 24, torch.empty(2))  # not padded
 
 
 NETWORKS = {

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -32,6 +33,7 @@ from paddle2torch.model_zoo.forms.folding import fold
 from paddle2torch.model_zoo.forms.native import has_bfloat16
 from paddle2torch.model_zoo.network import Network
 from paddle2torch.quantization import quantize
+from paddle2torch.tasks.recognition import RecognitionError, Recognizer
 from paddle2torch.zoo.folder import INT8_NAME, load_model, load_quantized, save_quantized
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
@@ -97,6 +99,26 @@ def test_the_same_results_at_every_size(compiled: CompiledNetwork, folder: Path,
             found = compiled(given)
             assert found.shape == expected.shape
             assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+            best = compiled.best_classes(given)
+            scores, classes = found.max(-1)
+            assert torch.equal(best[..., 0].long(), classes)
+            assert torch.allclose(best[..., 1], scores, rtol=0, atol=1e-6)
+
+
+@needs_compiler
+def test_lines_are_read_by_their_best_classes(compiled: CompiledNetwork, folder: Path) -> None:
+    """What it gives for all classes is not asked for."""
+    network = load_pretrained(folder, fused=True)
+    eager, fast = Recognizer(network, network.config)(lines()), Recognizer(compiled, compiled.config)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CompiledNetwork, "forward", None)
+        found = fast(lines())
+    assert [line.text for line in found] == [line.text for line in eager]
+    assert max(abs(a.score - b.score) for a, b in zip(found, eager, strict=True)) < 1e-5
+    head = replace(compiled.config.head, options={**compiled.config.head.options, "classes": compiled.classes + 1})
+    other = replace(compiled.config, head=head, charset=(*(compiled.config.charset or ()), "é"))
+    with pytest.raises(RecognitionError, match="classes"):
+        Recognizer(compiled, other)(lines())
 
 
 @needs_compiler
@@ -110,6 +132,8 @@ def test_int8(tmp_path: Path) -> None:
     assert json.loads(done.stdout) == [{"model": str(tmp_path / "own"), "package": str(package)}]
     compiled = load_pretrained(tmp_path / "own", compiled=True, quantized=True)
     assert isinstance(compiled, CompiledNetwork)
+    with pytest.raises(ConfigError, match="no recogniser"):
+        compiled.best_classes(image(1, 3, 80, 160))
     assert compiled.quantized
     quantized, plain = load_quantized(tmp_path / "own"), fold(network)
     for number in (1, 3):
