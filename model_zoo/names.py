@@ -15,6 +15,7 @@ _MARKS = "._-"
 # What Windows opens in place of a file, in every folder and with any suffix.
 _DEVICE = re.compile(r"(con|prn|aux|nul|conin|conout|(com|lpt)[0-9])(\..*)?", re.IGNORECASE | re.DOTALL)
 _BLOB = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
+_HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def is_name(text: str) -> bool:
@@ -28,6 +29,11 @@ def is_name(text: str) -> bool:
     if not all(_belongs(character) for character in text) or unicodedata.category(text[0])[0] == "M":
         return False
     return text[0] not in ".-" and text[-1] != "." and ".." not in text and not _DEVICE.fullmatch(text)
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether `name` has the form of a Hugging Face Hub repository, "org/name"."""
+    return len(name) <= 2 * 96 + 1 and _HUB_ID.fullmatch(name) is not None and ".." not in name and "--" not in name
 
 
 def check_name(text: str, where: str) -> None:

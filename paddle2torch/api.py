@@ -14,11 +14,8 @@ from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.forms.folding import fold
 from paddle2torch.model_zoo.network import Network
 from paddle2torch.model_zoo.programs.config import is_program
-from paddle2torch.model_zoo.programs.network import Program
-from paddle2torch.model_zoo.programs.running import fold_program
 from paddle2torch.moved import moved
 from paddle2torch.zoo.folder import load_model, load_quantized
-from paddle2torch.zoo.programs import load_program
 from paddle2torch.zoo.resolve import obtain_converted
 
 _FOR_GPUS = ". On a GPU the torch.compile of PyTorch compiles what load_pretrained(..., fused=True) gives"
@@ -26,6 +23,7 @@ _FOR_GPUS = ". On a GPU the torch.compile of PyTorch compiles what load_pretrain
 if TYPE_CHECKING:
     from paddle2torch.compiled.network import CompiledNetwork
     from paddle2torch.compiled.programs import CompiledProgram
+    from paddle2torch.model_zoo.programs.network import Program
 
 
 @overload
@@ -155,6 +153,10 @@ def _load_program(
             return load_compiled_program(folder)
         except CompilerError as error:
             warnings.warn(f"{error}. {folder} runs without being compiled", stacklevel=3)
+    # A fifth of a second that networks need not wait for.
+    from paddle2torch.model_zoo.programs.running import fold_program
+    from paddle2torch.zoo.programs import load_program
+
     program = load_program(folder, dtype)
     return (fold_program(program) if fused or compiled else program).to(device=device)
 

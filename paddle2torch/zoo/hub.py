@@ -14,7 +14,7 @@ from typing import Any
 from paddle2torch.cache import cache_dir
 from paddle2torch.model_zoo.config import CONFIG_NAME, ModelConfig, Origin
 from paddle2torch.model_zoo.errors import ConfigError, SourceError
-from paddle2torch.model_zoo.names import file_in
+from paddle2torch.model_zoo.names import file_in, is_hub_id
 from paddle2torch.model_zoo.strict_json import from_json, read_json, to_json
 from paddle2torch.zoo import hub_access
 from paddle2torch.zoo.folder import WEIGHTS_NAME, load_model
@@ -22,7 +22,6 @@ from paddle2torch.zoo.hub_card import hub_card
 from paddle2torch.zoo.published import without_folders
 from paddle2torch.zoo.repositories import Wanted, fetch_commit, named
 from paddle2torch.zoo.run_card import METRICS_NAME, RUN_CARD_NAME, read_trained
-from paddle2torch.zoo.sources import is_hub_id
 
 CARD_NAME = "README.md"
 _FIGURES_BYTES_AT_MOST = 64 << 20  # of all models of the zoo: 0.2 MB each

@@ -12,11 +12,11 @@ from paddle2torch.cache import cache_dir
 from paddle2torch.converters.transformers import CONFIG, FILES, WEIGHTS
 from paddle2torch.model_zoo.config import CONFIG_NAME
 from paddle2torch.model_zoo.errors import ConfigError, FileFormatError, SourceError
-from paddle2torch.model_zoo.names import leads_out
+from paddle2torch.model_zoo.names import is_hub_id, leads_out
 from paddle2torch.model_zoo.show import show, show_all
 from paddle2torch.model_zoo.strict_json import read_json
 from paddle2torch.zoo.archives import PARAMETERS_NAME, choose_checkpoint, choose_export
-from paddle2torch.zoo.sources import Obtained, is_hub_id, obtain_local
+from paddle2torch.zoo.sources import Obtained, obtain_local
 
 _ADDRESS = re.compile(r"hf://(?P<repo>[^/@]+/[^/@]+)(@(?P<revision>[^/@]+))?(/(?P<inside>.*))?")
 # "models/best.onnx" has the form of a repository's name.

@@ -11,9 +11,8 @@ from paddle2torch.cache import zoo_dir
 from paddle2torch.model_zoo.cards import Card, find_card, load_card
 from paddle2torch.model_zoo.config import CONFIG_NAME
 from paddle2torch.model_zoo.errors import ConfigError
-from paddle2torch.model_zoo.names import is_name
+from paddle2torch.model_zoo.names import is_hub_id, is_name
 from paddle2torch.model_zoo.programs.cards import ProgramCard, find_program_card, program_names
-from paddle2torch.zoo.sources import is_hub_id
 
 
 @dataclass(frozen=True)

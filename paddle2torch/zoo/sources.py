@@ -11,7 +11,6 @@ import hashlib
 import json
 import logging
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -58,7 +57,6 @@ IN_CACHE = "local cache"
 # Among hosts that cannot be reached.
 _HUB = "the Hub"
 _INDEX = "the index of pip"
-_HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 
 # How each file begins. A proxy's login page that comes with status 200 must not end up in the cache.
 _SIGNATURES = {".pdparams": b"\x80", ".pdiparams": b"\0\0\0\0", ".pdmodel": b"\n", ".json": b"{", ".onnx": b"\x08"}
@@ -95,11 +93,6 @@ class _Record:
     origin: str
     source: Source | None
     sha256: Mapping[str, str]
-
-
-def is_hub_id(name: str) -> bool:
-    """Whether `name` has the form of a Hugging Face Hub repository, "org/name"."""
-    return len(name) <= 2 * 96 + 1 and _HUB_ID.fullmatch(name) is not None and ".." not in name and "--" not in name
 
 
 def obtain(card: Card | ProgramCard, *, fused: bool = False, progress: bool = True) -> Obtained:

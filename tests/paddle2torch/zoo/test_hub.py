@@ -40,6 +40,7 @@ from paddle2torch.exporting.transformers import processor_config, transformers_c
 from paddle2torch.model_zoo.cards import HubSource, Sources, load_card
 from paddle2torch.model_zoo.config import ClsPostprocess, ClsPreprocess, Component, ModelConfig, Origin
 from paddle2torch.model_zoo.errors import ConfigError, FileFormatError, Paddle2TorchError, SourceError
+from paddle2torch.model_zoo.names import is_hub_id
 from paddle2torch.model_zoo.network import Network, build_model
 from paddle2torch.zoo import hub_access
 from paddle2torch.zoo.conversion import convert
@@ -49,7 +50,7 @@ from paddle2torch.zoo.hub import push
 from paddle2torch.zoo.hub_card import hub_card
 from paddle2torch.zoo.hub_weights import HubAddress, hub_address
 from paddle2torch.zoo.published import without_folders
-from paddle2torch.zoo.sources import is_hub_id, obtain
+from paddle2torch.zoo.sources import obtain
 
 TOKEN = "hf_atesttoken"
 
