@@ -1,7 +1,7 @@
 """Other OCR engines, in processes of their own interpreters: run as a program by one that has no paddle2torch.
 
 `bench.engines` starts it as `PYTHON _peers.py` and speaks with it as with its own processes: a request, then a pass
-over the pages for each further line of stdin.
+over the pages for each further line of stdin, which says how many of them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-Read = Callable[[], "list[list[str]]"]
+Read = Callable[["int | None"], "list[list[str]]"]
+"""A pass over the pages, or over the first ones: how many."""
 
 SETTINGS: dict[int, dict[str, Any]] = {
     2: {
@@ -116,7 +117,7 @@ def faster_paddle(pages: Sequence[str], threads: int, *, size: str) -> Read:
     package: Any = importlib.import_module("faster_paddle")
     engine = package.OcrEngine(size, threads, None, 4000, det_min_side=64)
     files = [Path(page).read_bytes() for page in pages]
-    return lambda: [[line["text"] for line in engine.ocr(file)["bounds"].values()] for file in files]
+    return lambda most: [[line["text"] for line in engine.ocr(file)["bounds"].values()] for file in files[:most]]
 
 
 def _models(det: str, rec: str, keys: str) -> dict[str, str]:
@@ -129,7 +130,7 @@ def _engine(package: Any, settings: dict[str, Any], pipeline: int) -> Any:
 
 def _reader(engine: Any, pages: Sequence[str]) -> Read:
     images = [_load(page) for page in pages]
-    return lambda: [list(engine(image).txts or ()) for image in images]
+    return lambda most: [list(engine(image).txts or ()) for image in images[:most]]
 
 
 def _load(page: str) -> Any:
@@ -162,10 +163,10 @@ def serve(load: Callable[[dict[str, Any]], tuple[Read, dict[str, Any]]]) -> None
 
     read, said = load(json.loads(sys.stdin.readline()))
     answer(**said)
-    for _ in sys.stdin:
-        FACTS["detector"] = []
+    for line in sys.stdin:
+        FACTS["detector"], most = [], json.loads(line)
         cpu, start = time.process_time(), time.perf_counter()
-        texts = read()
+        texts = read(most)
         seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
         answer(seconds=seconds, cpu_seconds=cpu, texts=texts, facts=FACTS)
 

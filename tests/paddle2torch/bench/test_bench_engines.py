@@ -25,6 +25,7 @@ from paddle2torch.bench.engines import (
     compile_forms,
     run_engines,
 )
+from paddle2torch.bench.mixed import write_mixed_pages
 from paddle2torch.bench.pages import PagesBench
 from paddle2torch.bench.processes import BenchError, Measurement
 from paddle2torch.cli import main
@@ -153,6 +154,33 @@ def test_the_command_prints_a_table_or_json(pages: list[Path], tmp_path: Path, m
     assert "left out: C (no-such-distribution not installed)" in table.stdout
 
 
+def test_a_mixed_folder_is_rendered_and_read_by_the_engines_that_are_named(
+    pages: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench_pages, "engines", lambda *_: [fake("A", tmp_path), fake("B", tmp_path)])
+    monkeypatch.setattr(bench_engines, "WARM_UP", 2)
+    arguments = ["bench", "pages", str(pages[0]), "--mixed", "4", "--repeat", "1", "--threads", "1", "--json"]
+    shown = CliRunner().invoke(main, [*arguments, "--engine", "A"])
+    assert shown.exit_code == 0, shown.output
+    document = json.loads(shown.stdout)
+    assert [engine["name"] for engine in document["engines"]] == ["A"]
+    assert document["engines"][0]["lines"] == 8
+    assert document["pages"][0] == str(pages[0])
+    assert {Path(page).stem[:4] for page in document["pages"][1:]} == {"000_", "001_", "002_"}
+    assert "C is no engine of this run: A, B" in CliRunner().invoke(main, [*arguments, "--engine", "C"]).output
+    assert "needs at least one image" in CliRunner().invoke(main, ["bench", "pages"]).output
+
+
+def test_mixed_pages_are_the_same_for_a_seed(tmp_path: Path) -> None:
+    found = []
+    for name, count, seed in (("one", 20, 3), ("two", 2, 3), ("other", 2, 4)):
+        (tmp_path / name).mkdir()
+        found.append([path.read_bytes() for path in write_mixed_pages(tmp_path / name, count, seed)])
+    assert found[0][:2] == found[1] != found[2]
+    names = [path.stem.partition("_")[2] for path in (tmp_path / "one").iterdir()]
+    assert {kind: names.count(kind) for kind in names} == {"receipt": 14, "scan": 3, "photo": 3}
+
+
 FASTER_PADDLE = """
 class OcrEngine:
     def __init__(self, model_size, threads, rec_batch, det_max_side, *, det_min_side):
@@ -180,7 +208,7 @@ def peer(tmp_path: Path) -> Path:
 def test_a_peer_runs_in_its_own_interpreter(
     pages: list[Path], peer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench_pages, "_our_v6", lambda *_: [fake("A", tmp_path)])
+    monkeypatch.setattr(bench_pages, "_our_pair", lambda *_: [fake("A", tmp_path)])
     arguments = ["bench", "pages", *map(str, pages), "--models", "v6-tiny", "--repeat", "2", "--threads", "1", "--json"]
     shown = CliRunner().invoke(main, [*arguments, "--peer", f"faster-paddle={peer}"])
     assert shown.exit_code == 0, shown.output
@@ -200,7 +228,7 @@ def test_peers_that_cannot_take_part(
         arguments = ["bench", "pages", *map(str, pages), "--models", models, "--repeat", "1", "--threads", "1"]
         return CliRunner().invoke(main, [*arguments, *options]).output
 
-    monkeypatch.setattr(bench_pages, "_our_v6", lambda *_: [fake("A", tmp_path)])
+    monkeypatch.setattr(bench_pages, "_our_pair", lambda *_: [fake("A", tmp_path)])
     onnx = ("--onnx", str(pages[0]), str(pages[1]))
     monkeypatch.setattr("paddle2torch.zoo.resolve.obtain_converted", lambda name: tmp_path)
     monkeypatch.setattr(ModelConfig, "load", lambda folder: tiny_config())
