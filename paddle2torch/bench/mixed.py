@@ -97,7 +97,8 @@ def _photo(chance: np.random.Generator) -> BGRImage:
         (width, height),
         borderMode=cv2.BORDER_REPLICATE,
     )
-    return _scanned(cv2.GaussianBlur(seen, (3, 3), 0), chance, 5.0)
+    blurred: BGRImage = np.asarray(cv2.GaussianBlur(seen, (3, 3), 0), np.uint8)
+    return _scanned(blurred, chance, 5.0)
 
 
 def _scanned(page: BGRImage, chance: np.random.Generator, noise: float) -> BGRImage:

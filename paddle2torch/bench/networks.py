@@ -66,7 +66,7 @@ MATRIX_SECONDS = 2.0
 
 NO_LSTM = "the model has an LSTM, which PyTorch's exporter cannot write for free widths"
 NO_EXPORT = "runs the Paddle export of the same weights: give it with --export"
-NO_PIR = "reads Paddle's legacy format (.pdmodel): give such an export"
+NO_QDQ = "runs an .onnx in int8: make it with export --to onnx --quantized, and give it with --int8-onnx"
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,7 @@ def bench_networks(
     model: str | Path,
     *,
     export: Path | None = None,
+    int8_onnx: Path | None = None,
     shapes: Sequence[Shape] | None = None,
     repeat: int = 7,
     threads: int = 2,
@@ -127,8 +128,9 @@ def bench_networks(
 
     Args:
         model: a name of the zoo or the folder of a converted model.
-        export: the Paddle export of the same weights, which Paddle and OpenVINO run; without it they are left out.
-            OpenVINO reads the legacy format only.
+        export: the Paddle export of the same weights, which Paddle runs; without it that is left out. OpenVINO runs it
+            too where it is in the legacy format, else our own export to ONNX.
+        int8_onnx: our export in int8 (`exporting.onnx_int8`), which OpenVINO and ONNX Runtime run.
         shapes: batches as (images, height, width); by default those of `SHAPES`.
         repeat: turns of `RUNS` runs that count, after one that does not.
         threads: of each engine.
@@ -148,7 +150,7 @@ def bench_networks(
         _check_shape(shape, config)
     results = []
     with tempfile.TemporaryDirectory() as temporary:
-        chosen = engines(folder, export, compiled, Path(temporary))
+        chosen = engines(folder, export, int8_onnx, compiled, Path(temporary))
         peak = matrix_peak(threads)
         for shape in chosen_shapes:
             images = _images(shape, Path(temporary))
@@ -176,10 +178,12 @@ def of_one_run(result: EnginesBench) -> EnginesBench:
     return replace(result, runs=tuple(runs))
 
 
-def engines(folder: Path, export: Path | None, compiled: bool, temporary: Path) -> tuple[Engine, ...]:
+def engines(
+    folder: Path, export: Path | None, int8_onnx: Path | None, compiled: bool, temporary: Path
+) -> tuple[Engine, ...]:
     """The engines of `bench_networks` for the converted model in `folder`, which is compiled where it is not yet.
 
-    ONNX Runtime gets our export of it, in `temporary`.
+    ONNX Runtime gets our export of it, in `temporary`, and so does OpenVINO without a Paddle export that it reads.
     """
     from paddle2torch.converters.paddle_files.exports import find_export
     from paddle2torch.exporting.export import export as write
@@ -204,17 +208,26 @@ def engines(folder: Path, export: Path | None, compiled: bool, temporary: Path) 
             found.append(Engine(name, f"{__name__}:load_ours", packages, {**model, **options}, cannot))
     given = {**model, "onnx": str(onnx)}
     found.append(Engine("ONNX Runtime", f"{__name__}:load_onnxruntime", onnx_packages, given, no_graph))
-    no_openvino: str | None = NO_EXPORT
-    no_paddle: str | None = NO_EXPORT
+    files = [str(onnx)]
     if export is not None:
         program, parameters = find_export(export)
         given = {**model, "program": str(program.absolute()), "parameters": str(parameters.absolute())}
-        no_openvino, no_paddle = (None if program.suffix == ".pdmodel" else NO_PIR), None
+        if program.suffix == ".pdmodel":
+            files = [given["program"], given["parameters"]]
+    no_openvino = no_graph if len(files) == 1 else None
     for name, precision in (("OpenVINO", "f32"), ("OpenVINO, bfloat16", "bf16")):
         if precision == "bf16" and (not compiled or no_bfloat16 is not None):
             continue  # there is none of our results to compare it with
-        options = {**given, "precision": precision}
-        found.append(Engine(name, f"{__name__}:load_openvino", ("openvino",), options, no_openvino))
+        options = {**model, "files": files, "precision": precision}
+        needed = ("openvino",) if len(files) == 2 else ("openvino", "onnx", "onnxscript")
+        found.append(Engine(name, f"{__name__}:load_openvino", needed, options, no_openvino))
+    no_qdq = NO_QDQ if int8_onnx is None else None
+    qdq = str(Path(int8_onnx or "").absolute())
+    options = {**model, "files": [qdq], "precision": "f32"}
+    found.append(Engine("OpenVINO, int8", f"{__name__}:load_openvino", ("openvino",), options, no_qdq))
+    options = {**model, "onnx": qdq}
+    found.append(Engine("ONNX Runtime, int8", f"{__name__}:load_onnxruntime", ("onnxruntime",), options, no_qdq))
+    no_paddle = NO_EXPORT if export is None else None
     found.append(Engine("Paddle with oneDNN", f"{__name__}:load_paddle", ("paddlepaddle",), given, no_paddle))
     return tuple(found)
 
@@ -253,15 +266,17 @@ def onnxruntime_session(threads: int, onnx: str) -> Any:
     return runtime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
 
 
-def load_openvino(threads: int, *, model: str, program: str, parameters: str, precision: str) -> Reader:
-    """OpenVINO on the CPU; it reads Paddle's legacy format. precision: "f32" or "bf16"."""
+def load_openvino(threads: int, *, model: str, files: Sequence[str], precision: str) -> Reader:
+    """OpenVINO on the CPU. files: an .onnx, or program and parameters in Paddle's legacy format. precision: "f32" or
+    "bf16"; what a file has in int8 stays in int8.
+    """
     core = importlib.import_module("openvino").Core()
     settings = {
         "INFERENCE_NUM_THREADS": threads,
         "INFERENCE_PRECISION_HINT": precision,
         "PERFORMANCE_HINT": "LATENCY",
     }
-    compiled = core.compile_model(core.read_model(program, parameters), "CPU", settings)
+    compiled = core.compile_model(core.read_model(*files), "CPU", settings)
     return _reader(model, lambda x: compiled(x)[compiled.output(0)])
 
 

@@ -45,6 +45,11 @@ FORMATS: Mapping[str, Format] = {
 }
 
 
+INT8_FORMATS: Mapping[str, Format] = {
+    "onnx": Format("paddle2torch.exporting.onnx_int8:export_onnx_int8", "_int8.onnx", frozenset({"calibration"})),
+}
+"""Formats that have an int8 form: what is written where `calibration` is given."""
+
 PROGRAM_FORMATS: Mapping[str, Format] = {
     "paddle": Format("paddle2torch.exporting.programs:export_paddle", "_infer"),
     "onnx": Format("paddle2torch.exporting.programs:export_onnx", ".onnx"),
@@ -120,7 +125,8 @@ def export(
         target: the file to write; for "paddle" with `template`, the folder. By default it is named like the model.
         force: replace what is at `target`.
         options: `template` ("paddle"): an export of the same architecture (its folder, or a name of the zoo whose
-            inference release is taken), whose program is kept and whose parameters are replaced.
+            inference release is taken), whose program is kept and whose parameters are replaced. `calibration`
+            ("onnx"): images by which it is put into int8, see `exporting.onnx_int8`.
 
     Every export is read back, and run beside PyTorch where what runs it is installed.
 
@@ -139,8 +145,8 @@ def export(
     formats = PROGRAM_FORMATS if isinstance(network, Program) else FORMATS
     if to not in formats:
         raise ConfigError(f"a program cannot be exported to {to!r}, only to {', '.join(formats)}")
-    form = formats[to]
     options = {name: value for name, value in options.items() if value is not None}
+    form = INT8_FORMATS[to] if formats is FORMATS and to in INT8_FORMATS and "calibration" in options else formats[to]
     for name in options:
         if name not in form.options:
             known = ", ".join(sorted(form.options)) or "none"

@@ -97,10 +97,11 @@ def test_a_model_with_an_lstm_is_not_compiled_or_exported(tmp_path: Path, monkey
     shown = CliRunner().invoke(main, arguments)
     assert shown.exit_code == 0, shown.output
     assert shown.stdout.splitlines()[1].startswith("paddle2torch  ")
-    for name in ("paddle2torch, compiled", "ONNX Runtime"):
+    for name in ("paddle2torch, compiled", "ONNX Runtime", "OpenVINO"):
         assert f"left out: {name} (the model has an LSTM" in shown.stdout
-    for name in ("OpenVINO", "Paddle with oneDNN"):
-        assert f"left out: {name} (runs the Paddle export" in shown.stdout
+    assert "left out: Paddle with oneDNN (runs the Paddle export" in shown.stdout
+    for name in ("OpenVINO, int8", "ONNX Runtime, int8"):
+        assert f"left out: {name} (runs an .onnx in int8" in shown.stdout
 
 
 def test_what_fails_for_another_reason_ends_the_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,20 +114,24 @@ def test_what_fails_for_another_reason_ends_the_run(folder: Path, monkeypatch: p
         bench_networks.bench_networks(folder, compiled=False, threads=1)
 
 
-@pytest.mark.parametrize(
-    ("program", "openvino"), [("inference.pdmodel", None), ("inference.json", bench_networks.NO_PIR)]
-)
-def test_openvino_reads_the_legacy_format_only(
-    folder: Path, tmp_path: Path, program: str, openvino: str | None, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("program", ["inference.pdmodel", "inference.json"])
+def test_openvino_runs_the_legacy_format_or_our_export(
+    folder: Path, tmp_path: Path, program: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bench_networks, "version_of", lambda name: None)  # nothing is exported
     for name in (program, "inference.pdiparams"):
         (tmp_path / name).touch()
-    found = {engine.name: engine for engine in bench_networks.engines(folder, tmp_path, False, tmp_path)}
-    assert list(found) == ["paddle2torch", "paddle2torch, int8", "ONNX Runtime", "OpenVINO", "Paddle with oneDNN"]
+    qdq = tmp_path / "int8.onnx"
+    found = {engine.name: engine for engine in bench_networks.engines(folder, tmp_path, qdq, False, tmp_path)}
+    ours, runtimes = ["paddle2torch", "paddle2torch, int8"], ["OpenVINO, int8", "ONNX Runtime, int8"]
+    assert list(found) == [*ours, "ONNX Runtime", "OpenVINO", *runtimes, "Paddle with oneDNN"]
     assert found["paddle2torch, int8"].cannot == NO_INT8
-    assert (found["OpenVINO"].cannot, found["Paddle with oneDNN"].cannot) == (openvino, None)
-    assert found["OpenVINO"].options["program"] == str(tmp_path / program)
+    assert all(found[name].cannot is None for name in ("OpenVINO", "Paddle with oneDNN", *runtimes))
+    legacy = [str(tmp_path / program), str(tmp_path / "inference.pdiparams")]
+    assert found["OpenVINO"].options["files"] == (
+        legacy if program == "inference.pdmodel" else [str(tmp_path / "model.onnx")]
+    )
+    assert found["OpenVINO, int8"].options["files"] == [found["ONNX Runtime, int8"].options["onnx"]] == [str(qdq)]
 
 
 def test_paddle_runs_an_export_of_its_newer_format(folder: Path, shared: Path, paddle: None, tmp_path: Path) -> None:
