@@ -56,7 +56,14 @@ from paddle2torch.training.losses import losses_of
 from paddle2torch.training.metrics import ctc_texts
 from paddle2torch.training.official import official_settings
 from paddle2torch.training.optimisation import build_optimizer, set_rate, set_training
-from paddle2torch.training.settings import EarlyStopping, LoaderSettings, MultiScaleSampler, Settings, Transform
+from paddle2torch.training.settings import (
+    EarlyStopping,
+    LoaderSettings,
+    MultiScaleSampler,
+    Settings,
+    Tracker,
+    Transform,
+)
 from paddle2torch.training.trainer import TrainingError, train
 from paddle2torch.zoo.folder import WEIGHTS_NAME, load_model
 from paddle2torch.zoo.run_card import read_trained
@@ -168,9 +175,13 @@ def interrupted_after(count: int) -> Any:
         {},
         {"training": {"epochs": 2, "ema_decay": 0.9, "accumulation": 2}, "optimizer": {"clip_norm_global": 1.0}},
         {"optimizer": {"name": "AdamW", "l2": 0.0, "weight_decay": 0.05}, "schedule": {"name": "OneCycle"}},
-        {"optimizer": {"name": "Momentum", "lr": 1e-4}},
+        {
+            "optimizer": {"name": "Momentum", "lr": 1e-4},
+            "training": {"gradient_checkpointing": True},
+            "evaluation": {"every_steps": 4, "early_stopping": EarlyStopping(9, "acc")},
+        },
     ],
-    ids=["plain", "average, accumulation and clipping", "AdamW", "Momentum"],
+    ids=["plain", "average, accumulation and clipping", "AdamW", "Momentum, checkpointing and early stopping"],
 )
 def test_resuming_is_bit_for_bit(tmp_path: Path, sections: dict[str, dict[str, Any]]) -> None:
     """Dropout is on; the checkpoint is older than the interruption; the files have each step once."""
@@ -224,7 +235,12 @@ needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_killed_at_any_moment_it_goes_on(tmp_path: Path, program: Program) -> None:
     """SIGKILL at random moments of a run, in its start, its steps and its saving; in the end it is as if never."""
     process = program()
-    whole, killed = tiny_settings(tmp_path / "whole"), tiny_settings(tmp_path / "killed")
+    sections: dict[str, Any] = {
+        "training": {"gradient_checkpointing": True},
+        "evaluation": {"every_steps": 4, "early_stopping": EarlyStopping(9)},
+        "output": {"print_steps": 1, "save_steps": 3, "trackers": (Tracker("tensorboard"),)},
+    }
+    whole, killed = (tiny_settings(tmp_path / name, **sections) for name in ("whole", "killed"))
     ask(process, job(whole, tiny_config()))
     assert answer(process) == 0
     moments = random.Random(5)
@@ -247,7 +263,8 @@ def test_two_processes_give_the_losses_of_one(tmp_path: Path, program: Program) 
     With Adam's usual epsilon of 1e-8, gradients that are 0 but for rounding move their parameters by whole steps: two
     runs of one process whose images differ by 1e-6 are then 1e-4 apart after five steps.
     """
-    sections = {"training": {"epochs": 3, "dropout": 0.0}, "optimizer": {"epsilon": 1e-3, "lr": 2e-4}}
+    training = {"epochs": 3, "dropout": 0.0, "gradient_checkpointing": True}
+    sections = {"training": training, "optimizer": {"epsilon": 1e-3, "lr": 2e-4}}
     configs = {"rec": tiny_config(), "det": tiny_det_config(), "taught": tiny_config()}
     teachers = {
         "Peer": TeacherSettings(str(saved(tmp_path / "peer", tiny_config())), freeze=False),
