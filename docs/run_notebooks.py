@@ -34,7 +34,10 @@ def run(path: Path, *, write: bool) -> str | None:
         return str(error)
     notebook.metadata.language_info = {"name": "python"}  # the version of who ran it says nothing
     for output in (output for cell in notebook.cells for output in cell.get("outputs", ())):
-        output.get("data", {}).pop("image/jpeg", None)  # Pillow gives each picture as PNG too
+        # Pillow gives each picture as PNG and as JPEG: the smaller one is kept.
+        pictures = {kind: value for kind, value in output.get("data", {}).items() if kind.startswith("image/")}
+        for kind in sorted(pictures, key=lambda kind: len(pictures[kind]))[1:]:
+            del output["data"][kind]
     text = nbformat.writes(notebook) + "\n"
     if len(text.encode()) > BYTES:
         return f"{len(text.encode()):,} bytes with its outputs, more than {BYTES:,}"
