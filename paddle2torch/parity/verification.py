@@ -134,6 +134,12 @@ def _verify_network(
             raise VerificationError("a golden holds layers that the folded form has not: compare it with an export")
         return verify_golden(network, load_golden(Path(reference)))
     if reference is not None:
+        if Path(reference).suffix != ".onnx" and importlib.util.find_spec("paddle") is None:
+            # Said before the network is run and laid beside the program, which takes half a minute on a small machine.
+            raise VerificationError(
+                f"{reference} is run by Paddle, and paddlepaddle is not installed: pip install 'paddle2torch[paddle]', "
+                f"or verify against a stored golden with --reference"
+            )
         return verify_export(network, Path(reference), folded=folded, images=images, threads=threads)
     golden = shipped_golden(network.config)
     from_onnx = network.config.origin is not None and network.config.origin.kind == "ONNX file"

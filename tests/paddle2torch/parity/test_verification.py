@@ -311,6 +311,15 @@ def test_a_model_of_ones_own_needs_a_reference(small: Network, tmp_path: Path) -
         verify(tmp_path / "m")
 
 
+def test_a_missing_paddle_is_said_before_anything_is_run(
+    small: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr(verification, "verify_export", lambda *_, **__: pytest.fail("the export was looked at"))
+    with pytest.raises(VerificationError, match=r"its_infer is run by Paddle, and paddlepaddle is not installed: pip"):
+        verify(saved(tmp_path / "small", small.config), reference=tmp_path / "its_infer")
+
+
 def test_training_form_against_the_official_golden(shared: Path) -> None:
     """All 631 layers of the official code's training form, from the very file users have."""
     model = convert(shared / "models" / "en_PP-OCRv4_rec_train" / "best_accuracy.pdparams", "en_PP-OCRv4_rec")
