@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 import warnings
 from typing import Any
@@ -21,6 +22,21 @@ from paddle2torch.model_zoo.errors import Paddle2TorchError
 
 OF_STDOUT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE, errno.EBADF)
 """What writing to standard output ends in: a full disk, a reader that is gone."""
+
+
+def _extra_with(module: str) -> str | None:
+    """The extra of this package that brings a module; None where none does, or the package is not installed."""
+    from importlib.metadata import PackageNotFoundError, requires
+
+    try:
+        lines = requires("paddle2torch") or ()
+    except PackageNotFoundError:
+        return None
+    for line in lines:
+        found = re.match(r"([\w.-]+).*extra == [\"'](\w+)", line)
+        if found and found[1].lower().replace("-", "_") == module.lower():
+            return found[2]
+    return None
 
 
 class Commands(click.Group):
@@ -53,6 +69,12 @@ class Commands(click.Group):
                 return result
         except Paddle2TorchError as error:
             raise click.ClickException(escape(str(error))) from None
+        except ModuleNotFoundError as error:
+            module = (error.name or "").partition(".")[0]
+            extra = _extra_with(module)
+            if extra is None:
+                raise
+            raise click.ClickException(f"{module} is not installed: pip install 'paddle2torch[{extra}]'") from None
         except OSError as error:
             # An error of a file has the file's name, one of standard output has none.
             if error.filename is not None or error.errno not in OF_STDOUT:

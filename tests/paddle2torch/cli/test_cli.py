@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import cv2
 import numpy as np
 import pytest
@@ -231,3 +232,17 @@ def test_a_closed_pipe_is_one_message() -> None:
     os.close(writer)
     assert done.returncode == 1
     assert done.stderr == "Error: standard output cannot be written: Broken pipe; choose another place\n"
+
+
+@pytest.mark.parametrize(("module", "said"), [("accelerate.utils", "paddle2torch[train]"), ("numpy_x", None)])
+def test_a_missing_extra_is_named(module: str, said: str | None) -> None:
+    @click.command()
+    def go() -> None:
+        raise ModuleNotFoundError(f"No module named {module!r}", name=module)
+
+    result = CliRunner().invoke(cli.Commands("group", commands={"go": go}), ["go"])
+    assert result.exit_code == 1
+    if said is None:
+        assert isinstance(result.exception, ModuleNotFoundError)
+    else:
+        assert result.stderr == f"Error: accelerate is not installed: pip install '{said}'\n"
