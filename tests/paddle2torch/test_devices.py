@@ -24,6 +24,7 @@ def library(compiler: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return stand_in.build(find_compiler(), tmp_path_factory.mktemp("stand_in"))
 
 
+@pytest.mark.slow
 def test_a_gpu_is_waited_for_at_lines_of_the_log_alone(library: Path) -> None:
     """Steps in half precision, of which the last one ends a line, of recogniser and detector; and pages."""
     found = stand_in.found_on("cuda", library)
@@ -46,6 +47,7 @@ def test_a_gpu_is_waited_for_at_lines_of_the_log_alone(library: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_no_float64_is_made_on_an_apple_gpu(library: Path) -> None:
     """Neither in training, with the loss that is float64 elsewhere, nor in reading. CTC is computed on the CPU."""
     found = stand_in.found_on("mps", library)
