@@ -30,7 +30,17 @@ SLOW_FILES = frozenset(
     f"test_{name}.py"
     for name in (
         *("bench", "bench_engines", "bench_networks", "bench_train", "cli_training", "compiled", "distribution"),
-        *("docs_blocks", "processes", "program_use", "server"),
+        *(
+            "classifiers",
+            "devices",
+            "distillation",
+            "docs_blocks",
+            "first_run",
+            "processes",
+            "program_use",
+            "server",
+            "tracking",
+        ),
         *("export_graphs", "export_paddle", "export_transformers", "family_parity", "forks", "fuzz", "kernels"),
         *("native", "ocr", "packaging", "packing", "parity", "programs", "quantization", "quantized", "reference"),
         *("step_parity", "train", "v6", "verification", "zoo"),

@@ -94,8 +94,10 @@ def test_networks_that_are_not_there_are_named(distillation: Path, small_checkpo
         convert_checkpoint(small_checkpoint, LETTERS, name="own", network="Teacher")
 
 
-def test_distillation_is_not_trained_here(distillation: Path) -> None:
-    with pytest.raises(ConfigError, match=r"distillation \(.*Student.*\) is not trained here"):
+def test_a_distillation_is_trained_with_a_teacher_that_is_named(distillation: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"learns from Teacher, .* convert it, and say its name or folder with --teac"
+    ):
         translate(distillation / "config.yml", pretrained=None)
 
 

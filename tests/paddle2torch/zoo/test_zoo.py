@@ -166,6 +166,7 @@ def test_ocr_loads_what_the_language_asks_for(monkeypatch: pytest.MonkeyPatch) -
     for name in ("Detector", "Classifier"):
         monkeypatch.setattr(ocr_module, name, lambda *parts: type("Part", (), {"preprocess": 0, "postprocess": 0})())
     monkeypatch.setattr(ocr_module, "_load", load)
+    monkeypatch.setattr(ocr_module, "obtain_pipeline", lambda chosen, wanted: chosen)
     for arguments in ({"lang": "fa"}, {"lang": "fr", "det": "my_det", "cls": "my_cls"}):
         with pytest.raises(ConfigError, match="enough"):
             OCR(**arguments)
