@@ -15,6 +15,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -67,6 +68,8 @@ class StandIn(TorchDispatchMode):
         super().__init__()
         self.kind = kind
         self.fake = FakeTensorMode(allow_non_fake_inputs=True)
+        # A backward pass has a thread for each kind of device, and FakeTensorMode bears one at a time.
+        self._one = threading.RLock()
         self.waits: list[str] = []
         self.copies: list[str] = []
         self.doubles: list[str] = []
@@ -101,7 +104,7 @@ class StandIn(TorchDispatchMode):
         if not there and name == "aten::_to_copy" and not kwargs.get("non_blocking"):
             self.copies.append(_where(name))
         try:
-            with self.fake:
+            with self._one, self.fake:
                 result = func(*args, **kwargs)
         except NotImplementedError:
             raise NotImplementedError(f"{name} has no form without values: add it to LACKING") from None
