@@ -18,7 +18,7 @@ MAX_PICTURE = click.option(
     type=click.IntRange(min=1),
     help="Memory for decoding one picture, as long as it takes. Default: 300, or 8 times its file.",
 )
-BFLOAT16 = "paddle2torch.bfloat16"
+BFLOAT16 = f"{__name__}.bfloat16"
 """Where a command notes that `--precision` was given by its old name."""
 QUANTIZED = click.option("--quantized", is_flag=True, help="In int8; see `paddle2torch quantize`.")
 DEVICE = click.option(
