@@ -157,14 +157,14 @@ def test_an_unknown_language_gets_the_nearest() -> None:
 def test_ocr_loads_what_the_language_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
 
-    def load(model: object, **options: object) -> tuple[None, None]:
+    def load(model: object, **options: object) -> tuple[torch.nn.Module, None]:
         asked.append(model)
         if len(asked) % 3 == 0:
             raise ConfigError("enough")
-        return None, None
+        return torch.nn.Identity(), None
 
     for name in ("Detector", "Classifier"):
-        monkeypatch.setattr(ocr_module, name, lambda *parts: type("Part", (), {"preprocess": 0, "postprocess": 0})())
+        monkeypatch.setattr(ocr_module, name, lambda *_, **__: type("Part", (), {"preprocess": 0, "postprocess": 0})())
     monkeypatch.setattr(ocr_module, "_load", load)
     monkeypatch.setattr(ocr_module, "obtain_pipeline", lambda chosen, wanted: chosen)
     for arguments in ({"lang": "fa"}, {"lang": "fr", "det": "my_det", "cls": "my_cls"}):
