@@ -25,7 +25,7 @@ from paddle2torch.training.distillation_settings import (
     DistillCTCLogits,
     Term,
 )
-from paddle2torch.training.distributed import total
+from paddle2torch.training.distributed import mean_of_all, total
 from paddle2torch.training.rec_losses import ctc_loss, nrtr_loss, sar_loss, single
 
 Batch = Mapping[str, Tensor]
@@ -57,7 +57,7 @@ def _term(loss: Term, networks: tuple[str, ...], outputs: Mapping[str, Batch], b
     if isinstance(loss, DistillationCTCLoss):
         return ctc_loss(given[0], batch["label_ctc"], batch["length"])
     if isinstance(loss, DistillationNRTRLoss):
-        return _nrtr(given[0], batch["label_gtc"], smoothing=loss.smoothing)
+        return _nrtr(given[0], batch, smoothing=loss.smoothing)
     if isinstance(loss, DistillationSARLoss):
         return sar_loss(given[0], batch["label_sar"])
     first, second = given
@@ -90,22 +90,12 @@ def _symbols(batch: Batch, logits: Tensor) -> Tensor:
     return batch["label_gtc"][:, 1 : 1 + logits.shape[1]]
 
 
-def _mean(values: Tensor) -> Tensor:
-    """Over all processes."""
-    return total(values.sum()) / total(torch.full_like(values.detach().sum(), values.numel()))
-
-
-def _of_each(values: Tensor, batch: int) -> Tensor:
-    """The sum over all, divided by the samples of all processes."""
-    return total(values.sum()) / total(torch.full_like(values.detach().sum(), batch))
-
-
-def _nrtr(logits: Tensor, labels: Tensor, *, smoothing: bool) -> Tensor:
+def _nrtr(logits: Tensor, batch: Batch, *, smoothing: bool) -> Tensor:
     """As `nrtr_loss`, but without smoothing, padding counts as a symbol."""
     if smoothing:
-        return nrtr_loss(logits, labels)
-    targets = labels[:, 1 : 1 + logits.shape[1]]
-    return _mean(F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none"))
+        return nrtr_loss(logits, batch["label_gtc"])
+    targets = _symbols(batch, logits)
+    return mean_of_all(F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none"))
 
 
 def _divergence(log_given: Tensor, wanted: Tensor) -> Tensor:
@@ -116,7 +106,7 @@ def dml_loss(first: Tensor, second: Tensor) -> Tensor:
     """The mean of both divergences, summed over steps and classes, per sample. first, second: float (N, T, classes)."""
     one, other = (logits.softmax(-1) + TINY for logits in (first, second))
     both = _divergence(one.log(), other) + _divergence(other.log(), one)
-    return _of_each(both, len(first)) / 2
+    return mean_of_all(both, len(first)) / 2
 
 
 def kl_loss(student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -125,7 +115,7 @@ def kl_loss(student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Ten
     """
     losses = _divergence(student.log_softmax(-1), teacher.softmax(-1)).sum(-1)
     if mask is None:
-        return _of_each(losses, len(student))
+        return mean_of_all(losses, len(student))
     return total((losses * mask).sum()) / total(mask.sum().to(losses.dtype))
 
 
@@ -133,8 +123,8 @@ def dkd_loss(student: Tensor, teacher: Tensor, targets: Tensor, settings: Distil
     """The mean over all places. student, teacher: float (N, L, symbols). targets: int64 (N, L)."""
     own, others = (logits.flatten(0, 1) / settings.temperature for logits in (student, teacher))
     there = F.one_hot(targets.flatten(), own.shape[1]).bool()
-    target = _mean(_divergence(_in_two(own, there), _in_two(others, there).exp()).sum(1))
-    rest = _mean(_divergence(_without(own, there), _without(others, there).exp()).sum(1))
+    target = mean_of_all(_divergence(_in_two(own, there), _in_two(others, there).exp()).sum(1))
+    rest = mean_of_all(_divergence(_without(own, there), _without(others, there).exp()).sum(1))
     return (settings.alpha * target + settings.beta * rest) * settings.temperature**2
 
 
@@ -153,10 +143,10 @@ def _without(logits: Tensor, there: Tensor) -> Tensor:
 def distance_loss(first: Tensor, second: Tensor, settings: DistillationDistanceLoss) -> Tensor:
     """The mean over all values of both, float of any one shape."""
     if settings.mode == "l2":
-        return _mean((first - second).square())
+        return mean_of_all((first - second).square())
     if settings.mode == "l1":
-        return _mean((first - second).abs())
-    return _mean(F.smooth_l1_loss(first, second, reduction="none"))
+        return mean_of_all((first - second).abs())
+    return mean_of_all(F.smooth_l1_loss(first, second, reduction="none"))
 
 
 def ctc_logits_loss(student: Tensor, teacher: Tensor) -> Tensor:
@@ -168,4 +158,4 @@ def ctc_logits_loss(student: Tensor, teacher: Tensor) -> Tensor:
         return ((logits * sign) / SHARP).softmax(-1).mean(1)
 
     own, others = averaged(student), averaged(teacher)
-    return _of_each(others * torch.log((others + SMALL) / (own + SMALL) + SMALL), len(own))
+    return mean_of_all(others * torch.log((others + SMALL) / (own + SMALL) + SMALL), len(own))

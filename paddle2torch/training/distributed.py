@@ -58,6 +58,11 @@ def total(x: Tensor) -> Tensor:
     return x + (others - x.detach())
 
 
+def mean_of_all(values: Tensor, count: int | None = None) -> Tensor:
+    """The sum of the values of all processes, divided by how many they are, or by the sum of all their `count`s."""
+    return total(values.sum()) / total(values.new_full((), values.numel() if count is None else count))
+
+
 class SyncBatchNorm2d(BatchNorm2d):
     """Batch normalisation over the batches of all processes together, on any device (PyTorch's own needs a GPU)."""
 

@@ -20,7 +20,7 @@ from paddle2torch.device import has_float64, send
 from paddle2torch.model_zoo.db import AUX_LEVELS
 from paddle2torch.training.distillation_losses import distillation_losses
 from paddle2torch.training.distillation_settings import DistillationSettings
-from paddle2torch.training.distributed import total
+from paddle2torch.training.distributed import mean_of_all, total
 from paddle2torch.training.rec_losses import ctc_loss, nrtr_loss, sar_loss, single
 from paddle2torch.training.settings import ClsLossSettings, DBLossSettings, LossSettings, RecLossSettings
 
@@ -48,7 +48,7 @@ def center_loss(features: Tensor, logits: Tensor, centres: Tensor) -> Tensor:
     lowest, highest = CENTRE_LIMITS
     distances = (rows - centres[classes]).square().sum(1).clamp(lowest, highest)
     others = (len(centres) - 1) * lowest
-    return total(distances.sum()) / total(torch.full_like(distances[0], len(distances))) + others
+    return mean_of_all(distances) + others
 
 
 @functools.lru_cache(maxsize=2)
@@ -182,7 +182,7 @@ def _map_losses(maps: Tensor, batch: Batch, settings: DBLossSettings) -> Losses:
 def cls_loss(logits: Tensor, labels: Tensor, settings: ClsLossSettings) -> Losses:
     """`loss`, the mean over the batch. logits: float (N, classes). labels: int64 (N,)."""
     losses = F.cross_entropy(single(logits), labels, reduction="none", label_smoothing=settings.label_smoothing)
-    return {"loss": total(losses.sum()) / total(torch.full_like(losses[0], len(losses)))}
+    return {"loss": mean_of_all(losses)}
 
 
 def losses_of(outputs: Any, batch: Batch, settings: LossSettings) -> Losses:

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from paddle2torch.training.distributed import total
+from paddle2torch.training.distributed import mean_of_all, total
 
 SMOOTHING = 0.1
 """Probability that NRTR's smoothed target spreads over the other classes."""
@@ -37,7 +37,7 @@ def ctc_loss(logits: Tensor, labels: Tensor, lengths: Tensor, *, focal: bool = F
     losses = losses.masked_fill(losses == math.inf, 0.0).to(logits.device)
     if focal:
         losses = losses * (1 - torch.exp(-losses)) ** 2
-    return total(losses.sum()) / total(torch.full_like(losses[0], len(losses)))
+    return mean_of_all(losses)
 
 
 def nrtr_loss(logits: Tensor, labels: Tensor, *, smoothing: bool = True) -> Tensor:
