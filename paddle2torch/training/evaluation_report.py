@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -19,6 +20,7 @@ from paddle2torch.html_page import differing, render_page, write_page
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.tasks.images import BGRImage
 from paddle2torch.training.answers import ClassAnswer, LineAnswer, PageAnswer
+from paddle2torch.training.batches import Batches
 from paddle2torch.training.class_figures import ClassFigures
 from paddle2torch.training.data.labels import parse_boxes
 from paddle2torch.training.evaluation import Examination
@@ -59,12 +61,14 @@ COLOURS: Mapping[str, tuple[int, int, int]] = {
 TEXT_AT_MOST = 300
 """Characters of a text that are shown."""
 
+A = TypeVar("A", LineAnswer, PageAnswer, ClassAnswer)
+
 
 @dataclass
 class _Album:
     """Makes pictures of samples until the page has as many bytes of them as it may have."""
 
-    read: Callable[[int], BGRImage]
+    read: Callable[[int], BGRImage | None]
     most: tuple[int, int]
     quality: int
     left: int
@@ -84,18 +88,23 @@ class _Album:
         return made
 
     def _make(self, index: int) -> Picture | None:
-        try:
-            image = self.read(index)
-        except Exception:  # what cannot be read is said beside the place of its picture
-            return None
-        return embed(image, self.quality, self.most)
+        image = self.read(index)
+        return None if image is None else embed(image, self.quality, self.most)
+
+
+def _image(batches: Batches, index: int) -> BGRImage | None:
+    """The image of a sample; None where it cannot be read, as some of the hardest cannot."""
+    try:
+        return batches.picture(index)
+    except Exception:  # whatever a decoder raises for a file: the page says so in its place, and training goes on
+        return None
 
 
 def hard_samples(examined: Examination) -> tuple[HardSample, ...]:
     """The hardest samples of an evaluation."""
     figures, batches = examined.figures, examined.batches
     if isinstance(figures, LineFigures):
-        answers = _by_index(examined)
+        answers = _by_index(examined, LineAnswer)
         return tuple(
             HardSample(
                 index, batches.where(index), *(_cut(text) for text in (answers[index].label, answers[index].text))
@@ -103,7 +112,7 @@ def hard_samples(examined: Examination) -> tuple[HardSample, ...]:
             for index in figures.worst[:HARD_SAMPLES]
         )
     if isinstance(figures, ClassFigures):
-        images = _classes_by_index(examined)
+        images = _by_index(examined, ClassAnswer)
         return tuple(
             HardSample(index, batches.where(index), images[index].label, images[index].found)
             for index in figures.worst[:HARD_SAMPLES]
@@ -120,12 +129,12 @@ def hard_pictures(examined: Examination, samples: Sequence[HardSample]) -> list[
     """The pictures of hard samples, with what is wrong drawn on pages; those that cannot be read are left out."""
     shown, figures = [], examined.figures
     faults = {page.index: page for page in figures.faults} if isinstance(figures, PageFigures) else {}
-    pages = {answer.index: answer for answer in examined.evaluation.answers if isinstance(answer, PageAnswer)}
+    pages = _by_index(examined, PageAnswer)
     for sample in samples:
-        try:
-            image = np.array(examined.batches.picture(sample.index))
-        except Exception:  # what cannot be read is among the hardest
+        found = _image(examined.batches, sample.index)
+        if found is None:
             continue
+        image = np.array(found)
         said = f"{sample.label} read as {sample.said or 'nothing'}"
         if sample.index in faults:
             said = sample.said
@@ -162,7 +171,7 @@ def report_page(examined: Examination, *, against: Examination | None = None, ha
         PageFigures: (PAGE_SIZE, 70, _pages, "pages"),
         ClassFigures: (IMAGE_SIZE, 80, _classes, "images"),
     }[type(figures)]
-    album = _Album(examined.batches.picture, size, quality, left=PICTURE_BYTES)
+    album = _Album(partial(_image, examined.batches), size, quality, left=PICTURE_BYTES)
     parts = make(examined, against, album)
     hard_rows = [_hard_row(row, unit != "pages", album) for row in hard[-HARD_ROWS:]]
     return render_page(
@@ -197,12 +206,12 @@ def _metrics(examined: Examination, against: Examination | None) -> list[tuple[s
 def _lines(examined: Examination, against: Examination | None, album: _Album) -> dict[str, Any]:
     figures = examined.figures
     assert isinstance(figures, LineFigures)
-    answers = _by_index(examined)
+    answers = _by_index(examined, LineAnswer)
     wrong = frozenset(figures.worst)
     others, others_wrong = dict[int, LineAnswer](), frozenset[int]()
     if against is not None:
         assert isinstance(against.figures, LineFigures)
-        others, others_wrong = _by_index(against), frozenset(against.figures.worst)
+        others, others_wrong = _by_index(against, LineAnswer), frozenset(against.figures.worst)
 
     def card(index: int) -> dict[str, Any]:
         answer, other = answers[index], others.get(index)
@@ -226,18 +235,15 @@ def _lines(examined: Examination, against: Examination | None, album: _Album) ->
     return {
         "worst": [card(index) for index in figures.worst[:WORST_LINES]],
         "pairs": [(pair, pictures(pair.examples)) for pair in figures.confusions[:PAIRS_SHOWN]],
-        "better": [card(index) for index in better[:COMPARED]],
-        "worse": [card(index) for index in worse[:COMPARED]],
-        "better_count": len(better),
-        "worse_count": len(worse),
+        **_changes(better, worse, card),
     }
 
 
 def _classes(examined: Examination, against: Examination | None, album: _Album) -> dict[str, Any]:
     figures = examined.figures
     assert isinstance(figures, ClassFigures)
-    answers = _classes_by_index(examined)
-    others = _classes_by_index(against) if against is not None else {}
+    answers = _by_index(examined, ClassAnswer)
+    others = _by_index(against, ClassAnswer) if against is not None else {}
 
     def card(index: int) -> dict[str, Any]:
         answer, other = answers[index], others.get(index)
@@ -257,19 +263,22 @@ def _classes(examined: Examination, against: Examination | None, album: _Album) 
     worse = [index for index, this, other in pairs if other.right and not this.right]
     return {
         "worst": [card(index) for index in figures.worst[:WORST_IMAGES]],
-        "better": [card(index) for index in better[:COMPARED]],
-        "worse": [card(index) for index in worse[:COMPARED]],
-        "better_count": len(better),
-        "worse_count": len(worse),
+        **_changes(better, worse, card),
     }
 
 
-def _classes_by_index(examined: Examination) -> dict[int, ClassAnswer]:
-    return {answer.index: answer for answer in examined.evaluation.answers if isinstance(answer, ClassAnswer)}
+def _by_index(examined: Examination, kind: type[A]) -> dict[int, A]:
+    return {answer.index: answer for answer in examined.evaluation.answers if isinstance(answer, kind)}
 
 
-def _by_index(examined: Examination) -> dict[int, LineAnswer]:
-    return {answer.index: answer for answer in examined.evaluation.answers if isinstance(answer, LineAnswer)}
+def _changes(better: Sequence[int], worse: Sequence[int], shown: Callable[[int], Any]) -> dict[str, Any]:
+    """Where this model is better than the other, and where worse: the first samples as `shown`, and how many."""
+    return {
+        "better": [shown(index) for index in better[:COMPARED]],
+        "worse": [shown(index) for index in worse[:COMPARED]],
+        "better_count": len(better),
+        "worse_count": len(worse),
+    }
 
 
 def _characters(answer: LineAnswer) -> list[tuple[str, int | None, str, bool]]:
@@ -291,7 +300,7 @@ def _level(score: float | None) -> str:
 def _pages(examined: Examination, against: Examination | None, album: _Album) -> dict[str, Any]:
     figures = examined.figures
     assert isinstance(figures, PageFigures)
-    pages = {answer.index: answer for answer in examined.evaluation.answers if isinstance(answer, PageAnswer)}
+    pages = _by_index(examined, PageAnswer)
     counts = {page.index: page.count for page in figures.faults}
     other = against.figures if against is not None else None
     others = {page.index: page.count for page in other.faults} if isinstance(other, PageFigures) else {}
@@ -316,10 +325,7 @@ def _pages(examined: Examination, against: Examination | None, album: _Album) ->
             for page in figures.faults[:WORST_PAGES]
         ],
         "plot": _plot(figures),
-        "better": [row(index) for index in better[:COMPARED]],
-        "worse": [row(index) for index in worse[:COMPARED]],
-        "better_count": len(better),
-        "worse_count": len(worse),
+        **_changes(better, worse, row),
         "other_kinds": other.kinds if isinstance(other, PageFigures) else {},
     }
 
