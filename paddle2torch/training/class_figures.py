@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from paddle2torch.training.answers import ClassAnswer
 from paddle2torch.training.calibration import Calibration, calibrate
-from paddle2torch.training.line_figures import Advice, Group, of_groups, of_the_sure
+from paddle2torch.training.line_figures import Advice, Group, grouped, of_groups, of_the_sure
 
 PAIRS_ADVISED = 5
 
@@ -80,10 +80,7 @@ def class_figures(
 
 def _groups(answers: Sequence[ClassAnswer], name: Callable[[ClassAnswer], str]) -> tuple[Group, ...]:
     """Images by a name of theirs, the largest groups first."""
-    found: defaultdict[str, list[bool]] = defaultdict(list)
-    for answer in answers:
-        found[name(answer)].append(answer.right)
-    groups = [Group(key, len(values), sum(values)) for key, values in found.items()]
+    groups = grouped((name(answer), answer.right) for answer in answers)
     return tuple(sorted(groups, key=lambda group: -group.count))
 
 

@@ -226,11 +226,17 @@ def _groups(
     compared: Sequence[_Compared], name: Callable[[_Compared], str], *, in_order: bool = False
 ) -> tuple[Group, ...]:
     """Lines by a name of theirs; by the length of their labels, or the largest groups first."""
-    found: defaultdict[str, list[bool]] = defaultdict(list)
-    for line in sorted(compared, key=lambda line: len(line.label)) if in_order else compared:
-        found[name(line)].append(line.right)
-    groups = [Group(key, len(values), sum(values)) for key, values in found.items()]
+    lines = sorted(compared, key=lambda line: len(line.label)) if in_order else compared
+    groups = grouped((name(line), line.right) for line in lines)
     return tuple(groups if in_order else sorted(groups, key=lambda group: -group.count))
+
+
+def grouped(answers: Iterable[tuple[str, bool]]) -> list[Group]:
+    """Groups in the order in which their names come. answers: the name of each one's group, and whether it is right."""
+    found: defaultdict[str, list[bool]] = defaultdict(list)
+    for name, right in answers:
+        found[name].append(right)
+    return [Group(name, len(values), sum(values)) for name, values in found.items()]
 
 
 def _by_class(compared: Sequence[_Compared]) -> tuple[Group, ...]:

@@ -13,7 +13,7 @@ from paddle2torch.tasks.geometry import min_area_quad
 from paddle2torch.training.answers import PageAnswer
 from paddle2torch.training.calibration import Calibration, calibrate
 from paddle2torch.training.data.labels import TextBoxes
-from paddle2torch.training.line_figures import Advice, Group
+from paddle2torch.training.line_figures import Advice, Group, grouped
 from paddle2torch.training.metrics import Overlaps, scores_of
 
 THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
@@ -120,7 +120,7 @@ def page_figures(
     """
     counts = np.zeros((len(THRESHOLDS), 3))
     heights: defaultdict[int, list[bool]] = defaultdict(list)
-    sources: defaultdict[str, list[bool]] = defaultdict(list)
+    sources: list[tuple[str, bool]] = []
     sure: list[tuple[float, bool]] = []
     kinds = Counter(dict.fromkeys(KINDS, 0))
     faults, wanted, found = [], 0, 0
@@ -138,7 +138,7 @@ def page_figures(
         for place in overlaps.wanted:
             height = min_area_quad(np.asarray(boxes.polygons[place], dtype=np.float32))[1]
             heights[max(row for row, least in enumerate(HEIGHTS) if least <= height)].append(place in match)
-            sources[source(answer.index)].append(place in match)
+            sources.append((source(answer.index), place in match))
         page = _faults(answer.index, overlaps, own, match)
         kinds.update(page.kinds)
         if page.count:
@@ -155,7 +155,7 @@ def page_figures(
         kinds=dict(kinds),
         thresholds=thresholds,
         by_height=tuple(Group(_height_row(row), len(hits), sum(hits)) for row, hits in sorted(heights.items())),
-        by_source=tuple(Group(name, len(hits), sum(hits)) for name, hits in sources.items()),
+        by_source=tuple(grouped(sources)),
         calibration=calibrate(sure),
         faults=tuple(sorted(faults, key=lambda page: (-page.count, page.index))),
     )
