@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import torch
 from accelerate import Accelerator
@@ -24,6 +25,9 @@ from paddle2torch.atomic import WriteError, land_file
 from paddle2torch.device import peak_memory
 from paddle2torch.training.hard_samples import HARD_NAME, HardRow, drop_later_rows
 from paddle2torch.training.tracking import Shown, Tracking
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 try:
     import resource
@@ -255,11 +259,16 @@ def plot_curves(folder: Path) -> bool:
         axis.set(xlabel="step", title=name.partition(".")[0])
         if rows:
             axis.legend()
+    write_figure(figure, folder / CURVES_NAME)
+    return True
+
+
+def write_figure(figure: Figure, path: Path) -> None:
+    """Write a figure of matplotlib as PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100)
-    with land_file(folder / CURVES_NAME) as temporary:
+    with land_file(path) as temporary:
         temporary.write_bytes(buffer.getvalue())
-    return True
 
 
 def _columns(path: Path) -> list[str]:

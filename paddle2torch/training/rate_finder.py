@@ -7,7 +7,6 @@ rates for training neural networks", 2017; the smoothing and the end are those o
 from __future__ import annotations
 
 import importlib.util
-import io
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,7 @@ from paddle2torch.model_zoo.config import ModelConfig
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.network import Network
 from paddle2torch.training.batches import MakeBatches, batches_of
-from paddle2torch.training.log import TrainingLog
+from paddle2torch.training.log import TrainingLog, write_figure
 from paddle2torch.training.processes import make_accelerator
 from paddle2torch.training.settings import Settings, check_fit
 from paddle2torch.training.stopping import StopRequest
@@ -200,7 +199,4 @@ def _write(folder: Path, tried: RatesTried) -> None:
         xscale="log", xlabel="learning rate", ylabel="loss", ylim=(0.9 * low, low + 1.5 * (high - low) + 0.1 * low)
     )
     axes.legend()
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100)
-    with land_file(folder / PICTURE_NAME) as temporary:
-        temporary.write_bytes(buffer.getvalue())
+    write_figure(figure, folder / PICTURE_NAME)
