@@ -248,10 +248,10 @@ def _reason(path: str) -> str:
     return UNKNOWN
 
 
-# PaddleX's names of PaddleOCR's datasets, and one that takes of each label file its share, as they all do here.
 FIRST_BS = 128
 """MultiScaleSampler's own default."""
 
+# PaddleX's names of PaddleOCR's datasets, and one that takes of each label file its share, as they all do here.
 _DATASETS: Mapping[str, str] = {
     "TextDetDataset": "SimpleDataSet",
     "TextRecDataset": "SimpleDataSet",

@@ -156,6 +156,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "rotate": _rotate,
     "color": _enhanced(ImageEnhance.Color),
     "posterize": lambda picture, level, rng: ImageOps.posterize(picture, int(4.0 * level)),
+    # Pillow's annotation of a threshold knows no fractions, which PaddleOCR gives it.
     "solarize": lambda picture, level, rng: ImageOps.solarize(picture, 256.0 * level),  # type: ignore[arg-type]
     "contrast": _enhanced(ImageEnhance.Contrast),
     "sharpness": _enhanced(ImageEnhance.Sharpness),
