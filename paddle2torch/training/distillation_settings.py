@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.show import show, show_text
@@ -177,19 +177,7 @@ Term = (
     | DistillCTCLogits
 )
 
-TERMS: Mapping[str, type[Any]] = {
-    kind.__name__: kind
-    for kind in (
-        DistillationCTCLoss,
-        DistillationNRTRLoss,
-        DistillationSARLoss,
-        DistillationDMLLoss,
-        DistillationKLDivLoss,
-        DistillationDKDLoss,
-        DistillationDistanceLoss,
-        DistillCTCLogits,
-    )
-}
+TERMS: Mapping[str, type[Any]] = {kind.__name__: kind for kind in get_args(Term)}
 
 
 @dataclass(frozen=True)
