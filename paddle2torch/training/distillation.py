@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -64,10 +64,14 @@ class Distillation(nn.Module):
         return self
 
     @property
-    def learning_teachers(self) -> dict[str, nn.Module]:
+    def learning_teachers(self) -> dict[str, Network]:
         """Those that are trained as well, by name."""
-        networks = {name: self.get_submodule(name) for name in self.names if name != STUDENT}
-        return {name: network for name, network in networks.items() if learns(network)}
+        return {name: network for name, network in teachers_of(self).items() if learns(network)}
+
+
+def teachers_of(learner: Distillation) -> dict[str, Network]:
+    """All networks but the student, by name."""
+    return {name: cast(Network, learner.get_submodule(name)) for name in learner.names if name != STUDENT}
 
 
 def learns(network: nn.Module) -> bool:

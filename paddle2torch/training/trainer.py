@@ -43,7 +43,7 @@ from paddle2torch.training.checkpoints import (
 )
 from paddle2torch.training.config_files import overwrite_settings
 from paddle2torch.training.data.loaders import workers_here
-from paddle2torch.training.distillation import Distillation, refuse_other_teachers, with_teachers
+from paddle2torch.training.distillation import Distillation, refuse_other_teachers, teachers_of, with_teachers
 from paddle2torch.training.distillation_settings import DistillationSettings
 from paddle2torch.training.distributed import synchronise_batch_norm
 from paddle2torch.training.early_stopping import is_better, is_over, value_of, watched
@@ -424,8 +424,7 @@ def _learner(
     if isinstance(settings.loss, DistillationSettings):
         learner, loss, notes = with_teachers(network, settings.loss)
         settings = replace(settings, loss=loss)
-        for teacher in learner.children():
-            assert isinstance(teacher, Network)
+        for teacher in teachers_of(learner).values():
             check_sizes(settings, teacher)
     for module in learner.modules():
         if isinstance(module, nn.Dropout) and settings.training.dropout is not None:
