@@ -25,6 +25,7 @@ from paddle2torch.atomic import disk_full
 from paddle2torch.model_zoo.errors import Paddle2TorchError, SourceError
 from paddle2torch.model_zoo.strict_json import from_json, read_json, to_json
 from paddle2torch.zoo.connections import Watch, watched_session
+from paddle2torch.zoo.hosts import UnreachableError
 from paddle2torch.zoo.retry import ATTEMPTS, PASSING, retry
 
 MAX_BYTES = 2 * 1024**3
@@ -56,10 +57,6 @@ class _RetryError(Exception):
     def __init__(self, reason: str, asked: str = "") -> None:
         super().__init__(reason)
         self.asked = asked
-
-
-class UnreachableError(SourceError):
-    """No connection to the host at all: its other addresses need not be tried."""
 
 
 def download(url: str, part: Path, report: Report | None = None) -> None:

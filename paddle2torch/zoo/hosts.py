@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
+
+from paddle2torch.model_zoo.errors import SourceError
 
 AS_FOUND = "cannot be reached, as it was found a moment ago"
 """What is said of a host that is not asked again."""
@@ -13,15 +17,26 @@ FORGET_SECONDS = 300.0
 _unreachable: dict[str, float] = {}
 
 
+class UnreachableError(SourceError):
+    """No connection to the host at all: its other addresses need not be tried."""
+
+
+@contextlib.contextmanager
+def asking(host: str) -> Iterator[None]:
+    """Ask a host inside. An `UnreachableError` of it is recorded; where one was a moment ago, another comes at once."""
+    if is_unreachable(host):
+        raise UnreachableError(f"{host} {AS_FOUND}")
+    try:
+        yield
+    except UnreachableError:
+        _unreachable[host] = time.monotonic()
+        raise
+
+
 def is_unreachable(host: str) -> bool:
     """Whether no connection to `host` could be made within the last `FORGET_SECONDS`."""
     noted = _unreachable.get(host)
     return noted is not None and time.monotonic() - noted < FORGET_SECONDS
-
-
-def note_unreachable(host: str) -> None:
-    """Record that no connection to `host` can be made."""
-    _unreachable[host] = time.monotonic()
 
 
 def forget() -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from paddle2torch.model_zoo.errors import SourceError
-from paddle2torch.zoo.downloads import UnreachableError, check_reachable
+from paddle2torch.zoo.downloads import check_reachable
+from paddle2torch.zoo.hosts import UnreachableError
 from paddle2torch.zoo.hub_limits import bounded
 from paddle2torch.zoo.retry import PASSING, retry
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from paddle2torch.model_zoo.errors import SourceError
+from paddle2torch.zoo.hosts import UnreachableError
 
 SECONDS = 1800.0
 
@@ -19,7 +20,7 @@ _NO_CONNECTION = re.compile("NewConnectionError|ConnectTimeoutError|NameResoluti
 _SLOW = re.compile("Read timed out|ReadTimeoutError|[Cc]onnection broken|[Cc]onnection aborted|Max retries exceeded")
 
 
-class IndexUnreachableError(SourceError):
+class IndexUnreachableError(UnreachableError):
     """No connection to the index that pip asks: other distributions need not be asked for."""
 
 

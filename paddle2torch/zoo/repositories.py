@@ -22,8 +22,9 @@ from paddle2torch.model_zoo.errors import Paddle2TorchError, SourceError
 from paddle2torch.model_zoo.names import is_name
 from paddle2torch.model_zoo.strict_json import read_json
 from paddle2torch.zoo import hub_access
-from paddle2torch.zoo.downloads import MAX_BYTES, READ_SECONDS, UnreachableError
+from paddle2torch.zoo.downloads import MAX_BYTES, READ_SECONDS
 from paddle2torch.zoo.first_sight import check_seen, note_seen
+from paddle2torch.zoo.hosts import UnreachableError
 
 RECORD_NAME = "hub.json"
 LEAST_RATE = 16 * 1024  # bytes a second, of a file

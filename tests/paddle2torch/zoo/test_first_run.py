@@ -12,6 +12,7 @@ import time
 import warnings
 import zipfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,7 +30,8 @@ from paddle2torch.model_zoo.errors import NoSourceError, SourceError
 from paddle2torch.ocr.pipeline import settle
 from paddle2torch.zoo import absent, connections, conversion, hosts, retry, sources
 from paddle2torch.zoo.connections import watched_session
-from paddle2torch.zoo.downloads import CONNECT_SECONDS, UnreachableError, check_reachable
+from paddle2torch.zoo.downloads import CONNECT_SECONDS, check_reachable
+from paddle2torch.zoo.hosts import UnreachableError
 from paddle2torch.zoo.models import pipeline_of
 from paddle2torch.zoo.pip_process import IndexUnreachableError, fetch_wheel
 from paddle2torch.zoo.pipelines import obtain_pipeline
@@ -176,6 +178,28 @@ def test_each_host_is_asked_once_in_a_run(monkeypatch: pytest.MonkeyPatch) -> No
         with pytest.raises(NoSourceError):
             obtain(replace(model, name=name), fused=True)
     assert len(asked) == 3
+
+
+def test_a_host_that_is_left_out_again_and_again_is_asked_when_its_time_is_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[float] = []
+
+    def reach(url: str) -> None:
+        asked.append(clock.monotonic())
+        raise UnreachableError("no connection")
+
+    monkeypatch.setattr("paddle2torch.zoo.hub_access.check_reachable", reach)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("paddle2torch.zoo.hub_access.fetch_file", lambda *a, **k: _no_index())
+    clock = SimpleNamespace()
+    monkeypatch.setattr(hosts, "time", clock)
+    model = card(inference=(HubSource(repo="org/one", files=("a",)),))
+    for now in (1000.0, 1200.0, 1299.0, 1301.0):
+        clock.monotonic = partial(float, now)
+        with pytest.raises(NoSourceError):
+            obtain(model, fused=True)
+    assert asked == [1000.0, 1301.0]
 
 
 def test_all_addresses_of_a_host_together_get_the_time_of_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,8 +44,8 @@ from paddle2torch.model_zoo.names import is_hub_id
 from paddle2torch.model_zoo.network import Network, build_model
 from paddle2torch.zoo import hub_access
 from paddle2torch.zoo.conversion import convert
-from paddle2torch.zoo.downloads import UnreachableError
 from paddle2torch.zoo.folder import save_model
+from paddle2torch.zoo.hosts import UnreachableError
 from paddle2torch.zoo.hub import push
 from paddle2torch.zoo.hub_card import hub_card
 from paddle2torch.zoo.hub_weights import HubAddress, hub_address
