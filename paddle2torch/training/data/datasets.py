@@ -45,6 +45,7 @@ joined every line to be too long.
 """
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 CLASSES_SHOWN = 8
 
@@ -192,9 +193,9 @@ def how_squeezed(shape: Sequence[int], size: tuple[int, int]) -> str | None:
     )
 
 
-def transformed(line: Line, transforms: Sequence[LineTransform], request: LineRequest) -> Line:
-    """The line after all transforms."""
-    return functools.reduce(lambda line, transform: transform(line, request), transforms, line)
+def transformed(sample: T, transforms: Sequence[Callable[[T, R], T]], request: R) -> T:
+    """The line or page after all transforms."""
+    return functools.reduce(lambda sample, transform: transform(sample, request), transforms, sample)
 
 
 class Lines(SampleDataset):
@@ -331,10 +332,10 @@ class Pages(SampleDataset):
             return Page(image, self.samples.label(number))
 
         def read_other(other: int) -> Page:
-            return self._transform(read(other), self.transforms[: self.for_others], request_of_page)
+            return transformed(read(other), self.transforms[: self.for_others], request_of_page)
 
         request_of_page = PageRequest(rng, lambda: self._other(read_other, rng), request.epoch)
-        page = self._transform(read(index), self.transforms, request_of_page)
+        page = transformed(read(index), self.transforms, request_of_page)
         values = {
             "image": page.image,
             "threshold_map": page.threshold_map,
@@ -346,10 +347,6 @@ class Pages(SampleDataset):
             "ignore_tags": page.ignore,
         }
         return {key: value for key in self.keys if (value := values[key]) is not None}
-
-    @staticmethod
-    def _transform(page: Page, transforms: Sequence[PageTransform], request: PageRequest) -> Page:
-        return functools.reduce(lambda page, transform: transform(page, request), transforms, page)
 
 
 class Classified(SampleDataset):
