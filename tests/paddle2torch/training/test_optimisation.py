@@ -29,8 +29,9 @@ from paddle2torch.training.optimisation import (
     set_training,
     treatments,
 )
-from paddle2torch.training.paddleocr_yml import Reader, read_optimizer, read_schedule
+from paddle2torch.training.optimisation_yml import read_optimizer, read_schedule
 from paddle2torch.training.settings import OptimizerSettings, ScheduleSettings
+from paddle2torch.training.yml_reader import Reader
 
 # What paddle.optimizer.lr of paddlepaddle 3.3.1 returns step by step.
 PADDLE_COSINE = (5e-4, 0.0004809698831278217, 0.0004267766952966369, 0.00034567085809127253, 2.5e-4)

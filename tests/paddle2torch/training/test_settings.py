@@ -23,7 +23,7 @@ from paddle2torch.training.checkpoints import changed_settings
 from paddle2torch.training.config_files import assign, read_settings, write_settings
 from paddle2torch.training.data.loaders import check_transforms
 from paddle2torch.training.official import official_settings
-from paddle2torch.training.paddleocr_yml import UNKNOWN, translate
+from paddle2torch.training.paddleocr_yml import translate
 from paddle2torch.training.recipes import init
 from paddle2torch.training.settings import (
     DatasetSettings,
@@ -40,6 +40,7 @@ from paddle2torch.training.settings import (
     Transform,
     check_fit,
 )
+from paddle2torch.training.yml_reader import UNKNOWN
 
 
 @pytest.fixture
