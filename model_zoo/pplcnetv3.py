@@ -7,7 +7,6 @@ the fused form one convolution.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -15,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from paddle2torch.model_zoo.initialisers import kaiming_normal
 from paddle2torch.model_zoo.layers import BatchNorm2d, Chains, ConvBN, Reparameterised, SELayer, Size, fold_batch_norm
 from paddle2torch.model_zoo.moments import Branch, has_moments, normalised_sum
 from paddle2torch.model_zoo.registry import Part, Shapes, count_items, register
@@ -262,7 +262,7 @@ class PPLCNetV3(nn.Module):
         """Branches are drawn by the inputs of one group; the layers' defaults count all groups."""
         for branch in self.modules():
             if isinstance(branch, ConvBN):
-                nn.init.normal_(branch.conv.weight, std=math.sqrt(2 / branch.conv.weight[0].numel()))
+                kaiming_normal(branch.conv.weight)
 
     def parameters_without_decay(self) -> Iterator[nn.Parameter]:
         """Normalisations of branches; the identity branch, which is not a ConvBN, keeps its decay."""
