@@ -21,14 +21,14 @@ import yaml
 from click.testing import CliRunner
 from material import ROOT
 from PIL import Image
-from small_models import fill, write_pdparams
+from small_models import classifier_config, fill, write_pdparams
 from tiny_training import tiny_config, tiny_det_config, tiny_v4_config
 
 from paddle2torch.cache import zoo_dir
 from paddle2torch.cli import main
 from paddle2torch.converters.layout import layout_table, to_paddle
 from paddle2torch.model_zoo.cards import list_cards
-from paddle2torch.model_zoo.config import ClsPostprocess, ClsPreprocess, Component, ModelConfig
+from paddle2torch.model_zoo.config import ModelConfig
 from paddle2torch.model_zoo.network import Network, build_model
 from paddle2torch.zoo.folder import save_model
 from paddle2torch.zoo.models import pipeline_of
@@ -42,16 +42,7 @@ LETTERS = tuple("abcdefg")
 CONFIGS = {
     "rec": tiny_v4_config(charset=LETTERS),
     "det": tiny_det_config(),
-    "cls": ModelConfig(
-        name="classifier",
-        task="cls",
-        form="training",
-        backbone=Component("MobileNetV3", {"scale": 0.35, "model_name": "small"}),
-        neck=None,
-        head=Component("ClsHead", {"classes": 2}),
-        preprocess=ClsPreprocess(),
-        postprocess=ClsPostprocess(),
-    ),
+    "cls": classifier_config("classifier"),
 }
 OWN = ("plates", "mine", "my_model")
 """Models of a reader's own that pages go on with."""

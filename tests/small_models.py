@@ -7,6 +7,7 @@ import zlib
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,14 @@ import torch
 from paddle2torch.converters.characters import Charset
 from paddle2torch.converters.templates import from_card
 from paddle2torch.model_zoo.cards import load_card
-from paddle2torch.model_zoo.config import Component, CTCDecode, ModelConfig, RecPreprocess
+from paddle2torch.model_zoo.config import (
+    ClsPostprocess,
+    ClsPreprocess,
+    Component,
+    CTCDecode,
+    ModelConfig,
+    RecPreprocess,
+)
 from paddle2torch.model_zoo.network import Network, build_model
 from paddle2torch.zoo.folder import save_model
 
@@ -48,6 +56,20 @@ def lstm_config() -> ModelConfig:
         preprocess=RecPreprocess(image_shape=(3, 32, 100)),
         postprocess=CTCDecode(),
         charset=("a", "b", "c"),
+    )
+
+
+def classifier_config(name: str, **options: Any) -> ModelConfig:
+    """The official direction classifier, which is small as it is; options of its backbone."""
+    return ModelConfig(
+        name=name,
+        task="cls",
+        form="training",
+        backbone=Component("MobileNetV3", {"scale": 0.35, "model_name": "small", **options}),
+        neck=None,
+        head=Component("ClsHead", {"classes": 2}),
+        preprocess=ClsPreprocess(),
+        postprocess=ClsPostprocess(),
     )
 
 

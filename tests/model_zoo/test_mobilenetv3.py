@@ -8,28 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from small_models import classifier_config
 from torch import Tensor, nn
 
 from paddle2torch.converters.layout import layout_table
 from paddle2torch.model_zoo.cls_head import ClsHead
-from paddle2torch.model_zoo.config import ClsPostprocess, ClsPreprocess, Component, ModelConfig
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.mobilenetv3 import MobileNetV3, ResidualUnit
 from paddle2torch.model_zoo.network import build_model, fuse
-
-
-def classifier_config(**options: Any) -> ModelConfig:
-    return ModelConfig(
-        name="cls",
-        task="cls",
-        form="training",
-        backbone=Component("MobileNetV3", {"scale": 0.35, "model_name": "small", **options}),
-        neck=None,
-        head=Component("ClsHead", {"classes": 2}),
-        preprocess=ClsPreprocess(),
-        postprocess=ClsPostprocess(),
-    )
-
 
 # Every tensor of ch_ppocr_mobile_v2.0_cls_train: pattern of its name (BN is the four tensors of one) and how many.
 CLASSIFIER_KEYS = {
@@ -61,7 +47,7 @@ def shortcuts(backbone: MobileNetV3) -> list[bool]:
 
 
 def test_classifier_has_the_checkpoints_tensors() -> None:
-    model = build_model(classifier_config())
+    model = build_model(classifier_config("cls"))
     keys = [row.paddle_key for row in layout_table(model)]
     patterns = (re.sub(r"bn\.(weight|bias|_mean|_variance)$", "bn.BN", key) for key in keys)
     assert Counter(re.sub(r"blocks\.\d+", "blocks.N", key) for key in patterns) == CLASSIFIER_KEYS
@@ -99,7 +85,7 @@ def test_classifier_gives_probabilities_in_evaluation_and_logits_in_training() -
         logits = head.train()(x)
         torch.testing.assert_close(logits, x.mean((2, 3)) @ head.fc.weight.T + head.fc.bias)
         torch.testing.assert_close(head.eval()(x), logits.softmax(1))
-    assert build_model(classifier_config()).eval()(image(2, 3, 48, 192)).shape == (2, 2)
+    assert build_model(classifier_config("cls")).eval()(image(2, 3, 48, 192)).shape == (2, 2)
 
 
 @pytest.mark.parametrize(("width", "steps"), [(192, 48), (100, 25), (98, 24), (5, 1)])
@@ -161,4 +147,4 @@ def test_detector_has_stages_of_strides_4_to_32(
 )
 def test_wrong_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        build_model(classifier_config(**options))
+        build_model(classifier_config("cls", **options))

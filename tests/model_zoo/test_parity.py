@@ -16,12 +16,11 @@ import recipe
 import torch
 from material import GOLDENS
 from safetensors import safe_open
+from small_models import classifier_config
 from torch import Tensor, nn
 
 from paddle2torch.converters.layout import check_table, layout_table, to_paddle, to_torch
 from paddle2torch.model_zoo.config import (
-    ClsPostprocess,
-    ClsPreprocess,
     Component,
     CTCDecode,
     DBPostprocess,
@@ -84,16 +83,7 @@ CONFIGS = {
         preprocess=DetPreprocess(),
         postprocess=DBPostprocess(),
     ),
-    CLS: ModelConfig(
-        name=CLS,
-        task="cls",
-        form="training",
-        backbone=Component("MobileNetV3", {"scale": 0.35, "model_name": "small"}),
-        neck=None,
-        head=Component("ClsHead", {"classes": 2}),
-        preprocess=ClsPreprocess(),
-        postprocess=ClsPostprocess(),
-    ),
+    CLS: classifier_config(CLS),
 }
 # Layers of each in evaluation, and those that only training runs; all must be compared.
 EVALUATED = {REC: 631, OWN: 632, DET: 618, CLS: 158}

@@ -30,7 +30,7 @@ from huggingface_hub import constants
 from loopback import Handler, Server, running
 from material import ROOT
 from safetensors.torch import save_file
-from small_models import saved, small_config, write_pdparams
+from small_models import classifier_config, saved, small_config, write_pdparams
 
 from paddle2torch import load_pretrained
 from paddle2torch.cache import zoo_dir
@@ -38,7 +38,7 @@ from paddle2torch.cli import main
 from paddle2torch.converters.layout import layout_table, to_paddle
 from paddle2torch.exporting.transformers import processor_config, transformers_config, transformers_state
 from paddle2torch.model_zoo.cards import HubSource, Sources, load_card
-from paddle2torch.model_zoo.config import ClsPostprocess, ClsPreprocess, Component, ModelConfig, Origin
+from paddle2torch.model_zoo.config import Origin
 from paddle2torch.model_zoo.errors import ConfigError, FileFormatError, Paddle2TorchError, SourceError
 from paddle2torch.model_zoo.names import is_hub_id
 from paddle2torch.model_zoo.network import Network, build_model
@@ -265,17 +265,7 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubServe
 @pytest.fixture(scope="module")
 def small() -> Network:
     """A classifier: few layers, so that it is quickly written and read."""
-    config = ModelConfig(
-        name="small",
-        task="cls",
-        form="training",
-        backbone=Component("MobileNetV3", {"scale": 0.35, "model_name": "small"}),
-        neck=None,
-        head=Component("ClsHead", {"classes": 2}),
-        preprocess=ClsPreprocess(),
-        postprocess=ClsPostprocess(),
-    )
-    return build_model(config).eval()
+    return build_model(classifier_config("small")).eval()
 
 
 @pytest.fixture
