@@ -21,6 +21,7 @@ from pathlib import Path
 from paddle2torch import convert, verify
 from paddle2torch.atomic import land_file
 from paddle2torch.cache import zoo_dir
+from paddle2torch.converters.paddle_files.files import sha256_of
 from paddle2torch.model_zoo.cards import list_cards
 from paddle2torch.model_zoo.config import CONFIG_NAME
 from paddle2torch.model_zoo.errors import Paddle2TorchError, VerificationError
@@ -105,7 +106,7 @@ def digest_of(folder: Path) -> str:
     """The sha256 of a model's weights and settings together."""
     digest = hashlib.sha256()
     for name in (WEIGHTS_NAME, CONFIG_NAME):
-        digest.update(hashlib.sha256((folder / name).read_bytes()).digest())
+        digest.update(bytes.fromhex(sha256_of(folder / name)))
     return digest.hexdigest()
 
 
