@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -232,10 +232,9 @@ def _measure_lines(
         else:
             labels = label_texts(fetch(batch["label_ctc"]), fetch(batch["length"]), charset)
         metric.add(texts, labels)
-    if not settings.as_paddleocr:
-        metric.add_unread(batches.report.count(Reason.UNREADABLE))
-        unread = batches.report.indices.get(Reason.UNREADABLE, ())
-        answers += [LineAnswer(index, batches.label(index), "", (), unread=True) for index in unread]
+    unread = _unread(batches, settings)
+    metric.add_unread(len(unread))
+    answers += [LineAnswer(index, batches.label(index), "", (), unread=True) for index in unread]
     return metric, answers
 
 
@@ -257,7 +256,7 @@ def _measure_pages(
             metric.add(found, list(polygons), ignored)
             if index is not None:
                 answers.append(PageAnswer(index, size, tuple(boxes)))
-    for index in () if settings.as_paddleocr else batches.report.indices.get(Reason.UNREADABLE, ()):
+    for index in _unread(batches, settings):
         missed = parse_boxes(batches.label(index), batches.where(index))
         metric.add([], list(missed.polygons), missed.ignore.tolist())
         answers.append(PageAnswer(index, (0, 0), (), unread=True))
@@ -279,11 +278,15 @@ def _measure_classes(
         else:
             labels = [own.labels[place] for place in batch["label"].tolist()]
         metric.add(found, labels)
-    if not settings.as_paddleocr:
-        metric.add_unread(batches.report.count(Reason.UNREADABLE))
-        unread = batches.report.indices.get(Reason.UNREADABLE, ())
-        answers += [ClassAnswer(index, batches.label(index), "", 0.0, unread=True) for index in unread]
+    unread = _unread(batches, settings)
+    metric.add_unread(len(unread))
+    answers += [ClassAnswer(index, batches.label(index), "", 0.0, unread=True) for index in unread]
     return metric, answers
+
+
+def _unread(batches: Batches, settings: EvaluationSettings) -> Collection[int]:
+    """The samples that cannot be read, which count as wrong; none where others take their places."""
+    return () if settings.as_paddleocr else batches.report.indices.get(Reason.UNREADABLE, ())
 
 
 _MEASURES = {"rec": _measure_lines, "det": _measure_pages, "cls": _measure_classes}
