@@ -7,7 +7,7 @@ import functools
 import inspect
 import typing
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,8 @@ from paddle2torch.model_zoo.rec_heads import MultiHead, Targets
 from paddle2torch.model_zoo.registry import Role, parts
 from paddle2torch.model_zoo.show import show, show_text
 from paddle2torch.model_zoo.strict_json import check_type, unknown_key
+
+Module = TypeVar("Module", bound=nn.Module)
 
 # What settings from outside can ask for. Officially there are up to 18 layers, 18,711 classes, 2048 channels.
 MOST_LAYERS = 100
@@ -213,7 +215,7 @@ def replace_module(root: nn.Module, path: str, module: nn.Module) -> None:
     root.get_submodule(parent).register_module(name, module)
 
 
-def channels_last(model: Network) -> Network:
+def channels_last(model: Module) -> Module:
     """`model` itself, its convolutions' weights laid out with the channels last: the faster layout on a CPU."""
     # PyTorch's annotations of `to` leave out the keyword.
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

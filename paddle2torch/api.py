@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, cast, overload
 
 import torch
 
-from paddle2torch.device import Precision, called_precision, choose_device, choose_dtype, memory_format
+from paddle2torch.device import Precision, called_precision, choose_device, choose_dtype, place_network
 from paddle2torch.model_zoo.config import ModelConfig
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.forms.folding import fold
@@ -129,10 +129,7 @@ def load_pretrained(
     if fused or compiled:
         network = fold(network)
     network = network.to(device=device, dtype=dtype)
-    if fused or compiled:
-        # PyTorch's annotations of `to` leave out the keyword.
-        network.to(memory_format=memory_format(device, dtype))  # type: ignore[call-overload]
-    return network
+    return place_network(network, device, dtype) if fused or compiled else network
 
 
 def _load_program(

@@ -15,14 +15,16 @@ import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.show import show
+
+Module = TypeVar("Module", bound=nn.Module)
 
 AUTO = "auto"
 
@@ -128,6 +130,15 @@ def memory_format(device: torch.device, dtype: torch.dtype) -> torch.memory_form
     half = dtype in (torch.float16, torch.bfloat16)
     last = device.type == "cpu" or (device.type == "cuda" and half)
     return torch.channels_last if last else torch.contiguous_format
+
+
+def place_network(network: Module, device: torch.device, dtype: torch.dtype) -> Module:
+    """The network itself, on the device, its weights laid out as the device computes fastest in `dtype`.
+
+    The weights keep their own dtype.
+    """
+    # PyTorch's annotations of `to` leave out the keyword.
+    return network.to(device=device, memory_format=memory_format(device, dtype))  # type: ignore[call-overload]
 
 
 def describe(device: torch.device, precision: str) -> str:

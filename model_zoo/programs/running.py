@@ -22,6 +22,7 @@ from paddle2torch.model_zoo.forms.folded import Affine, FoldedConv2d, FoldedConv
 from paddle2torch.model_zoo.forms.folding import Convolution, bias_of, drop_denormals, folded
 from paddle2torch.model_zoo.forms.layouts import Layouts
 from paddle2torch.model_zoo.layers import fold_batch_norm
+from paddle2torch.model_zoo.network import channels_last
 from paddle2torch.model_zoo.programs.control import is_effect, remove_dead
 from paddle2torch.model_zoo.programs.modules import Constant
 from paddle2torch.model_zoo.programs.network import Program
@@ -62,8 +63,7 @@ def _lay_out(module: nn.Module) -> None:
         if isinstance(item, FoldedConv2d):
             item.layouts = Layouts()
         if isinstance(item, FoldedConv2d | FoldedConvTranspose2d):
-            # PyTorch's annotations of `to` leave out the keyword.
-            item.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            channels_last(item)
 
 
 @dataclass

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from paddle2torch.converters.templates import from_card
-from paddle2torch.device import choose_device, choose_dtype, describe, device_module, memory_format, peak_memory
+from paddle2torch.device import choose_device, choose_dtype, describe, device_module, peak_memory, place_network
 from paddle2torch.model_zoo.cards import load_card
 from paddle2torch.model_zoo.forms.folding import fold
 from paddle2torch.model_zoo.network import Network, build_model
@@ -140,9 +140,8 @@ def _reader(
     network: Network, device: torch.device, precision: str, compiled: bool, shape: tuple[int, int, int, int]
 ) -> Prepared:
     dtype = choose_dtype(precision, device)
-    folded = fold(network).to(device=device, dtype=dtype)
-    folded.to(memory_format=memory_format(device, dtype))  # type: ignore[call-overload]
-    model: nn.Module = torch.compile(folded) if compiled else folded  # type: ignore[assignment]
+    folded = place_network(fold(network).to(device=device, dtype=dtype), device, dtype)
+    model = torch.compile(folded) if compiled else folded
     x = torch.zeros(shape, device=device, dtype=dtype)
 
     def run() -> None:
@@ -155,8 +154,7 @@ def _reader(
 def _step(network: Network, device: torch.device, precision: str, compiled: bool, batch: int) -> Prepared:
     dtype = choose_dtype(precision, device)
     settings = official_settings(network.config, pretrained=None)
-    layout = memory_format(device, dtype)
-    trained = network.to(device=device, memory_format=layout)  # type: ignore[call-overload]
+    trained = place_network(network, device, dtype)
     leave_out_unused(trained)
     set_training(trained)
     optimizer = build_optimizer(trained, settings.optimizer)

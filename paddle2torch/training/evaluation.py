@@ -14,7 +14,7 @@ from accelerate.utils import gather_object
 from numpy.typing import NDArray
 from torch import Tensor
 
-from paddle2torch.device import Precision, choose_dtype, fetch, memory_format
+from paddle2torch.device import Precision, choose_dtype, fetch, place_network
 from paddle2torch.model_zoo.config import ClsPostprocess, DBPostprocess, ModelConfig
 from paddle2torch.model_zoo.network import Network, fuse
 from paddle2torch.tasks.detection import boxes_from_map
@@ -205,8 +205,7 @@ def measure(
     reader = fuse(network)
     if reader is network:
         reader = copy.deepcopy(network)
-    reader = reader.to(device=device, dtype=dtype).eval()
-    reader.to(memory_format=memory_format(device, dtype))  # type: ignore[call-overload]
+    reader = place_network(reader.to(device=device, dtype=dtype).eval(), device, dtype)
     batches.set_epoch(0)
     metric, answers = _MEASURES[network.config.task](reader, batches, settings, accelerator, stop)
     metric.counts = total_counts(torch.from_numpy(metric.counts)).numpy()

@@ -5,20 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator
-from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
-from torch import nn
 
-from paddle2torch.device import AUTO, PRECISIONS, best_device, choose_device, choose_dtype, memory_format
+from paddle2torch.device import AUTO, PRECISIONS, Module, best_device, choose_device, choose_dtype, place_network
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.training.settings import Settings
 
 WORDS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 """Ours for precisions to accelerate's."""
-
-Module = TypeVar("Module", bound=nn.Module)
 
 DEVICE_VARIABLE = "ACCELERATE_TORCH_DEVICE"
 
@@ -45,9 +41,7 @@ def make_accelerator(settings: Settings) -> Accelerator:
 
 def placed(network: Module, accelerator: Accelerator) -> Module:
     """The network itself, on the device, its weights laid out as the device computes fastest."""
-    layout = memory_format(accelerator.device, computed_in(accelerator))
-    # PyTorch's annotations of `to` leave out the keyword.
-    return network.to(device=accelerator.device, memory_format=layout)  # type: ignore[call-overload]
+    return place_network(network, accelerator.device, computed_in(accelerator))
 
 
 def computed_in(accelerator: Accelerator) -> torch.dtype:
