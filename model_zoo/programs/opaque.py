@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 
@@ -21,7 +21,8 @@ is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", torch
 
 
 def one_operation(shapes: Callable[..., Any]) -> Callable[[F], F]:
-    """Let a function of tensors and numbers be one operation under `torch.export`.
+    """Let a function of tensors and numbers be one operation under `torch.export`, which has all arguments in a row and
+    no defaults: what reads a graph finds each of them in its place.
 
     shapes: takes what the function takes and gives empty tensors of the shapes and types that it returns.
     """
@@ -29,16 +30,28 @@ def one_operation(shapes: Callable[..., Any]) -> Callable[[F], F]:
     def enter(function: F) -> F:
         name = function.__name__
         # PyTorch 2.4 reads no annotations that are text, as they are where they are postponed.
-        typed = functools.wraps(function)(lambda *arguments, **options: function(*arguments, **options))
-        typed.__signature__ = inspect.signature(function, eval_str=True)  # type: ignore[attr-defined]
-        torch.library.custom_op(f"{NAMESPACE}::{name}", typed, mutates_args=()).register_fake(shapes)
+        signature = inspect.signature(function, eval_str=True)
+        row = [
+            item.replace(kind=item.POSITIONAL_OR_KEYWORD, default=item.empty) for item in signature.parameters.values()
+        ]
+
+        def in_a_row(inner: Callable[..., Any]) -> Callable[..., Any]:
+            return lambda *arguments: inner(**dict(zip(signature.parameters, arguments, strict=True)))
+
+        typed: Any = in_a_row(function)
+        typed.__signature__ = signature.replace(parameters=row)
+        torch.library.custom_op(f"{NAMESPACE}::{name}", typed, mutates_args=()).register_fake(in_a_row(shapes))
         held = getattr(getattr(torch.ops, NAMESPACE), name)
 
         @functools.wraps(function)
         def either(*arguments: Any, **options: Any) -> Any:
-            return (held if is_exporting() else function)(*arguments, **options)
+            if not is_exporting():
+                return function(*arguments, **options)
+            given = signature.bind(*arguments, **options)
+            given.apply_defaults()
+            return held(*given.arguments.values())
 
-        return either  # type: ignore[return-value]
+        return cast("F", either)
 
     return enter
 

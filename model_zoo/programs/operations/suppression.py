@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from paddle2torch.model_zoo.programs.opaque import is_exporting, one_operation, open_size
+from paddle2torch.model_zoo.programs.opaque import one_operation, open_size
 from paddle2torch.model_zoo.programs.operations.overlaps import overlap, polygon_overlaps
 from paddle2torch.model_zoo.programs.table import ProgramError, operation
 
@@ -159,7 +159,17 @@ def _detected(rows: list[Tensor], places: list[Tensor], like: Tensor, width: int
     return out, index.to(torch.int32).reshape(-1, 1), counts
 
 
+def _rows_of(
+    bboxes: Tensor, scores: Tensor, rois_num: Tensor | None = None, **settings: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    images = bboxes.shape[0] if scores.ndim == 3 else 1 if rois_num is None else rois_num.shape[0]
+    count = open_size()
+    number = bboxes.new_empty((images,), dtype=torch.int32)
+    return bboxes.new_empty((count, bboxes.shape[-1] + 2)), bboxes.new_empty((count, 1), dtype=torch.int32), number
+
+
 @operation("multiclass_nms3", results=3)
+@one_operation(_rows_of)
 def multiclass_nms3(
     bboxes: Tensor,
     scores: Tensor,
@@ -178,20 +188,6 @@ def multiclass_nms3(
     bboxes (N, M, 4) and scores (N, C, M), or (M, C, 4) and (M, C) with `rois_num` boxes for each image. Polygons have
     8, 16, 24 or 32 coordinates in place of 4.
     """
-    if is_exporting():
-        made: tuple[Tensor, Tensor, Tensor] = torch.ops.paddle2torch.multiclass_nms3(
-            bboxes,
-            scores,
-            rois_num,
-            score_threshold,
-            nms_top_k,
-            keep_top_k,
-            nms_threshold,
-            normalized,
-            nms_eta,
-            background_label,
-        )
-        return made
     width = bboxes.shape[-1]
     if width not in _CORNERS:
         raise ProgramError(f"multiclass_nms3 of {width} coordinates is not known")
@@ -215,6 +211,7 @@ def multiclass_nms3(
 
 
 @operation("matrix_nms", results=3)
+@one_operation(_rows_of)
 def matrix_nms(
     bboxes: Tensor,
     scores: Tensor,
@@ -231,20 +228,6 @@ def matrix_nms(
     """As `multiclass_nms3`, but what overlaps a better box of its class loses score by a factor, none is dropped for
     it.
     """
-    if is_exporting():
-        made: tuple[Tensor, Tensor, Tensor] = torch.ops.paddle2torch.matrix_nms(
-            bboxes,
-            scores,
-            score_threshold,
-            nms_top_k,
-            keep_top_k,
-            post_threshold,
-            use_gaussian,
-            gaussian_sigma,
-            background_label,
-            normalized,
-        )
-        return made
     offset = 0.0 if normalized else 1.0
     rows, places = [], []
     for image, (boxes, points) in enumerate(zip(bboxes.unbind(0), scores.unbind(0), strict=True)):
@@ -294,86 +277,3 @@ def _decay(boxes: Tensor, scores: Tensor, offset: float, gaussian: bool, sigma: 
 def nms(x: Tensor, *, threshold: float = 1.0) -> Tensor:
     """Places of the boxes that stay; they come in the order of their worth: int64."""
     return suppress(x, torch.zeros_like(x[:, 0]), threshold)
-
-
-# As one operation of a graph: how many boxes stay is known when it runs. The schemas are written out, as PyTorch 2.4
-# cannot read them off annotations that are text.
-_MULTICLASS_NMS3 = (
-    "(Tensor bboxes, Tensor scores, Tensor? rois_num, float score_threshold, SymInt nms_top_k, SymInt keep_top_k, "
-    "float nms_threshold, bool normalized, float nms_eta, SymInt background_label) -> (Tensor, Tensor, Tensor)"
-)
-_MATRIX_NMS = (
-    "(Tensor bboxes, Tensor scores, float score_threshold, SymInt nms_top_k, SymInt keep_top_k, float post_threshold, "
-    "bool use_gaussian, float gaussian_sigma, SymInt background_label, bool normalized) -> (Tensor, Tensor, Tensor)"
-)
-
-
-@torch.library.custom_op("paddle2torch::multiclass_nms3", mutates_args=(), schema=_MULTICLASS_NMS3)
-def _multiclass_nms3(
-    bboxes: Tensor,
-    scores: Tensor,
-    rois_num: Tensor | None,
-    score_threshold: float,
-    nms_top_k: int,
-    keep_top_k: int,
-    nms_threshold: float,
-    normalized: bool,
-    nms_eta: float,
-    background_label: int,
-) -> tuple[Tensor, Tensor, Tensor]:
-    return multiclass_nms3(
-        bboxes,
-        scores,
-        rois_num,
-        score_threshold=score_threshold,
-        nms_top_k=nms_top_k,
-        keep_top_k=keep_top_k,
-        nms_threshold=nms_threshold,
-        normalized=normalized,
-        nms_eta=nms_eta,
-        background_label=background_label,
-    )
-
-
-@torch.library.custom_op("paddle2torch::matrix_nms", mutates_args=(), schema=_MATRIX_NMS)
-def _matrix_nms(
-    bboxes: Tensor,
-    scores: Tensor,
-    score_threshold: float,
-    nms_top_k: int,
-    keep_top_k: int,
-    post_threshold: float,
-    use_gaussian: bool,
-    gaussian_sigma: float,
-    background_label: int,
-    normalized: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    return matrix_nms(
-        bboxes,
-        scores,
-        score_threshold=score_threshold,
-        nms_top_k=nms_top_k,
-        keep_top_k=keep_top_k,
-        post_threshold=post_threshold,
-        use_gaussian=use_gaussian,
-        gaussian_sigma=gaussian_sigma,
-        background_label=background_label,
-        normalized=normalized,
-    )
-
-
-def _rows_of(bboxes: Tensor, images: Any) -> tuple[Tensor, Tensor, Tensor]:
-    count = torch.library.get_ctx().new_dynamic_size()
-    number = bboxes.new_empty((images,), dtype=torch.int32)
-    return bboxes.new_empty((count, bboxes.shape[-1] + 2)), bboxes.new_empty((count, 1), dtype=torch.int32), number
-
-
-@_multiclass_nms3.register_fake
-def _(bboxes: Tensor, scores: Tensor, rois_num: Tensor | None, *settings: Any) -> tuple[Tensor, Tensor, Tensor]:
-    images = bboxes.shape[0] if scores.ndim == 3 else 1 if rois_num is None else rois_num.shape[0]
-    return _rows_of(bboxes, images)
-
-
-@_matrix_nms.register_fake
-def _(bboxes: Tensor, scores: Tensor, *settings: Any) -> tuple[Tensor, Tensor, Tensor]:
-    return _rows_of(bboxes, bboxes.shape[0])
