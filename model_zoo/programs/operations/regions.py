@@ -30,13 +30,26 @@ def _counted(owner: Tensor, images: Any) -> Tensor:
 def _cells(
     x: Tensor,
     boxes: Tensor,
-    boxes_num: Tensor | None = None,
+    boxes_num: Tensor | None,
     *,
-    pooled_height: int = 1,
-    pooled_width: int = 1,
+    pooled_height: int,
+    pooled_width: int,
+    output_channels: int | None = None,
     **settings: Any,
 ) -> Tensor:
-    return x.new_empty((boxes.shape[0], x.shape[1], pooled_height, pooled_width))
+    channels = x.shape[1] if output_channels is None else output_channels
+    return x.new_empty((boxes.shape[0], channels, pooled_height, pooled_width))
+
+
+def _rounded(x: Tensor) -> Tensor:
+    """To whole numbers, half away from zero."""
+    return torch.trunc(x + torch.sign(x) * 0.5)
+
+
+def _between(low: Tensor, high: Tensor, size: int) -> Tensor:
+    """(R, cells, size): which places of an axis are from `low` on and before `high`, both (R, cells)."""
+    place = torch.arange(size, dtype=low.dtype, device=low.device)
+    return (place >= low[:, :, None]) & (place < high[:, :, None])
 
 
 @operation("roi_align")
@@ -58,7 +71,7 @@ def roi_align(
     is 0.
     """
     check_size([boxes.shape[0], x.shape[1], pooled_height, pooled_width], "roi_align")
-    c, height, width = x.shape[1:]
+    height, width = x.shape[2:]
     corners = boxes * spatial_scale - (0.5 if aligned else 0.0)
     w, h = corners[:, 2] - corners[:, 0], corners[:, 3] - corners[:, 1]
     if not aligned:
@@ -98,7 +111,7 @@ def roi_align(
         # The samples lie on a grid, so the sum over them is a product with both tables.
         made = torch.matmul(torch.matmul(down[part, None], x[owner[part]]), across[part, None].transpose(2, 3))
         parts.append(made / number[part].view(-1, 1, 1, 1))
-    return torch.cat(parts) if parts else x.new_zeros((0, c, pooled_height, pooled_width))
+    return torch.cat(parts)
 
 
 @one_operation(_cells)
@@ -113,8 +126,7 @@ def largest_of_regions(
 ) -> Tensor:
     """See `roi_pool`."""
     height, width = x.shape[2:]
-    scaled = boxes * spatial_scale
-    corners = torch.trunc(scaled + torch.sign(scaled) * 0.5)  # half away from zero
+    corners = _rounded(boxes * spatial_scale)
 
     def within(first: Tensor, last: Tensor, cells: int, size: int) -> Tensor:
         """(R, cells, size): which rows or columns belong to a cell."""
@@ -123,8 +135,7 @@ def largest_of_regions(
         index = torch.arange(cells, dtype=x.dtype, device=x.device)[None]
         start = (torch.floor(index * cell) + first[:, None]).clamp(0, size)
         end = (torch.ceil((index + 1) * cell) + first[:, None]).clamp(0, size)
-        place = torch.arange(size, dtype=x.dtype, device=x.device)
-        return (place >= start[:, :, None]) & (place < end[:, :, None])
+        return _between(start, end, size)
 
     rows = within(corners[:, 1], corners[:, 3], pooled_height, height)
     columns = within(corners[:, 0], corners[:, 2], pooled_width, width)
@@ -140,7 +151,7 @@ def largest_of_regions(
             [torch.where(rows[part, p][:, None, :, None], tall, lowest).amax(2) for p in range(pooled_height)], 2
         )
         parts.append(torch.where(torch.isinf(cells), torch.zeros_like(cells), cells))
-    return torch.cat(parts) if parts else x.new_zeros((0, x.shape[1], pooled_height, pooled_width))
+    return torch.cat(parts)
 
 
 @operation("roi_pool", results=2)
@@ -158,21 +169,8 @@ def roi_pool(
     return largest_of_regions(x, boxes, boxes_num, **cells, spatial_scale=spatial_scale), None
 
 
-def _own_cells(
-    x: Tensor,
-    boxes: Tensor,
-    boxes_num: Tensor | None = None,
-    *,
-    pooled_height: int = 1,
-    pooled_width: int = 1,
-    output_channels: int = 1,
-    **settings: Any,
-) -> Tensor:
-    return x.new_empty((boxes.shape[0], output_channels, pooled_height, pooled_width))
-
-
 @operation("psroi_pool")
-@one_operation(_own_cells)
+@one_operation(_cells)
 def psroi_pool(
     x: Tensor,
     boxes: Tensor,
@@ -185,7 +183,7 @@ def psroi_pool(
 ) -> Tensor:
     """The mean in each cell of each region, where each cell has channels of its own: (R, channels, ph, pw)."""
     height, width = x.shape[2:]
-    rounded = torch.trunc(boxes + torch.sign(boxes) * 0.5)  # half away from zero
+    rounded = _rounded(boxes)
     start, end = rounded[:, :2] * spatial_scale, (rounded[:, 2:] + 1.0) * spatial_scale
 
     def within(axis: int, cells: int, size: int) -> Tensor:
@@ -195,8 +193,7 @@ def psroi_pool(
         index = torch.arange(cells, dtype=x.dtype, device=x.device)[None]
         low = torch.floor(index * cell + first).clamp(0, size)
         high = torch.ceil((index + 1) * cell + first).clamp(0, size)
-        place = torch.arange(size, dtype=x.dtype, device=x.device)
-        return ((place >= low[:, :, None]) & (place < high[:, :, None])).to(x.dtype)
+        return _between(low, high, size).to(x.dtype)
 
     rows, columns = within(1, pooled_height, height), within(0, pooled_width, width)
     owner = _owners(boxes_num, boxes)
@@ -207,7 +204,7 @@ def psroi_pool(
         total = (maps[owner[part]] * covered).sum((4, 5))
         cells = rows[part].sum(2)[:, None, :, None] * columns[part].sum(2)[:, None, None, :]
         parts.append(torch.where(cells > 0, total / cells.clamp(min=1.0), torch.zeros_like(total)))
-    return torch.cat(parts) if parts else x.new_zeros((0, output_channels, pooled_height, pooled_width))
+    return torch.cat(parts)
 
 
 def _proposed(scores: Tensor, *tensors: Tensor, **settings: Any) -> tuple[Tensor, Tensor, Tensor]:
