@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import click
 
-from paddle2torch.cli.options import AS_JSON, DEVICE, PATH, SETTINGS
+from paddle2torch.cli.options import AS_JSON, DEVICE, PATH, PRECISION_WORD, SETTINGS
 from paddle2torch.cli.output import echo, print_json, print_table
 from paddle2torch.model_zoo.errors import Paddle2TorchError
 from paddle2torch.progress import spinner
@@ -141,9 +141,7 @@ def bench_network_command(
 @click.argument("pages", nargs=-1, metavar="[PAGE]...")
 @DEVICE
 @click.option("--lang", default="en", show_default=True, help="Of the pages.")
-@click.option(
-    "--precision", "precisions", multiple=True, type=click.Choice(["fp32", "bf16", "fp16"]), help="Default: all three."
-)
+@click.option("--precision", "precisions", multiple=True, type=PRECISION_WORD, help="Default: all three.")
 @click.option("--batch", "batches", multiple=True, type=click.IntRange(min=1), help="Lines at once. Default: 6, 64.")
 @click.option("--torch-compile", "compiled", is_flag=True, help="By torch.compile too, which compiles for minutes.")
 @click.option("--repeat", type=click.IntRange(min=1), default=5, show_default=True, help="Turns that count.")

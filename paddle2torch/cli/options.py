@@ -18,6 +18,8 @@ MAX_PICTURE = click.option(
     type=click.IntRange(min=1),
     help="Memory for decoding one picture, as long as it takes. Default: 300, or 8 times its file.",
 )
+PRECISION_WORD = click.Choice(["fp32", "bf16", "fp16"])
+"""The words of `device.PRECISIONS`, which --help gives without PyTorch."""
 BFLOAT16 = f"{__name__}.bfloat16"
 """Where a command notes that `--precision` was given by its old name."""
 QUANTIZED = click.option("--quantized", is_flag=True, help="In int8; see `paddle2torch quantize`.")
@@ -43,9 +45,7 @@ def _precision(ctx: click.Context, param: click.Parameter, chosen: str) -> str:
 TRAINING_DEVICE = click.option(
     "--device", help="Where to compute: cpu, cuda, cuda:1, mps, …, or auto. Default: training.device."
 )
-TRAINING_PRECISION = click.option(
-    "--precision", type=click.Choice(["fp32", "bf16", "fp16"]), help="Default: training.precision."
-)
+TRAINING_PRECISION = click.option("--precision", type=PRECISION_WORD, help="Default: training.precision.")
 
 
 def _together(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -62,7 +62,7 @@ def _together(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
 PRECISION = _together(
     click.option(
         "--precision",
-        type=click.Choice(["fp32", "bf16", "fp16"]),
+        type=PRECISION_WORD,
         default="fp32",
         show_default=True,
         callback=_precision,
