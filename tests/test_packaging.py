@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import runpy
 import subprocess
 import sys
 import zipfile
@@ -11,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 
 import pytest
+import yaml
 from material import ROOT
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -86,6 +88,13 @@ def test_actions_are_pinned_by_commit(workflow: Path) -> None:
     used = re.findall(r"uses: *(\S+)", workflow.read_text(encoding="utf-8"))
     assert used
     assert [action for action in used if not re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", action)] == []
+
+
+def test_a_release_tries_the_rows_of_make_matrix() -> None:
+    """A workflow cannot read them there before its jobs begin."""
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "release.yml").read_text(encoding="utf-8"))
+    rows = workflow["jobs"]["matrix"]["strategy"]["matrix"]["row"]
+    assert tuple(rows) == runpy.run_path(str(ROOT / ".ci" / "matrix.py"))["ROWS"]
 
 
 def test_the_wheel_runs_alone(wheel: Path, tmp_path: Path) -> None:
