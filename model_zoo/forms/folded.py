@@ -109,7 +109,7 @@ class FoldedConv2d(nn.Conv2d):
 class ResidualConv2d(FoldedConv2d):
     """A convolution that adds a map of its output's size before its activation, which is ReLU or none."""
 
-    def forward(self, x: Tensor, residual: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, residual: Tensor) -> Tensor:  # type: ignore[override]  # a second input
         """x: float (N, in_channels, H, W), residual: (N, out_channels, H', W') or what is repeated to that."""
         if not onednn(x) or residual.dtype != x.dtype or residual.shape != self.output_shape(x):
             # oneDNN's operator would take another size for its own.
