@@ -31,7 +31,8 @@ UNSTEADY = (nn.modules.batchnorm._BatchNorm, nn.Dropout, DropPath, DownscaledDro
 class Distillation(nn.Module):
     """A student and its teachers, by name; each sees every batch.
 
-    A frozen teacher takes no gradient, keeps its statistics and drops nothing out.
+    A frozen teacher takes no gradient, keeps its statistics and drops nothing out. Raises `ConfigError` for names that
+    modules have for something else.
     """
 
     def __init__(self, student: Network, teachers: Mapping[str, Network]) -> None:
@@ -39,6 +40,10 @@ class Distillation(nn.Module):
         self.config = student.config
         self.names = (STUDENT, *teachers)
         for name, network in zip(self.names, (student, *teachers.values()), strict=True):
+            if hasattr(self, name):
+                raise ConfigError(
+                    f"teachers: {name} cannot be the name of one, as modules of PyTorch have their own {name}"
+                )
             self.add_module(name, network)
 
     def forward(self, x: Tensor, targets: Targets) -> dict[str, dict[str, Tensor]]:

@@ -26,7 +26,7 @@ from paddle2torch.model_zoo.network import build_model, fuse
 from paddle2torch.model_zoo.strict_json import from_json
 from paddle2torch.training.batches import guide_targets
 from paddle2torch.training.config_files import read_settings
-from paddle2torch.training.distillation import digest_of, refuse_other_teachers, with_teachers
+from paddle2torch.training.distillation import Distillation, digest_of, refuse_other_teachers, with_teachers
 from paddle2torch.training.distillation_settings import DistillationSettings, TeacherSettings
 from paddle2torch.training.losses import losses_of
 from paddle2torch.training.paddleocr_yml import translate
@@ -205,6 +205,13 @@ def test_teachers_that_the_student_cannot_learn_from(changes: dict[str, Any], me
     loss = settings_of(*V4, Teacher=taken(saved(tmp_path / "teacher", tiny_config(**changes))))
     with pytest.raises(ConfigError, match=message):
         with_teachers(build_model(tiny_config()), loss)
+
+
+@pytest.mark.parametrize("name", ["train", "half", "config", "names"])
+def test_a_teacher_has_no_name_that_modules_have(name: str) -> None:
+    network = build_model(tiny_config())
+    with pytest.raises(ConfigError, match=f"teachers: {name} cannot be the name of one"):
+        Distillation(network, {name: network})
 
 
 def test_a_teacher_in_fused_form_teaches_by_its_ctc_head(teacher: Path, tmp_path: Path) -> None:
