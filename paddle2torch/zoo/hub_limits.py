@@ -10,6 +10,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from typing import Any, TypeVar
 
 from paddle2torch.model_zoo.errors import SourceError
@@ -25,26 +26,21 @@ def bounded(call: Callable[[], T], *, seconds: float, most: int) -> T:
     """
     import huggingface_hub
 
-    outcome: list[tuple[T | None, BaseException | None]] = []
+    answer: Future[T] = Future()
 
     def run() -> None:
         try:
             with _limited(most, time.monotonic() + seconds):
-                outcome.append((call(), None))
+                answer.set_result(call())
         except BaseException as error:
-            outcome.append((None, error))
+            answer.set_exception(error)
 
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if not outcome:
+    threading.Thread(target=run, daemon=True).start()
+    if not wait([answer], seconds).done:
         with contextlib.suppress(AttributeError):  # older versions keep no session of their own
             huggingface_hub.close_session()
         raise SourceError(f"the Hub has not answered wholly within {seconds:,.0f} s")
-    value, error = outcome[0]
-    if error is not None:
-        raise error
-    return value  # type: ignore[return-value]  # None only where the call returned it
+    return answer.result()
 
 
 @contextlib.contextmanager
