@@ -77,7 +77,7 @@ def load_pretrained(
         quantized: the form for running, with convolutions in int8. The model must have been quantized first
             (`paddle2torch.quantize`); its results differ a little.
         compiled: the form for running, compiled ahead of time for this CPU (`paddle2torch.compiled`). The first use on
-            a machine takes up to a minute; where there is no C++ compiler a warning says so, and it is not compiled.
+            a machine takes half a minute or more; without a C++ compiler a warning says so, and it is not compiled.
         device: where its tensors go, "auto" for a GPU where there is one; a quantized or compiled one stays on the CPU.
         precision: "fp32", "fp16", "bf16", or a dtype: of its floating-point tensors; a quantized one has float32. What
             a compiled one computes in: "fp32", or "bf16" where the processor has it; its input and output are float32

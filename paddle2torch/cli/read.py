@@ -93,27 +93,31 @@ def _print_quantization(model: str, result: Quantization) -> None:
 def compile_command(models: tuple[str, ...], quantized: bool, precision: str, as_json: bool) -> None:
     """Compile models for this CPU, ahead of time.
 
-    MODEL is a name of the zoo or the folder of a converted model. Takes up to a minute each and needs a C++ compiler;
-    `--compiled` and `load_pretrained(..., compiled=True)` then load the result at once.
+    MODEL is a name of the zoo or the folder of a converted model. Takes about half a minute each, of the largest three
+    times that, and needs a C++ compiler; `--compiled` and `load_pretrained(..., compiled=True)` then load the result at
+    once.
     """
-    from paddle2torch.compiled.network import compile_model
-    from paddle2torch.compiled.programs import compile_program
+    from paddle2torch.compiled import network, programs
     from paddle2torch.device import PRECISIONS
     from paddle2torch.model_zoo.programs.config import is_program
     from paddle2torch.zoo.resolve import obtain_converted
 
     packages = []
     for model in models:
+        folder = obtain_converted(model)
+        program = is_program(folder)
+        if program and (quantized or precision != "fp32"):
+            raise Paddle2TorchError(f"{model} is a program, which is compiled in float32 alone")
+        how_long = programs.HOW_LONG if program else network.HOW_LONG
+        echo(f"{model} is compiled for this CPU: this takes {how_long}", err=True)
+        notes: tuple[str, ...] = ()
         with spinner(f"compiling {model}", not as_json):
-            folder = obtain_converted(model)
-            if is_program(folder):
-                if quantized or precision != "fp32":
-                    raise Paddle2TorchError(f"{model} is a program, which is compiled in float32 alone")
-                package, notes = compile_program(folder)
-                print_notes(notes)
+            if program:
+                package, notes = programs.compile_program(folder)
             else:
-                package = compile_model(folder, quantized=quantized, dtype=PRECISIONS[precision])
-            packages.append(package)
+                package = network.compile_model(folder, quantized=quantized, dtype=PRECISIONS[precision])
+        packages.append(package)
+        print_notes(notes)
         if not as_json:
             echo(f"{model}: {packages[-1]}")
     if as_json:

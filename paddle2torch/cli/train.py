@@ -100,7 +100,7 @@ def train(
         return
     result = run(settings, model, resume=resume)
     if main:
-        echo(f"{result.line}\n{result.folder}")
+        echo(str(result.folder))  # how it ended is the last line of the log
     if main and to is not None and result.stopped is None and (exported := export_best(result, to)) is not None:
         print_notes(exported.notes)
         echo(str(exported.target))

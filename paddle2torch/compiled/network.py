@@ -52,6 +52,9 @@ from paddle2torch.zoo.folder import WEIGHTS_NAME, load_model, load_quantized, qu
 
 PAGE_SIZE_AT_LEAST = 64  # pixels
 
+HOW_LONG = "about half a minute, for the largest models a minute and a half"
+"""What is said of the time that compiling takes on two cores."""
+
 
 class CompiledNetwork(nn.Module):
     """A library as a module: in and out as the `Network` it was made of, in evaluation; it has no parameters.
@@ -149,7 +152,7 @@ def load_compiled(folder: Path, *, quantized: bool = False, dtype: torch.dtype =
     if not library.is_file():
         find_compiler()
         name = ModelConfig.load(folder).name
-        warnings.warn(f"{name} is compiled for this CPU now, once: this takes up to a minute", stacklevel=3)
+        warnings.warn(f"{name} is compiled for this CPU now, once: this takes {HOW_LONG}", stacklevel=3)
         with only_compiler_errors(name):
             compile_model(folder, quantized=quantized, dtype=dtype)
     with only_compiler_errors(library.name):

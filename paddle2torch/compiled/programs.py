@@ -42,6 +42,9 @@ from paddle2torch.zoo.programs import load_program
 _CONDITIONS, _BATCH_OF_ONE = "paddle2torch_conditions", "paddle2torch_batch_of_one"
 """What is kept inside a package beside the code."""
 
+HOW_LONG = "a minute or two"
+"""As of networks."""
+
 
 class CompiledProgram(nn.Module):
     """A package as a module: called as the `Program` it was made of, in evaluation; it has no parameters.
@@ -117,7 +120,7 @@ def load_compiled_program(folder: Path) -> CompiledProgram:
     if not package.is_file():
         find_compiler()
         name = ProgramConfig.load(folder).name
-        warnings.warn(f"{name} is compiled for this CPU now, once: this takes a minute or two", stacklevel=3)
+        warnings.warn(f"{name} is compiled for this CPU now, once: this takes {HOW_LONG}", stacklevel=3)
         with only_compiler_errors(name):
             compile_program(folder)
     return CompiledProgram(package, folder)

@@ -97,12 +97,14 @@ def test_train_and_eval(model: Path, data: list[str], tmp_path: Path) -> None:
     with (tmp_path / "run" / "train.csv").open(newline="") as file:
         steps = len(list(csv.DictReader(file)))
     said = f"{steps} steps; nothing was better than what training started from, 0.0000"
-    assert result.stdout.splitlines() == [said, str(tmp_path / "run")]
+    assert result.stdout.splitlines() == [str(tmp_path / "run")]
+    assert result.stderr.splitlines().count(said) == 1
     again = run("train", "--config", config, *data)
     assert again.exit_code == 1
     assert "holds a training already" in again.output
     over = run("train", "--config", config, *data, "--resume")
-    assert over.stdout.startswith("nothing was done: the training is at its end already (epoch 1 of 1, step")
+    assert over.stderr.count("nothing was done: the training is at its end already (epoch 1 of 1, step") == 1
+    assert over.stdout.splitlines() == [str(tmp_path / "run")]
     # What was in force, --set included, trains again.
     kept, _ = read_settings(tmp_path / "run" / "settings" / "config.json")
     assert kept.output.dir == str(tmp_path / "run")

@@ -10,8 +10,10 @@ import pytest
 from click.testing import CliRunner
 from rich.cells import cell_len
 
+from paddle2torch import progress
 from paddle2torch.cli import main
 from paddle2torch.cli.output import Terminal, escape, print_json, print_table
+from paddle2torch.progress import spinner
 
 EVIL = "\x1b]0;TITLE\x07"
 
@@ -52,6 +54,26 @@ def test_json_stays_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert "\x9b" not in written
     assert "\u202e" not in written
     assert json.loads(written) == {"text": EVIL + "\x9b\u202e" + "مرحبا"}
+
+
+def test_of_two_displays_the_inner_one_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A download's bar while models are loaded: both at once would overwrite each other."""
+
+    class Tty(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    def shown() -> list[bool]:
+        return [display.live.is_started for display in progress._shown]
+
+    monkeypatch.setattr("sys.stderr", Tty())
+    monkeypatch.setenv("TERM", "xterm")
+    with spinner("loading"):
+        assert shown() == [True]
+        with spinner("fetching"):
+            assert shown() == [False, True]
+        assert shown() == [True]
+    assert shown() == []
 
 
 def test_errors_are_escaped(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from structure import image
 from paddle2torch.api import load_pretrained
 from paddle2torch.cli import main
 from paddle2torch.compiled.kernel_library import CompilerError, load_kernels
-from paddle2torch.compiled.network import CompiledNetwork, compile_model, library_path, load_compiled
+from paddle2torch.compiled.network import HOW_LONG, CompiledNetwork, compile_model, library_path, load_compiled
 from paddle2torch.compiled.packages import code_files
 from paddle2torch.model_zoo.errors import ConfigError, ConversionError
 from paddle2torch.model_zoo.forms.folding import fold
@@ -128,6 +128,7 @@ def test_int8(tmp_path: Path) -> None:
     quantize(saved(tmp_path / "own", network), lines())
     done = CliRunner().invoke(main, ["compile", str(tmp_path / "own"), "--quantized", "--json"])
     assert done.exit_code == 0, done.output
+    assert f"{tmp_path / 'own'} is compiled for this CPU: this takes {HOW_LONG}\n" in done.stderr
     package = library_path(tmp_path / "own", quantized=True)
     assert json.loads(done.stdout) == [{"model": str(tmp_path / "own"), "package": str(package)}]
     compiled = load_pretrained(tmp_path / "own", compiled=True, quantized=True)
