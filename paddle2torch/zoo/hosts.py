@@ -21,13 +21,19 @@ class UnreachableError(SourceError):
     """No connection to the host at all: its other addresses need not be tried."""
 
 
+class NotAskedError(UnreachableError):
+    """The user forbids to ask the host: whether it can be reached is not known."""
+
+
 @contextlib.contextmanager
 def asking(host: str) -> Iterator[None]:
-    """Ask a host inside. An `UnreachableError` of it is recorded; where one was a moment ago, another comes at once."""
+    """Ask a host inside. That it cannot be reached is recorded; where it was a moment ago, the error comes at once."""
     if is_unreachable(host):
         raise UnreachableError(f"{host} {AS_FOUND}")
     try:
         yield
+    except NotAskedError:
+        raise
     except UnreachableError:
         _unreachable[host] = time.monotonic()
         raise

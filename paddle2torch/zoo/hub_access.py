@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from paddle2torch.model_zoo.errors import SourceError
 from paddle2torch.zoo.downloads import check_reachable
-from paddle2torch.zoo.hosts import UnreachableError
+from paddle2torch.zoo.hosts import NotAskedError
 from paddle2torch.zoo.hub_limits import bounded
 from paddle2torch.zoo.retry import PASSING, retry
 
@@ -38,11 +38,11 @@ def tell(call: Callable[[], T]) -> T:
 
 
 def check_online() -> None:
-    """Raise `UnreachableError` where the Hub is not to be asked, or no connection to it can be made."""
+    """Raise `NotAskedError` where the Hub is not to be asked, `UnreachableError` where no connection can be made."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
-        raise UnreachableError("the Hub is not asked, as HF_HUB_OFFLINE says")
+        raise NotAskedError("the Hub is not asked, as HF_HUB_OFFLINE says")
     # The library asks a host that is not there six times, for 23 s.
     check_reachable(constants.ENDPOINT)
 

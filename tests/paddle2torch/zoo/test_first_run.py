@@ -180,6 +180,15 @@ def test_each_host_is_asked_once_in_a_run(monkeypatch: pytest.MonkeyPatch) -> No
     assert len(asked) == 3
 
 
+def test_a_hub_that_the_user_forbids_to_ask_is_not_taken_for_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("paddle2torch.zoo.hub_access.fetch_file", lambda *a, **k: _no_index())
+    for name in ("one", "two"):
+        with pytest.raises(NoSourceError) as error:
+            obtain(replace(card(inference=(HubSource(repo=f"org/{name}", files=("a",)),)), name=name), fused=True)
+        assert error.value.tried == (f"Hugging Face Hub org/{name}: the Hub is not asked, as HF_HUB_OFFLINE says",)
+
+
 def test_a_host_that_is_left_out_again_and_again_is_asked_when_its_time_is_over(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
