@@ -244,6 +244,11 @@ def list_cards() -> tuple[Card, ...]:
     return tuple(card for name, card in sorted(_index().items()) if name == card.name)
 
 
+def cards_named(part: str) -> tuple[Card, ...]:
+    """The cards that have `part` in their names, sorted by name. The others are not read."""
+    return tuple(_read_once(path) for path in sorted(CARDS.glob("*.json")) if part in path.stem)
+
+
 def find_card(name: str) -> Card | None:
     """The card of a model by its name or an alias; None where no card has it."""
     path = CARDS / f"{name}.json"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from paddle2torch.cache import zoo_dir
-from paddle2torch.model_zoo.cards import Card, find_card, list_cards
+from paddle2torch.model_zoo.cards import Card, cards_named, find_card, list_cards
 from paddle2torch.model_zoo.config import CONFIG_NAME, Form, ModelConfig, Task
 from paddle2torch.model_zoo.errors import ConfigError, Paddle2TorchError
 from paddle2torch.model_zoo.languages import LANGUAGES, find_language
@@ -242,22 +242,25 @@ def pipeline_of(lang: str, version: str | None = None) -> Pipeline:
     code = find_language(lang)
     if version is not None and version not in VERSIONS:
         raise ConfigError(f"version is one of {', '.join(VERSIONS)}, not {show(version)}")
-    reading = {name: rec for name in VERSIONS if (rec := _recogniser(code, name, VERSIONS[name].tiers)) is not None}
     older = [name for name in VERSIONS if version is None or name <= version]
-    found = next((name for name in older if name in reading), None)
-    if found is None:
-        others = f"; of {', '.join(reading)} does: leave the version out" if reading else "; give one with rec=…"
+    rec, found = None, ""
+    for found in older:
+        if (rec := _recogniser(code, found, VERSIONS[found].tiers)) is not None:
+            break
+    if rec is None:
+        newer = [name for name in VERSIONS if name not in older and _recogniser(code, name, VERSIONS[name].tiers)]
+        others = f"; of {', '.join(newer)} does: leave the version out" if newer else "; give one with rec=…"
         raise ConfigError(f"no recogniser of PP-OCR{version or ''} reads {lang!r}{others}")
     note = None
     if version not in (None, found):
-        note = f"PP-OCR{version} does not read {LANGUAGES[code]} ({code}): {reading[found]} of PP-OCR{found} is taken"
+        note = f"PP-OCR{version} does not read {LANGUAGES[code]} ({code}): {rec} of PP-OCR{found} is taken"
     choice = VERSIONS[found]
     stand_in = None
     if version is None and found in STAND_INS:
         other = STAND_INS[found]
-        rec = _recogniser(code, found, other.tiers)
-        stand_in = None if rec is None else Pipeline(other.det, rec, other.cls, other.generation, version=found)
-    return Pipeline(choice.det, reading[found], choice.cls, choice.generation, note, found, stand_in)
+        smaller = _recogniser(code, found, other.tiers)
+        stand_in = None if smaller is None else Pipeline(other.det, smaller, other.cls, other.generation, version=found)
+    return Pipeline(choice.det, rec, choice.cls, choice.generation, note, found, stand_in)
 
 
 def generation_of(model: str) -> Generation:
@@ -269,7 +272,7 @@ def generation_of(model: str) -> Generation:
 def _recogniser(code: str, version: str, tiers: Sequence[str]) -> str | None:
     able = [
         card
-        for card in list_cards()
+        for card in cards_named(f"PP-OCR{version}_")
         if (card.task, card.version) == ("rec", version)
         and card.tier in tiers
         and card.architecture is not None

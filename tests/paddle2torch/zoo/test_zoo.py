@@ -26,7 +26,7 @@ from paddle2torch.cli.zoo_tables import print_info, print_models
 from paddle2torch.converters import convert as convert_module
 from paddle2torch.converters.layout import layout_table, to_paddle
 from paddle2torch.model_zoo import cards
-from paddle2torch.model_zoo.cards import list_cards, load_card
+from paddle2torch.model_zoo.cards import Card, list_cards, load_card, read_card
 from paddle2torch.model_zoo.config import Component, CTCDecode, ModelConfig, RecPreprocess
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.languages import ALIASES, LANGUAGES, SCRIPTS, find_language, language_of_tag
@@ -109,6 +109,18 @@ def test_a_version_that_does_not_read_a_language_says_what_is_taken() -> None:
         pipeline_of("th", "v4")
     with pytest.raises(ConfigError, match="version is one of v6, v5, v4, v3, not 'v7'"):
         pipeline_of("en", "v7")
+
+
+def test_only_the_cards_of_the_versions_that_are_asked_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+
+    def note(path: Path) -> Card:
+        read.append(path.stem)
+        return read_card(path)
+
+    monkeypatch.setattr(cards, "_read_once", note)
+    pipeline_of("en")
+    assert set(read) == {f"PP-OCRv6_{tier}_{part}" for tier in ("medium", "small", "tiny") for part in ("det", "rec")}
 
 
 def test_no_language_is_left_out() -> None:
