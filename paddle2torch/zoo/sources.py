@@ -30,7 +30,7 @@ from paddle2torch.model_zoo.errors import ConfigError, FileFormatError, NoSource
 from paddle2torch.model_zoo.names import file_in, is_name
 from paddle2torch.model_zoo.programs.cards import ProgramCard
 from paddle2torch.model_zoo.strict_json import from_json, read_json, to_json
-from paddle2torch.progress import spinner
+from paddle2torch.progress import alone, spinner
 from paddle2torch.zoo.archives import (
     EXPORT_NAMES,
     PARAMETERS_NAME,
@@ -45,6 +45,8 @@ from paddle2torch.zoo.hosts import UnreachableError, asking
 from paddle2torch.zoo.pip_process import fetch_wheel
 
 SourceForm = Literal["training", "inference"]
+DigestOf = Callable[[Path], str]
+"""The sha256 of a file: computed, or as somebody has found it a moment ago."""
 
 logger = logging.getLogger("paddle2torch")
 """Gets what each source answered, at INFO."""
@@ -126,12 +128,12 @@ def obtain(card: Card | ProgramCard, *, fused: bool = False, progress: bool = Tr
     raise NoSourceError(card.name, tried, [how_to(source) for source in sorted(ways, key=surest)])
 
 
-def obtain_local(path: Path) -> Obtained:
+def obtain_local(path: Path, digest_of: DigestOf = sha256_of) -> Obtained:
     """What the user points at: a `.pdparams`, a folder with a checkpoint or an export, or a tar of either.
 
     As with PaddleOCR's own settings, the suffix `.pdparams` may be left out; a file of an export means its
-    folder. A tar is unpacked into the cache. Raises `ConfigError` where there is no such thing, `FileFormatError`
-    where the folder or tar holds neither form, or more than one.
+    folder. A tar is unpacked into the cache. `digest_of` has the sha256 of its files. Raises `ConfigError` where there
+    is no such thing, `FileFormatError` where the folder or tar holds neither form, or more than one.
     """
     path = Path(path).expanduser()
     if not path.exists() and Path(f"{path}.pdparams").is_file():
@@ -139,16 +141,16 @@ def obtain_local(path: Path) -> Obtained:
     if not path.exists():
         raise ConfigError(f"{path}: no such file or folder")
     try:
-        return _local(path)
+        return _local(path, digest_of)
     except PermissionError as error:
         raise ConfigError(f"{error.filename or path} cannot be read: permission denied") from error
 
 
-def _local(path: Path) -> Obtained:
+def _local(path: Path, digest_of: DigestOf) -> Obtained:
     if path.is_dir():
-        return _local_folder(path)
+        return _local_folder(path, digest_of)
     if path.name in EXPORT_NAMES:
-        return _local_folder(path.parent, form="inference")
+        return _local_folder(path.parent, digest_of, form="inference")
     if path.name.endswith(_ARCHIVE_SUFFIXES):
         return _local_archive(path)
     if path.suffix == ".pdopt":
@@ -161,37 +163,39 @@ def _local(path: Path) -> Obtained:
             f"weights are in {path.with_suffix('.pdparams').name}"
         )
     if path.suffix == ".onnx":
-        digests = {file.name: sha256_of(file) for file in (path, *read_onnx(path).external_files)}
+        digests = {file.name: digest_of(file) for file in (path, *read_onnx(path).external_files)}
         return Obtained(path, "inference", f"local file {path.name}", None, digests)
     if path.suffix in (".pdmodel", ".pdiparams") or (
         path.suffix == ".json" and path.with_suffix(".pdiparams").exists()
     ):
-        return _renamed_export(path)
+        return _renamed_export(path, digest_of)
     if path.suffix != ".pdparams":
         raise ConfigError(
             f"{path} is neither a .pdparams, nor a .onnx, nor a .tar, nor a file of an export "
             f"({', '.join(EXPORT_NAMES)})"
         )
     # The user's own choice, wherever it links to.
-    return Obtained(path, "training", f"local file {path.name}", None, {path.name: sha256_of(path)})
+    return Obtained(path, "training", f"local file {path.name}", None, {path.name: digest_of(path)})
 
 
-def _renamed_export(path: Path) -> Obtained:
+def _renamed_export(path: Path, digest_of: DigestOf) -> Obtained:
     """An export whose files are not called `inference.*`."""
     program, parameters = find_export(path)
-    digests = {file.name: sha256_of(file) for file in (program, parameters)}
+    digests = {file.name: digest_of(file) for file in (program, parameters)}
     return Obtained(program, "inference", f"local file {program.name}", None, digests)
 
 
-def _local_folder(folder: Path, form: SourceForm | None = None) -> Obtained:
+def _local_folder(folder: Path, digest_of: DigestOf, form: SourceForm | None = None) -> Obtained:
     names = [entry.name for entry in folder.iterdir() if entry.is_file()]
     if form is None and is_transformers(folder):
-        digests = {name: sha256_of(folder / name) for name in FILES if name in names}
+        digests = {name: digest_of(folder / name) for name in FILES if name in names}
         return Obtained(folder, "training", f"local folder {folder.resolve().name}", None, digests)
     form = form or _form_of(names, str(folder))
     if form == "inference" and PARAMETERS_NAME not in names:
-        return _renamed_export(folder)
-    return _local_files(folder, _choose(names, form, str(folder)), form, f"local folder {folder.resolve().name}")
+        return _renamed_export(folder, digest_of)
+    chosen = _choose(names, form, str(folder))
+    digests = {name: digest_of(file_in(folder, path)) for name, path in chosen.items()}
+    return Obtained(_result_path(folder, form, digests), form, f"local folder {folder.resolve().name}", None, digests)
 
 
 def _local_archive(archive: Path) -> Obtained:
@@ -231,11 +235,6 @@ def _choose(names: Iterable[str], form: SourceForm, where: str) -> dict[str, str
         return choose_export(names, where)
     checkpoint = choose_checkpoint(names, where)
     return {PurePosixPath(checkpoint).name: checkpoint}
-
-
-def _local_files(folder: Path, files: Mapping[str, str], form: SourceForm, origin: str) -> Obtained:
-    digests = {name: sha256_of(file_in(folder, path)) for name, path in files.items()}
-    return Obtained(_result_path(folder, form, digests), form, origin, None, digests)
 
 
 def _result_path(folder: Path, form: SourceForm, names: Iterable[str]) -> Path:
@@ -483,6 +482,7 @@ def _bar(title: str, progress: bool) -> Iterator[Callable[[int, int | None], Non
     columns = (
         TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
     )  # fmt: skip
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(title, total=None)
+    bar = Progress(*columns, console=console, transient=True)
+    task = bar.add_task(title, total=None)
+    with alone(bar):
         yield lambda done, total: bar.update(task, completed=done, total=total)

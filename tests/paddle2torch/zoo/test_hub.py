@@ -36,13 +36,14 @@ from paddle2torch import load_pretrained
 from paddle2torch.cache import zoo_dir
 from paddle2torch.cli import main
 from paddle2torch.converters.layout import layout_table, to_paddle
+from paddle2torch.converters.paddle_files.files import sha256_of
 from paddle2torch.exporting.transformers import processor_config, transformers_config, transformers_state
 from paddle2torch.model_zoo.cards import HubSource, Sources, load_card
 from paddle2torch.model_zoo.config import Origin
 from paddle2torch.model_zoo.errors import ConfigError, FileFormatError, Paddle2TorchError, SourceError
 from paddle2torch.model_zoo.names import is_hub_id
 from paddle2torch.model_zoo.network import Network, build_model
-from paddle2torch.zoo import hub_access
+from paddle2torch.zoo import hub_access, hub_weights, repositories, sources
 from paddle2torch.zoo.conversion import convert
 from paddle2torch.zoo.folder import save_model
 from paddle2torch.zoo.hosts import UnreachableError
@@ -678,7 +679,11 @@ def layouts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, byt
 
 @pytest.mark.parametrize("layout", ["transformers", "onnx", "checkpoint"])
 def test_weights_come_from_a_repository(
-    server: HubServer, layouts: dict[str, dict[str, bytes]], layout: str, tmp_path: Path
+    server: HubServer,
+    layouts: dict[str, dict[str, bytes]],
+    layout: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     commit = server.commit("you/rec", layouts[layout])
     conversion = convert("own", weights="you/rec", output=tmp_path / "out")
@@ -692,8 +697,17 @@ def test_weights_come_from_a_repository(
     assert "README.md" not in downloads(server)
     # The commit is kept, and followed where the branch moves.
     server.calls.clear()
+    hashed: list[str] = []
+
+    def digest_of(path: Path) -> str:
+        hashed.append(path.name)
+        return sha256_of(path)
+
+    for module in (repositories, sources, hub_weights):
+        monkeypatch.setattr(module, "sha256_of", digest_of)
     convert("own", weights=f"hf://you/rec@{commit}", output=tmp_path / "again")
     assert server.calls == []
+    assert len(hashed) == len(set(hashed)) >= len(conversion.config.origin.files)
 
 
 def test_which_file_of_a_repository(server: HubServer, layouts: dict[str, dict[str, bytes]], tmp_path: Path) -> None:
