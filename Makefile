@@ -10,9 +10,11 @@ KIND ?=
 ROWS ?=
 WHEEL ?=
 RELEASE ?= .venv-release
+# What wants Python 3.11.
+NEWER = $(shell $(PYTHON) -c 'import sys; print(",transformers,ocrmypdf" * (sys.version_info >= (3, 11)))')
 BILL := bill
 
-.PHONY: demo test lint types docs links notebooks fuzz dist matrix sbom audit clean
+.PHONY: demo test lint types docs links notebooks fuzz dist extras matrix sbom audit clean
 
 demo: $(VENV)/.demo
 	@PADDLE2TORCH_HOME=$(DEMO) BIN=$(BIN) sh .ci/demo $(DEMO)
@@ -49,6 +51,10 @@ dist: $(RELEASE)/.release
 	rm -rf dist
 	$(RELEASE)/bin/python .ci/matrix.py --build dist
 
+# Which extras have wheels for which Python, by the index.
+extras: $(RELEASE)/.release
+	PATH="$(CURDIR)/$(RELEASE)/bin:$$PATH" python .ci/matrix.py --extras
+
 # The wheel in empty environments, with the oldest and the newest of what we depend on.
 matrix: $(RELEASE)/.release
 	PATH="$(CURDIR)/$(RELEASE)/bin:$$PATH" python .ci/matrix.py $(if $(WHEEL),--wheel $(WHEEL)) $(ROWS:%="%")
@@ -75,7 +81,7 @@ $(VENV)/.demo: pyproject.toml constraints.txt
 
 $(VENV)/.test: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q -c constraints.txt -e '.[paddle,train,onnx,transformers,ocrmypdf,parquet,serve,dev]'
+	$(BIN)/pip install -q -c constraints.txt -e '.[paddle,train,onnx,parquet,serve,dev$(NEWER)]'
 	# A client of our ONNX files. Without what it asks for: it would bring a second OpenCV over ours.
 	$(BIN)/pip install -q --no-deps 'rapidocr-onnxruntime==1.4.4; python_version < "3.13"' shapely six
 	@touch $@

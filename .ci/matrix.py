@@ -2,6 +2,7 @@
 
     python .ci/matrix.py [--wheel FOLDER] [--keep FOLDER] [ROW…]
     python .ci/matrix.py --build FOLDER
+    python .ci/matrix.py --extras
 
 A row is PYTHON:RESOLUTION[:REQUIREMENT,…], with uv's resolutions: `lowest-direct` takes the floors of pyproject.toml,
 `highest` the newest. Each row runs `.ci/smoke.py`. A Python that uv does not find on this machine, and cannot fetch, is
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,6 +32,8 @@ ROWS = (
     "3.13:highest",
     "3.14:highest",
 )
+# Extras that a Python cannot have: something in them has no wheels for it. docs/install.md and the Makefile say so.
+WITHOUT: Mapping[str, tuple[str, ...]] = {"3.10": ("ocrmypdf", "transformers"), "3.14": ("bench", "paddle")}
 MOST_BYTES = 3_000_000
 """Of the wheel: weights and pictures of tests do not belong there."""
 
@@ -40,12 +43,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", nargs="*", metavar="ROW")
     parser.add_argument("--build", type=Path, metavar="FOLDER", help="build both there, check them, and run no row")
+    parser.add_argument("--extras", action="store_true", help="say which extras have wheels for which Python")
     parser.add_argument("--wheel", type=Path, metavar="FOLDER", help="take the wheel of this folder")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep the environments here, and take those there")
     arguments = parser.parse_args()
     if arguments.build is not None:
         build(arguments.build)
         return 0
+    if arguments.extras:
+        wrong = check_extras()
+        print("\n".join(wrong) or "all extras have wheels for the Pythons that they are said to be for")
+        return 1 if wrong else 0
     with tempfile.TemporaryDirectory(prefix="paddle2torch-matrix-") as scratch:
         wheel = build(Path(scratch) / "dist") if arguments.wheel is None else next(arguments.wheel.glob("*.whl"))
         home = arguments.keep or Path(scratch)
@@ -68,6 +76,30 @@ def build(out: Path) -> Path:
     if size > MOST_BYTES:
         raise SystemExit(f"{wheel.name} has more than {MOST_BYTES:,} bytes")
     return wheel
+
+
+def check_extras() -> list[str]:
+    """What is not as `WITHOUT` says. The index is asked which wheels there are; nothing is installed."""
+    import tomllib  # Python 3.11: the rows need no more than 3.10
+
+    extras = sorted(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
+    wrong = []
+    for version in sorted({row.split(":")[0] for row in ROWS}):
+        without = WITHOUT.get(version, ())
+        problem = resolve(version, [extra for extra in extras if extra not in without])
+        if problem:
+            wrong.append(f"{version}: {problem}")
+        wrong += [f"{version}: [{extra}] can be had now" for extra in without if not resolve(version, [extra])]
+    return wrong
+
+
+def resolve(version: str, extras: Sequence[str]) -> str:
+    """Why these extras have no wheels for a version of Python; nothing where they have."""
+    asked = [word for extra in extras for word in ("--extra", extra)]
+    done = uv(
+        "pip", "compile", "--python-version", version, "--only-binary", ":all:", *asked, str(ROOT / "pyproject.toml")
+    )
+    return "" if done.returncode == 0 else " ".join(done.stderr.split())
 
 
 def run_row(row: str, wheel: Path, home: Path, scratch: Path) -> str:

@@ -97,6 +97,13 @@ def test_a_release_tries_the_rows_of_make_matrix() -> None:
     assert tuple(rows) == runpy.run_path(str(ROOT / ".ci" / "matrix.py"))["ROWS"]
 
 
+def test_the_page_says_which_extras_a_python_cannot_have() -> None:
+    without = runpy.run_path(str(ROOT / ".ci" / "matrix.py"))["WITHOUT"]
+    rows = (ROOT / "docs" / "install.md").read_text(encoding="utf-8").splitlines()
+    for extra in {extra for extras in without.values() for extra in extras}:
+        assert any(f"`{extra}`" in row and "Python 3." in row for row in rows), extra
+
+
 def test_the_wheel_runs_alone(wheel: Path, tmp_path: Path) -> None:
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     code = (
