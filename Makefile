@@ -46,18 +46,19 @@ links: $(VENV)/.docs
 fuzz: $(VENV)/.test
 	PYTHONPATH=tests $(BIN)/python -m fuzz.run --minutes $(MINUTES) --seed $(SEED) --kind "$(KIND)"
 
-# The wheel, from the sdist. Both are checked: what an index would refuse, and what the wheel may weigh.
+# The wheel, from the sdist. Both are checked: what an index would refuse, and what the wheel may weigh. REPO_URL=ADDRESS
+# builds what was committed, with links there.
 dist: $(RELEASE)/.release
 	rm -rf dist
 	$(RELEASE)/bin/python .ci/matrix.py --build dist
 
 # Which extras have wheels for which Python, by the index.
 extras: $(RELEASE)/.release
-	PATH="$(CURDIR)/$(RELEASE)/bin:$$PATH" python .ci/matrix.py --extras
+	PATH="$(abspath $(RELEASE)/bin):$$PATH" python .ci/matrix.py --extras
 
 # The wheel in empty environments, with the oldest and the newest of what we depend on.
 matrix: $(RELEASE)/.release
-	PATH="$(CURDIR)/$(RELEASE)/bin:$$PATH" python .ci/matrix.py $(if $(WHEEL),--wheel $(WHEEL)) $(ROWS:%="%")
+	PATH="$(abspath $(RELEASE)/bin):$$PATH" python .ci/matrix.py $(if $(WHEEL),--wheel $(WHEEL)) $(ROWS:%="%")
 
 # What an installation consists of: a CycloneDX list of all distributions, and their licences.
 sbom: $(RELEASE)/.installed

@@ -7,6 +7,8 @@
 A row is PYTHON:RESOLUTION[:REQUIREMENT,…], with uv's resolutions: `lowest-direct` takes the floors of pyproject.toml,
 `highest` the newest. Each row runs `.ci/smoke.py`. A Python that uv does not find on this machine, and cannot fetch, is
 named and left out. uv is told by its own variables what it is to take: `UV_TORCH_BACKEND=cpu` for PyTorch's CPU builds.
+
+With `REPO_URL`, the repository's address, what was committed is built, and the index's page links there.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -66,9 +70,15 @@ def main() -> int:
 
 def build(out: Path) -> Path:
     """The wheel, built from the sdist, so that what the sdist lacks shows; both pass what an index asks of them."""
-    subprocess.run(
-        [sys.executable, "-m", "build", "--outdir", str(out), str(ROOT)], check=True, stdout=subprocess.DEVNULL
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        tree = ROOT
+        if repository := os.environ.get("REPO_URL", "").rstrip("/"):
+            tree = Path(folder)
+            committed = subprocess.run(["git", "archive", "HEAD"], cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout
+            subprocess.run(["tar", "-x", "-C", folder], input=committed, check=True)
+            link_to(repository, tree)
+        command = [sys.executable, "-m", "build", "--outdir", str(out), str(tree)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     (wheel,), (sdist,) = out.glob("*.whl"), out.glob("*.tar.gz")
     subprocess.run([sys.executable, "-m", "twine", "check", "--strict", str(wheel), str(sdist)], check=True)
     size = wheel.stat().st_size
@@ -76,6 +86,18 @@ def build(out: Path) -> Path:
     if size > MOST_BYTES:
         raise SystemExit(f"{wheel.name} has more than {MOST_BYTES:,} bytes")
     return wheel
+
+
+def link_to(repository: str, tree: Path) -> None:
+    """Let the links of the index's page, which is README.md, lead into the repository at the tag of this version."""
+    version = runpy.run_path(str(tree / "paddle2torch" / "_version.py"))["__version__"]
+    at_tag = f"{repository}/blob/v{version}"
+    readme, project = tree / "README.md", tree / "pyproject.toml"
+    text = readme.read_text(encoding="utf-8")
+    readme.write_text(re.sub(r"\]\((?!https?:|#)", f"]({at_tag}/", text), encoding="utf-8")
+    urls = {"Repository": repository, "Issues": f"{repository}/issues", "Changelog": f"{at_tag}/CHANGELOG.md"}
+    lines = "".join(f'{name} = "{address}"\n' for name, address in urls.items())
+    project.write_text(f"{project.read_text(encoding='utf-8')}\n[project.urls]\n{lines}", encoding="utf-8")
 
 
 def check_extras() -> list[str]:

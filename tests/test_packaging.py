@@ -17,6 +17,8 @@ from material import ROOT
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import paddle2torch
+
 FOLDERS = {
     "paddle2torch": "paddle2torch",
     "converters": "paddle2torch/converters",
@@ -95,6 +97,18 @@ def test_a_release_tries_the_rows_of_make_matrix() -> None:
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "release.yml").read_text(encoding="utf-8"))
     rows = workflow["jobs"]["matrix"]["strategy"]["matrix"]["row"]
     assert tuple(rows) == runpy.run_path(str(ROOT / ".ci" / "matrix.py"))["ROWS"]
+
+
+def test_the_page_of_the_index_links_into_the_repository(tmp_path: Path) -> None:
+    (tmp_path / "paddle2torch").mkdir()
+    for name in ("README.md", "pyproject.toml", "paddle2torch/_version.py"):
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    runpy.run_path(str(ROOT / ".ci" / "matrix.py"))["link_to"]("https://host/org/name", tmp_path)
+    at_tag = f"https://host/org/name/blob/v{paddle2torch.__version__}/"
+    links = re.findall(r"\]\((.+?)\)", (tmp_path / "README.md").read_text(encoding="utf-8"))
+    assert links
+    assert [link for link in links if not (ROOT / link.removeprefix(at_tag).partition("#")[0]).is_file()] == []
+    assert f'Changelog = "{at_tag}CHANGELOG.md"\n' in (tmp_path / "pyproject.toml").read_text(encoding="utf-8")
 
 
 def test_the_page_says_which_extras_a_python_cannot_have() -> None:
