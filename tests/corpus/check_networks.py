@@ -1,11 +1,13 @@
 """Converts what `export_networks.py` made, compares it with Paddle at every size, exports it, and writes a table.
 
-    python tests/corpus/check_networks.py FOLDER [--ways torch onnx compiled] [--again] [--seconds N] [--names NAME…]
+    python tests/corpus/check_networks.py FOLDER [--ways torch onnx compiled] [--again] [--seconds N] [--limit N]
+                                          [--names NAME…]
 
 Each network is checked in a process of its own, and what came out is kept as `result.json` beside it; `--again` makes
 it anew. With `--ways` the program also leaves: as a `.pt2` of `torch.export`, as ONNX, compiled by AOTInductor, each
 run beside the module at several sizes. After `--seconds` no other network is begun: the next call goes on from there.
-The table on standard output is Markdown; a network that is wrong is named with the reason.
+A network that takes more than `--limit` seconds is ended, and named with that. Those of `--names` are taken in their
+order. The table on standard output is Markdown; a network that is wrong is named with the reason.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import signal
 import tempfile
 import time
@@ -41,7 +44,6 @@ from paddle2torch.zoo.programs import save_program
 TOLERANCE = 5e-5
 """Of an output's largest value."""
 LOCAL_TOLERANCE = 1e-5
-SECONDS_AT_MOST = 900
 WAYS = ("torch", "onnx", "compiled")
 
 
@@ -110,18 +112,22 @@ def by_operation(folder: Path, converted: ConvertedProgram) -> dict[str, Any]:
     return {"compared": len(made.layers), "off": [f"{layer.kind} {layer.path}" for layer in off], "worst": worst}
 
 
-def leave(folder: Path, converted: ConvertedProgram, way: str) -> dict[str, Any]:
-    """How the program leaves one way: the largest difference from the module, or why it does not."""
-    started = time.perf_counter()
-    with tempfile.TemporaryDirectory(dir=folder) as place:
-        try:
-            if way == "compiled":
-                said = compiled(folder, converted, Path(place))
-            else:
-                said = exported(converted, way, Path(place))
-        except Paddle2TorchError as error:
-            said = {"error": str(error)[:400]}
-    return {**said, "seconds": time.perf_counter() - started}
+def leave(folder: Path, converted: ConvertedProgram, way: str, place: Path) -> dict[str, Any]:
+    """How the program leaves one way, by files in `place`: the largest difference from the module, or why it does
+    not.
+    """
+    started, computed = time.perf_counter(), cpu_seconds()
+    try:
+        said = compiled(folder, converted, place) if way == "compiled" else exported(converted, way, place)
+    except Paddle2TorchError as error:
+        said = {"error": str(error)[:400]}
+    return {**said, "seconds": time.perf_counter() - started, "cpu": cpu_seconds() - computed}
+
+
+def cpu_seconds() -> float:
+    """Of this process and of those that it has started and seen end, compilers among them."""
+    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(item.ru_utime + item.ru_stime for item in used)
 
 
 def exported(converted: ConvertedProgram, way: str, place: Path) -> dict[str, Any]:
@@ -137,6 +143,7 @@ def exported(converted: ConvertedProgram, way: str, place: Path) -> dict[str, An
 
 def compiled(folder: Path, converted: ConvertedProgram, place: Path) -> dict[str, Any]:
     """As a package of AOTInductor, run beside the module on the inputs that Paddle was given."""
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(place / "compiler")
     save_program(place / "converted", converted.network, converted.file)
     package, notes = compile_program(place / "converted")
     try:
@@ -156,8 +163,11 @@ def compiled(folder: Path, converted: ConvertedProgram, place: Path) -> dict[str
     return {"worst": worst, "sizes": sizes, "not compiled": other, "notes": list(notes)}
 
 
-def check(folder: Path, ways: Sequence[str], result: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """All that is known of one network, more and more of it; what `result` holds already is not made again."""
+def check(folder: Path, ways: Sequence[str], result: dict[str, Any], place: Path) -> Iterator[dict[str, Any]]:
+    """All that is known of one network, more and more of it; what `result` holds already is not made again.
+
+    place: an empty folder, whose files nobody needs afterwards.
+    """
     started = time.perf_counter()
     converted = convert_program(folder, name=folder.name)
     if "sizes" not in result:
@@ -170,30 +180,32 @@ def check(folder: Path, ways: Sequence[str], result: dict[str, Any]) -> Iterator
         yield result
     for way in ways:
         if way not in result.setdefault("exports", {}):
-            result["exports"][way] = leave(folder, converted, way)
+            result["exports"][way] = leave(folder, converted, way, place)
             yield result
 
 
-def in_a_process(folder: Path, ways: Sequence[str], result: dict[str, Any]) -> dict[str, Any]:
-    """`check` where neither memory nor a crash of one network reaches the next."""
+def in_a_process(folder: Path, ways: Sequence[str], result: dict[str, Any], limit: int) -> dict[str, Any]:
+    """`check` where neither memory nor a crash of one network reaches the next, in `limit` seconds."""
     path = folder / "result.json"
-    child = os.fork()
-    if child == 0:
-        signal.alarm(SECONDS_AT_MOST)
-        warnings.simplefilter("ignore")
-        try:
-            for made in check(folder, ways, result):
-                path.write_text(json.dumps(made, indent=1), encoding="utf-8")
-        except Paddle2TorchError as error:
-            result["error"] = str(error)
-        except BaseException as error:
-            result |= {"error": f"{type(error).__name__}: {error}", "raw": traceback.format_exc()}
-        path.write_text(json.dumps(result, indent=1), encoding="utf-8")
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        child = os.fork()
+        if child == 0:
+            signal.alarm(limit)
+            warnings.simplefilter("ignore")
+            try:
+                for made in check(folder, ways, result, Path(place)):
+                    path.write_text(json.dumps(made, indent=1), encoding="utf-8")
+            except Paddle2TorchError as error:
+                result["error"] = str(error)
+            except BaseException as error:
+                result |= {"error": f"{type(error).__name__}: {error}", "raw": traceback.format_exc()}
+            path.write_text(json.dumps(result, indent=1), encoding="utf-8")
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
     found = read(path) if path.exists() else result
     if status:
-        said = "was ended: too slow, or out of memory"
+        slow = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM
+        said = f"was ended after {limit} s" if slow else "was ended: out of memory, or crashed"
         missing = [way for way in ways if way not in found.get("exports", {})]
         if "sizes" in found and missing:
             found.setdefault("exports", {})[missing[0]] = {"error": said}
@@ -247,22 +259,22 @@ def main() -> None:
     parser.add_argument("--ways", nargs="*", default=[], choices=WAYS)
     parser.add_argument("--again", action="store_true")
     parser.add_argument("--seconds", type=float, default=float("inf"))
+    parser.add_argument("--limit", type=int, default=900)
     options = parser.parse_args()
     torch.set_num_threads(1)
     print("| network | operations | largest difference | sizes | `torch.export` | ONNX | compiled |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     results = []
     started = time.monotonic()
-    for folder in sorted(path.parent for path in options.folder.glob("*/about.json")):
-        if options.names and folder.name not in options.names:
-            continue
+    names = options.names or sorted(path.parent.name for path in options.folder.glob("*/about.json"))
+    for folder in (options.folder / name for name in names):
         kept = folder / "result.json"
         result = read(kept) if kept.exists() and not options.again else {"name": folder.name}
         done = "error" in result or ("sizes" in result and not {*options.ways} - {*result.get("exports", {})})
         if not done:
             if time.monotonic() - started > options.seconds:
                 continue
-            result = in_a_process(folder, options.ways, result)
+            result = in_a_process(folder, options.ways, result, options.limit)
         results.append(result)
         print(row(result), flush=True)
     good = sum(map(right, results))
