@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from paddle2torch.model_zoo import pphgnetv2, pplcnetv4
 from paddle2torch.model_zoo.db import RSEFPN, DBHead, RSELayer, add_from_coarse
-from paddle2torch.model_zoo.forms.folded import FoldedConv2d, PixelShuffleConv, Tail
+from paddle2torch.model_zoo.forms.folded import FoldedConv2d, PixelShuffleConv, ResidualConv2d, Tail
 from paddle2torch.model_zoo.forms.operators import POINTWISE, convolve
 from paddle2torch.model_zoo.forms.quantized import QuantizedConv2d
 from paddle2torch.model_zoo.network import Network, replace_module
@@ -217,6 +217,19 @@ class NativeDepthwise(nn.Module):
         return result
 
 
+class NativeResidualConv2d(nn.Module):
+    """`ResidualConv2d`: what comes after the convolution is one pass of the compiler's."""
+
+    def __init__(self, conv: ResidualConv2d, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.conv = NativeConv2d(conv.weight, _bias(conv), _geometry(conv), Tail(), dtype)
+        self.tail = conv.tail
+
+    def forward(self, x: Tensor, residual: Tensor) -> Tensor:
+        """x: float (N, I, H, W), residual: (N, O, H', W') or what is repeated to that; returns (N, O, H', W')."""
+        return self.tail(self.conv(x) + residual)
+
+
 class Cells(nn.Module):
     """What a 3x3 convolution of an enlarged map has to add up, computed on the map itself.
 
@@ -390,11 +403,8 @@ def to_native(network: Network, dtype: torch.dtype = torch.float32) -> Network: 
         elif isinstance(module, Stem):
             replace_module(native, path, NativeStem(module, dtype))
     for path, module in list(native.named_modules()):
-        if isinstance(module, FoldedConv2d) and _has_kernel(module):
-            conv = NativeConv2d(module.weight, _bias(module), _geometry(module), module.tail, dtype)
-            replace_module(native, path, conv)
-        elif isinstance(module, FoldedConv2d) and _has_depthwise_kernel(module):
-            replace_module(native, path, NativeDepthwise(module, dtype))
+        if isinstance(module, FoldedConv2d):
+            replace_module(native, path, native_convolution(module, dtype))
         elif isinstance(module, PixelShuffleConv):
             replace_module(native, path, NativePixelShuffleConv(module))
         elif isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size == 1:
@@ -413,6 +423,17 @@ def to_native(network: Network, dtype: torch.dtype = torch.float32) -> Network: 
                     if tensor is not None and tensor.is_floating_point():
                         tensor.data = tensor.data.to(dtype)
     return native
+
+
+def native_convolution(conv: FoldedConv2d, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """A folded convolution as one of our kernels where there is a faster one; else itself."""
+    if _has_kernel(conv):
+        if isinstance(conv, ResidualConv2d):
+            return NativeResidualConv2d(conv, dtype)
+        return NativeConv2d(conv.weight, _bias(conv), _geometry(conv), conv.tail, dtype)
+    if _has_depthwise_kernel(conv) and not isinstance(conv, ResidualConv2d):
+        return NativeDepthwise(conv, dtype)
+    return conv
 
 
 def without_classes(network: Network) -> tuple[Network, nn.Linear]:

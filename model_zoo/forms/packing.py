@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from paddle2torch.model_zoo.forms.folded import FoldedConv2d, pointwise, watching
+from paddle2torch.model_zoo.forms.folded import FoldedConv2d, watching
 from paddle2torch.model_zoo.forms.layouts import lay_out, layout_of
 from paddle2torch.model_zoo.forms.quantized import QuantizedConv2d
-from paddle2torch.model_zoo.network import Network, replace_module
+from paddle2torch.model_zoo.network import replace_module
+
+M = TypeVar("M", bound=nn.Module)
 
 LAY_OUT = ("mkldnn::_reorder_convolution_weight", "onednn::qconv_prepack")
 """Operators that lay out weights."""
@@ -33,11 +36,12 @@ class PackedConv2d(nn.Module):
         self.conv = conv
         self.size = list(size)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x: float32 (N, in_channels, H, W) on the CPU; returns (N, out_channels, H', W')."""
-        conv = self.conv
-        weight = lay_out(conv.weight, conv.geometry, self.size)
-        return conv.tail.shifted(pointwise(x, weight, conv.bias, conv.geometry, conv.tail.activation))
+    def forward(self, x: Tensor, *residual: Tensor) -> Tensor:
+        """x: float32 (N, in_channels, H, W) on the CPU; returns (N, out_channels, H', W').
+
+        residual: the map that a `ResidualConv2d` adds.
+        """
+        return self.conv.by_onednn(x, lay_out(self.conv.weight, self.conv.geometry, self.size), *residual)
 
 
 class PackedQuantizedConv2d(nn.Module):
@@ -53,10 +57,10 @@ class PackedQuantizedConv2d(nn.Module):
         return conv.tail.shifted(conv.multiplied(conv.quantized(x), conv.prepacked()))
 
 
-def pack(network: Network, inputs: Sequence[Tensor]) -> Network:
+def pack(network: M, inputs: Sequence[Sequence[Tensor]]) -> M:
     """A copy of a folded network, to be compiled, whose convolutions are laid out where all `inputs` agree on how.
 
-    inputs: float32 (N, 3, H, W), of sizes that will occur. To change from one of its layouts to another takes oneDNN
+    inputs: what it is called with, of sizes that will occur. To change from one of its layouts to another takes oneDNN
     longer than to begin with plain weights. What is packed already stays as it is. Where PyTorch has no oneDNN the
     network itself is returned.
     """
@@ -70,8 +74,8 @@ def pack(network: Network, inputs: Sequence[Tensor]) -> Network:
         sizes.setdefault(path, set()).add(tuple(x.shape))
 
     with torch.inference_mode(), watching(packed, see):
-        for x in inputs:
-            packed(x)
+        for given in inputs:
+            packed(*given)
     for path, module in list(packed.named_modules()):
         if isinstance(packed.get_submodule(path.rpartition(".")[0]), PackedConv2d | PackedQuantizedConv2d):
             continue

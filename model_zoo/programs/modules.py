@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from paddle2torch.model_zoo.programs.numbers import is_open, number_of
 from paddle2torch.model_zoo.programs.opaque import is_exporting
 from paddle2torch.model_zoo.programs.operations.convolution import convolve, transposed
+from paddle2torch.model_zoo.programs.operations.indexing import with_a_zero
 from paddle2torch.model_zoo.programs.table import ProgramError
 
 TURNS_AT_MOST = 1_000_000
@@ -306,6 +307,5 @@ def _size_as_tensor(x: Tensor, axis: int) -> Tensor:
 
 def _of_size(x: Tensor, axis: int, size: Any) -> Tensor:
     """x cut off along an axis, or with zeros behind it, to a size that is known when the graph runs."""
-    rest = x.new_zeros([1 if place == axis else extent for place, extent in enumerate(x.shape)])
-    places = torch.arange(size, device=x.device)
-    return torch.cat([x, rest], axis).index_select(axis, places.clamp(max=_size_as_tensor(x, axis)))
+    places = torch.arange(size, device=x.device).clamp(max=_size_as_tensor(x, axis))
+    return with_a_zero(x, axis).index_select(axis, places)

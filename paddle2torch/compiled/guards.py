@@ -36,12 +36,8 @@ _FUNCTIONS: Mapping[str, Callable[..., Any]] = {"max": max, "min": min, "abs": a
 Sizes = Mapping[tuple[int, int], int]
 
 
-def conditions_of(graph: ExportedProgram, count: int) -> str:
-    """The conditions of a captured graph with `count` inputs, as JSON: sizes of each input and PyTorch's guards.
-
-    A size is a number, or the name of a free one with its least value: a name that comes twice is one size. Raises
-    `ConversionError` for conditions that cannot be read.
-    """
+def conditions_of(graph: ExportedProgram, count: int) -> Conditions:
+    """The conditions of a captured graph with `count` inputs. Raises `ConversionError` where they cannot be read."""
     # PyTorch writes infinity as a number of its own: what is not an integer is no bound.
     bounds = graph.range_constraints.items()
     ranges = {str(symbol): int(bound.lower) for symbol, bound in bounds if bound.lower.is_Integer}
@@ -52,9 +48,7 @@ def conditions_of(graph: ExportedProgram, count: int) -> str:
         raise ConversionError("PyTorch dropped an input of the program: its sizes cannot be checked")
     shapes = [[_size(size, ranges, most) for size in _shape(node)] for node in inputs]
     guards = [str(text) for text in getattr(graph, "_guards_code", None) or ()]
-    text = json.dumps({"shapes": shapes, "guards": guards})
-    Conditions(text)
-    return text
+    return Conditions(json.dumps({"shapes": shapes, "guards": guards}))
 
 
 def _shape(node: fx.Node) -> Sequence[Any]:
@@ -76,16 +70,21 @@ def _size(size: Any, least: Mapping[str, int], most: Mapping[str, int]) -> Any:
 
 
 class Conditions:
-    """Tells of the shapes of inputs whether a package is right for them."""
+    """Tells of the shapes of inputs whether a graph is right for them.
+
+    text: JSON, the sizes of each input and PyTorch's guards. A size is a number, or the name of a free one with its
+    least and its largest value: a name that comes twice is one size.
+    """
 
     def __init__(self, text: str) -> None:
+        self.text = text
         document = json.loads(text)
         self.shapes: list[list[Any]] = document["shapes"]
         self.guards = [_tree(guard) for guard in document["guards"]]
 
     def hold(self, inputs: Sequence[Tensor], *, batch_of_one: bool) -> bool:
         """Whether all conditions hold. PyTorch takes a free size of one for a case of its own; batch_of_one: whether
-        the package was found right for a first axis of one all the same.
+        the graph was found right for a first axis of one all the same.
         """
         named: dict[str, int] = {}
         sizes: dict[tuple[int, int], int] = {}

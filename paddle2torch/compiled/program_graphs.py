@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -40,11 +41,45 @@ Free = Literal["all", "batch", "sides", "none"]
 
 @dataclass(frozen=True)
 class Captured:
-    """A graph, the sizes it was made with, and which of them are free."""
+    """A graph, the sizes it was made with, which of them are free, and for which others it is right.
+
+    conditions: None where they cannot be read.
+    """
 
     program: torch.export.ExportedProgram
     sizes: Sizes
     free: Free
+    conditions: Conditions | None
+
+    @property
+    def batch_of_one(self) -> bool:
+        """Whether a free batch may be one, though it was two when the graph was made."""
+        return self.free in ("all", "batch")
+
+    def fits(self, inputs: Sequence[Tensor]) -> bool:
+        """Whether the graph is for inputs of these sizes: a `.pt2` asks that itself, an `.onnx` or a package does
+        not.
+        """
+        if self.conditions is not None:
+            return self.conditions.hold(inputs, batch_of_one=self.batch_of_one)
+        try:
+            self._guards(*inputs)
+        except AssertionError:
+            return False
+        return True
+
+    @cached_property
+    def _guards(self) -> Callable[..., object]:
+        """What the graph itself asks of its inputs."""
+        return getattr(self.program.module(), "_guards_fn", lambda *inputs: None)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What was made of a graph beside the module; left_out: sizes that were not run, for which the graph is not."""
+
+    checks: tuple[Check, ...]
+    left_out: tuple[str, ...]
 
 
 FREEST_FIRST: tuple[Free, ...] = ("all", "batch", "sides", "none")
@@ -97,10 +132,8 @@ def _captured(program: Program, module: nn.Module, sizes: Sizes, free: Free) -> 
         inputs, shapes = _example(program, example, free)
         with quiet():
             graph = torch.export.export(_Positional(module), inputs, dynamic_shapes=(shapes,), strict=False)
-        captured = Captured(graph, sizes, free)
-        fits = conditions(program, captured)
-        tried = [made_up(program, item).values() for item in other_sizes(captured)]
-        count = sum(fits([torch.from_numpy(x) for x in inputs]) for inputs in tried)
+        captured = Captured(graph, sizes, free, _conditions(graph, program))
+        count = sum(captured.fits(example_of(program, item)) for item in other_sizes(captured))
         if best is None or count > best[0]:
             best = count, captured
         if count >= SIZES_WANTED:
@@ -109,13 +142,11 @@ def _captured(program: Program, module: nn.Module, sizes: Sizes, free: Free) -> 
     return best[1]
 
 
-def conditions(program: Program, captured: Captured) -> Callable[[Sequence[Tensor]], bool]:
-    """Whether a captured graph is for inputs of these sizes: a `.pt2` asks that itself, an `.onnx` does not."""
+def _conditions(graph: torch.export.ExportedProgram, program: Program) -> Conditions | None:
     try:
-        read = Conditions(conditions_of(captured.program, len(program.config.feeds)))
-    except ConversionError:  # they cannot be read, so every size must come out right
-        return lambda inputs: True
-    return lambda inputs: read.hold(inputs, batch_of_one=captured.free in ("all", "batch"))
+        return conditions_of(graph, len(program.config.feeds))
+    except ConversionError:
+        return None
 
 
 class _Positional(nn.Module):
@@ -131,8 +162,22 @@ class _Positional(nn.Module):
 
 def _example(program: Program, sizes: Sizes, free: Free) -> tuple[tuple[Tensor, ...], tuple[dict[int, Any], ...]]:
     """Inputs, and for each of them its free dimensions as `torch.export` takes them."""
-    inputs = tuple(torch.from_numpy(array) for array in made_up(program, sizes).values())
-    return inputs, tuple(dict.fromkeys(axes, torch.export.Dim.AUTO) for axes in _free_axes(program, free))
+    shapes = tuple(dict.fromkeys(axes, torch.export.Dim.AUTO) for axes in _free_axes(program, free))
+    return example_of(program, sizes), shapes
+
+
+def example_of(program: Program, sizes: Sizes) -> tuple[Tensor, ...]:
+    """Made-up inputs of these sizes."""
+    return tuple(torch.from_numpy(array) for array in made_up(program, sizes).values())
+
+
+def usual_examples(program: Program) -> list[tuple[Tensor, ...]]:
+    """Made-up inputs of the first sizes that run, and with images of twice the size where these are free; none where
+    none of those that are tried run.
+    """
+    sizes = running_sizes(program)
+    found = {item: made_up(program, item) for item in (sizes, _larger(program, sizes))}
+    return [tuple(map(torch.from_numpy, inputs.values())) for inputs in found.values() if runs(program, inputs)]
 
 
 def _free_axes(program: Program, free: Free) -> list[list[int]]:
@@ -182,22 +227,27 @@ def other_sizes(captured: Captured) -> Iterator[Sizes]:
         yield replace(sizes, image=sizes.image + image, other=sizes.other + other, wider=wider)
 
 
-def compare(program: Program, captured: Captured, run: Callable[..., Any], what: str) -> tuple[Check, ...]:
+def compare(program: Program, captured: Captured, run: Callable[..., Any], what: str) -> Compared:
     """What `run` gives beside the module, at several sizes; raises `ConversionError` where it differs.
 
-    A size that the module itself refuses, or the graph by a guard of its own, is left out.
+    A size that the module itself refuses, or that the graph is not for, is left out.
     """
     module = copy.deepcopy(program).cpu().float().eval()
     checks: list[Check] = []
-    refused = ""
+    left_out: list[str] = []
     rows = any(node.kind in SETS for node in program.program.walk())
     seen: set[tuple[tuple[int, ...], ...]] = set()
     for sizes in other_sizes(captured):
-        inputs = [torch.from_numpy(array) for array in made_up(program, sizes).values()]
+        inputs = example_of(program, sizes)
         shapes = tuple(tuple(x.shape) for x in inputs)
-        if shapes in seen or len(checks) == CHECKS_AT_MOST:
+        if shapes in seen:
             continue
         seen.add(shapes)
+        if not captured.fits(inputs):
+            left_out.append(", ".join(map(str, shapes)))
+            continue
+        if len(checks) == CHECKS_AT_MOST:
+            continue
         with torch.inference_mode():
             try:
                 expected = [item.numpy() for item in listed(module(*inputs))]
@@ -208,16 +258,13 @@ def compare(program: Program, captured: Captured, run: Callable[..., Any], what:
             try:
                 found = listed(run(*inputs))
             except Exception as error:  # other runtimes' errors have no common class
-                if "guard" in str(error).lower():
-                    refused = f": {error!s:.200}"
-                    continue  # said by the graph itself: it is not for this size
                 raise ConversionError(f"{what} cannot be computed at {list(shapes)}: {error!s:.200}") from None
             if rows:
                 expected = [matched(a, b) for a, b in zip(found, expected, strict=True)]
             checks.append(_checked(module, inputs, found, expected, what))
     if not checks:
-        raise ConversionError(f"{what} takes none of the sizes that were tried{refused}")
-    return tuple(checks)
+        raise ConversionError(f"{what} takes none of the sizes that were tried: {' or '.join(left_out)}")
+    return Compared(tuple(checks), tuple(left_out))
 
 
 def _checked(

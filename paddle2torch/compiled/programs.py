@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from paddle2torch.atomic import land_file
 from paddle2torch.cache import make_native_home
 from paddle2torch.compiled.guards import Conditions, conditions_of
-from paddle2torch.compiled.kernel_library import CompilerError, find_compiler
+from paddle2torch.compiled.kernel_library import CompilerError, find_compiler, load_kernels
 from paddle2torch.compiled.packages import (
     first_line,
     load_package,
@@ -26,12 +26,26 @@ from paddle2torch.compiled.packages import (
     package_for,
     write_package,
 )
-from paddle2torch.compiled.program_graphs import FREEST_FIRST, Captured, Free, capture, compare, free_sizes, less_free
+from paddle2torch.compiled.program_graphs import (
+    FREEST_FIRST,
+    Captured,
+    Free,
+    capture,
+    compare,
+    free_sizes,
+    less_free,
+    usual_examples,
+)
 from paddle2torch.converters.paddle_files.files import sha256_of
 from paddle2torch.forks import survive_forks
 from paddle2torch.model_zoo.config import CONFIG_NAME
 from paddle2torch.model_zoo.errors import ConfigError, ConversionError
+from paddle2torch.model_zoo.forms.folded import FoldedConv2d
+from paddle2torch.model_zoo.forms.native import native_convolution
+from paddle2torch.model_zoo.forms.native_graph import compiler_options, describe_operators, join, merge
+from paddle2torch.model_zoo.forms.packing import pack
 from paddle2torch.model_zoo.names import file_in
+from paddle2torch.model_zoo.network import replace_module
 from paddle2torch.model_zoo.programs.config import ProgramConfig
 from paddle2torch.model_zoo.programs.graph import GRAPH_NAME
 from paddle2torch.model_zoo.programs.network import Program
@@ -123,6 +137,8 @@ def load_compiled_program(folder: Path) -> CompiledProgram:
         warnings.warn(f"{name} is compiled for this CPU now, once: this takes {HOW_LONG}", stacklevel=3)
         with only_compiler_errors(name):
             compile_program(folder)
+    with only_compiler_errors(package.name):
+        load_kernels()
     return CompiledProgram(package, folder)
 
 
@@ -140,13 +156,15 @@ def compile_program(folder: Path) -> tuple[Path, tuple[str, ...]]:
     gives something else. Then nothing was written.
     """
     package = program_package(folder)
+    load_kernels()
     find_compiler()
     program = load_program(folder)
-    folded = fold_program(program)
+    native = native_form(fold_program(program))
+    describe_operators()
     refusals: list[str] = []
     left: Sequence[Free] = FREEST_FIRST
     while left:
-        captured = capture(folded, left)
+        captured = capture(native, left)
         try:
             _compile(package, program, captured)
             return package, notes_of_package(captured)
@@ -163,19 +181,29 @@ def compile_program(folder: Path) -> tuple[Path, tuple[str, ...]]:
     )
 
 
+def native_form(folded: Program) -> Program:
+    """The form for running as the compiler gets it: our kernels for its convolutions where they are faster, the weights
+    of the others laid out for oneDNN. `folded` is changed.
+    """
+    for path, module in list(folded.named_modules()):
+        if isinstance(module, FoldedConv2d):
+            replace_module(folded, path, native_convolution(module))
+    return pack(folded, usual_examples(folded))
+
+
 def _compile(package: Path, program: Program, captured: Captured) -> None:
     """Write the package of a captured program, compared with the program."""
-    conditions = conditions_of(captured.program, len(program.config.feeds))
+    # Asked again, the reason why they cannot be read is raised.
+    conditions = captured.conditions or conditions_of(captured.program, len(program.config.feeds))
+    merge(captured.program)
+    join(captured.program)
     make_native_home()
     with land_file(package) as temporary:
-        batch_of_one = captured.free in ("all", "batch")
-        _make(captured, temporary, {_CONDITIONS: conditions, _BATCH_OF_ONE: "yes" if batch_of_one else "no"}, program)
+        one = "yes" if captured.batch_of_one else "no"
+        _make(captured, temporary, {_CONDITIONS: conditions.text, _BATCH_OF_ONE: one}, program)
         loaded = load_package(temporary)
-        checked = Conditions(conditions)
 
         def run(*inputs: Tensor) -> list[Tensor]:
-            if not checked.hold(inputs, batch_of_one=batch_of_one):
-                raise ConversionError("guard: these sizes go through the program that is not compiled")
             return list(loaded.boxed_run([x.contiguous() for x in inputs]))
 
         compare(program, captured, run, "the compiled output")
@@ -192,7 +220,8 @@ def _make(captured: Captured, target: Path, metadata: dict[str, str], program: P
     # What lays out the weights beforehand loses sizes that are known when a loop has ended.
     for options in ({}, {"freezing": False}):
         try:
-            write_package(captured.program, target, {"aot_inductor.metadata": metadata, **options})
+            options = {"aot_inductor.metadata": metadata, **compiler_options(), **options}
+            write_package(captured.program, target, options)
         except errors.CppCompileError as error:
             raise CompilerError(f"{program.config.name} could not be compiled: {first_line(error)}") from error
         except Exception as error:  # what the compiler raises for a graph that it does not take has no common class

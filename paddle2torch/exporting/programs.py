@@ -14,14 +14,12 @@ from torch import Tensor
 
 from paddle2torch.atomic import land_file, land_folder
 from paddle2torch.compiled.program_graphs import (
-    Captured,
+    Compared,
     capture,
     check,
     compare,
-    conditions,
     listed,
     notes_of,
-    other_sizes,
 )
 from paddle2torch.compiled.serving import Check
 from paddle2torch.exporting.export import Exported
@@ -31,7 +29,7 @@ from paddle2torch.exporting.torch import save_graph
 from paddle2torch.model_zoo.config import CONFIG_NAME
 from paddle2torch.model_zoo.errors import ConversionError
 from paddle2torch.model_zoo.programs import operations
-from paddle2torch.model_zoo.programs.inputs import example_inputs, made_up
+from paddle2torch.model_zoo.programs.inputs import example_inputs
 from paddle2torch.model_zoo.programs.network import Program
 from paddle2torch.model_zoo.programs.opaque import NAMESPACE
 from paddle2torch.model_zoo.programs.rows import SETS, matched
@@ -72,9 +70,9 @@ def export_torch(program: Program, target: Path, *, force: bool = False) -> Expo
     with land_file(target) as temporary:
         captured = capture(program)
         loaded = save_graph(captured.program, temporary, {CONFIG_NAME: program.config.dumps()})
-        checks = compare(program, captured, loaded, "the exported graph")
-    notes = notes_of(captured) + _left_out(program, captured) + operations_of(captured.program)
-    return Exported(target, "torch", f"torch {torch.__version__}", checks, notes)
+        compared = compare(program, captured, loaded, "the exported graph")
+    notes = notes_of(captured) + _left_out(compared) + operations_of(captured.program)
+    return Exported(target, "torch", f"torch {torch.__version__}", compared.checks, notes)
 
 
 def operations_of(graph: torch.export.ExportedProgram) -> tuple[str, ...]:
@@ -121,27 +119,21 @@ def export_onnx(program: Program, target: Path, *, force: bool = False) -> Expor
         except Exception as error:  # as above
             raise ConversionError(f"ONNX Runtime does not load what PyTorch wrote: {error!s:.300}") from None
         names = [item.name for item in session.get_inputs()]
-        fits = conditions(program, captured)
 
         def run(*inputs: Tensor) -> tuple[Tensor, ...]:
-            if not fits(inputs):
-                raise ConversionError("guard: the graph that was written is not for these sizes")
             outputs = session.run(None, {name: x.numpy() for name, x in zip(names, inputs, strict=True)})
             return tuple(torch.from_numpy(np.asarray(output)) for output in outputs)
 
-        checks = compare(program, captured, run, "ONNX Runtime's output")
-    notes = notes_of(captured) + _left_out(program, captured)
-    return Exported(target, "onnx", f"ONNX Runtime {onnxruntime.__version__}", checks, notes)
+        compared = compare(program, captured, run, "ONNX Runtime's output")
+    notes = notes_of(captured) + _left_out(compared)
+    return Exported(target, "onnx", f"ONNX Runtime {onnxruntime.__version__}", compared.checks, notes)
 
 
-def _left_out(program: Program, captured: Captured) -> tuple[str, ...]:
+def _left_out(compared: Compared) -> tuple[str, ...]:
     """A note where some of the sizes that were meant to be tried are not the graph's."""
-    fits = conditions(program, captured)
-    tried = [[torch.from_numpy(x) for x in made_up(program, sizes).values()] for sizes in other_sizes(captured)]
-    shapes = [", ".join(str(tuple(x.shape)) for x in inputs) for inputs in tried if not fits(inputs)]
-    if not shapes:
+    if not compared.left_out:
         return ()
     return (
-        f"not every size fits: PyTorch's graph is not for {' or '.join(dict.fromkeys(shapes))}. A .pt2 refuses such "
+        f"not every size fits: PyTorch's graph is not for {' or '.join(compared.left_out)}. A .pt2 refuses such "
         "sizes; ONNX Runtime fails or gives something else",
     )

@@ -13,6 +13,7 @@ order. The table on standard output is Markdown; a network that is wrong is name
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import resource
@@ -110,6 +111,17 @@ def by_operation(folder: Path, converted: ConvertedProgram) -> dict[str, Any]:
     off = [layer for layer in made.layers if not layer.local.relative <= LOCAL_TOLERANCE]
     worst = max((layer.local.relative for layer in made.layers), default=0.0)
     return {"compared": len(made.layers), "off": [f"{layer.kind} {layer.path}" for layer in off], "worst": worst}
+
+
+def import_all(ways: Sequence[str]) -> None:
+    """Import what every network needs, before the first has a process of its own."""
+    needed = {
+        "torch": ("torch._dynamo", "torch.export._trace"),
+        "onnx": ("torch._dynamo", "torch.export._trace", "torch.onnx._internal.exporter._core", "onnxruntime"),
+        "compiled": ("torch._dynamo", "torch.export._trace", "torch._inductor.compile_fx"),
+    }
+    for name in dict.fromkeys(name for way in ways for name in needed[way]):
+        importlib.import_module(name)
 
 
 def leave(folder: Path, converted: ConvertedProgram, way: str, place: Path) -> dict[str, Any]:
@@ -262,6 +274,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=900)
     options = parser.parse_args()
     torch.set_num_threads(1)
+    import_all(options.ways)
     print("| network | operations | largest difference | sizes | `torch.export` | ONNX | compiled |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     results = []

@@ -160,12 +160,17 @@ def _assigned_where(x: Tensor, value: Any, parts: Sequence[Part]) -> Tensor:
         if value.ndim and is_open(value.shape[axis]):
             # It may have no place, or one for all: with zeros behind it there is one to take in any case.
             last = torch.sym_max(value.shape[axis] - 1, 0)
-            rest = value.new_zeros([1 if place == axis else extent for place, extent in enumerate(value.shape)])
-            value = torch.cat([value, rest], axis).index_select(axis, behind.clamp(0, last))
+            value = with_a_zero(value, axis).index_select(axis, behind.clamp(0, last))
         elif value.ndim and value.shape[axis] != 1:
             value = value.index_select(axis, behind.clamp(0, value.shape[axis] - 1))
         inside = inside & here.reshape([-1] + [1] * (x.ndim - 1 - axis))
     return torch.where(inside, value, x)
+
+
+def with_a_zero(x: Tensor, axis: int) -> Tensor:
+    """x with one more place along an axis, which holds zeros."""
+    rest = x.new_zeros([1 if place == axis else extent for place, extent in enumerate(x.shape)])
+    return torch.cat([x, rest], axis)
 
 
 def _clipped(place: Any, size: Any) -> Any:

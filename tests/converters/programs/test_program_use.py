@@ -21,11 +21,17 @@ from torch.nn import functional as F
 
 from paddle2torch import load_pretrained, verify
 from paddle2torch.cli import main
+from paddle2torch.compiled import program_graphs
+from paddle2torch.compiled.kernel_library import load_kernels
+from paddle2torch.compiled.program_graphs import capture
+from paddle2torch.compiled.programs import native_form
 from paddle2torch.exporting.export import Exported, export
 from paddle2torch.exporting.programs import export_onnx, export_torch
-from paddle2torch.model_zoo.errors import ConfigError, FileFormatError, Paddle2TorchError
+from paddle2torch.model_zoo.errors import ConfigError, ConversionError, FileFormatError, Paddle2TorchError
 from paddle2torch.model_zoo.forms.folded import FoldedConv2d, ResidualConv2d
 from paddle2torch.model_zoo.forms.folding import drop_denormals
+from paddle2torch.model_zoo.forms.native import NativeResidualConv2d
+from paddle2torch.model_zoo.forms.packing import PackedConv2d, pack
 from paddle2torch.model_zoo.programs.build import build
 from paddle2torch.model_zoo.programs.config import Feed, ProgramConfig
 from paddle2torch.model_zoo.programs.graph import Block, Graph, Node, TensorType
@@ -209,6 +215,26 @@ def test_a_convolution_adds_a_map_of_its_size_and_one_that_is_repeated(
         torch.testing.assert_close(made, expected, rtol=0, atol=4e-6 * float(expected.abs().max()))
 
 
+@pytest.mark.parametrize("size", [(2, 6, 9, 9), (2, 6, 1, 9)])
+def test_what_is_compiled_has_our_kernels_and_adds_the_same_maps(
+    size: tuple[int, ...], compiler: None, kernels: Callable[[Path], None], home: Path
+) -> None:
+    kernels(home)
+    load_kernels()
+    program = residual_block()
+    folded = fold_program(program)
+    native = native_form(copy.deepcopy(folded))
+    kinds = [type(module) for module in native.modules()]
+    assert kinds.count(NativeResidualConv2d) == 2  # the third takes 6 channels, with a larger kernel
+    packed = pack(folded, [(torch.rand(1, 4, 9, 9), torch.rand(1, 6, 5, 9))])
+    assert [type(module) for module in packed.modules()].count(PackedConv2d) == 4
+    x, y = torch.rand(2, 4, 17, 9) - 0.5, torch.rand(size) - 0.5
+    expected = program(x, y).detach()
+    with torch.inference_mode():
+        for made in (native(x, y), packed(x, y)):
+            torch.testing.assert_close(made, expected, rtol=0, atol=4e-6 * float(expected.abs().max()))
+
+
 def test_what_onednn_makes_of_the_weights_is_kept_for_each_size_and_not_copied() -> None:
     folded = fold_program(residual_block())
     plain = copy.deepcopy(folded)
@@ -328,9 +354,12 @@ def test_the_form_for_running_has_no_denormal_weights_and_keeps_single_numbers(t
 
 
 @pytest.mark.slow
-def test_a_program_with_a_loop_is_compiled(tmp_path: Path, compiler: None) -> None:
+def test_a_program_with_a_loop_is_compiled(
+    tmp_path: Path, compiler: None, kernels: Callable[[Path], None], home: Path
+) -> None:
     from paddle2torch.compiled.programs import compile_program, load_compiled_program
 
+    kernels(home)
     folder = converted("networks_decoder", tmp_path)
     compile_program(folder)
     compiled, model = load_compiled_program(folder), load_pretrained(folder)
@@ -342,9 +371,12 @@ def test_a_program_with_a_loop_is_compiled(tmp_path: Path, compiler: None) -> No
 
 
 @pytest.mark.slow
-def test_a_compiled_program_gives_the_same_at_every_size(tmp_path: Path, compiler: None) -> None:
+def test_a_compiled_program_gives_the_same_at_every_size(
+    tmp_path: Path, compiler: None, kernels: Callable[[Path], None], home: Path
+) -> None:
     from paddle2torch.compiled.programs import CompiledProgram, program_package
 
+    kernels(home)
     folder = converted("networks_convnet", tmp_path)
     with pytest.warns(UserWarning, match="compiled for this CPU now"):
         compiled = load_pretrained(folder, compiled=True)
@@ -419,3 +451,16 @@ def test_an_export_says_which_sizes_its_graph_is_not_for(write: Callable[..., Ex
     (note,) = result.notes
     assert note.startswith("not every size fits: PyTorch's graph is not for (3, 2, 12). A .pt2 refuses such sizes")
     assert [check.shape for check in result.checks] == [(2, 2, 8), (1, 2, 8), (3, 2, 8)]
+
+
+def test_a_graph_is_asked_for_its_sizes_where_its_conditions_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unread(*arguments: object) -> None:
+        raise ConversionError("PyTorch's condition cannot be read")
+
+    program = first_column()
+    read = capture(program)
+    monkeypatch.setattr(program_graphs, "conditions_of", unread)
+    asked = capture(program)
+    assert asked.conditions is None
+    for size, fits in (((2, 2, 8), True), ((3, 2, 8), True), ((3, 2, 12), False)):
+        assert read.fits([torch.rand(size)]) is asked.fits([torch.rand(size)]) is fits

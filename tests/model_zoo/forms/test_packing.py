@@ -57,7 +57,7 @@ def hooks(network: nn.Module) -> int:
 
 def test_most_of_a_recogniser_is_packed(recogniser: Network, inputs: list[torch.Tensor]) -> None:
     before = kinds(recogniser)
-    packed = pack(recogniser, inputs)
+    packed = pack(recogniser, list(zip(inputs)))
     convolutions = {path for path, kind in before.items() if kind is FoldedConv2d}
     done = {path for path, kind in kinds(packed).items() if kind is PackedConv2d}
     assert done <= convolutions
@@ -79,7 +79,7 @@ def test_what_has_two_layouts_stays(recogniser: Network, inputs: list[torch.Tens
             recogniser(x)
     for hook in watched:
         hook.remove()
-    packed = pack(recogniser, inputs)
+    packed = pack(recogniser, list(zip(inputs)))
     for path, conv in convolutions.items():
         layouts = {layout_of(lay_out(conv.weight, conv.geometry, tuple(size))) for size in seen[path]}
         module = packed.get_submodule(path)
@@ -93,13 +93,13 @@ def test_a_layout_for_every_size_is_none(
 ) -> None:
     number = count()
     monkeypatch.setattr(packing, "layout_of", lambda _: str(next(number)).encode())
-    assert PackedConv2d not in kinds(pack(folded, inputs)).values()
+    assert PackedConv2d not in kinds(pack(folded, list(zip(inputs)))).values()
     # With one size there is one.
-    assert PackedConv2d in kinds(pack(folded, inputs[:1])).values()
+    assert PackedConv2d in kinds(pack(folded, list(zip(inputs[:1])))).values()
 
 
 def test_no_result_changes(folded: Network, inputs: list[torch.Tensor]) -> None:
-    packed = pack(folded, inputs)
+    packed = pack(folded, list(zip(inputs)))
     assert PackedConv2d in kinds(packed).values()
     with torch.inference_mode():
         for x in [*inputs, image(2, 3, 48, 171)]:  # one of a size that it was not packed for
@@ -108,7 +108,7 @@ def test_no_result_changes(folded: Network, inputs: list[torch.Tensor]) -> None:
 
 def test_every_convolution_in_int8_is_packed(folded: Network, inputs: list[torch.Tensor]) -> None:
     network = in_int8(folded)
-    packed = pack(network, inputs)
+    packed = pack(network, list(zip(inputs)))
     assert PackedConv2d in kinds(packed).values()
     paths = [path for path, kind in kinds(network).items() if kind is QuantizedConv2d]
     assert paths == [path for path, kind in kinds(packed).items() if kind is PackedQuantizedConv2d]
@@ -121,8 +121,8 @@ def test_every_convolution_in_int8_is_packed(folded: Network, inputs: list[torch
 
 @pytest.mark.parametrize("int8", [False, True])
 def test_packed_twice_is_packed_once(folded: Network, inputs: list[torch.Tensor], int8: bool) -> None:
-    once = pack(in_int8(folded) if int8 else folded, inputs)
-    twice = pack(once, inputs)
+    once = pack(in_int8(folded) if int8 else folded, list(zip(inputs)))
+    twice = pack(once, list(zip(inputs)))
     assert kinds(twice) == kinds(once)
     with torch.inference_mode():
         assert torch.equal(twice(inputs[0]), once(inputs[0]))
@@ -132,4 +132,4 @@ def test_without_onednn_nothing_is_packed(
     folded: Network, inputs: list[torch.Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
-    assert pack(folded, inputs) is folded
+    assert pack(folded, list(zip(inputs))) is folded
