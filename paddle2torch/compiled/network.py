@@ -254,9 +254,7 @@ def compile_model(folder: Path, *, quantized: bool = False, dtype: torch.dtype =
     config = network.config
     native = _NativeRecogniser(network, dtype) if config.task == "rec" else _Native(network, dtype)
     every = (torch.empty(native.classes.classes),) if isinstance(native, _NativeRecogniser) else ()
-    native.network = pack(
-        native.network, [(torch.zeros(size, dtype=native.dtype),) for size in _usual_sizes(config)]
-    )
+    native.network = pack(native.network, [(torch.zeros(size, dtype=native.dtype),) for size in _usual_sizes(config)])
     describe_operators()
     program = captured(native.eval(), *every)
     merge(program)

@@ -220,8 +220,8 @@ def _make(captured: Captured, target: Path, metadata: dict[str, str], program: P
     # What lays out the weights beforehand loses sizes that are known when a loop has ended.
     for options in ({}, {"freezing": False}):
         try:
-            options = {"aot_inductor.metadata": metadata, **compiler_options(), **options}
-            write_package(captured.program, target, options)
+            given = {"aot_inductor.metadata": metadata, **compiler_options(), **options}
+            write_package(captured.program, target, given)
         except errors.CppCompileError as error:
             raise CompilerError(f"{program.config.name} could not be compiled: {first_line(error)}") from error
         except Exception as error:  # what the compiler raises for a graph that it does not take has no common class

@@ -215,6 +215,7 @@ def test_a_convolution_adds_a_map_of_its_size_and_one_that_is_repeated(
         torch.testing.assert_close(made, expected, rtol=0, atol=4e-6 * float(expected.abs().max()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(2, 6, 9, 9), (2, 6, 1, 9)])
 def test_what_is_compiled_has_our_kernels_and_adds_the_same_maps(
     size: tuple[int, ...], compiler: None, kernels: Callable[[Path], None], home: Path
