@@ -211,7 +211,8 @@ def _convert_program(
         config = _config(name, architecture, template, path, KINDS[program.format], source, "fused")
         config, resized = _of_the_size(config, program)
         second = " and no NRTR or SAR head" if config.head.name == "MultiHead" else ""
-        notes: tuple[str, ...] = (f"{EXPORT_LACKS} training branches{second}",)
+        alone = " and trains CTC alone" if second else ""
+        notes: tuple[str, ...] = (f"{EXPORT_LACKS} training branches{second}: fine-tuning makes branches anew{alone}",)
         folded = sum(name.endswith("running_var@made") for name in alignment.made)
         asked = () if _may_mix(template) else differences(hint, architecture, "the program")
         notes = (*notes, *_notes(config), *resized, *asked, *equal)

@@ -399,7 +399,7 @@ def _convert(
     left = sorted({key.split(".")[1] for key in expected if key not in names})
     notes: tuple[str, ...] = ()
     if left:
-        notes = (f"transformers has no {', '.join(left)}: this is the fused form, for training it is not complete",)
+        notes = (f"transformers has no {', '.join(left)}: this is the fused form; fine-tuning makes the rest anew",)
         model.load_state_dict(state, strict=False, assign=True)
         fused = fuse(model)
         config, state = fused.config, dict(fused.state_dict())
@@ -497,7 +497,7 @@ def _convert_fused(
     found = _read(path, shapes, shapes_there(names, expected))
     state, folded = from_there(names, expected, found, show_path(path))
     notes = (
-        f"transformers has the fused form: {folded} normalisations were folded into their convolutions, for training "
-        f"it is not complete",
+        f"transformers has the fused form: {folded} normalisations were folded into their convolutions; fine-tuning "
+        f"makes branches anew",
     )
     return _converted(config, state, names, notes)

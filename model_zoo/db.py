@@ -16,7 +16,15 @@ from torch import Tensor, nn
 from paddle2torch.model_zoo.asf import ASFBlock
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.initialisers import kaiming_uniform, uniform_by_fan_in
-from paddle2torch.model_zoo.layers import BatchNormReLU, Chains, ConvBNAct, Reparameterised, SEModule, fold_batch_norm
+from paddle2torch.model_zoo.layers import (
+    BatchNormReLU,
+    Chains,
+    ConvBNAct,
+    Reparameterised,
+    SEModule,
+    fold_batch_norm,
+    unfold_batch_norm,
+)
 from paddle2torch.model_zoo.registry import Part, Seen, Shapes, register
 
 
@@ -202,6 +210,14 @@ class DBBranch(Reparameterised):
             "conv2.weight": turned.transpose(0, 1),
             "conv2.bias": shift,
         }
+
+    def unfold(self, fused: Mapping[str, Tensor]) -> None:
+        """The first two convolutions, where their normalisations are folded."""
+        first, second = self.conv_bn1, self.conv_bn2
+        assert isinstance(first, BatchNormReLU)
+        assert isinstance(second, BatchNormReLU)
+        unfold_batch_norm(self.conv1, first, fused["conv1.weight"], fused["conv1.bias"])
+        unfold_batch_norm(self.conv2, second, fused["conv2.weight"], fused["conv2.bias"])
 
 
 class DBHead(nn.Module):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
 
 import torch
@@ -292,6 +293,13 @@ class Reparameterised(nn.Module, ABC):
     def folded(self) -> dict[str, Tensor]:
         """Names, in the fused layer, and float64 values of what equals this layer in evaluation."""
 
+    @abstractmethod
+    def unfold(self, fused: Mapping[str, Tensor]) -> None:
+        """Take on the function of a fused layer: `folded` gives these values again, but for float32's rounding.
+
+        The layer has new weights. They say how large the kernels of its branches become, and how these differ.
+        """
+
 
 def fold_batch_norm(weight: Tensor, bn: nn.BatchNorm2d, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Kernel and bias of the convolution `weight`, `bias` followed by `bn` in evaluation, both float64.
@@ -303,3 +311,46 @@ def fold_batch_norm(weight: Tensor, bn: nn.BatchNorm2d, bias: Tensor | None = No
     gain = bn.weight.double() / torch.sqrt(bn.running_var.double() + bn.eps)
     shift = -bn.running_mean.double() if bias is None else bias.double() - bn.running_mean.double()
     return weight.double() * gain.view(-1, 1, 1, 1), bn.bias.double() + shift * gain
+
+
+@torch.no_grad()
+def unfold_batch_norm(conv: nn.Conv2d | nn.ConvTranspose2d, bn: nn.BatchNorm2d, kernel: Tensor, bias: Tensor) -> None:
+    """Let `conv`, then `bn` in evaluation, compute what a convolution with `kernel` and `bias` does.
+
+    The kernel is scaled to the size of the weights that `conv` has, which says how fast it learns, and the
+    normalisation takes that back. Its statistics are 0 and 1 until they are measured.
+    """
+    before, size = float(conv.weight.double().norm()), float(kernel.double().norm())
+    scale = before / size if before and size else 1.0
+    if size:
+        conv.weight.copy_(kernel.double() * scale)
+    if conv.bias is not None:
+        conv.bias.zero_()
+    set_batch_norm(bn, math.sqrt(1.0 + bn.eps) / scale if size else 0.0, bias)
+
+
+@torch.no_grad()
+def unfold_sum(
+    conv: nn.Conv2d, inner: nn.BatchNorm2d, small: nn.Conv2d, outer: nn.BatchNorm2d, kernel: Tensor, bias: Tensor
+) -> None:
+    """Let `outer` of the sum of `conv` and `inner`, the 1x1 `small` and the input compute what one convolution does.
+
+    All are depthwise. What is normalised last is as large as the input, so that none of the three is small beside the
+    others.
+    """
+    channels = len(kernel)
+    gain = float(kernel.double().norm()) / math.sqrt(channels) or 1.0
+    rest = kernel.double() / gain - F.pad(small.weight.double() + 1.0, [kernel.shape[-1] // 2] * 4)
+    unfold_batch_norm(conv, inner, rest, torch.zeros(channels))
+    set_batch_norm(outer, gain * math.sqrt(1.0 + outer.eps), bias)
+
+
+@torch.no_grad()
+def set_batch_norm(bn: nn.BatchNorm2d, weight: float, bias: Tensor | float) -> None:
+    """Give a normalisation this weight and shift, and statistics of 0 and 1."""
+    assert bn.running_mean is not None
+    assert bn.running_var is not None
+    bn.running_mean.zero_()
+    bn.running_var.fill_(1.0)
+    bn.weight.fill_(weight)
+    bn.bias.copy_(torch.as_tensor(bias))

@@ -243,3 +243,32 @@ def fuse(model: Network) -> Network:
     state = {key: folded[key] if key in folded else source[key] for key in fused.state_dict()}
     fused.load_state_dict(state, assign=True)
     return fused.eval()
+
+
+@torch.no_grad()
+def unfuse(fused: Network, training: Network) -> tuple[str, ...]:
+    """Give a network in training form the function of a fused one: the inverse of `fuse`, but for float32's rounding.
+
+    What a sum's branches were is lost in the fused form. They are made anew, from the new weights that `training` has;
+    heads that training alone needs keep these.
+
+    Returns the names of the normalisations of such branches: they have the statistics of no data yet.
+    """
+    given, own = fused.state_dict(), training.state_dict()
+    made: dict[str, None] = {}
+    taken: set[str] = set()
+    for path, module in training.named_modules():
+        # Some layers are the same in both forms.
+        if not isinstance(module, Reparameterised) or all(f"{path}.{key}" in given for key in module.state_dict()):
+            continue
+        names = {name: f"{path}.{name}" for name in module.folded()}
+        # Heads that training alone needs are not in the fused form.
+        if names and all(key in given for key in names.values()):
+            module.unfold({name: given[key] for name, key in names.items()})
+            taken |= set(names.values())
+            norms = (name for name, part in module.named_modules() if isinstance(part, nn.BatchNorm2d))
+            made |= dict.fromkeys(f"{path}.{name}" for name in norms)
+    for key, tensor in own.items():
+        if key in given and key not in taken:
+            tensor.copy_(given[key])
+    return tuple(made)

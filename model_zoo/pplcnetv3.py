@@ -15,7 +15,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from paddle2torch.model_zoo.initialisers import kaiming_normal
-from paddle2torch.model_zoo.layers import BatchNorm2d, Chains, ConvBN, Reparameterised, SELayer, Size, fold_batch_norm
+from paddle2torch.model_zoo.layers import (
+    BatchNorm2d,
+    Chains,
+    ConvBN,
+    Reparameterised,
+    SELayer,
+    Size,
+    fold_batch_norm,
+    set_batch_norm,
+    unfold_batch_norm,
+)
 from paddle2torch.model_zoo.moments import Branch, has_moments, normalised_sum
 from paddle2torch.model_zoo.registry import Part, Shapes, count_items, register
 
@@ -162,6 +172,24 @@ class LearnableRepLayer(Reparameterised):
             "reparam_conv.weight": torch.stack(kernels).sum(0),
             "reparam_conv.bias": torch.stack(biases).sum(0),
         }
+
+    @torch.no_grad()
+    def unfold(self, fused: Mapping[str, Tensor]) -> None:
+        """The branches of the full kernel share it, the other two begin with a gain of 0.
+
+        What differs between the shares are the branches' own new weights, which add up to nothing.
+        """
+        branches = [branch for branch in self.conv_kxk if isinstance(branch, ConvBN)]
+        kernel, bias = (fused[f"reparam_conv.{name}"].double() / len(branches) for name in ("weight", "bias"))
+        own = torch.stack([branch.conv.weight.double() for branch in branches])
+        # In each channel as large as the kernel there.
+        size = kernel.flatten(1).norm(dim=1) / own.flatten(2).norm(dim=2).mean(0)
+        own = (own - own.mean(0)) * size.view(-1, 1, 1, 1)
+        for branch, difference in zip(branches, own, strict=True):
+            unfold_batch_norm(branch.conv, branch.bn, kernel + difference, bias)
+        for norm in (self.identity, None if self.conv_1x1 is None else self.conv_1x1.bn):
+            if norm is not None:
+                set_batch_norm(norm, 0.0, 0.0)
 
 
 class LCNetV3Block(nn.Module):

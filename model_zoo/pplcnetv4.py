@@ -16,7 +16,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from paddle2torch.model_zoo.errors import ConfigError
-from paddle2torch.model_zoo.layers import BatchNorm2d, Chains, ConvBN, Reparameterised, SELayer, Size, fold_batch_norm
+from paddle2torch.model_zoo.layers import (
+    BatchNorm2d,
+    Chains,
+    ConvBN,
+    Reparameterised,
+    SELayer,
+    Size,
+    fold_batch_norm,
+    unfold_batch_norm,
+    unfold_sum,
+)
 from paddle2torch.model_zoo.pphgnetv2 import pad_same
 from paddle2torch.model_zoo.pplcnetv3 import pool_line
 from paddle2torch.model_zoo.registry import Part, Shapes, register
@@ -103,6 +113,10 @@ class NormalisedConv(ConvBN, Reparameterised):
         """The convolution with bias that it replaces."""
         return dict(zip(("weight", "bias"), fold_batch_norm(self.conv.weight, self.bn), strict=True))
 
+    def unfold(self, fused: Mapping[str, Tensor]) -> None:
+        """Its kernel and bias."""
+        unfold_batch_norm(self.conv, self.bn, fused["weight"], fused["bias"])
+
 
 class ConvBNAct(Reparameterised):
     """Convolution, normalisation, ReLU; of the stem. A 2x2 kernel keeps the size by padding at the end alone."""
@@ -132,6 +146,11 @@ class ConvBNAct(Reparameterised):
         """The convolution with bias."""
         assert self.bn is not None
         return dict(zip(("conv.weight", "conv.bias"), fold_batch_norm(self.conv.weight, self.bn), strict=True))
+
+    def unfold(self, fused: Mapping[str, Tensor]) -> None:
+        """Its kernel and bias."""
+        assert self.bn is not None
+        unfold_batch_norm(self.conv, self.bn, fused["conv.weight"], fused["conv.bias"])
 
 
 class StemBlock(nn.Module):
@@ -178,6 +197,11 @@ class RepDWConv(Reparameterised):
         kernel = kernel + F.pad(self.conv1.weight.double() + 1.0, [1] * 4)  # the input itself is a 1x1 of ones
         folded = fold_batch_norm(kernel, self.bn, bias)
         return dict(zip(("reparam_conv.weight", "reparam_conv.bias"), folded, strict=True))
+
+    def unfold(self, fused: Mapping[str, Tensor]) -> None:
+        """The 3x3 takes what the 1x1 and the input do not do."""
+        kernel, bias = fused["reparam_conv.weight"], fused["reparam_conv.bias"]
+        unfold_sum(self.conv.conv, self.conv.bn, self.conv1, self.bn, kernel, bias)
 
 
 class LCNetV4Block(nn.Module):

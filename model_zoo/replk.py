@@ -13,7 +13,14 @@ from torch import Tensor, nn
 from paddle2torch.model_zoo.db import RSELayer, add_from_coarse, join_levels, seen_shortcut
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.initialisers import kaiming_uniform
-from paddle2torch.model_zoo.layers import BatchNorm2d, Reparameterised, SEModule, fold_batch_norm
+from paddle2torch.model_zoo.layers import (
+    BatchNorm2d,
+    Reparameterised,
+    SEModule,
+    fold_batch_norm,
+    set_batch_norm,
+    unfold_batch_norm,
+)
 from paddle2torch.model_zoo.lkpan import IntraCLBlock
 from paddle2torch.model_zoo.registry import Part, Shapes, register
 
@@ -74,6 +81,15 @@ class DilatedReparamBlock(Reparameterised):
             bias = bias + shift
         return {"lk_origin.weight": kernel, "lk_origin.bias": bias}
 
+    def unfold(self, fused: Mapping[str, Tensor]) -> None:
+        """The large kernel is all of it, the smaller ones begin with a gain of 0."""
+        assert self.origin_bn is not None
+        unfold_batch_norm(self.lk_origin, self.origin_bn, fused["lk_origin.weight"], fused["lk_origin.bias"])
+        for size, dilation in self.branches:
+            norm = self.get_submodule(f"dil_bn_k{size}_{dilation}")
+            assert isinstance(norm, BatchNorm2d)
+            set_batch_norm(norm, 0.0, 0.0)
+
 
 class DilatedReparamConv(Reparameterised):
     """`DilatedReparamBlock`, then a normalised 1x1 convolution: in place of one full convolution with that kernel."""
@@ -97,6 +113,11 @@ class DilatedReparamConv(Reparameterised):
         """The 1x1 convolution with its normalisation; the other one folds by itself."""
         assert self.bn is not None
         return dict(zip(("pw.weight", "pw.bias"), fold_batch_norm(self.pw.weight, self.bn), strict=True))
+
+    def unfold(self, fused: Mapping[str, Tensor]) -> None:
+        """The 1x1 convolution with its normalisation."""
+        assert self.bn is not None
+        unfold_batch_norm(self.pw, self.bn, fused["pw.weight"], fused["pw.bias"])
 
 
 Pyramid = Tensor | dict[str, Tensor]

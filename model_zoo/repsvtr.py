@@ -13,7 +13,15 @@ from typing import Any, ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from paddle2torch.model_zoo.layers import BatchNorm2d, Chains, Reparameterised, Size, fold_batch_norm
+from paddle2torch.model_zoo.layers import (
+    BatchNorm2d,
+    Chains,
+    Reparameterised,
+    Size,
+    fold_batch_norm,
+    unfold_batch_norm,
+    unfold_sum,
+)
 from paddle2torch.model_zoo.pplcnetv3 import make_divisible
 from paddle2torch.model_zoo.registry import Part, Shapes, register
 
@@ -72,6 +80,10 @@ class Conv2dBN(Reparameterised):
         """The convolution with bias that it replaces."""
         return dict(zip(("weight", "bias"), fold_batch_norm(self.c.weight, self.bn), strict=True))
 
+    def unfold(self, fused: Mapping[str, Tensor]) -> None:
+        """Its kernel and bias."""
+        unfold_batch_norm(self.c, self.bn, fused["weight"], fused["bias"])
+
 
 class RepVGGDW(Reparameterised):
     """A depthwise convolution as the sum of a 3x3, a 1x1 and the input, normalised."""
@@ -93,6 +105,12 @@ class RepVGGDW(Reparameterised):
         kernel = kernel + F.pad(self.conv1.weight.double() + 1.0, [1] * 4)  # the input itself is a 1x1 of ones
         folded = fold_batch_norm(kernel, self.bn, bias + self.conv1.bias.double())
         return dict(zip(("weight", "bias"), folded, strict=True))
+
+    def unfold(self, fused: Mapping[str, Tensor]) -> None:
+        """The 3x3 takes what the 1x1 and the input do not do."""
+        assert self.conv1.bias is not None
+        nn.init.zeros_(self.conv1.bias)
+        unfold_sum(self.conv.c, self.conv.bn, self.conv1, self.bn, fused["weight"], fused["bias"])
 
 
 class SEModule(nn.Module):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +17,7 @@ from paddle2torch.converters.transformers import TRAINING_HEADS
 from paddle2torch.model_zoo.config import ClsPostprocess, ModelConfig
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.layers import BatchNorm2d, DrawsItsWeights
-from paddle2torch.model_zoo.network import Network
+from paddle2torch.model_zoo.network import Network, build_model, unfuse
 from paddle2torch.model_zoo.rec_heads import NRTR_EXTRA_SYMBOLS
 
 # Rows of classes: the tensor, the row of the first character of the set in it, and how many rows there are behind the
@@ -78,6 +78,8 @@ class Adopted:
 
     `new` names the tensors that it does not have; `shared` and `added` are the characters of the new set whose rows
     were taken over, and those that start anew; `left_out` those of the old set alone. Of a classifier they are classes.
+    `made`: the normalisations of training branches that were made anew for a model in fused form. guided: CTC takes no
+    gradient to the backbone, another head does.
     """
 
     new: tuple[str, ...]
@@ -85,12 +87,21 @@ class Adopted:
     added: tuple[str, ...]
     left_out: tuple[str, ...]
     what: str = "characters"
+    made: tuple[str, ...] = ()
+    guided: bool = False
 
     def lines(self) -> list[str]:
         """The report, a line per fact; empty where all was taken over."""
         lines = []
+        if self.made:
+            lines.append("the pretrained model has no training branches: they are made anew, and compute the same")
         if self.new:
             lines.append(f"{len(self.new)} tensors are not in the pretrained model and start anew: {self.new[0]}, …")
+        if self.new and self.guided:
+            lines.append(
+                "they alone train the backbone (head.ctc.use_guide), and know nothing yet: where there is little data, "
+                "let CTC train it (use_guide false, head.nrtr and head.sar null), as `init` of a converted release does"
+            )
         if self.added or self.left_out:
             where = "character set" if self.what == "characters" else "labels"
             named = f": {' '.join(self.added[:20])}{' …' if len(self.added) > 20 else ''}" if self.added else ""
@@ -106,13 +117,10 @@ def adopt(network: Network, source: Network) -> Adopted:
     """Take over the weights of `source`. Characters or classes that both have keep their rows in the heads.
 
     What the source does not have (rows of other characters, the heads that only training needs) stays as it is in
-    `network`, freshly initialised. Raises `ConfigError` where the source is fused, or of another architecture.
+    `network`, freshly initialised. The branches of one in fused form are made anew (`unfuse`), and their statistics are
+    to be measured (`measure_statistics`). Raises `ConfigError` where the source is of another architecture.
     """
-    if source.config.form == "fused":
-        raise ConfigError(
-            f"{source.config.name} is in fused form, which has lost its branches: convert its training checkpoint"
-        )
-    state, given = network.state_dict(), source.state_dict()
+    state, (given, made) = network.state_dict(), _training_state(source)
     rows = _rows(network.config, source.config)
     new: list[str] = []
     wrong: list[str] = []
@@ -140,7 +148,58 @@ def adopt(network: Network, source: Network) -> Adopted:
         tuple(name for place, name in enumerate(own) if place not in taken),
         tuple(name for name in dict.fromkeys(others) if name not in own),
         "classes" if network.config.task == "cls" else "characters",
+        made,
+        bool(network.config.head.options.get("ctc", {}).get("use_guide")),
     )
+
+
+def _training_state(source: Network) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The tensors of a model in training form, and which of its normalisations were made anew for that."""
+    if source.config.form == "training":
+        return source.state_dict(), ()
+    training = build_model(source.config.with_form("training"))
+    initialise(training)
+    made = unfuse(source, training)
+    state = training.state_dict()
+    return {key: tensor for key, tensor in state.items() if not key.startswith(TRAINING_HEADS)}, made
+
+
+@torch.no_grad()
+def measure_statistics(network: nn.Module, names: Sequence[str], images: Iterable[Tensor]) -> None:
+    """Give normalisations the mean and variance of what they see of `images`, batches of floats (N, 3, H, W).
+
+    Weights and shifts make up for it: in evaluation the network computes the same as before, but for rounding. In
+    training, which normalises by each batch, it then computes nearly that.
+    """
+    norms = {name: network.get_submodule(name) for name in names}
+    seen: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in names}
+    handles = [
+        norm.register_forward_pre_hook(
+            lambda _, inputs, rows=seen[name]: rows.append(torch.var_mean(inputs[0].float(), (0, 2, 3), correction=0))
+        )
+        for name, norm in norms.items()
+    ]
+    network.eval()
+    try:
+        for image in images:
+            network(image)
+    finally:
+        for handle in handles:
+            handle.remove()
+    for name, norm in norms.items():
+        assert isinstance(norm, BatchNorm2d)
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        if not seen[name]:
+            continue
+        variances, means = (torch.stack(column) for column in zip(*seen[name], strict=True))
+        mean = means.mean(0)
+        var = variances.mean(0) + means.var(0, correction=0)
+        gain = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+        norm.bias.add_(gain * (mean - norm.running_mean))
+        norm.weight.copy_(gain * torch.sqrt(var + norm.eps))
+        norm.running_mean.copy_(mean)
+        norm.running_var.copy_(var)
 
 
 def _names(config: ModelConfig) -> tuple[str, ...]:

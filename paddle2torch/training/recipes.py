@@ -63,6 +63,8 @@ def init(
     Returns what should be known: what is scaled, and which keys of the yml were not used, and why.
     """
     config, notes = _model_config(name)
+    config, more = _trainable(config)
+    notes += more
     if yml is None:
         settings = official_settings(config, pretrained=name)
         if teacher is not None:
@@ -140,8 +142,26 @@ def _model_config(name: str) -> tuple[ModelConfig, list[str]]:
     if folder is not None:
         return ModelConfig.load(folder), []
     assert card is not None
-    note = f"{card.name} is not converted here yet: model_config.json follows its card, not its checkpoint"
+    note = (
+        f"{card.name} is not converted here yet: model_config.json follows its card, not its checkpoint. Where only "
+        f"an inference release of it can be had, `paddle2torch convert {card.name}` first"
+    )
     return from_card(card).config(), [note]
+
+
+def _trainable(config: ModelConfig) -> tuple[ModelConfig, list[str]]:
+    """The training form of a converted model, and what was decided for one that has lost a part of it."""
+    if config.form == "training":
+        return config, []
+    notes = [f"{config.name} is an inference release: `train` makes its training branches anew, and reads as it does"]
+    if config.head.name == "MultiHead":
+        # No other head is there to guide the backbone.
+        ctc = {key: value for key, value in config.head.options["ctc"].items() if key != "use_guide"}
+        alone = {"ctc": ctc, "nrtr": None, "sar": None}
+        options = {key: alone.get(key, value) for key, value in config.head.options.items()}
+        config = replace(config, head=replace(config.head, options=options))
+        notes.append("it has no NRTR or SAR head: CTC alone trains it")
+    return config.with_form("training"), notes
 
 
 def merged(template: Template, start: ModelConfig) -> ModelConfig:

@@ -30,7 +30,7 @@ def run_card(settings: Settings, config: ModelConfig, reports: Mapping[str, Drop
         versions={
             "paddle2torch": __version__,
             "python": platform.python_version(),
-            "torch": torch.__version__,
+            "torch": str(torch.__version__),  # a class of its own there, which trackers cannot write
             "numpy": np.__version__,
             "opencv": cv2.__version__,
             "accelerate": accelerate.__version__,

@@ -558,7 +558,8 @@ def check_fit(settings: Settings, model: ModelConfig) -> None:
     _check_metrics(settings.evaluation, model)
     if model.form != "training":
         raise ConfigError(
-            f"{model.name} is in fused form, which has lost its branches: train from its training checkpoint"
+            f"{model.name}: training takes the training form, and this model_config.json is of the fused one: "
+            f"`paddle2torch init` writes it for a model of either form"
         )
     if isinstance(model.postprocess, ClsPostprocess):
         _check_labels(model, model.postprocess.labels)

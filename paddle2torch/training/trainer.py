@@ -31,7 +31,7 @@ from paddle2torch.device import available_cores, describe, fetch, random_states
 from paddle2torch.model_zoo.config import ModelConfig, Origin
 from paddle2torch.model_zoo.errors import ConfigError, Paddle2TorchError
 from paddle2torch.model_zoo.network import Network, build_model
-from paddle2torch.training.batches import Batch, Batches, MakeBatches, batches_of, guide_targets, to_device
+from paddle2torch.training.batches import Batch, Batches, MakeBatches, batches_of, guide_targets, image_of, to_device
 from paddle2torch.training.checkpoints import (
     STATE_NAME,
     Progress,
@@ -51,7 +51,7 @@ from paddle2torch.training.evaluation import Examination, examination, measure
 from paddle2torch.training.evaluation_report import hard_pictures, hard_samples, write_evaluation_report
 from paddle2torch.training.gradient_checkpointing import recompute_blocks
 from paddle2torch.training.hard_samples import HardRow, read_hard_rows
-from paddle2torch.training.initialisation import adopt, initialise
+from paddle2torch.training.initialisation import adopt, initialise, measure_statistics
 from paddle2torch.training.log import TrainingLog, duration
 from paddle2torch.training.losses import losses_of
 from paddle2torch.training.optimisation import (
@@ -66,7 +66,7 @@ from paddle2torch.training.optimisation import (
     set_training,
 )
 from paddle2torch.training.probe import check_sizes, seconds_per_batch
-from paddle2torch.training.processes import make_accelerator, placed
+from paddle2torch.training.processes import computed_in, make_accelerator, placed
 from paddle2torch.training.run_card import run_card
 from paddle2torch.training.settings import EvaluationSettings, Settings, check_fit
 from paddle2torch.training.stopping import Asked, StopRequest, alone_in
@@ -79,6 +79,9 @@ BEST, LAST, SETTINGS = "best", "last", "settings"
 
 LONG = 20
 """With fewer steps the time that training takes is not measured before."""
+
+MEASURED = 4
+"""Batches that tell the statistics of branches that were made anew."""
 
 REPORT = "report.html"
 """What the model does not read, in `output.dir`."""
@@ -291,7 +294,7 @@ def prepare(
     accelerator.wait_for_everyone()
     if source is None and settings.pretrained is not None and not resume:
         source = load_pretrained(settings.pretrained)
-    network, notes = _network(settings, config, source)
+    network, made, notes = _network(settings, config, source)
     settings, learner, more = _learner(settings, network, accelerator)
     notes += more
 
@@ -316,6 +319,9 @@ def prepare(
             "the training data does not fill one batch, and drop_last is set: make data.train.loader."
             "batch_size_per_card smaller, or drop_last false"
         )
+    if made:
+        # Other processes see other batches; they take the values of the first one when the model is prepared.
+        measure_statistics(network, made, _first_images(batches, accelerator))
     steps_per_epoch = math.ceil(len(batches) / settings.training.accumulation)
     steps = steps_per_epoch * settings.training.epochs
 
@@ -398,8 +404,18 @@ def _resumed(progress: Progress, steps: int, settings: Settings, data: str) -> l
     return notes
 
 
-def _network(settings: Settings, config: ModelConfig, source: Network | None) -> tuple[Network, list[str]]:
-    """The network with the weights that it starts from and what of it is trained, and notes on both.
+def _first_images(batches: Batches, accelerator: Accelerator) -> Iterator[torch.Tensor]:
+    """What training sees first, on the device."""
+    batches.set_epoch(0)
+    for batch in itertools.islice(batches, MEASURED):
+        yield image_of(batch, accelerator.device, computed_in(accelerator))
+
+
+def _network(
+    settings: Settings, config: ModelConfig, source: Network | None
+) -> tuple[Network, tuple[str, ...], list[str]]:
+    """The network with the weights that it starts from and what of it is trained, normalisations whose statistics are
+    to be measured, and notes.
 
     Every process draws the same new weights.
     """
@@ -407,12 +423,13 @@ def _network(settings: Settings, config: ModelConfig, source: Network | None) ->
     network = build_model(config)
     check_sizes(settings, network)
     initialise(network)
-    notes = adopt(network, source).lines() if source is not None else []
+    adopted = None if source is None else adopt(network, source)
+    notes = [] if adopted is None else adopted.lines()
     frozen = freeze(network, (*(("backbone.*",) if config.freeze_backbone else ()), *settings.training.freeze))
     if frozen:
         notes.append(f"{len(frozen)} parameters are frozen")
     leave_out_unused(network)
-    return network, notes
+    return network, () if adopted is None else adopted.made, notes
 
 
 def _learner(

@@ -18,11 +18,12 @@ import pytest
 from accelerate.state import AcceleratorState
 from click.testing import CliRunner, Result
 from material import ROOT
-from small_models import saved
-from tiny_training import tiny_v4_config
+from small_models import fill, saved
+from tiny_training import tiny_config, tiny_v4_config
 
 from paddle2torch import cli
-from paddle2torch.model_zoo.config import ModelConfig
+from paddle2torch.model_zoo.config import Component, ModelConfig
+from paddle2torch.model_zoo.network import build_model, fuse
 from paddle2torch.training.config_files import read_settings
 from paddle2torch.training.hard_samples import read_hard_rows
 from paddle2torch.training.trainer import TrainingResult
@@ -203,3 +204,28 @@ def test_every_way_of_starting_several_processes_trains_once(
     assert steps == list(range(1, count + 1))
     assert done.stderr.count("evaluation of the start") == 1
     assert done.stdout.count(str(tmp_path / "run")) == 1
+
+
+def test_an_inference_release_is_fine_tuned(data: list[str], tmp_path: Path) -> None:
+    """Its branches are made anew, CTC alone trains it, and what comes out is whole: PaddleOCR could go on with it."""
+    network = build_model(tiny_config(backbone=Component("PPLCNetV3", {"scale": 0.1})))
+    fill(network)
+    release = saved(tmp_path / "release", fuse(network))
+    begun = run("init", release, "-o", tmp_path / "settings")
+    assert begun.exit_code == 0, begun.output
+    assert "is an inference release" in begun.stderr
+    assert "no NRTR or SAR head: CTC alone trains it" in begun.stderr
+    _, config = read_settings(tmp_path / "settings" / "config.json")
+    assert config.form == "training"
+    assert config.head.options["nrtr"] is None
+    assert "use_guide" not in config.head.options["ctc"]
+    words = ("--config", tmp_path / "settings" / "config.json", *data)
+    before = json.loads(run("eval", *words, "--json").stdout)
+    result = run("train", *words, "--set", "training.ema_decay=0.9")
+    assert result.exit_code == 0, result.output
+    assert "no training branches: they are made anew, and compute the same" in result.stderr
+    with (tmp_path / "run" / "evaluation.csv").open(newline="") as file:
+        start = next(csv.DictReader(file))
+    assert float(start["norm_edit_dis"]) == pytest.approx(before["norm_edit_dis"], abs=1e-9)
+    exported = run("export", tmp_path / "run" / "last", "--to", "paddle", "-o", tmp_path / "tuned.pdparams")
+    assert exported.exit_code == 0, exported.output

@@ -335,15 +335,13 @@ def test_a_model_without_the_second_head_gets_a_new_one(pretrained: Network) -> 
     assert adopted.new
     assert all(name.startswith(("head.gtc_head.", "head.before_gtc.")) for name in adopted.new)
     assert "start anew" in adopted.lines()[0]
+    assert "alone train the backbone (head.ctc.use_guide)" in adopted.lines()[1]
 
 
 def test_another_architecture_is_refused(pretrained: Network) -> None:
     other = build_model(tiny_config(head={"nrtr": {"nrtr_dim": 64, "num_decoder_layers": 1, "max_text_length": 12}}))
     with pytest.raises(ConfigError, match=r"cannot start from tiny: .* of another shape"):
         adopt(other, pretrained)
-    fused = build_model(tiny_config(form="fused"))
-    with pytest.raises(ConfigError, match="fused form"):
-        adopt(build_model(tiny_config()), fused)
 
 
 def test_new_weights_have_paddles_distributions() -> None:

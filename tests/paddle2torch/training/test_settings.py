@@ -122,7 +122,7 @@ def test_assignments_change_both_files(folder: Path) -> None:
         ('evaluation.early_stopping={"patience": 0}', "patience is 0: it must be a number from 1 to"),
         ("output.trackers=[5]", r"output.trackers\[0\]: expected an object with one key"),
         ('output.trackers=["wandb", {"wandb": {}}]', "trackers wandb, wandb can be there once"),
-        ("model_config.form=fused", "fused form, which has lost its branches"),
+        ("model_config.form=fused", "this model_config.json is of the fused one"),
     ],
 )
 def test_mistakes_are_named(folder: Path, assignment: str, message: str) -> None:
