@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from paddle2torch.device import AUTO, Precision
-from paddle2torch.model_zoo.charsets import charset_path, read_charset
+from paddle2torch.model_zoo.charsets import charset_path, is_right_to_left, read_charset
 from paddle2torch.model_zoo.config import (
     MOST_HEIGHT,
     MOST_PIXELS,
     MOST_WIDTH,
     ClsPostprocess,
+    CTCDecode,
     ModelConfig,
 )
 from paddle2torch.model_zoo.errors import ConfigError
@@ -514,8 +515,14 @@ def with_charset(model: ModelConfig, charset: Path) -> tuple[ModelConfig, list[s
     if " " in model.charset and " " not in characters:
         characters = (*characters, " ")
         notes.append("character set: a space follows, as the model reads spaces")
+    right_to_left = is_right_to_left(characters)
+    if right_to_left:
+        notes.append(
+            "character set: it is written from right to left. Labels are taken as they are seen from the left, as by "
+            "PaddleOCR; what the model reads is put into the order of reading"
+        )
     head = replace(model.head, options={**model.head.options, "classes": len(characters) + 1})
-    return replace(model, charset=characters, head=head), notes
+    return replace(model, charset=characters, head=head, postprocess=CTCDecode(right_to_left)), notes
 
 
 def with_classes(model: ModelConfig, classes: str) -> tuple[ModelConfig, list[str]]:

@@ -16,7 +16,7 @@ from tiny_training import tiny_config, tiny_det_config, tiny_settings
 from paddle2torch.converters.templates import from_card
 from paddle2torch.model_zoo.cards import load_card
 from paddle2torch.model_zoo.charsets import charset_path, read_charset
-from paddle2torch.model_zoo.config import RecPreprocess
+from paddle2torch.model_zoo.config import CTCDecode, RecPreprocess
 from paddle2torch.model_zoo.errors import ConfigError, FileFormatError
 from paddle2torch.model_zoo.strict_json import from_json, to_json
 from paddle2torch.training.checkpoints import changed_settings
@@ -39,6 +39,7 @@ from paddle2torch.training.settings import (
     TrainingSettings,
     Transform,
     check_fit,
+    with_charset,
 )
 from paddle2torch.training.yml_reader import UNKNOWN
 
@@ -128,6 +129,15 @@ def test_assignments_change_both_files(folder: Path) -> None:
 def test_mistakes_are_named(folder: Path, assignment: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         read_settings(folder / "config.json", assignments=[assignment])
+
+
+def test_a_set_of_a_right_to_left_script_is_read_that_way() -> None:
+    config, notes = with_charset(tiny_config(), Path("arabic_dict.txt"))
+    assert config.postprocess == CTCDecode(right_to_left=True)
+    assert any("as they are seen from the left" in note for note in notes)
+    config, notes = with_charset(config, Path("en_dict.txt"))
+    assert config.postprocess == CTCDecode(right_to_left=False)
+    assert not any("left" in note for note in notes)
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:

@@ -180,6 +180,16 @@ def test_rendered_lines_of_a_file_on_pictures(tmp_path: Path) -> None:
     assert image.shape[1] > 80
 
 
+def test_labels_of_rendered_lines_are_what_is_seen_from_the_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CTC's steps go from left to right: it cannot learn the end of a line first."""
+    monkeypatch.setattr("paddle2torch.training.data.rendered.features.check", lambda name: True)
+    (tmp_path / "texts.txt").write_text("שלום 12\nabc\n", encoding="utf-8")
+    samples = lines(texts=str(tmp_path / "texts.txt"))
+    assert [samples.label(index) for index in range(2)] == ["12 םולש", "abc"]
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
