@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from paddle2torch.converters.dataflow import (
     FOLDABLE,
@@ -32,7 +32,7 @@ from paddle2torch.converters.dataflow import (
     flow_of,
     mark,
 )
-from paddle2torch.converters.kinds import PASSED, activation_of_norm, kind_of
+from paddle2torch.converters.kinds import PASSED, activation_of_norm, kind_of, layer_kind
 from paddle2torch.converters.layout import Row, layout_of, layout_table
 from paddle2torch.converters.paddle_files.program import Program
 from paddle2torch.converters.steps import Step, steps_of
@@ -72,10 +72,11 @@ class Alignment:
     constants: Mapping[str, np.ndarray]
 
 
-def layers_of(model: Network) -> Layers:
+def layers_of(model: Network, take: Callable[[Layer], None] | None = None) -> Layers:
     """Every layer and activation of `model` in order of execution, with the layers that it reads.
 
-    The model is run once, on zeros of the smallest size that it takes; what its tensors hold does not matter.
+    The model is run once, on zeros of the smallest size that it takes; what its tensors hold does not matter. `take` is
+    called with each layer as soon as that was run: a `ConversionError` that it raises ends the run.
     """
     order: list[Layer] = []
     reads: dict[str, Flow] = {}
@@ -90,6 +91,8 @@ def layers_of(model: Network) -> Layers:
         recorder.depth -= 1
         mark(output, frozenset({(len(order), ())}))
         order.append(Layer(path, kind, module, reads[path]))
+        if take is not None:
+            take(order[-1])
 
     for path, module in model.named_modules():
         kind = kind_of(module)
@@ -122,13 +125,16 @@ def example_shape(config: ModelConfig) -> tuple[int, int, int]:
 
 
 class AlignmentError(ConversionError):
-    """A program is not this network; `matched` of the first layers of `network` are its layers too."""
+    """A program is not this network; the first `matched` of its `layers` are those of the program too.
 
-    def __init__(self, message: str, matched: int, network: Sequence[Layer]) -> None:
+    `parts_at` is the path of the first layer that is not, None where only what stands between the layers differs.
+    """
+
+    def __init__(self, message: str, matched: int, layers: int, parts_at: str | None) -> None:
         super().__init__(message)
-        self.share = matched / len(network)
+        self.share = matched / max(layers, matched)
         # Whether it parts from the network behind the backbone.
-        self.has_backbone = all(not layer.path.startswith("backbone.") for layer in network[matched:])
+        self.has_backbone = parts_at is None or not parts_at.startswith(("transform.", "backbone."))
 
 
 def align(program: Program, config: ModelConfig, source: str) -> Alignment:
@@ -136,17 +142,19 @@ def align(program: Program, config: ModelConfig, source: str) -> Alignment:
 
     Raises `AlignmentError`, led by `source`, at the first layer that differs in kind, shape or attribute.
     """
-    match = _matched(program, config, source)
+    with torch.device("meta"):
+        model = build_model(config.with_form("fused")).eval()
+    match = _matched(program, model, source)
     return Alignment(tuple(match.layers), tuple(match.rows), match.made, match.constants)
 
 
-def fused_shapes(program: Program, config: ModelConfig, source: str) -> tuple[dict[str, tuple[int, ...]], Seen]:
-    """Sizes of `program`'s tensors in Paddle's layout, by the names they have in the fused network of `config`.
+def fused_shapes(program: Program, model: Network, source: str) -> tuple[dict[str, tuple[int, ...]], Seen]:
+    """Sizes of `program`'s tensors in Paddle's layout, by the names they have in `model`.
 
     Also what the program says of those layers besides. The network and the program need to have the same layers, of
-    whatever sizes. Raises as `align`.
+    whatever sizes. `model` is a fused network on the meta device; it gets tensors without values. Raises as `align`.
     """
-    match = _matched(program, config, source, sizes=False)
+    match = _matched(program, model, source, sizes=False)
     paddle_rows = {row.torch_key: row for row in layout_table(match.model)}
     shapes: dict[str, tuple[int, ...]] = {}
     for row in match.rows:
@@ -169,114 +177,167 @@ def _seen(program: Program, layers: Sequence[Aligned]) -> Seen:
     return Seen(tuple(seen))
 
 
-def _matched(program: Program, config: ModelConfig, source: str, *, sizes: bool = True) -> _Match:
-    """The network of `config` and `program`, matched in the program's order or else in the order that its values have.
+def _matched(program: Program, model: Network, source: str, *, sizes: bool = True) -> _Match:
+    """`model` and `program`, matched in the program's order or else in the order that its values have.
 
-    Paddle writes its programs in order. Of other exporters' files an optimiser may have changed it.
+    Paddle writes its programs in order, and so `model` is run no further than the program has its layers. Of other
+    exporters' files an optimiser may have changed it.
     """
-    model, network = _fused(program, config, source)
+    _give_tensors(model, program, source)
     steps = steps_of(program)
-    match = _Match(program, model, source, sizes=sizes)
-    try:
-        match.run(network, steps)
+    match = _Match(program, model, source, steps, sizes=sizes)
+    if program.format != "onnx" or not _may_be_in_another_order(model, steps):
+        match.end(layers_of(model, match.take))
         return match
-    except ConversionError as error:
-        found = len(match.layers) if program.format != "onnx" else arrange(program, steps, network.layers, match.rank)
-        if isinstance(found, int):
-            message = str(error)
-            if found > len(match.layers):
-                layer = network.layers[found]
-                message = (
-                    f"{source}: layer {found + 1} of the network, {layer.path} ({layer.kind}): of its sizes and "
-                    f"attributes no layer of the program reads what {_say_flow(layer.reads, network.layers)} give"
-                )
-            raise AlignmentError(message, max(found, len(match.layers)), network.layers) from None
-    match = _Match(program, model, source, sizes=sizes)
+    network = layers_of(model)
     try:
-        match.run(network, found)
-    except ConversionError as error:
-        raise AlignmentError(str(error), len(match.layers), network.layers) from None
+        match.run(network)
+        return match
+    except AlignmentError as error:
+        found = arrange(program, steps, network.layers, match.rank)
+        if isinstance(found, int):
+            if found <= len(match.layers):
+                raise
+            layer = network.layers[found]
+            raise AlignmentError(
+                f"{source}: layer {found + 1} of the network, {layer.path} ({layer.kind}): of its sizes and "
+                f"attributes no layer of the program reads what {_say_flow(layer.reads, network.layers)} give",
+                found,
+                len(network.layers),
+                layer.path,
+            ) from error
+    match = _Match(program, model, source, found, sizes=sizes)
+    match.run(network)
     return match
 
 
-def _fused(program: Program, config: ModelConfig, source: str) -> tuple[Network, Layers]:
-    """The fused network of `config` with its layers in order of execution."""
-    with torch.device("meta"):
-        model = build_model(config.with_form("fused")).eval()
+def _give_tensors(model: Network, program: Program, source: str) -> None:
+    """Make `model` one that can be run. Raises `ConversionError` where it is much larger than the program."""
     elements = sum(tensor.numel() for tensor in model.state_dict().values())
     stored = sum(math.prod(program.values[name].shape) for name in program.parameters)
     if elements > stored + MOST_MISSING:
         raise ConversionError(f"{source}: the network has {elements:,} numbers, the program {stored:,}")
-    # Run on the CPU: on the meta device the first run would load PyTorch's decompositions (1.5 s).
+    # On the CPU: on the meta device the first run would load PyTorch's decompositions (1.5 s).
     model.to_empty(device="cpu")
-    return model, layers_of(model)
+
+
+def _may_be_in_another_order(model: Network, steps: Sequence[Step]) -> bool:
+    """Whether there is a step for each layer that has tensors, and is not folded into another."""
+    found = Counter(step.kind for step in steps)
+    layers = (layer_kind(module) for module in model.modules() if any(True for _ in _own_tensors(module)))
+    return all(found[kind] >= count for kind, count in Counter(layers).items() if kind and kind not in FOLDABLE)
+
+
+def _own_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Parameters and buffers of a module itself, by name."""
+    yield from module.named_parameters(recurse=False)
+    yield from module.named_buffers(recurse=False)
 
 
 class _Match:
-    """Step by step through a network and a program; `layers` and `rows` grow by each layer that matches."""
+    """Layer by layer through a network and a program's steps; `layers` and `rows` grow by each layer that matches.
 
-    def __init__(self, program: Program, model: Network, source: str, *, sizes: bool = True) -> None:
+    Raises `AlignmentError` at the first layer that differs.
+    """
+
+    def __init__(
+        self, program: Program, model: Network, source: str, steps: Sequence[Step], *, sizes: bool = True
+    ) -> None:
         self.program = program
         self.model = model
         self.source = source
+        self.steps = steps
         self.sizes = sizes
         self.layers: list[Aligned] = []
         self.rows: list[Row] = []
         self.made: dict[str, np.ndarray] = {}
         self.constants: dict[str, np.ndarray] = {}
+        self._position = 0
+        self._passed: list[Step] = []
+        self._folded: Step | None = None
+        self._waiting: Layer | None = None
 
-    def run(self, network: Layers, steps: Sequence[Step]) -> None:
-        """Match layer by layer: `layers`, `rows` of all tensors and `made` are what comes of it.
+    def run(self, network: Layers) -> None:
+        """Match a network whose layers are all known."""
+        for layer in network.layers:
+            self.take(layer)
+        self.end(network)
 
-        Raises `ConversionError` at the first layer that differs.
-        """
-        passed: list[Step] = []
-        position = 0
-        folded: Step | None = None
-        for layer, following in zip(network.layers, (*network.layers[1:], None), strict=True):
-            kind = layer.kind
-            where = self._where(layer)
-            if folded is not None:
-                step, folded = folded, None
-            else:
-                # An activation that the network computes inside a function has a step here and no module.
-                while position < len(steps) and steps[position].kind in PASSED and steps[position].kind != kind:
-                    if kind == "affine" and steps[position].kind == "factor":
-                        break
-                    passed.append(steps[position])
-                    position += 1
-                if position == len(steps):
-                    raise ConversionError(f"{where}, has no counterpart: the program ends after {len(steps)} layers")
-                step = steps[position]
-                position += 1
-                if kind == "affine" and step.kind == "factor":
-                    step = self._affine(layer.path, step)
-                if step.kind != kind:
-                    raise ConversionError(f"{where}, stands where the program has {_say(step, self.program)}")
-            if following is not None and following.kind in FOLDABLE:
-                found = steps[position].kind if position < len(steps) else ""
-                if found != following.kind and (following.kind, found) != ("affine", "factor"):
-                    step, folded = self._unfold(layer.module, step, following)
-            activation = activation_of_norm(layer.module)
-            if activation is not None:
-                # What the module returns is what the second operation writes.
-                then = steps[position] if position < len(steps) else None
-                if then is None or (then.kind, then.reads) != (activation, step.writes):
-                    raise ConversionError(f"{where}, has a {activation} that the program has not")
-                position += 1
-                step = replace(step, writes=then.writes)
-            self.rows.extend(self._rows(layer.path, layer.module, step, where))
-            if self.sizes:
-                _check_attributes(layer.module, step, where)
-            self.layers.append(Aligned(layer.path, step))
-        left = [step for step in steps[position:] if step.kind not in PASSED]
+    def take(self, layer: Layer) -> None:
+        """Match the layer before `layer`, into which `layer` may be folded."""
+        waiting, self._waiting = self._waiting, layer
+        if waiting is not None:
+            self._match(waiting, layer)
+
+    def end(self, network: Layers) -> None:
+        """Match the last layer, and what stands between all of them: `network` is what was taken."""
+        if self._waiting is not None:
+            self._match(self._waiting, None)
+        try:
+            self._check_all(network)
+        except ConversionError as error:
+            raise AlignmentError(str(error), len(self.layers), len(network.layers), None) from None
+
+    def _match(self, layer: Layer, following: Layer | None) -> None:
+        try:
+            self._match_layer(layer, following)
+        except ConversionError as error:
+            layers = sum(kind_of(module) is not None for module in self.model.modules())
+            raise AlignmentError(str(error), len(self.layers), layers, layer.path) from None
+
+    def _match_layer(self, layer: Layer, following: Layer | None) -> None:
+        where, steps = self._where(layer), self.steps
+        if self._folded is not None:
+            step, self._folded = self._folded, None
+        else:
+            step = self._next_step(layer, where)
+        if following is not None and following.kind in FOLDABLE:
+            found = steps[self._position].kind if self._position < len(steps) else ""
+            if found != following.kind and (following.kind, found) != ("affine", "factor"):
+                step, self._folded = self._unfold(layer.module, step, following)
+        activation = activation_of_norm(layer.module)
+        if activation is not None:
+            # What the module returns is what the second operation writes.
+            then = steps[self._position] if self._position < len(steps) else None
+            if then is None or (then.kind, then.reads) != (activation, step.writes):
+                raise ConversionError(f"{where}, has a {activation} that the program has not")
+            self._position += 1
+            step = replace(step, writes=then.writes)
+        self.rows.extend(self._rows(layer.path, layer.module, step, where))
+        if self.sizes:
+            _check_attributes(layer.module, step, where)
+        self.layers.append(Aligned(layer.path, step))
+
+    def _next_step(self, layer: Layer, where: str) -> Step:
+        """The next step of the program, which must be of the layer's kind."""
+        steps, kind = self.steps, layer.kind
+        # An activation that the network computes inside a function has a step here and no module.
+        while self._position < len(steps) and steps[self._position].kind in PASSED - {kind}:
+            if kind == "affine" and steps[self._position].kind == "factor":
+                break
+            self._passed.append(steps[self._position])
+            self._position += 1
+        if self._position == len(steps):
+            raise ConversionError(f"{where}, has no counterpart: the program ends after {len(steps)} layers")
+        step = steps[self._position]
+        self._position += 1
+        if kind == "affine" and step.kind == "factor":
+            step = self._affine(layer.path, step)
+        if step.kind != kind:
+            raise ConversionError(f"{where}, stands where the program has {_say(step, self.program)}")
+        return step
+
+    def _check_all(self, network: Layers) -> None:
+        """Every step has a layer, every tensor of the network a parameter, and the layers read the same."""
+        rest = self.steps[self._position :]
+        left = [step for step in rest if step.kind not in PASSED]
         if left:
             raise ConversionError(f"{self.source}: the network ends before the program's {_say(left[0], self.program)}")
         expected, filled = set(self.model.state_dict()), {row.torch_key for row in self.rows}
         if expected != filled:
             missing = ", ".join(sorted(expected - filled)[:8])
             raise ConversionError(f"{self.source}: no layer of the program fills {missing}")
-        passed += steps[position:]
+        passed = [*self._passed, *rest]
         self._check_functions(passed, network.functions)
         self._check_factors(passed)
         self._check_flow(network.layers)
@@ -378,10 +439,7 @@ class _Match:
         return values
 
     def _rows(self, path: str, module: nn.Module, step: Step, where: str) -> list[Row]:
-        own = {
-            **dict(module.named_parameters(recurse=False)),
-            **{name: buffer for name, buffer in module.named_buffers(recurse=False) if buffer is not None},
-        }
+        own = dict(_own_tensors(module))
         if set(own) != set(step.parameters):
             raise ConversionError(f"{where}, has {sorted(own)} where the program has {_say(step, self.program)}")
         if step.constant is not None and isinstance(module, Constant) and self.sizes:

@@ -180,11 +180,15 @@ def _convert_program(
     further = [other for other in FURTHER if task in (None, task_of(other))]
     official = [*known, *further]
     position, settled = 0, False
+    refuted: list[tuple[Architecture, AlignmentError]] = []
     while position < len(known):
         hint = known[position]
         position += 1
         same_layers = False
         try:
+            for other, parted in refuted:
+                if _begin_alike(hint, other):
+                    raise parted
             architecture = refine(hint, program, None if template is None else template.preprocess, str(path))
             same_layers = True
             unnamed = _with_any_characters(template, architecture)
@@ -201,6 +205,8 @@ def _convert_program(
             failures.append((same_layers, share, f"{hint.say()}: {error}"))
             if isinstance(error, AlignmentError) and error.has_backbone:
                 behind.append(hint)
+            elif isinstance(error, AlignmentError) and not same_layers and program.format != "onnx":
+                refuted.append((hint, error))
             settled = settled or (same_layers and not isinstance(error, EqualityError))
             if position == len(known) and _may_mix(template) and not settled:
                 # None of the official ones: of their kinds, or a backbone of theirs with another's neck and head.
@@ -220,6 +226,11 @@ def _convert_program(
             notes = (*notes, f"{folded} normalisations were folded into the layers before them: they add a bias here")
         return Converted(noted(config, notes), state, alignment.rows, notes)
     raise ConversionError(_describe_failures(failures, path))
+
+
+def _begin_alike(one: Architecture, other: Architecture) -> bool:
+    """Whether two networks have the same layers before their necks: what parts from one there parts from the other."""
+    return (task_of(one), one.transform, one.backbone) == (task_of(other), other.transform, other.backbone)
 
 
 # Of constants' largest value: Paddle inverts a spline's matrix in float32.

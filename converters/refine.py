@@ -50,10 +50,10 @@ def refine(
     fused = _on_meta(_config(hint, preprocess))
     norms = sum(step.kind == "layer_norm" for step in steps)
     surplus = norms - sum(layer_kind(module) == "layer_norm" for module in fused.modules())
-    if surplus:
-        hint = _deeper(hint, fused, surplus // 2)
-        fused = _on_meta(_config(hint, preprocess))
-    found, seen = fused_shapes(program, fused.config, source)
+    deeper = _deeper(hint, fused, surplus // 2) if surplus else hint
+    if deeper != hint:
+        hint, fused = deeper, _on_meta(_config(deeper, preprocess))
+    found, seen = fused_shapes(program, fused, source)
     shapes = _training_shapes(fused, found)
     try:
         return Architecture(

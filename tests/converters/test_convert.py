@@ -15,12 +15,25 @@ import yaml
 from material import GOLDENS
 from small_models import fill, small_config, write_pdparams
 
+from paddle2torch.converters.align import AlignmentError
+from paddle2torch.converters.architecture import Architecture
 from paddle2torch.converters.characters import Charset
-from paddle2torch.converters.convert import Converted, convert_checkpoint, convert_export, convert_files
+from paddle2torch.converters.convert import (
+    FURTHER,
+    Converted,
+    _begin_alike,
+    _varied,
+    candidates,
+    convert_checkpoint,
+    convert_export,
+    convert_files,
+)
 from paddle2torch.converters.layout import layout_table, to_paddle
+from paddle2torch.converters.paddle_files.exports import read_program
 from paddle2torch.converters.paddle_files.pdiparams import write_parameters
 from paddle2torch.converters.paddle_files.pdparams import read_pdparams
 from paddle2torch.converters.paddle_files.pir import read_pir
+from paddle2torch.converters.refine import refine
 from paddle2torch.converters.templates import Template, from_card, from_yml
 from paddle2torch.model_zoo.cards import load_card
 from paddle2torch.model_zoo.charsets import charset_path, read_charset
@@ -330,6 +343,29 @@ def test_a_program_of_no_known_network_names_the_nearest_alone(tmp_path: Path) -
     assert "head.ctc_encoder.encoder.norm (layer_norm): epsilon is 1e-06, in the program 0.001" in message
     assert "--config" in message
     assert len(message) < 700
+
+
+@pytest.mark.slow
+def test_networks_with_one_backbone_part_from_a_program_at_one_place() -> None:
+    """Why a backbone that a program has not is tried once, and not with each neck and head that stands behind it."""
+    program, _ = read_program(GOLDENS / "programs" / "networks_convnet" / "inference.json")
+    known = [*candidates(None), *FURTHER]
+    known += _varied(known, known)
+    groups: list[list[Architecture]] = []
+    for one in known:
+        alike = next((group for group in groups if _begin_alike(group[0], one)), None)
+        groups.append([one]) if alike is None else alike.append(one)
+    compared = 0
+    for group in groups:
+        said = set()
+        for one in group if len(group) > 1 else ():
+            with pytest.raises(AlignmentError) as caught:
+                refine(one, program, source="the program")
+            assert not caught.value.has_backbone
+            said.add(str(caught.value))
+            compared += 1
+        assert len(said) <= 1
+    assert compared > 20
 
 
 @pytest.mark.parametrize(
