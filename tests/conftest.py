@@ -113,10 +113,24 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.fixture(scope="session")
-def kernels(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], None]:
-    """Puts the library of kernels into a home: made once for all processes that run tests, which takes ten seconds."""
+def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of all processes that run tests."""
     base = tmp_path_factory.getbasetemp()
-    together = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "kernels"
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compiler_looks_at_this_machine_once(together: Path) -> Iterator[None]:
+    """What PyTorch's compiler keeps is kept for all: in each home it would try the processor's instructions anew."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(together / "compiler"))
+        yield
+
+
+@pytest.fixture(scope="session")
+def kernels(together: Path) -> Callable[[Path], None]:
+    """Puts the library of kernels into a home: made once for all processes that run tests, which takes ten seconds."""
+    together = together / "kernels"
 
     def put(home: Path) -> None:
         with pytest.MonkeyPatch.context() as patch, FileLock(f"{together}.lock"):

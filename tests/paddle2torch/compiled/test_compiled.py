@@ -24,10 +24,11 @@ from small_models import card_network, saved, small_config
 from structure import image
 
 from paddle2torch.api import load_pretrained
+from paddle2torch.cache import native_home
 from paddle2torch.cli import main
 from paddle2torch.compiled.kernel_library import CompilerError, load_kernels
 from paddle2torch.compiled.network import HOW_LONG, CompiledNetwork, compile_model, library_path, load_compiled
-from paddle2torch.compiled.packages import code_files
+from paddle2torch.compiled.packages import code_files, compiler_files
 from paddle2torch.model_zoo.errors import ConfigError, ConversionError
 from paddle2torch.model_zoo.forms.folding import fold
 from paddle2torch.model_zoo.forms.native import has_bfloat16
@@ -334,6 +335,17 @@ def test_what_cannot_be_compiled_says_so(tmp_path: Path) -> None:
     assert issubclass(CompilerError, ConversionError)
     with pytest.raises(ConfigError):
         load_compiled(tmp_path / "nothing")
+
+
+def test_what_the_compiler_writes_on_its_way_is_in_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nobody says another place: not in a folder of /tmp whose name others can foresee."""
+    name = "TORCHINDUCTOR_CACHE_DIR"
+    with compiler_files():
+        assert os.environ[name] != str(native_home() / "compiler"), "that of these tests"
+    monkeypatch.delenv(name)
+    with compiler_files():
+        assert os.environ[name] == str(native_home() / "compiler")
+    assert name not in os.environ
 
 
 def test_a_package_depends_on_what_shapes_a_network_and_on_nothing_else() -> None:

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -56,6 +57,7 @@ from paddle2torch.training.losses import losses_of
 from paddle2torch.training.metrics import ctc_texts
 from paddle2torch.training.official import official_settings
 from paddle2torch.training.optimisation import build_optimizer, set_rate, set_training
+from paddle2torch.training.processes import make_accelerator
 from paddle2torch.training.settings import (
     EarlyStopping,
     LoaderSettings,
@@ -92,6 +94,23 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a training of two epochs leaves, which nothing stopped."""
+    return trained(tmp_path_factory.mktemp("whole"))
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a training of one epoch leaves."""
+    return trained(tmp_path_factory.mktemp("short"), epochs=1)
+
+
+def trained(folder: Path, **training: Any) -> Path:
+    train(tiny_settings(folder, training=training), tiny_config(), make_batches=TinyBatches.make)
+    return folder
+
+
 def rows(path: Path) -> list[dict[str, str]]:
     with open(path, newline="") as file:
         return list(csv.DictReader(file))
@@ -116,7 +135,7 @@ def weights(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("config", [tiny_config(), tiny_det_config()], ids=lambda config: config.task)
-def test_it_learns_and_leaves_a_model(tmp_path: Path, config: ModelConfig) -> None:
+def test_it_learns_and_leaves_a_model(tmp_path: Path, config: ModelConfig, drawn: None) -> None:
     settings = tiny_settings(tmp_path, det=config.task == "det", training={"epochs": 4}, evaluation={"every_steps": 8})
     result = train(settings, config, make_batches=TinyBatches.make)
     assert result.steps == 20
@@ -138,9 +157,9 @@ def test_it_learns_and_leaves_a_model(tmp_path: Path, config: ModelConfig) -> No
     assert measured == evaluate(settings, fuse(model), make_batches=TinyBatches.make).metrics
 
 
-def test_a_trained_folder_is_not_trained_over(tmp_path: Path) -> None:
+def test_a_trained_folder_is_not_trained_over(tmp_path: Path, short: Path) -> None:
+    shutil.copytree(short, tmp_path, dirs_exist_ok=True)
     settings = tiny_settings(tmp_path, training={"epochs": 1})
-    train(settings, tiny_config(), make_batches=TinyBatches.make)
     with pytest.raises(ConfigError, match="holds a training already"):
         train(settings, tiny_config(), make_batches=TinyBatches.make)
     # What is finished stays so.
@@ -183,17 +202,19 @@ def interrupted_after(count: int) -> Any:
     ],
     ids=["plain", "average, accumulation and clipping", "AdamW", "Momentum, checkpointing and early stopping"],
 )
-def test_resuming_is_bit_for_bit(tmp_path: Path, sections: dict[str, dict[str, Any]]) -> None:
+def test_resuming_is_bit_for_bit(tmp_path: Path, whole: Path, sections: dict[str, dict[str, Any]]) -> None:
     """Dropout is on; the checkpoint is older than the interruption; the files have each step once."""
-    whole, broken = tiny_settings(tmp_path / "whole", **sections), tiny_settings(tmp_path / "broken", **sections)
-    train(whole, tiny_config(), make_batches=TinyBatches.make)
+    if sections:
+        whole = tmp_path / "whole"
+        train(tiny_settings(whole, **sections), tiny_config(), make_batches=TinyBatches.make)
+    broken = tiny_settings(tmp_path / "broken", **sections)
     with pytest.raises(StopHere):
         train(broken, tiny_config(), make_batches=interrupted_after(7))
     torch.manual_seed(99)
     train(broken, tiny_config(), make_batches=TinyBatches.make, resume=True)
-    assert weights(tmp_path / "broken") == weights(tmp_path / "whole")
-    assert losses(tmp_path / "broken") == losses(tmp_path / "whole")
-    assert evaluations(tmp_path / "broken") == evaluations(tmp_path / "whole")
+    assert weights(tmp_path / "broken") == weights(whole)
+    assert losses(tmp_path / "broken") == losses(whole)
+    assert evaluations(tmp_path / "broken") == evaluations(whole)
 
 
 Program = Callable[[], "subprocess.Popen[str]"]
@@ -217,9 +238,9 @@ def program() -> Iterator[Program]:
         assert process.returncode == 0, said
 
 
-def ask(process: subprocess.Popen[str], line: str) -> None:
+def ask(process: subprocess.Popen[str], *jobs: dict[str, Any]) -> None:
     assert process.stdin is not None
-    process.stdin.write(line)
+    process.stdin.write(json.dumps(jobs) + "\n")
     process.stdin.flush()
 
 
@@ -277,7 +298,7 @@ def test_two_processes_give_the_losses_of_one(tmp_path: Path, program: Program) 
         *(DistillationDMLLoss(0.1, pairs), DistillationDKDLoss(0.1, pairs[:1]), DistillationDistanceLoss(0.1, pairs)),
     )
     loss = {"taught": DistillationSettings(teachers, tuple(map(LossTerm, terms)))}
-    processes = [program(), program()]
+    process = program()
     for task, config in configs.items():
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -286,13 +307,10 @@ def test_two_processes_give_the_losses_of_one(tmp_path: Path, program: Program) 
         if task in loss:
             once = replace(settings.training, epochs=1)
             settings = replace(settings, loss=loss[task], training=once)
-        for rank, process in enumerate(processes):
-            environment = {
-                **{"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "ACCELERATE_USE_CPU": "true"},
-                **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)},
-            }
-            ask(process, job(settings, config, environment=environment))
-        assert [answer(process) for process in processes] == [0, 0]
+        everywhere = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        ranks = [{"RANK": rank, "LOCAL_RANK": rank, "ACCELERATE_USE_CPU": "true", **everywhere} for rank in "01"]
+        ask(process, *(job(settings, config, environment=rank) for rank in ranks))
+        assert [answer(process), answer(process)] == [0, 0]
 
     for task, config in configs.items():
         settings = tiny_settings(tmp_path / task / "one", det=task == "det", **sections)
@@ -471,10 +489,9 @@ def test_the_best_is_by_the_metric_that_is_asked_for(tmp_path: Path, monkeypatch
     assert result.line == "5 steps, best 0.4000 at step 5"
 
 
-def test_changed_settings_are_said_on_resuming(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    settings = tiny_settings(tmp_path, training={"epochs": 1})
-    train(settings, tiny_config(), make_batches=TinyBatches.make)
-    more = replace(settings, training=replace(settings.training, epochs=2))
+def test_changed_settings_are_said_on_resuming(tmp_path: Path, short: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(short, tmp_path, dirs_exist_ok=True)
+    more = tiny_settings(tmp_path, training={"epochs": 2})
     assert train(more, tiny_config(), make_batches=TinyBatches.make, resume=True).steps == 10
     said = capsys.readouterr().err
     assert "resumed with another training.epochs: 2, was 1" in said
@@ -520,7 +537,7 @@ def test_half_precision_with_loss_scaling_is_for_gpus(tmp_path: Path) -> None:
 
 def test_one_process_has_one_precision(tmp_path: Path) -> None:
     """accelerate holds on to the first."""
-    train(tiny_settings(tmp_path / "a", training={"epochs": 1}), tiny_config(), make_batches=TinyBatches.make)
+    make_accelerator(tiny_settings(tmp_path / "a"))
     with pytest.raises(ConfigError, match=r"training\.precision bf16: AcceleratorState has already been initialized"):
         train(
             tiny_settings(tmp_path / "b", training={"precision": "bf16"}), tiny_config(), make_batches=TinyBatches.make
@@ -731,35 +748,33 @@ def signalled(number: int, at: int, *, training: bool = True) -> Any:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_asked_to_stop_it_finishes_the_step_and_goes_on_from_there(
-    tmp_path: Path, number: signal.Signals, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, whole: Path, drawn: None, number: signal.Signals, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sparse: dict[str, Any] = {"output": {"save_steps": 100}, "evaluation": {"every_steps": 100}}
-    whole, stopped = tiny_settings(tmp_path / "whole", **sparse), tiny_settings(tmp_path / "stopped", **sparse)
-    train(whole, tiny_config(), make_batches=TinyBatches.make)
+    """In a step behind which nothing else would save."""
+    stopped = tiny_settings(tmp_path / "stopped")
     before = signal.getsignal(number)
-    result = train(stopped, tiny_config(), make_batches=signalled(number, 3))
+    result = train(stopped, tiny_config(), make_batches=signalled(number, 2))
     assert signal.getsignal(number) is before
-    assert (result.steps, result.made, result.stopped) == (3, 3, number)
+    assert (result.steps, result.made, result.stopped) == (2, 2, number)
     assert (
-        f"stopped by {number.name} after step 3 of 10, which is saved: go on with --resume" in capsys.readouterr().err
+        f"stopped by {number.name} after step 2 of 10, which is saved: go on with --resume" in capsys.readouterr().err
     )
     assert (tmp_path / "stopped" / "curves.png").exists()
     train(stopped, tiny_config(), make_batches=TinyBatches.make, resume=True)
-    assert weights(tmp_path / "stopped") == weights(tmp_path / "whole")
-    assert losses(tmp_path / "stopped") == losses(tmp_path / "whole")
+    assert weights(tmp_path / "stopped") == weights(whole)
+    assert losses(tmp_path / "stopped") == losses(whole)
 
 
 @pytest.mark.parametrize("at", [2, 8], ids=["of the start", "of step 4"])
-def test_an_evaluation_that_was_left_is_made_up_for(tmp_path: Path, at: int) -> None:
+def test_an_evaluation_that_was_left_is_made_up_for(tmp_path: Path, whole: Path, at: int) -> None:
     """Nobody waits for the end of a long one; what was never stopped and what was evaluate the same steps."""
-    train(tiny_settings(tmp_path / "whole"), tiny_config(), make_batches=TinyBatches.make)
     stopped = tiny_settings(tmp_path / "stopped")
     result = train(stopped, tiny_config(), make_batches=signalled(signal.SIGINT, at, training=False))
     assert result.steps == (0 if at == 2 else 4)
     assert len(rows(tmp_path / "stopped" / "evaluation.csv")) == 1 if at == 8 else True
     train(stopped, tiny_config(), make_batches=TinyBatches.make, resume=True)
-    assert evaluations(tmp_path / "stopped") == evaluations(tmp_path / "whole")
-    assert weights(tmp_path / "stopped") == weights(tmp_path / "whole")
+    assert evaluations(tmp_path / "stopped") == evaluations(whole)
+    assert weights(tmp_path / "stopped") == weights(whole)
 
 
 def test_asked_twice_it_ends_at_once(tmp_path: Path) -> None:
@@ -791,13 +806,11 @@ def test_two_trainings_do_not_share_a_folder(tmp_path: Path) -> None:
     assert train(more, tiny_config(), make_batches=TinyBatches.make, resume=True).steps == 10
 
 
-def test_every_step_is_in_one_row(tmp_path: Path) -> None:
+def test_every_step_is_in_one_row(tmp_path: Path, whole: Path) -> None:
     """Rows every three steps and before each checkpoint, evaluations in between: their means are those of all steps."""
-    each = tiny_settings(tmp_path / "each", output={"print_steps": 1, "save_steps": 5})
     few = tiny_settings(tmp_path / "few", output={"print_steps": 3, "save_steps": 5})
-    for settings in (each, few):
-        train(settings, tiny_config(), make_batches=TinyBatches.make)
-    single = losses(tmp_path / "each")
+    train(few, tiny_config(), make_batches=TinyBatches.make)
+    single = losses(whole)
     table = rows(tmp_path / "few" / "train.csv")
     ends = [int(row["step"]) for row in table]
     assert ends == [3, 4, 5, 6, 8, 9, 10]
@@ -826,8 +839,10 @@ def test_each_epoch_is_evaluated(tmp_path: Path) -> None:
     assert [row["step"] for row in evaluations(tmp_path)] == ["0", "5", "10"]
 
 
-def test_resuming_a_training_that_is_over_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    train(tiny_settings(tmp_path), tiny_config(), make_batches=TinyBatches.make)
+def test_resuming_a_training_that_is_over_says_so(
+    tmp_path: Path, whole: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
     before = weights(tmp_path)
     fewer = tiny_settings(tmp_path, training={"epochs": 1})
     result = train(fewer, tiny_config(), make_batches=TinyBatches.make, resume=True)
@@ -850,8 +865,8 @@ def test_resuming_a_training_that_is_over_says_so(tmp_path: Path, capsys: pytest
         (tiny_config(preprocess=RecPreprocess(image_shape=(3, 48, 64), std=(0.25, 0.25, 0.25))), r"preprocess\.std"),
     ],
 )
-def test_resuming_with_another_model_is_refused(tmp_path: Path, config: ModelConfig, message: str) -> None:
-    train(tiny_settings(tmp_path, training={"epochs": 1}), tiny_config(), make_batches=TinyBatches.make)
+def test_resuming_with_another_model_is_refused(tmp_path: Path, short: Path, config: ModelConfig, message: str) -> None:
+    shutil.copytree(short, tmp_path, dirs_exist_ok=True)
     before = weights(tmp_path)
     with pytest.raises(ConfigError, match=message):
         train(tiny_settings(tmp_path), config, make_batches=TinyBatches.make, resume=True)

@@ -7,7 +7,6 @@ import io
 import logging
 import os
 import socket
-import tarfile
 import time
 import warnings
 import zipfile
@@ -20,7 +19,7 @@ from typing import Any
 import pytest
 import requests
 from click.testing import CliRunner
-from loopback import Server, running, sha256
+from loopback import Server, running, sha256, tar_of
 
 from paddle2torch import cli
 from paddle2torch.cache import zoo_dir
@@ -63,16 +62,6 @@ def card(training: tuple[Source, ...] = (), inference: tuple[Source, ...] = ()) 
     return replace(load_card("ch_PP-OCRv4_rec"), name="tiny_rec", sources=Sources(training, inference))
 
 
-def tar_of(files: dict[str, bytes]) -> bytes:
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as tar:
-        for name, content in files.items():
-            info = tarfile.TarInfo(f"tiny_infer/{name}")
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    return out.getvalue()
-
-
 def wheel_of(files: dict[str, bytes]) -> bytes:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
@@ -91,7 +80,7 @@ def wheel_source(files: dict[str, bytes] = EXPORT) -> WheelSource:
 
 WAYS: dict[str, tuple[Source, dict[str, bytes], str]] = {
     "a tar": (
-        UrlSource(url="https://host.invalid/a/tiny_infer.tar", sha256=sha256(tar := tar_of(EXPORT))),
+        UrlSource(url="https://host.invalid/a/tiny_infer.tar", sha256=sha256(tar := tar_of("tiny_infer", EXPORT))),
         {"tiny_infer.tar": tar},
         f"https://host.invalid/a/tiny_infer.tar (sha256 {sha256(tar)})",
     ),
@@ -269,7 +258,7 @@ class Proxy(http.server.ThreadingHTTPServer):
 
 
 def test_proxies_are_asked_for_addresses_and_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
-    archive = tar_of(EXPORT)
+    archive = tar_of("tiny_infer", EXPORT)
     with running(Proxy({"http://host.invalid/tiny_infer.tar": archive})) as proxy:
         for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"):
             monkeypatch.setenv(name, proxy.address)
@@ -440,7 +429,7 @@ def test_where_neither_can_be_had_one_error_says_which_files_do(zoo: Zoo) -> Non
 def test_what_each_source_answered_is_for_who_asks(caplog: pytest.LogCaptureFixture) -> None:
     with running(Server()) as server:
         missing = server.missing("gone.tar")
-        model = card((missing,), (server.missing("too.tar"), server.url("infer.tar", tar_of(EXPORT))))
+        model = card((missing,), (server.missing("too.tar"), server.url("infer.tar", tar_of("tiny_infer", EXPORT))))
         with caplog.at_level(logging.INFO, "paddle2torch"):
             got = obtain(model)
     assert [record.getMessage() for record in caplog.records] == list(got.tried)

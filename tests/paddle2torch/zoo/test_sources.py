@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import io
 import json
 import os
 import pickle
@@ -12,7 +11,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tarfile
 import threading
 import time
 import zipfile
@@ -22,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loopback import COMMIT, Server, running, sha256
+from loopback import COMMIT, Server, running, sha256, tar_of
 
 from paddle2torch.cache import cache_dir, zoo_dir
 from paddle2torch.model_zoo.cards import Card, HubSource, Source, Sources, WheelSource, load_card
@@ -39,16 +37,6 @@ EXPORT = {
     "inference.yml": b"Global: {}\n",
 }
 LEGACY = {"inference.pdmodel": b"\n\x01program", "inference.pdiparams": EXPORT["inference.pdiparams"]}
-
-
-def tar_of(folder: str, files: dict[str, bytes]) -> bytes:
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as tar:
-        for name, content in files.items():
-            info = tarfile.TarInfo(f"{folder}/{name}")
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    return out.getvalue()
 
 
 @pytest.fixture

@@ -1,0 +1,20 @@
+"""Trainings here draw no curves, which takes longer than their steps; the tests that look at curves ask for `drawn`."""
+
+from __future__ import annotations
+
+import pytest
+
+from paddle2torch.training import log
+
+PLOT_CURVES = log.plot_curves
+
+
+@pytest.fixture(autouse=True)
+def _not_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log, "plot_curves", lambda folder: True)
+
+
+@pytest.fixture
+def drawn(_not_drawn: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Curves are drawn."""
+    monkeypatch.setattr(log, "plot_curves", PLOT_CURVES)
