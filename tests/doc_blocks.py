@@ -44,6 +44,8 @@ CONFIGS = {
     "det": tiny_det_config(),
     "cls": classifier_config("classifier"),
 }
+SHORTER: dict[tuple[str, ...], tuple[str, ...]] = {("bench", "loader"): ("--seconds", "1")}
+"""What is added to commands that measure for a while unless one says for how long."""
 OWN = ("plates", "mine", "my_model")
 """Models of a reader's own that pages go on with."""
 
@@ -124,7 +126,7 @@ class Reader:
         if words[0] != PROGRAM:
             raise ValueError("cannot be run here: mark the block")
         self._make_room(words)
-        done = CliRunner().invoke(main, words[1:])
+        done = CliRunner().invoke(main, [*words[1:], *SHORTER.get(tuple(words[1:3]), ())])
         if done.exit_code != 0:
             raise ValueError(f"{done.output} {done.exception!r}")
         if target is not None:

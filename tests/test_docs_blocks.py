@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,10 @@ REASONS = (
 
 
 @pytest.fixture(scope="module")
-def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
+def reader(tmp_path_factory: pytest.TempPathFactory, kernels: Callable[[Path], None]) -> Iterator[Reader]:
     folder = tmp_path_factory.mktemp("reader")
+    if shutil.which("g++") is not None:
+        kernels(folder / "home")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PADDLE2TORCH_HOME", str(folder / "home"))
         patch.chdir(folder)
