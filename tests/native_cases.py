@@ -95,7 +95,7 @@ def plain_error(
     expected = finish(F.conv2d(sources, weight.double(), bias.double(), stride, padding))
     packed = torch.ops.paddle2torch.pack(weight.permute(0, 2, 3, 1).flatten(1).contiguous())
     found = torch.ops.paddle2torch.convolve(
-        *(x, packed, padded(bias), None, None, None, gate, None, 0.0, None, None, None, outputs),
+        *(x, packed, padded(bias), None, None, None, gate, None, 0.0, *[None] * 4, outputs),
         *([*kernel, *stride, *padding], [0.0, 1.0, 0.0], numbers, *NOTHING_ELSE),
     )
     assert found.dtype == dtype
@@ -116,7 +116,7 @@ def separable_error(shape: Shape, tail: tuple[str, tuple[float, float]], dtype: 
     expected = finish(F.conv2d(middle, weight.double()[..., None, None], bias.double()))
     found = torch.ops.paddle2torch.convolve(
         *(x, torch.ops.paddle2torch.pack(weight), padded(bias), None, depth.flatten(1).t().contiguous(), depth_bias),
-        *(None, None, 0.0, None, None, None, outputs, [*kernel, *stride, *padding], first, numbers),
+        *(None, None, 0.0, *[None] * 4, outputs, [*kernel, *stride, *padding], first, numbers),
         *NOTHING_ELSE,
     )
     return relative_error(found, expected)
@@ -146,7 +146,7 @@ def chain_error(chain: Chain, dtype: torch.dtype) -> float:
         depth = (values(kernel * kernel, inputs) / kernel).to(stored) if separable else None
         depth_bias = values(inputs) if separable else None
         geometry = [kernel, kernel, *stride, kernel // 2, kernel // 2]
-        of_one = (packed, padded(values(outputs)), scale, depth, depth_bias, None, steps, offset, None, None, None)
+        of_one = (packed, padded(values(outputs)), scale, depth, depth_bias, None, steps, offset, *[None] * 4)
         of_one = (*of_one, outputs, geometry, depth_tail, tail)
         result = call(result, *of_one, *NOTHING_ELSE)
         if number == 0:

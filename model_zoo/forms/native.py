@@ -25,8 +25,9 @@ from torch import Tensor, nn
 from paddle2torch.model_zoo import pphgnetv2, pplcnetv4
 from paddle2torch.model_zoo.db import RSEFPN, DBHead, RSELayer, add_from_coarse
 from paddle2torch.model_zoo.forms.folded import FoldedConv2d, PixelShuffleConv, ResidualConv2d, Tail
-from paddle2torch.model_zoo.forms.operators import POINTWISE, convolve
+from paddle2torch.model_zoo.forms.operators import HALVED, POINTWISE, convolve
 from paddle2torch.model_zoo.forms.quantized import QuantizedConv2d
+from paddle2torch.model_zoo.layers import SEModule
 from paddle2torch.model_zoo.network import Network, replace_module
 from paddle2torch.model_zoo.rec_heads import CTCHead, MultiHead
 from paddle2torch.model_zoo.replk import RepLKFPN, RepLKPAN
@@ -293,7 +294,27 @@ class NativePixelShuffleConv(nn.Module):
 
 
 class NativeStem(nn.Module):
-    """A stem of two branches: 2x2 convolutions that pad at the end alone, and a pooling that is joined to them."""
+    """A stem of two branches in one kernel, which keeps only a few lines of the maps between its convolutions."""
+
+    def __init__(self, convs: Sequence[FoldedConv2d], dtype: torch.dtype) -> None:
+        super().__init__()
+        packed = [NativeConv2d(conv.weight, _bias(conv), _geometry(conv), conv.tail, dtype) for conv in convs]
+        self.convs = nn.ModuleList(packed)
+        self.outputs = [conv.outputs for conv in packed]
+        self.tails = [number for conv in packed for number in conv.tail]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: float32 (N, 3, H, W); returns (N, out_channels, H / 4, W / 4), rounded up, with the channels last."""
+        tensors = [tensor for conv in self.convs for tensor in (conv.weight, conv.bias)]
+        result: Tensor = torch.ops.paddle2torch.stem(x.contiguous(), tensors, self.outputs, self.tails)
+        return result
+
+
+class NativeStemParts(nn.Module):
+    """A stem of two branches: 2x2 convolutions that pad at the end alone, and a pooling that is joined to them.
+
+    For those that `NativeStem` has no kernel for: in int8, or of another stride.
+    """
 
     def __init__(self, stem: Stem, dtype: torch.dtype) -> None:
         super().__init__()
@@ -315,11 +336,35 @@ class NativeLevels(nn.Module):
     def __init__(self, neck: RepLKFPN | RepLKPAN) -> None:
         super().__init__()
         self.neck = neck
+        if isinstance(neck, RepLKFPN):
+            neck.ins_conv = nn.ModuleList(_lateral(cast("RSELayer", layer)) for layer in neck.ins_conv)
+            gates = (NativeGate(cast("SEModule", block), neck.shortcut) for block in neck.inp_conv_se)
+            neck.inp_conv_se = nn.ModuleList(gates)
+            neck.shortcut = False  # it is in the gates
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """maps: four floats (N, C_i, H / s, W / s) for s = 4, 8, 16, 32; returns the levels, coarsest first."""
         levels, _ = self.neck.levels(maps)
         return levels
+
+
+class NativeGate(nn.Module):
+    """Squeeze and excitation of a neck, with the shortcut around it where there is one: one factor for each channel."""
+
+    def __init__(self, block: SEModule, shortcut: bool) -> None:
+        super().__init__()
+        self.block = block
+        self.shortcut = shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: float (N, C, H, W); returns the same shape."""
+        return x * self.factors(self.block.avg_pool(x))
+
+    def factors(self, mean: Tensor) -> Tensor:
+        """Of each channel, for means (N, C, 1, 1)."""
+        block = self.block
+        gate: Tensor = block.hardsigmoid(block.conv2(block.relu(block.conv1(mean))))
+        return 1 + gate if self.shortcut else gate
 
 
 class NativeRSELayer(nn.Module):
@@ -328,40 +373,54 @@ class NativeRSELayer(nn.Module):
     def __init__(self, layer: RSELayer) -> None:
         super().__init__()
         self.in_conv = layer.in_conv
-        self.se_block = layer.se_block
-        self.shortcut = layer.shortcut
+        self.gate = NativeGate(layer.se_block, layer.shortcut)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: float (N, I, H, W); returns (N, O, H, W)."""
-        return self.gated(self.in_conv(x))
+        result: Tensor = self.gate(self.in_conv(x))
+        return result
 
-    def gated(self, x: Tensor) -> Tensor:
-        """What comes of the convolution's result (N, O, H, W)."""
-        return x * self.gate(self.se_block.avg_pool(x))
 
-    def gate(self, mean: Tensor) -> Tensor:
-        """The factor of each channel, for means (N, O, 1, 1)."""
-        block = self.se_block
-        gate: Tensor = block.hardsigmoid(block.conv2(block.relu(block.conv1(mean))))
-        return 1 + gate if self.shortcut else gate
+class NativeLateral(nn.Module):
+    """`RSELayer` with a pointwise convolution without a bias, whose weights hold the gate: each image has its own.
+
+    The gate needs nothing but the mean of the convolution's result, which is that of its input times the weights.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, layer: RSELayer) -> None:
+        super().__init__()
+        self.gate = NativeGate(layer.se_block, layer.shortcut)
+        self.register_buffer("weight", layer.in_conv.weight.detach().flatten(1).clone())
+        self.register_buffer("bias", _padded(layer.in_conv.weight.new_zeros(layer.in_conv.out_channels)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: float (N, I, H, W); returns (N, O, H, W), with the channels last."""
+        x = _channels_last(x)
+        return convolve(x=x, weight=self.weights(x), bias=self.bias, outputs=len(self.weight), geometry=POINTWISE)
+
+    def weights(self, x: Tensor) -> Tensor:
+        """Of each image: float32 (N, O, I)."""
+        mean = F.linear(torch.ops.paddle2torch.mean_of_channels(x), self.weight)
+        factors = self.gate.factors(mean.to(x.dtype)[..., None, None]).flatten(1).float()
+        return self.weight * factors[:, :, None]
 
 
 class NativeRSEFPN(nn.Module):
     """`RSEFPN` up to the joining of its levels, which `LevelsConv2d` does without."""
 
-    expand: Tensor
     reduce: Tensor
 
     def __init__(self, neck: RSEFPN, dtype: torch.dtype) -> None:
         super().__init__()
-        self.ins_conv = nn.ModuleList(NativeRSELayer(cast("RSELayer", layer)) for layer in neck.ins_conv)
+        self.ins_conv = nn.ModuleList(_lateral(cast("RSELayer", layer)) for layer in neck.ins_conv)
         self.inp_conv = nn.ModuleList(NativeRSELayer(cast("RSELayer", layer)) for layer in neck.inp_conv)
-        finest, result = (cast("FoldedConv2d", convs[0].in_conv) for convs in (neck.ins_conv, neck.inp_conv))
+        result = cast("FoldedConv2d", neck.inp_conv[0].in_conv)
         self.cells = Cells(result.weight, 2, dtype)
         self.outputs = result.out_channels
-        # The two matrices with the gate between: (channels, few), and (outputs, h, w, channels).
-        self.register_buffer("expand", finest.weight.flatten(1).clone())
-        self.register_buffer("reduce", result.weight.permute(0, 2, 3, 1).contiguous())
+        self.register_buffer("reduce", result.weight.permute(0, 2, 3, 1).contiguous())  # (outputs, h, w, channels)
         self.register_buffer("bias", _padded(_bias(result)))
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
@@ -370,15 +429,15 @@ class NativeRSEFPN(nn.Module):
         laterals = [conv(x) for conv, x in zip(reversed(self.ins_conv[1:]), reversed(coarse), strict=True)]
         levels = add_from_coarse(laterals)
         results = [conv(x) for conv, x in zip(reversed(self.inp_conv[1:]), levels, strict=True)]
-        return [*results, cast("NativeRSELayer", self.inp_conv[0]).gated(self._finest(finest, levels[-1]))]
+        return [*results, cast("NativeRSELayer", self.inp_conv[0]).gate(self._finest(finest, levels[-1]))]
 
     def _finest(self, x: Tensor, coarse: Tensor) -> Tensor:
         """The finest level after its convolution, of its map and the level below."""
-        mean = F.linear(torch.ops.paddle2torch.mean_of_channels(_channels_last(x)), self.expand)
-        gate = cast("NativeRSELayer", self.ins_conv[0]).gate(mean.to(x.dtype)[..., None, None]).flatten(1).float()
-        weight = (self.reduce.flatten(0, 2) * gate[:, None]) @ self.expand
+        x = _channels_last(x)
+        # Two matrices, of the lateral and of the convolution, are one.
+        weight = self.reduce.flatten(0, 2) @ cast("NativeLateral", self.ins_conv[0]).weights(x)
         return convolve(
-            x=_channels_last(x),
+            x=x,
             weight=weight.unflatten(1, (self.outputs, -1)).flatten(2),
             bias=self.bias,
             coarse=self.cells(coarse),
@@ -401,7 +460,7 @@ def to_native(network: Network, dtype: torch.dtype = torch.float32) -> Network: 
         if type(module) is Attention and module.qkv.bias is not None:
             replace_module(native, path, NativeAttention(module))
         elif isinstance(module, Stem):
-            replace_module(native, path, NativeStem(module, dtype))
+            replace_module(native, path, _native_stem(module, dtype))
     for path, module in list(native.named_modules()):
         if isinstance(module, FoldedConv2d):
             replace_module(native, path, native_convolution(module, dtype))
@@ -418,7 +477,7 @@ def to_native(network: Network, dtype: torch.dtype = torch.float32) -> Network: 
             replace_module(native, path, conv)
     if dtype != torch.float32:
         for module in native.modules():
-            if not isinstance(module, NativeConv2d | NativeDepthwise | NativeRSEFPN):
+            if not isinstance(module, NativeConv2d | NativeDepthwise | NativeLateral | NativeRSEFPN):
                 for tensor in [*module._parameters.values(), *module._buffers.values()]:
                     if tensor is not None and tensor.is_floating_point():
                         tensor.data = tensor.data.to(dtype)
@@ -476,6 +535,20 @@ def _without_joining(native: Network, head: DBHead, dtype: torch.dtype) -> None:
     else:
         return
     replace_module(native, "head.binarize.conv1", LevelsConv2d(last, LEVELS, dtype))
+
+
+def _lateral(layer: RSELayer) -> nn.Module:
+    return NativeLateral(layer) if isinstance(layer.in_conv, FoldedConv2d) else NativeRSELayer(layer)
+
+
+def _native_stem(stem: Stem, dtype: torch.dtype) -> nn.Module:
+    layers = (stem.stem1, stem.stem2a, stem.stem2b, stem.stem3, stem.stem4)
+    convs = [layer.get_submodule("conv") for layer in layers]
+    plain = [conv for conv in convs if isinstance(conv, FoldedConv2d) and _has_kernel(conv)]
+    halved = [_geometry(conv) == HALVED for conv in plain]
+    if halved == [True, False, False, True, False] and plain[0].in_channels == IMAGE:
+        return NativeStem(plain, dtype)
+    return NativeStemParts(stem, dtype)
 
 
 def _even(layer: nn.Module, dtype: torch.dtype) -> nn.Module:

@@ -11,7 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from paddle2torch.model_zoo.forms.operators import LAYOUT, OPERATORS, POINTWISE, c_signature
+from paddle2torch.model_zoo.forms.operators import (
+    HALVED,
+    LAYOUT,
+    NO_TAIL,
+    OPERATORS,
+    POINTWISE,
+    TAIL,
+    c_signature,
+)
 
 LARGEST_JOINED = 3
 """The largest kernel of a separable convolution that is done together with the one before."""
@@ -90,6 +98,47 @@ def join(program: torch.export.ExportedProgram) -> None:
             graph.erase_node(each)
     graph.lint()
     program.graph_module.recompile()
+
+
+def add(program: torch.export.ExportedProgram) -> None:
+    """Let convolutions in their graph add to their result what is added to it next: a map, or one enlarged to its size.
+
+    `join` must have been before.
+    """
+    graph = program.graph
+    for node in list(graph.nodes):
+        if node.target != torch.ops.aten.add.Tensor or len(node.args) != 2 or node.kwargs:
+            continue
+        for conv, added in (node.args, node.args[::-1]):
+            if not _can_add(conv, added):
+                continue
+            if added.target == torch.ops.aten.upsample_nearest2d.vec and added.args[2] == [2.0, 2.0]:
+                added = added.args[0]
+            arguments = list(conv.args)
+            arguments[PLACES["added"]] = added
+            with graph.inserting_before(node):
+                made = graph.call_function(conv.target, tuple(arguments))
+            made.meta.update(node.meta)
+            node.replace_all_uses_with(made)
+            graph.erase_node(node)
+            graph.erase_node(conv)
+            break
+    graph.eliminate_dead_code()
+    graph.lint()
+    program.graph_module.recompile()
+
+
+def _can_add(conv: Any, added: Any) -> bool:
+    """Whether it is a convolution that can add that map to its result, which nothing else needs."""
+    if not isinstance(conv, fx.Node) or not isinstance(added, fx.Node) or len(conv.users) > 1:
+        return False
+    if conv.target != torch.ops.paddle2torch.convolve.default or _argument(conv, "added") is not None:
+        return False
+    tails = _argument(conv, "tails")
+    tail = tails[-len(TAIL) - 1 : -1] if tails else _argument(conv, "tail")
+    result, value = conv.meta["val"], added.meta["val"]
+    fits = isinstance(value, Tensor) and value.dtype == result.dtype and str(value.shape) == str(result.shape)
+    return fits and list(tail) == NO_TAIL and value.stride(1) == 1
 
 
 def _argument(node: fx.Node, name: str) -> Any:
@@ -173,6 +222,11 @@ def _join_pooled(x: Tensor, y: Tensor) -> Tensor:
     return _result(x, x.shape[1] + y.shape[1], POINTWISE, x.dtype)
 
 
+def _stem(x: Tensor, tensors: Sequence[Tensor], outputs: Sequence[int], tails: Sequence[float]) -> Tensor:
+    halved = _result(x, outputs[0], HALVED, tensors[0].dtype)
+    return _result(halved, outputs[-1], HALVED, tensors[0].dtype)
+
+
 def _result(x: Tensor, outputs: int, geometry: Sequence[int], dtype: torch.dtype) -> Tensor:
     """A map with the channels last."""
     before, after = geometry[4:6], geometry[-2:]
@@ -191,6 +245,7 @@ FAKES: Mapping[str, Callable[..., Any]] = {
     "join_pooled": _join_pooled,
     "mean_of_channels": _mean_of_channels,
     "spread": _spread,
+    "stem": _stem,
 }
 
 

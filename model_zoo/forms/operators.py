@@ -28,6 +28,7 @@ OPERATORS: Mapping[str, Mapping[str, str]] = {
         "coarse": "Tensor?",
         "coarser": "Tensor?",
         "coarsest": "Tensor?",
+        "added": "Tensor?",
         "outputs": "int",
         "geometry": "int[]",
         "depth_tail": "float[]",
@@ -42,6 +43,7 @@ OPERATORS: Mapping[str, Mapping[str, str]] = {
     "mean_of_channels": {"x": "Tensor"},
     "spread": {"x": "Tensor", "factor": "int"},
     "join_pooled": {"x": "Tensor", "y": "Tensor"},
+    "stem": {"x": "Tensor", "tensors": "Tensor[]", "outputs": "int[]", "tails": "float[]"},
 }
 """Arguments of each in their order, with their types as PyTorch's schemas write them. Each returns one tensor."""
 
@@ -55,6 +57,8 @@ TAILS = (*("depthwise " + name for name in TAIL), *TAIL, "offset")
 
 NO_TAIL = [0.0, 1.0, 0.0]
 POINTWISE = [1, 1, 1, 1, 0, 0]
+HALVED = [3, 3, 2, 2, 1, 1]
+"""Of a 3x3 convolution that halves its map."""
 
 UNUSED: Mapping[str, Any] = {
     **{name: None for name, kind in OPERATORS["convolve"].items() if kind == "Tensor?"},

@@ -112,17 +112,24 @@ void copy_lines(const Problem& p, int64_t number, const float* gate, int64_t y, 
   }
 }
 
-// Where the coarse maps have what they add to result `at` of an image `width` wide.
+// Where the coarse maps have what they add to `count` results, from result `first` on of an image `width` wide.
 template <class Stored>
-void find_coarse(const Problem& p, int64_t image, int64_t at, int64_t width, const Stored** found) {
+void find_coarse(const Problem& p, int64_t image, int64_t first, int64_t count, int64_t width, const Stored** found) {
   for (int source = 0; source < p.sources; ++source) {
     const Coarse& c = p.coarse[source];
-    const int64_t kinds = c.factor == 2 ? 2 : 3, y = at / width, x = at % width;
-    const auto kind = [&](int64_t in) { return in == 0 ? 0 : in == c.factor - 1 ? kinds - 1 : 1; };
-    const auto cell = [&](int64_t of) { return of / c.factor + (of % c.factor == c.factor - 1); };
-    const int64_t value = (image * (c.height + 1) + cell(y)) * (c.width + 1) + cell(x);
-    const int64_t way = kind(y % c.factor) * kinds + kind(x % c.factor);
-    found[source] = static_cast<const Stored*>(c.from) + (value * kinds * kinds + way) * p.outputs;
+    const int64_t step = c.kinds * c.kinds * p.outputs, end = c.factor - 1, further = c.kinds > 1;
+    const auto kind = [&](int64_t in) { return further == 0 || in == 0 ? 0 : in == end ? c.kinds - 1 : 1; };
+    int64_t y = first / width, x = first % width;
+    for (int64_t i = 0; i < count; x = 0, ++y) {
+      const int64_t line = image * (c.height + further) + y / c.factor + (y % c.factor == end ? further : 0);
+      const Stored* cell = static_cast<const Stored*>(c.from) + (line * (c.width + further) + x / c.factor) * step +
+                           kind(y % c.factor) * c.kinds * p.outputs;
+      // Counted instead of divided: a division takes as long as a vector's products with all weights.
+      for (int64_t in = x % c.factor; i < count && x < width; ++i, ++x) {
+        found[i * p.sources + source] = cell + (in == end ? further * step : 0) + kind(in) * p.outputs;
+        if (++in > end) in = 0, cell += step;
+      }
+    }
   }
 }
 
@@ -216,18 +223,18 @@ void multiply_panel(const Problem& p, Rows<P> rows, int64_t count, int halves, c
   }
 }
 
-// The results of `count` rows, from `first` on of an image: all outputs of each, row after row.
+// The results of `count` rows, from `first` on of an image: all outputs of each, `pitch` values after the row before.
 template <class P>
 void multiply_all(const Problem& p, int64_t image, int64_t first, const Rows<P>& rows, int64_t count,
-                  const Workplace<P>& at, typename P::Stored* results) {
+                  const Workplace<P>& at, typename P::Stored* results, int64_t pitch) {
   const Panels panels(p.outputs);
   const int64_t groups = rows.runs * rows.groups, width = p.geometry.width(p.width);
-  for (int64_t i = 0; p.sources > 0 && i < std::max<int64_t>(count, FEW); ++i)
-    find_coarse(p, image, first + std::min(i, count - 1), width, at.coarse + i * p.sources);
+  find_coarse(p, image, first, count, width, at.coarse);
+  for (int64_t i = count * p.sources; i < FEW * p.sources; ++i) at.coarse[i] = at.coarse[i - p.sources];
   const auto* weights = static_cast<const typename P::Weight*>(p.weight) + image * p.weight_image;
   for (int64_t panel = 0, output = 0; panel < panels.count; ++panel) {
     const int halves = panels.halves_of(panel);
-    multiply_panel(p, rows, count, halves, weights, output, at, results + output, p.outputs);
+    multiply_panel(p, rows, count, halves, weights, output, at, results + output, pitch);
     weights += halves * HALF * groups * P::GROUP;
     output += halves * HALF;
   }
@@ -270,7 +277,7 @@ void convolve(const Problem& p) {
     }
     const int64_t first_of_image = first + (lines ? index % height * width : 0);
     auto* to = static_cast<Stored*>(p.out) + (index * results + first) * p.outputs;
-    multiply_all(p, image, first_of_image, rows, count, at, to);
+    multiply_all(p, image, first_of_image, rows, count, at, to, p.outputs);
   });
 }
 

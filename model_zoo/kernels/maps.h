@@ -49,6 +49,13 @@ inline void pool(const Stored* x, int64_t across, int64_t down, int64_t count, S
   }
 }
 
+template <class Stored>
+inline void pool_channels(const Stored* x, int64_t across, int64_t down, int64_t count, Stored* to) {
+  if (count >= LANES) return pool<LANES>(x, across, down, count, to);
+  if (count >= HALF) return pool<HALF>(x, across, down, count, to);
+  return pool<1>(x, across, down, count, to);
+}
+
 // The largest values of 2x2 pixels of each channel of p.x, which begin at each pixel, then the channels of `y`.
 template <class Stored>
 void join_pooled(const Problem& p, const Stored* y) {
@@ -59,13 +66,7 @@ void join_pooled(const Problem& p, const Stored* y) {
     auto* to = static_cast<Stored*>(p.out) + first * p.outputs;
     for (int64_t at = 0; at < p.width; ++at, x += channels, to += p.outputs) {
       const int64_t across = at + 1 < p.width ? channels : 0, down = row + 1 < p.height ? line : 0;
-      if (channels >= LANES) {
-        pool<LANES>(x, across, down, channels, to);
-      } else if (channels >= HALF) {
-        pool<HALF>(x, across, down, channels, to);
-      } else {
-        pool<1>(x, across, down, channels, to);
-      }
+      pool_channels(x, across, down, channels, to);
       std::memcpy(to + channels, y + (first + at) * others, others * sizeof(Stored));
     }
   });

@@ -15,6 +15,7 @@
 #include "attend.h"
 #include "classify.h"
 #include "maps.h"
+#include "stem.h"
 #include "strips.h"
 
 namespace {
@@ -177,11 +178,31 @@ std::vector<Problem> with_following(const Problem& first, ScalarType stored, con
   return problems;
 }
 
+// A map that is added to a result whose sums nothing follows: of the result's size, or enlarged to it.
+Coarse added_map(const Problem& p, const Tensor& added, ScalarType stored) {
+  check_map(added);
+  const int64_t height = added.size(2), width = added.size(3);
+  const int64_t factor = height > 0 ? p.geometry.height(p.height) / height : 0;
+  STD_TORCH_CHECK(factor >= 1 && height * factor == p.geometry.height(p.height) &&
+                      width * factor == p.geometry.width(p.width) && added.size(0) == p.images &&
+                      added.size(1) == p.outputs && added.scalar_type() == stored &&
+                      p.tail.activation == Activation::none && p.tail.scale == 1.0f && p.tail.shift == 0.0f,
+                  "a map that is added does not fit");
+  return {added.data_ptr(), factor, height, width, 1};
+}
+
 template <class P>
-Tensor run(Problem& p, const Tensor& weight, ScalarType stored, const std::vector<Tensor>& then, const Sizes& layout,
-           const Numbers& tails) {
+Tensor run(Problem& p, const Tensor& weight, ScalarType stored, const std::optional<Tensor>& added,
+           std::vector<Coarse>& sources, const std::vector<Tensor>& then, const Sizes& layout, const Numbers& tails) {
   const auto packed = set_weights<P>(p, weight);
+  p.coarse = sources.data(), p.sources = static_cast<int>(sources.size());
   std::vector<Problem> problems = with_following<P>(p, stored, then, layout, tails);
+  std::vector<Coarse> of_last = problems.size() == 1 ? sources : std::vector<Coarse>{};
+  if (added.has_value()) {
+    Problem& last = problems.back();
+    of_last.push_back(added_map(last, *added, stored));
+    last.coarse = of_last.data(), last.sources = static_cast<int>(of_last.size());
+  }
   Tensor out = output_for(problems.back(), stored);
   if (is_small<P>(problems)) {
     std::vector<Tensor> between;
@@ -200,9 +221,9 @@ Tensor convolve_(const Tensor& x, const Tensor& weight, const Tensor& bias, cons
                  const std::optional<Tensor>& depth_weight, const std::optional<Tensor>& depth_bias,
                  const std::optional<Tensor>& gate, const std::optional<Tensor>& steps, double offset,
                  const std::optional<Tensor>& coarse, const std::optional<Tensor>& coarser,
-                 const std::optional<Tensor>& coarsest, int64_t outputs, const Sizes& geometry,
-                 const Numbers& depth_tail, const Numbers& tail_, const std::vector<Tensor>& then, const Sizes& layout,
-                 const Numbers& tails) {
+                 const std::optional<Tensor>& coarsest, const std::optional<Tensor>& added, int64_t outputs,
+                 const Sizes& geometry, const Numbers& depth_tail, const Numbers& tail_,
+                 const std::vector<Tensor>& then, const Sizes& layout, const Numbers& tails) {
   const bool planes = x.dim() == 4 && x.size(1) == 3 && !depth_weight.has_value();
   Problem p = problem(x, geometry, planes);
   STD_TORCH_CHECK(!planes || (!gate.has_value() && !p.geometry.pointwise()),
@@ -229,23 +250,22 @@ Tensor convolve_(const Tensor& x, const Tensor& weight, const Tensor& bias, cons
     const int64_t height = source->size(2) - 1, width = source->size(3) - 1;
     const int64_t factor = height > 0 ? out_height / height : 0, kinds = factor == 2 ? 2 : 3;
     STD_TORCH_CHECK(factor >= 2 && height * factor == out_height && width * factor == out_width &&
-                        outputs % HALF == 0 && source->size(0) == p.images &&
-                        source->size(1) == kinds * kinds * outputs && source->scalar_type() == stored,
+                        source->size(0) == p.images && source->size(1) == kinds * kinds * outputs &&
+                        source->scalar_type() == stored,
                     "a coarse map does not fit");
-    sources.push_back({source->data_ptr(), factor, height, width});
+    sources.push_back({source->data_ptr(), factor, height, width, kinds});
   }
-  p.coarse = sources.data();
-  p.sources = static_cast<int>(sources.size());
 
   const ScalarType kind = weight.dim() == 3 ? stored : weight.scalar_type();
   if (stored == ScalarType::Float && kind == ScalarType::Float)
-    return run<Float32>(p, weight, stored, then, layout, tails);
+    return run<Float32>(p, weight, stored, added, sources, then, layout, tails);
 #if defined(PADDLE2TORCH_BFLOAT16)
   if (stored == ScalarType::BFloat16 && kind == ScalarType::BFloat16)
-    return run<BFloat16s>(p, weight, stored, then, layout, tails);
+    return run<BFloat16s>(p, weight, stored, added, sources, then, layout, tails);
 #endif
 #if defined(PADDLE2TORCH_INT8)
-  if (stored == ScalarType::Float && kind == ScalarType::Char) return run<Int8>(p, weight, stored, then, layout, tails);
+  if (stored == ScalarType::Float && kind == ScalarType::Char)
+    return run<Int8>(p, weight, stored, added, sources, then, layout, tails);
 #endif
   STD_TORCH_CHECK(false, "this processor has no kernel for these types");
 }
@@ -356,6 +376,51 @@ Tensor join_pooled_(const Tensor& x, const Tensor& y) {
   return out;
 }
 
+// The five convolutions of a stem: of each a weight and a bias in `tensors`, its outputs, and TAIL numbers.
+template <class P>
+Tensor run_stem(const Tensor& x, const std::vector<Tensor>& tensors, const Sizes& outputs, const Numbers& tails) {
+  constexpr int COUNT = 5, TAIL = 3;
+  const Geometry at_the_end = [] {
+    Geometry g(2, 2, 1, 1, 0, 0);
+    g.padding_below = g.padding_right = 1;
+    return g;
+  }();
+  const Geometry geometries[COUNT] = {{3, 3, 2, 2, 1, 1}, at_the_end, at_the_end, {3, 3, 2, 2, 1, 1}, {}};
+  STD_TORCH_CHECK(x.dim() == 4 && x.size(1) == 3 && tensors.size() == 2 * COUNT && outputs.size() == COUNT &&
+                      tails.size() == TAIL * COUNT,
+                  "a stem is five convolutions of an image");
+  Stem stem;
+  Problem* const problems[COUNT] = {&stem.first, &stem.second, &stem.third, &stem.fourth, &stem.last};
+  stem.first = problem(x, {3, 3, 2, 2, 1, 1}, true);
+  for (int i = 0; i < COUNT; ++i) {
+    Problem& p = *problems[i];
+    if (i > 0) {
+      const Problem& before = *problems[i - 1];
+      p = Problem{};
+      p.images = before.images, p.channels = before.outputs + (i == 3 ? stem.first.outputs : 0);
+      p.height = before.geometry.height(before.height), p.width = before.geometry.width(before.width);
+    }
+    p.geometry = geometries[i];
+    p.outputs = outputs[i];
+    p.bias = floats(tensors[2 * i + 1], Panels(p.outputs).outputs_padded());
+    p.tail = tail({tails[TAIL * i], tails[TAIL * i + 1], tails[TAIL * i + 2]});
+    STD_TORCH_CHECK(tensors[2 * i].dim() == 1 && p.channels % P::GROUP == 0, "the weights of a stem are packed");
+    set_weights<P>(p, tensors[2 * i]);
+  }
+  Tensor out = output_for(stem.last, scalar_type_of<P>);
+  paddle2torch::run_stem<P>(stem);
+  return out;
+}
+
+Tensor stem_(const Tensor& x, const std::vector<Tensor>& tensors, const Sizes& outputs, const Numbers& tails) {
+  STD_TORCH_CHECK(!tensors.empty(), "a stem is five convolutions of an image");
+  if (tensors[0].scalar_type() == ScalarType::Float) return run_stem<Float32>(x, tensors, outputs, tails);
+#if defined(PADDLE2TORCH_BFLOAT16)
+  if (tensors[0].scalar_type() == ScalarType::BFloat16) return run_stem<BFloat16s>(x, tensors, outputs, tails);
+#endif
+  STD_TORCH_CHECK(false, "this processor has no kernel for these types");
+}
+
 template <class T, int GROUP>
 Tensor packed(const Tensor& weight) {
   const int64_t outputs = weight.size(0), depth = weight.size(1);
@@ -424,21 +489,19 @@ AOTITorchError reported(AtenTensorHandle* result, Function function) {
 
 extern "C" {
 
-AOTITorchError aoti_torch_cpu_convolve(AtenTensorHandle x, AtenTensorHandle weight, AtenTensorHandle bias,
-                                       AtenTensorHandle* weight_scale, AtenTensorHandle* depth_weight,
-                                       AtenTensorHandle* depth_bias, AtenTensorHandle* gate, AtenTensorHandle* steps,
-                                       double offset, AtenTensorHandle* coarse, AtenTensorHandle* coarser,
-                                       AtenTensorHandle* coarsest, int64_t outputs, const int64_t* geometry,
-                                       int64_t geometry_size, const double* depth_tail, int64_t depth_tail_size,
-                                       const double* tail, int64_t tail_size, const AtenTensorHandle* then,
-                                       int64_t then_size, const int64_t* layout, int64_t layout_size,
-                                       const double* tails, int64_t tails_size, AtenTensorHandle* result) {
+AOTITorchError aoti_torch_cpu_convolve(
+    AtenTensorHandle x, AtenTensorHandle weight, AtenTensorHandle bias, AtenTensorHandle* weight_scale,
+    AtenTensorHandle* depth_weight, AtenTensorHandle* depth_bias, AtenTensorHandle* gate, AtenTensorHandle* steps,
+    double offset, AtenTensorHandle* coarse, AtenTensorHandle* coarser, AtenTensorHandle* coarsest,
+    AtenTensorHandle* added, int64_t outputs, const int64_t* geometry, int64_t geometry_size, const double* depth_tail,
+    int64_t depth_tail_size, const double* tail, int64_t tail_size, const AtenTensorHandle* then, int64_t then_size,
+    const int64_t* layout, int64_t layout_size, const double* tails, int64_t tails_size, AtenTensorHandle* result) {
   return reported(result, [&] {
     std::vector<Tensor> following;
     for (int64_t i = 0; i < then_size; ++i) following.push_back(borrowed(then[i]));
     return convolve_(borrowed(x), borrowed(weight), borrowed(bias), borrowed(weight_scale), borrowed(depth_weight),
                      borrowed(depth_bias), borrowed(gate), borrowed(steps), offset, borrowed(coarse), borrowed(coarser),
-                     borrowed(coarsest), outputs, Sizes(geometry, geometry + geometry_size),
+                     borrowed(coarsest), borrowed(added), outputs, Sizes(geometry, geometry + geometry_size),
                      Numbers(depth_tail, depth_tail + depth_tail_size), Numbers(tail, tail + tail_size), following,
                      Sizes(layout, layout + layout_size), Numbers(tails, tails + tails_size));
   });
@@ -475,19 +538,31 @@ AOTITorchError aoti_torch_cpu_join_pooled(AtenTensorHandle x, AtenTensorHandle y
   return reported(result, [&] { return join_pooled_(borrowed(x), borrowed(y)); });
 }
 
+AOTITorchError aoti_torch_cpu_stem(AtenTensorHandle x, const AtenTensorHandle* tensors, int64_t tensors_size,
+                                   const int64_t* outputs, int64_t outputs_size, const double* tails,
+                                   int64_t tails_size, AtenTensorHandle* result) {
+  return reported(result, [&] {
+    std::vector<Tensor> given;
+    for (int64_t i = 0; i < tensors_size; ++i) given.push_back(borrowed(tensors[i]));
+    return stem_(borrowed(x), given, Sizes(outputs, outputs + outputs_size), Numbers(tails, tails + tails_size));
+  });
+}
+
 }  // extern "C"
 
 STABLE_TORCH_LIBRARY(paddle2torch, library) {
   library.def(
       "convolve(Tensor x, Tensor weight, Tensor bias, Tensor? weight_scale, Tensor? depth_weight, Tensor? depth_bias, "
-      "Tensor? gate, Tensor? steps, float offset, Tensor? coarse, Tensor? coarser, Tensor? coarsest, int outputs, "
-      "int[] geometry, float[] depth_tail, float[] tail, Tensor[] then, int[] layout, float[] tails) -> Tensor");
+      "Tensor? gate, Tensor? steps, float offset, Tensor? coarse, Tensor? coarser, Tensor? coarsest, Tensor? added, "
+      "int outputs, int[] geometry, float[] depth_tail, float[] tail, Tensor[] then, int[] layout, float[] tails) -> "
+      "Tensor");
   library.def("depthwise(Tensor x, Tensor weight, Tensor bias, int[] geometry, float[] tail) -> Tensor");
   library.def("attend(Tensor qkv, int heads, float scale) -> Tensor");
   library.def("classify(Tensor x, Tensor weight, Tensor bias, int classes, Tensor results) -> Tensor");
   library.def("mean_of_channels(Tensor x) -> Tensor");
   library.def("spread(Tensor x, int factor) -> Tensor");
   library.def("join_pooled(Tensor x, Tensor y) -> Tensor");
+  library.def("stem(Tensor x, Tensor[] tensors, int[] outputs, float[] tails) -> Tensor");
   library.def("pack(Tensor weight) -> Tensor");
   library.def("features() -> int[]");
 }
@@ -504,5 +579,6 @@ STABLE_TORCH_LIBRARY_IMPL(paddle2torch, CPU, library) {
   library.impl("mean_of_channels", TORCH_BOX(&mean_));
   library.impl("spread", TORCH_BOX(&spread_));
   library.impl("join_pooled", TORCH_BOX(&join_pooled_));
+  library.impl("stem", TORCH_BOX(&stem_));
   library.impl("pack", TORCH_BOX(&pack_));
 }

@@ -13,10 +13,12 @@ namespace paddle2torch {
 
 // A coarse map that adds to a result `factor` times as fine. `from`: (N, H + 1, W + 1, kinds * kinds * outputs), where
 // kinds is 2 for a factor of 2, else 3: what the first, the inner and the last of `factor` results in a row get, for
-// each cell of a map (N, H, W); the last ones are one cell further on. See `model_zoo/forms/native.py`.
+// each cell of a map (N, H, W); the last ones are one cell further on. See `model_zoo/forms/native.py`. With one kind
+// it is a map (N, H, W, outputs), each of whose cells adds to all results that are in it.
 struct Coarse {
   const void* from;
   int64_t factor, height, width;  // of the cells
+  int64_t kinds;
 };
 
 struct Geometry {

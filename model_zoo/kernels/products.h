@@ -147,7 +147,10 @@ __attribute__((always_inline)) inline void put(const Sums (&sums)[ROWS], const O
     for (int i = 0; i < ROWS; ++i) y[i] = __builtin_convertvector(sums[i], Floats<N>) * scale + bias;
   }
   for (int i = 0; i < ROWS && out.sources > 0; ++i)
-    for (int s = 0; s < out.sources; ++s) y[i] += load<N>(out.coarse[i * out.sources + s] + out.first + at);
+    for (int s = 0; s < out.sources; ++s) {
+      const auto* from = out.coarse[i * out.sources + s] + out.first + at;
+      y[i] += out.count - at >= N ? load<N>(from) : load_first<N>(from, out.count - at);
+    }
   finish<ROWS, N>(y, out.tail);
   if (out.count - at >= N) {
 #pragma GCC unroll 16
@@ -203,8 +206,12 @@ void multiply(const Rows<P>& rows, const typename P::Weight* weights, const Outp
   const int64_t row = rows.row;
   // Sums of int8 are exact. The parts wait in memory: the registers are for the part that is being added up.
   const bool in_parts = FLOAT && rows.runs * rows.groups * GROUP > PRODUCTS_TOGETHER;
-  typename P::template Sums<LANES> whole_parts[WHOLE][ROWS] = {};
-  typename P::template Sums<HALF> half_parts[ROWS] = {};
+  typename P::template Sums<LANES> whole_parts[WHOLE][ROWS];
+  typename P::template Sums<HALF> half_parts[ROWS];
+  if (in_parts) {
+    for (auto& parts : whole_parts) std::fill(parts, parts + ROWS, typename P::template Sums<LANES>{});
+    std::fill(half_parts, half_parts + ROWS, typename P::template Sums<HALF>{});
+  }
   for (int64_t run = 0; run < rows.runs; ++run) {
     const auto* values = rows.first + run * rows.run;
     for (int64_t k = 0; k < rows.groups;) {

@@ -120,7 +120,7 @@ struct Strip {
                 : static_cast<const Stored*>(p.x) + ((image * p.height + y) * p.width + stage.first) * p.channels;
       rows = rows_of_pixels(p, p.gate_of(image), x, count, stage.at);
     }
-    multiply_all(p, image, y * g.width(p.width) + stage.first, rows, count, stage.at, line(i, y));
+    multiply_all(p, image, y * g.width(p.width) + stage.first, rows, count, stage.at, line(i, y), p.outputs);
   }
 };
 

@@ -57,6 +57,14 @@ inline Floats<N> load(const BFloat16* from) {
   return same_bits<Floats<N>>(__builtin_convertvector(bits, Vector<uint32_t, N>) << 16);
 }
 
+// The first `count` values; the others are zero.
+template <int N, class T>
+inline Floats<N> load_first(const T* from, int64_t count) {
+  T all[N] = {};
+  std::memcpy(all, from, count * sizeof(T));
+  return load<N>(all);
+}
+
 template <int N>
 inline void store(float* to, Floats<N> x) {
   *reinterpret_cast<Floats<N>*>(to) = x;

@@ -44,7 +44,7 @@ from paddle2torch.model_zoo.forms.native import (
     to_native,
     without_classes,
 )
-from paddle2torch.model_zoo.forms.native_graph import compiler_options, describe_operators, join, merge
+from paddle2torch.model_zoo.forms.native_graph import add, compiler_options, describe_operators, join, merge
 from paddle2torch.model_zoo.forms.packing import pack
 from paddle2torch.model_zoo.names import file_in
 from paddle2torch.model_zoo.network import Network
@@ -259,6 +259,7 @@ def compile_model(folder: Path, *, quantized: bool = False, dtype: torch.dtype =
     program = captured(native.eval(), *every)
     merge(program)
     join(program)
+    add(program)
     errors = import_module("torch._inductor.exc")
     make_native_home()
     with land_file(library) as temporary, torch.no_grad(), warnings.catch_warnings():

@@ -37,7 +37,7 @@ from torch import Tensor, nn
 from paddle2torch.compiled import kernel_library as kernels
 from paddle2torch.compiled.kernel_library import load_kernels
 from paddle2torch.compiled.serving import Served, captured, compare, example_images
-from paddle2torch.model_zoo.db import join_levels
+from paddle2torch.model_zoo.db import enlarge, join_levels
 from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.forms import operators
 from paddle2torch.model_zoo.forms.folded import FoldedConv2d, Tail
@@ -57,10 +57,11 @@ from paddle2torch.model_zoo.forms.native import (
     takes_images,
     to_native,
 )
-from paddle2torch.model_zoo.forms.native_graph import describe_operators, join, merge
+from paddle2torch.model_zoo.forms.native_graph import add, describe_operators, join, merge
 from paddle2torch.model_zoo.forms.operators import check_operators
 from paddle2torch.model_zoo.forms.quantized import QuantizedConv2d, expected_tensors, quantize_network
 from paddle2torch.model_zoo.pphgnetv2 import pad_same
+from paddle2torch.model_zoo.pplcnetv4 import StemBlock
 from paddle2torch.model_zoo.svtr import Attention
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
@@ -122,7 +123,7 @@ def test_gelu_everywhere() -> None:
     weight = torch.ops.paddle2torch.pack(torch.eye(16))
     numbers = [float(ACTIVATIONS.index("gelu")), 1.0, 0.0]
     rows = F.pad(x, (0, -len(x) % 16)).view(1, 1, -1, 16).permute(0, 3, 1, 2)
-    args = (rows, weight, torch.zeros(16), None, None, None, None, None, 0.0, None, None, None, 16)
+    args = (rows, weight, torch.zeros(16), *[None] * 5, 0.0, *[None] * 4, 16)
     found = torch.ops.paddle2torch.convolve(*args, [1, 1, 1, 1, 0, 0], [0.0, 1.0, 0.0], numbers, *NOTHING_ELSE)
     found = found.permute(0, 2, 3, 1).flatten()[: len(x)].double()
     difference = (found - F.gelu(x.double())).abs()
@@ -254,6 +255,37 @@ def test_enlarged_maps_are_never_made(count: int, height: int, width: int, outpu
     assert relative_error(found, expected) < FLOAT32
 
 
+@pytest.mark.parametrize("outputs", [24, 13, 104])
+def test_a_convolution_adds_a_map_to_its_result(outputs: int) -> None:
+    """Bit for bit as the addition after it: a map of its size, and one that is enlarged to it."""
+    x = values(2, 16, 6, 10).contiguous(memory_format=torch.channels_last)
+    weight, bias = torch.ops.paddle2torch.pack(values(outputs, 16)), values(-(-outputs // 16) * 16)
+    alone = convolve(x, weight, bias, outputs, operators.POINTWISE)
+    for factor in (1, 2):
+        added = values(2, outputs, 6 // factor, 10 // factor).contiguous(memory_format=torch.channels_last)
+        found = convolve(x, weight, bias, outputs, operators.POINTWISE, added=added)
+        assert torch.equal(found, alone + enlarge(added, factor))
+
+
+@pytest.mark.parametrize(
+    ("name", "added"), [("PP-OCRv6_tiny_det", 13), ("PP-OCRv6_tiny_rec", 7), ("ch_PP-OCRv4_det", 2)]
+)
+def test_what_is_added_to_a_convolution_is_added_by_it(name: str, added: int) -> None:
+    """Of a block the map that goes around it, of a neck the coarser level."""
+    program = graph_of(name)
+    merge(program)
+    join(program)
+    x = image(2, *NETWORKS[name])
+    with torch.inference_mode():
+        before = program.module()(x)
+        add(program)
+        assert torch.equal(program.module()(x), before)
+    assert sum(node.target == torch.ops.aten.upsample_nearest2d.vec for node in program.graph.nodes) == 0
+    at = [argument.name for argument in torch.ops.paddle2torch.convolve.default._schema.arguments].index("added")
+    convolutions = [node for node in program.graph.nodes if node.target == torch.ops.paddle2torch.convolve.default]
+    assert sum(node.args[at] is not None for node in convolutions) == added
+
+
 @pytest.mark.parametrize("steps", [1, 5, 16, 40, 163])
 def test_attention(steps: int) -> None:
     attention = Attention(120, num_heads=8, dropout=0.0, attention_dropout=0.0).eval()
@@ -334,7 +366,7 @@ def test_threads_change_nothing() -> None:
 def convolve(x: Tensor, weight: Tensor, bias: Tensor, outputs: int, geometry: Sequence[int], **given: Tensor) -> Tensor:
     names = ("weight_scale", "depth_weight", "depth_bias", "gate", "steps")
     some = [given.get(name) for name in names]
-    coarse, tails = (given.get("coarse"), None, None), ([0.0] * 3, [0.0, 1.0, 0.0])
+    coarse, tails = (given.get("coarse"), None, None, given.get("added")), ([0.0] * 3, [0.0, 1.0, 0.0])
     result: Tensor = torch.ops.paddle2torch.convolve(
         *(x, weight, bias, *some, 0.0, *coarse, outputs, geometry, *tails, *NOTHING_ELSE)
     )
@@ -358,6 +390,8 @@ def test_what_does_not_fit_is_refused() -> None:
         (last, 24, one, {"gate": torch.zeros(15)}),
         (last, 24, one, {"depth_weight": torch.zeros(9, 16)}),  # of another kernel, and no bias
         (last, 24, one, {"coarse": last}),
+        (last, 24, one, {"added": last}),
+        (last, 24, one, {"added": values(1, 24, 2, 8).contiguous(memory_format=torch.channels_last)}),
         (last[:, :3], 24, one, {}),
     ):
         with pytest.raises(RuntimeError):
@@ -513,8 +547,8 @@ def test_what_comes_before_a_convolution_is_done_by_it(name: str, depthwise: int
 @pytest.mark.parametrize(
     ("name", "fewer"),
     # After the image's convolution six, in the neck one and one; three, one, and where the levels meet two.
-    # Of v6: thirteen pairs that widen a block, and the head.
-    [("en_PP-OCRv4_rec", 8), ("ch_PP-OCRv4_det", 6), ("PP-OCRv6_tiny_det", 14)],
+    # Of v6: twelve pairs that widen a block, and the head.
+    [("en_PP-OCRv4_rec", 8), ("ch_PP-OCRv4_det", 6), ("PP-OCRv6_tiny_det", 13)],
 )
 def test_convolutions_that_follow_on_one_another_are_one_call(name: str, fewer: int) -> None:
     """Of large maps they keep a few lines, small ones they leave as they are."""
@@ -540,7 +574,7 @@ def test_what_follows_fits_or_is_refused() -> None:
     tensors, layout, tails = [weights[1], bias, torch.ones(9, 24), bias], [20, 1, *geometry], [*plain, *plain, 0.0]
 
     def call(x: Tensor, tensors: list[Tensor], layout: list[int], tails: list[float]) -> Tensor:
-        first = (weights[0].to(x.device), bias, *[None] * 5, 0.0, None, None, None, 24, [1, 1, 1, 1, 0, 0])
+        first = (weights[0].to(x.device), bias, *[None] * 5, 0.0, *[None] * 4, 24, [1, 1, 1, 1, 0, 0])
         result: Tensor = torch.ops.paddle2torch.convolve(x, *first, plain, plain, tensors, layout, tails)
         return result
 
@@ -573,6 +607,35 @@ def test_a_pooling_is_joined_to_a_map(channels: tuple[int, int]) -> None:
         assert found.is_contiguous(memory_format=torch.channels_last)
     with pytest.raises(RuntimeError, match="one size"):
         torch.ops.paddle2torch.join_pooled(x, y[:, :, 1:].contiguous(memory_format=torch.channels_last))
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("channels", [16, 24, 36])
+def test_a_stem_keeps_only_lines_of_its_maps(channels: int) -> None:
+    """What its convolutions give one by one, at any size, and on any number of threads."""
+    stem = StemBlock(3, channels, 2 * channels, fused=True)
+    for name in ("stem1", "stem2a", "stem2b", "stem3", "stem4"):
+        layer, plain = stem.get_submodule(name), stem.get_submodule(f"{name}.conv")
+        layer.conv = FoldedConv2d(
+            *(plain.in_channels, plain.out_channels, plain.kernel_size, plain.stride, plain.padding), tail=Tail("relu")
+        )
+        layer.act = nn.Identity()
+    native = NativeStem([layer.conv for layer in stem.children() if layer is not stem.pool], torch.float32)
+    exact = copy.deepcopy(stem).double()
+    for shape in ((2, 3, 64, 97), (1, 3, 1, 1), (1, 3, 2, 3), (1, 3, 91, 40)):
+        x = values(*shape)
+        with torch.inference_mode():
+            found, expected = native(x), exact(x.double())
+            torch.set_num_threads(1)
+            assert torch.equal(native(x), found)
+            torch.set_num_threads(2)
+        assert relative_error(found, expected) < FLOAT32
+        assert found.is_contiguous(memory_format=torch.channels_last)
+    with pytest.raises(RuntimeError, match="five convolutions"):
+        torch.ops.paddle2torch.stem(x, [native.convs[0].weight], native.outputs, native.tails)
+    tensors = [tensor for conv in native.convs for tensor in (conv.weight[:-1], conv.bias)]
+    with pytest.raises(RuntimeError, match="not packed for this"):
+        torch.ops.paddle2torch.stem(x, tensors, native.outputs, native.tails)
 
 
 @pytest.mark.parametrize("outputs", [12, 33])
