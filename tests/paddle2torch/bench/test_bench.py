@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 import cv2
@@ -126,7 +127,8 @@ def test_conversion_and_imports(one_turn: None, monkeypatch: pytest.MonkeyPatch)
     assert list(seconds) == ["paddle2torch --help", "import paddle2torch", "import torch", last, "convert"]
     assert max(memory["paddle2torch --help"], memory["import paddle2torch"]) < memory["import torch"] / 2
     assert document["file_size"] > 60 << 20
-    assert 1 < document["memory_in_file_sizes"] < 3
+    # The least by hand: of PyTorch for a GPU the import itself takes some tens of MB more for a moment.
+    assert 0.5 < document["memory_in_file_sizes"] < 3
 
 
 def test_verification(folder: Path, golden: Path, one_turn: None) -> None:
@@ -135,7 +137,7 @@ def test_verification(folder: Path, golden: Path, one_turn: None) -> None:
     lines = shown.stdout.splitlines()
     assert [line.split("  ")[0] for line in lines[:3]] == ["process", "import torch", "verify"]
     assert f"against {golden}" in lines[3]
-    assert f"torch {torch.__version__}" in lines[4]
+    assert f"torch {version('torch')}" in lines[4]
     assert len(lines) == 5
 
 
@@ -202,7 +204,7 @@ def test_growth(folder: Path) -> None:
     assert run["lines"] == 4
     assert run["seconds"] > 0
     assert run["peak_memory"] > 10 << 20
-    assert document["versions"]["torch"] == torch.__version__
+    assert document["versions"]["torch"] == version("torch")
 
 
 def test_a_server_under_load_is_checked_answer_by_answer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
