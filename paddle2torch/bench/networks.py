@@ -66,7 +66,6 @@ MATRIX_SECONDS = 2.0
 
 NO_LSTM = "the model has an LSTM, which PyTorch's exporter cannot write for free widths"
 NO_EXPORT = "runs the Paddle export of the same weights: give it with --export"
-NO_QDQ = "runs an .onnx in int8: make it with export --to onnx --quantized, and give it with --int8-onnx"
 
 
 @dataclass(frozen=True)
@@ -118,7 +117,6 @@ def bench_networks(
     model: str | Path,
     *,
     export: Path | None = None,
-    int8_onnx: Path | None = None,
     shapes: Sequence[Shape] | None = None,
     repeat: int = 7,
     threads: int = 2,
@@ -129,8 +127,8 @@ def bench_networks(
     Args:
         model: a name of the zoo or the folder of a converted model.
         export: the Paddle export of the same weights, which Paddle runs; without it that is left out. OpenVINO runs it
-            too where it is in the legacy format, else our own export to ONNX.
-        int8_onnx: our export in int8 (`exporting.onnx_int8`), which OpenVINO and ONNX Runtime run.
+            too where it is in the legacy format, else our own export to ONNX. Where the model was quantized both
+            runtimes run its int8 form as well.
         shapes: batches as (images, height, width); by default those of `SHAPES`.
         repeat: turns of `RUNS` runs that count, after one that does not.
         threads: of each engine.
@@ -150,7 +148,7 @@ def bench_networks(
         _check_shape(shape, config)
     results = []
     with tempfile.TemporaryDirectory() as temporary:
-        chosen = engines(folder, export, int8_onnx, compiled, Path(temporary))
+        chosen = engines(folder, export, compiled, Path(temporary))
         peak = matrix_peak(threads)
         for shape in chosen_shapes:
             images = _images(shape, Path(temporary))
@@ -178,9 +176,7 @@ def of_one_run(result: EnginesBench) -> EnginesBench:
     return replace(result, runs=tuple(runs))
 
 
-def engines(
-    folder: Path, export: Path | None, int8_onnx: Path | None, compiled: bool, temporary: Path
-) -> tuple[Engine, ...]:
+def engines(folder: Path, export: Path | None, compiled: bool, temporary: Path) -> tuple[Engine, ...]:
     """The engines of `bench_networks` for the converted model in `folder`, which is compiled where it is not yet.
 
     ONNX Runtime gets our export of it, in `temporary`, and so does OpenVINO without a Paddle export that it reads.
@@ -195,9 +191,11 @@ def engines(
     no_bfloat16 = None
     if compiled and no_graph is None:
         no_bfloat16 = compile_forms(folder, quantized=no_int8 is None)
-    onnx, onnx_packages = temporary / "model.onnx", ("onnxruntime", "onnx", "onnxscript")
+    onnx, qdq, onnx_packages = temporary / "model.onnx", temporary / "int8.onnx", ("onnxruntime", "onnx", "onnxscript")
     if no_graph is None and all(version_of(name) for name in onnx_packages):
         write(folder, "onnx", onnx)
+        if no_int8 is None:
+            write(folder, "onnx", qdq, quantized=True)
     model = {"model": str(folder)}
     reasons = {"quantized": no_int8, "precision": no_bfloat16, "compiled": no_graph}
     found = []
@@ -221,12 +219,13 @@ def engines(
         options = {**model, "files": files, "precision": precision}
         needed = ("openvino",) if len(files) == 2 else ("openvino", "onnx", "onnxscript")
         found.append(Engine(name, f"{__name__}:load_openvino", needed, options, no_openvino))
-    no_qdq = NO_QDQ if int8_onnx is None else None
-    qdq = str(Path(int8_onnx or "").absolute())
-    options = {**model, "files": [qdq], "precision": "f32"}
-    found.append(Engine("OpenVINO, int8", f"{__name__}:load_openvino", ("openvino",), options, no_qdq))
-    options = {**model, "onnx": qdq}
-    found.append(Engine("ONNX Runtime, int8", f"{__name__}:load_onnxruntime", ("onnxruntime",), options, no_qdq))
+    options = {**model, "files": [str(qdq)], "precision": "f32"}
+    needed = ("openvino", "onnx", "onnxscript")
+    found.append(Engine("OpenVINO, int8", f"{__name__}:load_openvino", needed, options, no_graph or no_int8))
+    options = {**model, "onnx": str(qdq)}
+    found.append(
+        Engine("ONNX Runtime, int8", f"{__name__}:load_onnxruntime", onnx_packages, options, no_graph or no_int8)
+    )
     no_paddle = NO_EXPORT if export is None else None
     found.append(Engine("Paddle with oneDNN", f"{__name__}:load_paddle", ("paddlepaddle",), given, no_paddle))
     return tuple(found)

@@ -94,7 +94,6 @@ def bench_growth_command(model: str, lines: tuple[int, ...], as_json: bool) -> N
 @bench.command("network")
 @click.argument("model")
 @click.option("--export", type=PATH, help="The Paddle export of the same weights, for Paddle and OpenVINO.")
-@click.option("--int8-onnx", type=PATH, help="Our export in int8, for OpenVINO and ONNX Runtime.")
 @click.option("--batch", "batches", multiple=True, metavar="NxHxW", help="A batch to run, such as 6x48x320.")
 @click.option("--compiled/--no-compiled", default=True, show_default=True, help="Run our compiled form as well.")
 @click.option("--repeat", type=click.IntRange(min=1), default=7, show_default=True, help="Turns.")

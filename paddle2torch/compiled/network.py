@@ -11,12 +11,13 @@ from __future__ import annotations
 import copy
 import hashlib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -30,7 +31,14 @@ from paddle2torch.compiled.packages import (
     package_for,
     write_library,
 )
-from paddle2torch.compiled.serving import LINE_WIDTH_AT_LEAST, Served, captured, compare, example_images
+from paddle2torch.compiled.serving import (
+    LINE_WIDTH_AT_LEAST,
+    Served,
+    captured,
+    compare,
+    compare_rounded,
+    example_images,
+)
 from paddle2torch.converters.paddle_files.files import sha256_of
 from paddle2torch.forks import survive_forks
 from paddle2torch.model_zoo.config import CONFIG_NAME, ModelConfig, RecPreprocess, one_size
@@ -203,29 +211,6 @@ class _NativeRecogniser(_Native):
         return found
 
 
-def _check_rounded(
-    network: Network, rounded: Callable[[Tensor], Tensor], run: Callable[[Tensor], Tensor], images: Sequence[Tensor]
-) -> None:
-    """Raise `ConversionError` where what is compiled is more than twice as far from `network` in float64 as `rounded`.
-
-    That is what PyTorch computes in the same form. The mean of squares is what tells: a value between two steps goes to
-    either, and single results, where a text begins, are then off by a third of the largest.
-    """
-    exact = Served(copy.deepcopy(network).double())
-    squares = torch.zeros(2, dtype=torch.float64)
-    with torch.inference_mode():
-        for image in images:
-            truth = exact(image.double())
-            found = (run(image), rounded(image))
-            squares += torch.stack([(result.double() - truth).square().mean() for result in found])
-    ours, theirs = squares.sqrt().tolist()
-    if not ours <= 2 * theirs:
-        raise ConversionError(
-            f"{network.config.name} compiled in this form is off by {ours:.1e}, PyTorch's own by {theirs:.1e}. "
-            f"Nothing was written"
-        )
-
-
 def _check_best(made: Library, every: Tensor, images: Sequence[Tensor]) -> None:
     """Raise `ConversionError` where the best classes that a library gives are not those of its probabilities."""
     for image in images:
@@ -270,17 +255,17 @@ def compile_model(folder: Path, *, quantized: bool = False, dtype: torch.dtype =
             raise CompilerError(f"{config.name} could not be compiled: {first_line(error)}") from error
         made = Library(temporary)
 
-        def run(x: Tensor) -> Tensor:
-            return made.run(x, *every)
+        def run(x: Tensor) -> np.ndarray:
+            return made.run(x, *every).numpy()
 
-        images = example_images(config)
+        images, what = example_images(config), "the compiled output"
         if quantized:
-            _check_rounded(_to_run(folder, False), Served(network), run, images)
+            compare_rounded(_to_run(folder, False), Served(network), run, images, what)
         elif dtype == torch.bfloat16:
             half = Served(copy.deepcopy(network).bfloat16())
-            _check_rounded(network, lambda x: half(x.bfloat16()), run, images)
+            compare_rounded(network, lambda x: half(x.bfloat16()), run, images, what)
         else:
-            compare(Served(network).eval(), lambda x: run(x).numpy(), images, "the compiled output")
+            compare(Served(network).eval(), run, images, what)
         if every:
             _check_best(made, every[0], images)
     return library

@@ -8,7 +8,7 @@ import contextlib
 import copy
 import inspect
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -152,6 +152,43 @@ def compare(
                 f"{what} differs from the network's by {error:.1e} of the largest value for an input of "
                 f"{list(check.shape)}; at most {accepted:.1e} is rounding. Nothing was written"
             )
+    return tuple(checks)
+
+
+def compare_rounded(
+    network: Network,
+    rounded: Callable[[Tensor], Tensor],
+    run: Callable[[Tensor], np.ndarray],
+    images: Sequence[Tensor],
+    what: str,
+) -> tuple[Check, ...]:
+    """Run `images` through `run` and `rounded`, which PyTorch computes in the same form, int8 or bfloat16.
+
+    Raises `ConversionError` where the first is more than twice as far from `network` in float64. The mean of squares
+    is what tells: a value between two steps goes to either, and single results, where a text begins, are then off by a
+    third of the largest. `Check.rounding` is how far `rounded` is off.
+    """
+    exact = Served(copy.deepcopy(network).double())
+    squares = torch.zeros(2, dtype=torch.float64)
+    checks = []
+    with torch.inference_mode():
+        for image in images:
+            truth, theirs = exact(image.double()), rounded(image).double()
+            ours = torch.from_numpy(run(image)).double()
+            if ours.shape != theirs.shape:
+                raise ConversionError(
+                    f"{what} is {list(ours.shape)} for an input of {list(image.shape)}, PyTorch's "
+                    f"{list(theirs.shape)}. Nothing was written"
+                )
+            squares += torch.stack([(result - truth).square().mean() for result in (ours, theirs)])
+            largest = max(float(truth.abs().max()), float(np.finfo(np.float32).tiny))
+            absolute, off = (float((a - b).abs().max()) for a, b in ((ours, theirs), (theirs, truth)))
+            checks.append(Check(tuple(image.shape), absolute, absolute / largest, off / largest))
+    error, accepted = squares.sqrt().tolist()
+    if not error <= 2 * accepted:
+        raise ConversionError(
+            f"{what} in this form is off by {error:.1e}, PyTorch's own by {accepted:.1e}. Nothing was written"
+        )
     return tuple(checks)
 
 

@@ -23,7 +23,7 @@ from paddle2torch.model_zoo.names import file_in, plain_name
 from paddle2torch.model_zoo.network import Network
 from paddle2torch.model_zoo.programs.config import is_program
 from paddle2torch.model_zoo.programs.network import Program
-from paddle2torch.zoo.folder import load_model
+from paddle2torch.zoo.folder import load_model, quantized_file
 from paddle2torch.zoo.programs import load_program
 from paddle2torch.zoo.resolve import obtain_converted
 
@@ -46,9 +46,9 @@ FORMATS: Mapping[str, Format] = {
 
 
 INT8_FORMATS: Mapping[str, Format] = {
-    "onnx": Format("paddle2torch.exporting.onnx_int8:export_onnx_int8", "_int8.onnx", frozenset({"calibration"})),
+    "onnx": Format("paddle2torch.exporting.onnx_int8:export_onnx_int8", "_int8.onnx"),
 }
-"""Formats that have an int8 form: what is written where `calibration` is given."""
+"""Formats that have an int8 form. Their functions take the folder in the network's place: int8 is a file in it."""
 
 PROGRAM_FORMATS: Mapping[str, Format] = {
     "paddle": Format("paddle2torch.exporting.programs:export_paddle", "_infer"),
@@ -114,6 +114,7 @@ def export(
     target: str | Path | None = None,
     *,
     force: bool = False,
+    quantized: bool = False,
     **options: Any,
 ) -> Exported:
     """Write a model in another format, whole or not at all.
@@ -124,9 +125,10 @@ def export(
             form for serving, with free batch and image sizes. "transformers": a folder for Hugging Face's own classes.
         target: the file to write; for "paddle" with `template`, the folder. By default it is named like the model.
         force: replace what is at `target`.
+        quantized: "onnx" alone, of a model by its name or folder: its int8 form (`paddle2torch.quantize`), see
+            `exporting.onnx_int8`.
         options: `template` ("paddle"): an export of the same architecture (its folder, or a name of the zoo whose
-            inference release is taken), whose program is kept and whose parameters are replaced. `calibration`
-            ("onnx"): images by which it is put into int8, see `exporting.onnx_int8`.
+            inference release is taken), whose program is kept and whose parameters are replaced.
 
     Every export is read back, and run beside PyTorch where what runs it is installed.
 
@@ -134,7 +136,8 @@ def export(
         What was written, what ran it, and how far the results were apart.
 
     Raises:
-        ConfigError: for a target that exists, an unknown format or option.
+        ConfigError: for a target that exists, an unknown format or option, and in int8 for a model that was not
+            quantized.
         ConversionError: for a model that the format cannot hold, and for a result that differs.
     """
     if to not in FORMATS:
@@ -146,7 +149,8 @@ def export(
     if to not in formats:
         raise ConfigError(f"a program cannot be exported to {to!r}, only to {', '.join(formats)}")
     options = {name: value for name, value in options.items() if value is not None}
-    form = INT8_FORMATS[to] if formats is FORMATS and to in INT8_FORMATS and "calibration" in options else formats[to]
+    folder = _quantized_folder(model, network, to) if quantized else None
+    form = formats[to] if folder is None else INT8_FORMATS[to]
     for name in options:
         if name not in form.options:
             known = ", ".join(sorted(form.options)) or "none"
@@ -164,7 +168,19 @@ def export(
     refuse_existing(path, force)
     module, _, function = form.function.partition(":")
     write: Callable[..., Exported] = getattr(import_module(module), function)
-    return write(network, path, force=force, **options)
+    return write(network if folder is None else folder, path, force=force, **options)
+
+
+def _quantized_folder(model: str | Path | Network | Program, network: Network | Program, to: str) -> Path:
+    """Where the int8 form of a model is. Raises `ConfigError` where it has none, or the format has none."""
+    if to not in INT8_FORMATS or isinstance(network, Program) or isinstance(model, Network | Program):
+        raise ConfigError(
+            f"in int8 go models that were quantized, by their name or folder, to {', '.join(INT8_FORMATS)}; "
+            f"not {network.config.name} to {to}"
+        )
+    folder = obtain_converted(model)
+    quantized_file(folder)
+    return folder
 
 
 def _own_name(model: str | Path | Network | Program, network: Network | Program) -> str:

@@ -7,7 +7,7 @@ all constants.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from paddle2torch.atomic import land_file
 from paddle2torch.compiled.quiet import quiet
-from paddle2torch.compiled.serving import Served, captured, compare, example_images, served
+from paddle2torch.compiled.serving import captured, compare, example_images, served
 from paddle2torch.exporting.export import Exported, without_denormals
 from paddle2torch.model_zoo.config import CONFIG_NAME, ModelConfig
 from paddle2torch.model_zoo.errors import ConversionError, Paddle2TorchError
@@ -42,7 +42,8 @@ def export_onnx(network: Network, target: Path, *, force: bool = False) -> Expor
         graph = captured(model)
         add_up_by_lines(graph)
         temporary.write_bytes(onnx_bytes(graph, metadata, input_names=[INPUT], output_names=[OUTPUT]))
-        checks, version = _check(temporary, model, metadata)
+        run, version = open_written(temporary, metadata)
+        checks = compare(model, run, example_images(model.network.config), "ONNX Runtime's output")
     return Exported(target, "onnx", f"ONNX Runtime {version}", checks, notes)
 
 
@@ -121,8 +122,11 @@ def open_session(path: Path) -> Any:
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def _check(path: Path, model: Served, metadata: dict[str, str]) -> tuple[tuple[Any, ...], str]:
-    """Load and run the file as a user's program would."""
+def open_written(path: Path, metadata: Mapping[str, str]) -> tuple[Callable[[Tensor], np.ndarray], str]:
+    """Load the file as a user's program would: what runs it, and ONNX Runtime's version.
+
+    Raises `ConversionError` where it has other metadata than were written.
+    """
     import onnxruntime
 
     session = open_session(path)
@@ -134,5 +138,4 @@ def _check(path: Path, model: Served, metadata: dict[str, str]) -> tuple[tuple[A
         (output,) = session.run([OUTPUT], {INPUT: image.numpy()})
         return np.asarray(output)
 
-    checks = compare(model, run, example_images(model.network.config), "ONNX Runtime's output")
-    return checks, str(onnxruntime.__version__)
+    return run, str(onnxruntime.__version__)
