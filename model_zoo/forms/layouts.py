@@ -25,9 +25,23 @@ def lay_out(weight: Tensor, geometry: Geometry, size: Sequence[int]) -> Tensor:
     return made
 
 
+DESCRIPTION = 772
+"""Bytes of oneDNN's description of a layout, `dnnl_memory_desc`, in the versions whose fields are known here."""
+GAPS = ((4, 8), (108, 112), (316, 320), (420, 424))
+"""Bytes of it between two fields."""
+
+
 def layout_of(weight: Tensor) -> bytes:
-    """oneDNN's description of the layout of what it laid out."""
-    return bytes(torch.ops.mkldnn._get_mkldnn_serialized_md(weight).tolist())
+    """oneDNN's description of the layout of what it laid out.
+
+    It is a C structure, and what lies between its fields is what was in the memory before: the width of the input,
+    for a convolution of 3x3. So it is cleared; equal layouts would look different.
+    """
+    description = bytearray(torch.ops.mkldnn._get_mkldnn_serialized_md(weight).tolist())
+    if len(description) == DESCRIPTION:
+        for first, behind in GAPS:
+            description[first:behind] = bytes(behind - first)
+    return bytes(description)
 
 
 class Layouts:

@@ -11,9 +11,9 @@ from structure import image
 from torch import nn
 
 from paddle2torch.model_zoo.forms import packing
-from paddle2torch.model_zoo.forms.folded import FoldedConv2d
+from paddle2torch.model_zoo.forms.folded import FoldedConv2d, Tail
 from paddle2torch.model_zoo.forms.folding import fold
-from paddle2torch.model_zoo.forms.layouts import lay_out, layout_of
+from paddle2torch.model_zoo.forms.layouts import Layouts, lay_out, layout_of
 from paddle2torch.model_zoo.forms.packing import PackedConv2d, PackedQuantizedConv2d, pack
 from paddle2torch.model_zoo.forms.quantized import QuantizedConv2d, can_be_quantized, expected_tensors, quantize_network
 from paddle2torch.model_zoo.network import Network
@@ -47,6 +47,11 @@ def in_int8(network: Network) -> Network:
     return quantize_network(network, tensors)
 
 
+def folded_conv(channels: int) -> FoldedConv2d:
+    conv = FoldedConv2d(channels, channels, 3, padding=1, tail=Tail()).eval().requires_grad_(False)
+    return conv.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]  # as in PyTorch
+
+
 def kinds(network: nn.Module) -> dict[str, type[nn.Module]]:
     return {path: type(module) for path, module in network.named_modules()}
 
@@ -64,6 +69,21 @@ def test_most_of_a_recogniser_is_packed(recogniser: Network, inputs: list[torch.
     assert len(done) > 0.6 * len(convolutions)
     assert kinds(recogniser) == before
     assert hooks(packed) == hooks(recogniser) == 0
+
+
+@pytest.mark.parametrize("channels", [16, 64])
+def test_the_width_of_an_input_is_not_part_of_a_layout(channels: int) -> None:
+    """oneDNN's description of it has gaps, in which that stands."""
+    conv = folded_conv(channels)
+    layouts, weight = Layouts(), conv.weight
+    with torch.inference_mode():
+        held = [layouts.of(weight, conv.geometry, (1, channels, size, size)) for size in (28, 56, 60, 112)]
+        assert all(item is held[0] for item in held)
+        assert held[0] is not weight
+        conv.layouts = layouts
+        for size in (112, 33):
+            x = image(2, channels, size, size)
+            torch.testing.assert_close(conv(x), nn.Conv2d.forward(conv, x), rtol=0, atol=1e-5)
 
 
 def test_what_has_two_layouts_stays(recogniser: Network, inputs: list[torch.Tensor]) -> None:
