@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from paddle2torch.model_zoo.layers import BatchNorm2d
 
@@ -21,7 +21,7 @@ Branch = tuple[Tensor | None, BatchNorm2d]
 """Weights (out, in) and their normalisation; None for the identity."""
 
 
-def has_moments(x: Tensor, norms: Sequence[BatchNorm2d]) -> bool:
+def has_moments(x: Tensor, norms: Sequence[nn.Module]) -> bool:
     """Whether `normalised_sum` may replace the branches: on a CPU, in training, in full precision.
 
     Normalisation that is frozen, or sees the batches of other processes too, needs the output of its own branch. So

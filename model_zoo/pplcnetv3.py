@@ -7,13 +7,15 @@ the fused form one convolution.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
+from paddle2torch.model_zoo.depthwise_sum import normalised_depthwise_sum
 from paddle2torch.model_zoo.initialisers import kaiming_normal
 from paddle2torch.model_zoo.layers import (
     BatchNorm2d,
@@ -88,7 +90,31 @@ class Act(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: float of any shape; returns the same shape."""
+        if self.training and x.dtype == self.lab.scale.dtype and not torch.compiler.is_compiling():
+            out: Tensor = _ScaledHardswish.apply(x, self.lab.scale, self.lab.bias)
+            return out
         return self.lab(self.act(x))
+
+
+class _ScaledHardswish(torch.autograd.Function):
+    """scale * hardswish(x) + bias, which keeps `x` alone and writes each result where the one before was.
+
+    A compiler does so unasked.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, scale)
+        return F.hardswish(x).mul_(scale).add_(bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        (grad,) = grads
+        x, scale = ctx.saved_tensors
+        of_x = torch.ops.aten.hardswish_backward(grad, x).mul_(scale)
+        of_scale = F.hardswish(x).mul_(grad).sum().view_as(scale)
+        return of_x, of_scale, grad.sum().view_as(scale)
 
 
 class LearnableRepLayer(Reparameterised):
@@ -117,6 +143,8 @@ class LearnableRepLayer(Reparameterised):
         self.use_act = stride != 2
         self.fused = fused
         self.pointwise = kernel_size == 1 and groups == 1 and stride == 1
+        self.depthwise = kernel_size > 1 and groups == in_channels == out_channels
+        self.stride = (stride, stride) if isinstance(stride, int) else stride
         if fused:
             self.reparam_conv = nn.Conv2d(
                 in_channels, out_channels, kernel_size, stride, (kernel_size - 1) // 2, groups=groups
@@ -137,8 +165,11 @@ class LearnableRepLayer(Reparameterised):
         """x: float (N, in_channels, H, W); returns (N, out_channels, H', W')."""
         if self.fused:
             out = self.lab(self.reparam_conv(x))
-        elif self.pointwise and has_moments(x, [norm for _, norm in self._matrices()]):
+        elif self.pointwise and has_moments(x, self._norms()):
             out = normalised_sum(x, self._matrices(), self.lab.scale, self.lab.bias)
+        elif self.depthwise and has_moments(x, self._norms()):
+            points, wider = self._kernels()
+            out = normalised_depthwise_sum(x, points, wider, self.stride, self.lab.scale, self.lab.bias)
         else:
             # In Paddle's order of addition, so that rounding is the same.
             branches = [branch for branch in (self.identity, self.conv_1x1, *self.conv_kxk) if branch is not None]
@@ -148,11 +179,20 @@ class LearnableRepLayer(Reparameterised):
             out = self.lab(out)
         return self.act(out) if self.use_act and self.act is not None else out
 
+    def _norms(self) -> list[nn.Module]:
+        return [module for module in self.modules() if isinstance(module, nn.BatchNorm2d)]
+
+    def _identity(self) -> list[Branch]:
+        return [] if self.identity is None else [(None, self.identity)]
+
     def _matrices(self) -> list[Branch]:
         """The branches of a pointwise layer."""
-        branches = [branch for branch in self.conv_kxk if isinstance(branch, ConvBN)]
-        identity: list[Branch] = [] if self.identity is None else [(None, self.identity)]
-        return [*identity, *((branch.conv.weight.flatten(1), branch.bn) for branch in branches)]
+        return [*self._identity(), *((weight.flatten(1), norm) for weight, norm in _convolutions(self.conv_kxk))]
+
+    def _kernels(self) -> tuple[list[Branch], list[Branch]]:
+        """The branches of a depthwise layer: those that see one pixel, and all others."""
+        points = [] if self.conv_1x1 is None else [self.conv_1x1]
+        return [*self._identity(), *_convolutions(points)], [*_convolutions(self.conv_kxk)]
 
     def folded(self) -> dict[str, Tensor]:
         """The one convolution that equals the sum of the branches."""
@@ -190,6 +230,11 @@ class LearnableRepLayer(Reparameterised):
         for norm in (self.identity, None if self.conv_1x1 is None else self.conv_1x1.bn):
             if norm is not None:
                 set_batch_norm(norm, 0.0, 0.0)
+
+
+def _convolutions(branches: Iterable[nn.Module]) -> list[tuple[Tensor, BatchNorm2d]]:
+    """Weights and normalisation of each."""
+    return [(branch.conv.weight, branch.bn) for branch in branches if isinstance(branch, ConvBN)]
 
 
 class LCNetV3Block(nn.Module):
