@@ -1048,7 +1048,7 @@ def test_evaluation_as_paddleocr_takes_the_next_sample(tmp_path: Path) -> None:
 
 def test_a_compiler_sees_the_network_as_one_graph() -> None:
     """Nothing in it waits for a value: the longest label is looked up before."""
-    model = build_model(tiny_config()).train()
+    model = build_model(tiny_v4_config()).train()
     batch = next(iter(TinyBatches(True)))
     found = torch._dynamo.explain(model)(batch["image"], trainer.guide_targets(batch))
     assert found.graph_break_count == 0, found.break_reasons
