@@ -99,11 +99,7 @@ class FoldedConv2d(nn.Conv2d):
         if not onednn(x):
             return self.tail(super().forward(x))
         # `F.conv2d` has no activation, and leaves oneDNN for a slower way of its own where it has one thread.
-        return self.by_onednn(x, self.weight_for(x))
-
-    def by_onednn(self, x: Tensor, weight: Tensor) -> Tensor:
-        """The result by oneDNN's operator; `weight` may be laid out for it."""
-        return self.tail.shifted(pointwise(x, weight, self.bias, self.geometry, self.tail.activation))
+        return self.tail.shifted(pointwise(x, self.weight_for(x), self.bias, self.geometry, self.tail.activation))
 
     def extra_repr(self) -> str:
         """The convolution and its tail."""
@@ -115,19 +111,12 @@ class ResidualConv2d(FoldedConv2d):
 
     def forward(self, x: Tensor, residual: Tensor) -> Tensor:  # type: ignore[override]  # a second input
         """x: float (N, in_channels, H, W), residual: (N, out_channels, H', W') or what is repeated to that."""
-        if not onednn(x) or residual.dtype != x.dtype:
-            return self.tail(nn.Conv2d.forward(self, x) + residual)
-        return self.by_onednn(x, self.weight_for(x), residual)
-
-    def by_onednn(self, x: Tensor, weight: Tensor, residual: Tensor) -> Tensor:  # type: ignore[override]  # as above
-        """See `FoldedConv2d`."""
-        if residual.shape != self.output_shape(x):
+        if not onednn(x) or residual.dtype != x.dtype or residual.shape != self.output_shape(x):
             # oneDNN's operator would take another size for its own.
-            plain = pointwise(x, weight, self.bias, self.geometry, "none")
-            return self.tail(plain + residual)
+            return self.tail(nn.Conv2d.forward(self, x) + residual)
         activation = None if self.tail.activation == "none" else self.tail.activation
         made = torch.ops.mkldnn._convolution_pointwise.binary(
-            x, residual, weight, self.bias, *self.geometry, "add", 1.0, activation, [], None
+            x, residual, self.weight_for(x), self.bias, *self.geometry, "add", 1.0, activation, [], None
         )
         return self.tail.shifted(made)
 

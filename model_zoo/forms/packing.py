@@ -14,7 +14,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from paddle2torch.model_zoo.forms.folded import FoldedConv2d, watching
+from paddle2torch.model_zoo.forms.folded import FoldedConv2d, pointwise, watching
 from paddle2torch.model_zoo.forms.layouts import lay_out, layout_of
 from paddle2torch.model_zoo.forms.quantized import QuantizedConv2d
 from paddle2torch.model_zoo.network import replace_module
@@ -39,9 +39,14 @@ class PackedConv2d(nn.Module):
     def forward(self, x: Tensor, *residual: Tensor) -> Tensor:
         """x: float32 (N, in_channels, H, W) on the CPU; returns (N, out_channels, H', W').
 
-        residual: the map that a `ResidualConv2d` adds.
+        residual: the map that a `ResidualConv2d` adds, which the compiler does in one pass with what comes after it:
+        PyTorch's exporter does not take oneDNN's convolution with a sum.
         """
-        return self.conv.by_onednn(x, lay_out(self.conv.weight, self.conv.geometry, self.size), *residual)
+        conv = self.conv
+        weight = lay_out(conv.weight, conv.geometry, self.size)
+        if residual:
+            return conv.tail(pointwise(x, weight, conv.bias, conv.geometry, "none") + residual[0])
+        return conv.tail.shifted(pointwise(x, weight, conv.bias, conv.geometry, conv.tail.activation))
 
 
 class PackedQuantizedConv2d(nn.Module):

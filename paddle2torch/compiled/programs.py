@@ -40,7 +40,7 @@ from paddle2torch.converters.paddle_files.files import sha256_of
 from paddle2torch.forks import survive_forks
 from paddle2torch.model_zoo.config import CONFIG_NAME
 from paddle2torch.model_zoo.errors import ConfigError, ConversionError
-from paddle2torch.model_zoo.forms.folded import FoldedConv2d, ResidualConv2d
+from paddle2torch.model_zoo.forms.folded import FoldedConv2d
 from paddle2torch.model_zoo.forms.native import native_convolution
 from paddle2torch.model_zoo.forms.native_graph import compiler_options, describe_operators, join, merge
 from paddle2torch.model_zoo.forms.packing import pack
@@ -189,17 +189,9 @@ def native_form(folded: Program) -> Program:
     of the others laid out for oneDNN. `folded` is changed.
     """
     for path, module in list(folded.named_modules()):
-        if isinstance(module, FoldedConv2d) and _is_thin(module):
+        if isinstance(module, FoldedConv2d) and module.weight.numel() <= WEIGHTS_AT_MOST:
             replace_module(folded, path, native_convolution(module))
     return pack(folded, usual_examples(folded))
-
-
-def _is_thin(conv: FoldedConv2d) -> bool:
-    """Whether our kernel may be the faster one. oneDNN's is with many weights, and where a map is added to a result
-    that is wider than the input: it does that in the same pass.
-    """
-    widens = isinstance(conv, ResidualConv2d) and conv.out_channels > conv.in_channels
-    return conv.weight.numel() <= WEIGHTS_AT_MOST and not widens
 
 
 def _compile(package: Path, program: Program, captured: Captured) -> None:

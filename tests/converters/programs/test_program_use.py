@@ -226,14 +226,24 @@ def test_what_is_compiled_has_our_kernels_and_adds_the_same_maps(
     folded = fold_program(program)
     native = native_form(copy.deepcopy(folded))
     kinds = [type(module) for module in native.modules()]
-    # One of the others widens, one takes 6 channels with a larger kernel.
-    assert kinds.count(NativeResidualConv2d) == 1
-    packed = pack(folded, [(torch.rand(1, 4, 9, 9), torch.rand(1, 6, 5, 9))])
-    assert [type(module) for module in packed.modules()].count(PackedConv2d) == 4
+    assert kinds.count(NativeResidualConv2d) == 2  # the third takes 6 channels, with a larger kernel
     x, y = torch.rand(2, 4, 17, 9) - 0.5, torch.rand(size) - 0.5
     expected = program(x, y).detach()
     with torch.inference_mode():
-        for made in (native(x, y), packed(x, y)):
+        torch.testing.assert_close(native(x, y), expected, rtol=0, atol=4e-6 * float(expected.abs().max()))
+
+
+def test_laid_out_convolutions_that_add_a_map_can_be_exported() -> None:
+    program = residual_block()
+    x, y = torch.rand(2, 4, 17, 9) - 0.5, torch.rand(2, 6, 9, 9) - 0.5
+    packed = pack(
+        fold_program(program), [(torch.rand(1, 4, 9, 9), torch.rand(1, 6, 5, 9)), (x, torch.rand(2, 6, 1, 9))]
+    )
+    assert [type(module) for module in packed.modules()].count(PackedConv2d) == 4
+    expected = program(x, y).detach()
+    graph = torch.export.export(packed, (x, y), strict=False).module()
+    with torch.inference_mode():
+        for made in (packed(x, y), graph(x, y)):
             torch.testing.assert_close(made, expected, rtol=0, atol=4e-6 * float(expected.abs().max()))
 
 
