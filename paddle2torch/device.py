@@ -164,14 +164,15 @@ def exact_float32(device: torch.device) -> Iterator[None]:
 
     NVIDIA's GPUs otherwise multiply with 10 bits of a number's 23 (TF32), in convolutions unasked.
     """
-    parts = _of_float32()
-    before = [part.fp32_precision for part in parts] if device.type == "cuda" else []
+    # Asked for on such a device alone: PyTorch before 2.9 does not have them.
+    parts = _of_float32() if device.type == "cuda" else ()
+    before = [part.fp32_precision for part in parts]
     try:
-        for part in parts[: len(before)]:
+        for part in parts:
             part.fp32_precision = "ieee"
         yield
     finally:
-        for part, precision in zip(parts, before, strict=False):
+        for part, precision in zip(parts, before, strict=True):
             part.fp32_precision = precision
 
 

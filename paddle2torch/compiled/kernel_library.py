@@ -88,7 +88,14 @@ def processor() -> str:
 
 
 def find_compiler() -> str:
-    """The C++ compiler, as PyTorch finds it (CXX, else g++ or clang++). Raises `CompilerError` where there is none."""
+    """The C++ compiler, as PyTorch finds it (CXX, else g++ or clang++).
+
+    Raises `CompilerError` where there is none, or PyTorch is too old for what it would compile.
+    """
+    if not HEADER.is_file():
+        raise CompilerError(
+            f"PyTorch {torch.__version__} is too old for our own operators; 2.10 or later has what they need"
+        )
     builder = import_module("torch._inductor.cpp_builder")
     errors = import_module("torch._inductor.exc")
     try:
@@ -101,10 +108,6 @@ def find_compiler() -> str:
 
 def make_kernels(library: Path) -> None:
     """Compile the kernels into the file `library`. Raises `CompilerError` where they cannot be made."""
-    if not HEADER.is_file():
-        raise CompilerError(
-            f"PyTorch {torch.__version__} is too old for our own operators; 2.10 or later has what they need"
-        )
     compiler = find_compiler()
     root = Path(torch.__file__).parent
     make_native_home()

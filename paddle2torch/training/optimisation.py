@@ -173,7 +173,8 @@ def clip_gradients(parameters: Iterable[nn.Parameter], most: float) -> None:
     PyTorch's own adds 1e-6 to the norm.
     """
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients)
+    # `torch.nn.utils.get_total_norm` is this, from PyTorch 2.6 on.
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
     torch._foreach_mul_(gradients, most / norm.clamp(min=most))
 
 
