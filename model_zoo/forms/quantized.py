@@ -35,6 +35,9 @@ DONE_BY_ONEDNN = frozenset({"none", "relu", "hardswish", "swish"})
 ACTIVATIONS = DONE_BY_ONEDNN | {"gelu"}
 """What a convolution in int8 can do to its output; our own kernels do all of them."""
 
+MULTIPLIES_INT8 = hasattr(torch.ops.onednn, "qconv_pointwise")
+"""PyTorch 2.4 does not have oneDNN's int8 convolution under this name: the same integers as float32 there."""
+
 
 class QuantizedConv2d(nn.Module):
     """A folded convolution in int8, and its tail. Input and output are float32.
@@ -84,7 +87,7 @@ class QuantizedConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: float (N, I, H, W); returns (N, O, H', W') of its dtype."""
-        if not onednn(x) or x.dtype != torch.float32:
+        if not MULTIPLIES_INT8 or not onednn(x) or x.dtype != torch.float32:
             return self._plainly(x)
         q = self.quantized(x)
         if self._prepacked is None or self._prepacked[0] != self.weight.data_ptr():

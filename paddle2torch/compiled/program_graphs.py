@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from paddle2torch.compiled.guards import Conditions, conditions_of
 from paddle2torch.compiled.quiet import quiet
-from paddle2torch.compiled.serving import Check, other_kernels
+from paddle2torch.compiled.serving import Check, check_exporter, other_kernels
 from paddle2torch.model_zoo.errors import ConversionError, Paddle2TorchError
 from paddle2torch.model_zoo.programs.inputs import Sizes, made_up, running_sizes, runs
 from paddle2torch.model_zoo.programs.modules import FixedSizeError
@@ -90,6 +90,7 @@ def capture(program: Program, kinds: Sequence[Free] = FREEST_FIRST) -> Captured:
 
     kinds: what to try, in this order. Raises `ConversionError` where control flow or an operation forbids them all.
     """
+    check_exporter()
     module = copy.deepcopy(program).cpu().float().eval().requires_grad_(False)
     reason = ""
     running = running_sizes(program)

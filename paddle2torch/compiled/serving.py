@@ -201,6 +201,14 @@ def other_kernels() -> Iterator[None]:
             yield
 
 
+def check_exporter() -> None:
+    """Raise `ConversionError` where PyTorch cannot export with free sizes yet."""
+    if "prefer_deferred_runtime_asserts_over_guards" not in inspect.signature(torch.export.export).parameters:
+        raise ConversionError(
+            f"PyTorch {torch.__version__} is too old to export a network with free sizes; 2.13 does it"
+        )
+
+
 def captured(model: Served, *more: Tensor) -> torch.export.ExportedProgram:
     """`model` as a graph that needs none of our Python code, with its free sizes.
 
@@ -213,10 +221,7 @@ def captured(model: Served, *more: Tensor) -> torch.export.ExportedProgram:
             f"{config.name} has an LSTM, which PyTorch's exporter writes out step by step, for lines of one width; "
             f"with free widths it can go to Paddle (--to paddle), or stay in PyTorch"
         )
-    if "prefer_deferred_runtime_asserts_over_guards" not in inspect.signature(torch.export.export).parameters:
-        raise ConversionError(
-            f"PyTorch {torch.__version__} is too old to export a network with free sizes; 2.13 does it"
-        )
+    check_exporter()
     with torch.no_grad(), warnings.catch_warnings():
         # Of PyTorch's own parts, about what they will call each other one day.
         warnings.simplefilter("ignore")

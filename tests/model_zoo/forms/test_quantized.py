@@ -17,6 +17,7 @@ from paddle2torch.model_zoo.forms.folded import Affine, FoldedConv2d, Tail
 from paddle2torch.model_zoo.forms.quantized import (
     ACTIVATIONS,
     LEVELS,
+    MULTIPLIES_INT8,
     WEIGHT_LIMIT,
     QuantizedConv2d,
     can_be_quantized,
@@ -25,7 +26,9 @@ from paddle2torch.model_zoo.forms.quantized import (
 )
 from paddle2torch.model_zoo.network import Network
 
-needs_onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="needs oneDNN")
+needs_onednn = pytest.mark.skipif(
+    not torch.backends.mkldnn.is_available() or not MULTIPLIES_INT8, reason="needs oneDNN's int8 convolution"
+)
 
 # Kernel, stride, padding, and channels that no vector's width divides.
 SHAPES = {
