@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from paddle2torch.model_zoo.layers import BatchNorm2d
 from paddle2torch.model_zoo.moments import Branch
 
 Stride = tuple[int, int]
@@ -46,18 +45,8 @@ def normalised_depthwise_sum(
     out: Tensor
     out, means, variances = _NormalisedSum.apply(x, stacked, gains, shifts, epsilons, len(points), stride)
     for norm, mean, variance in zip(norms, means, variances, strict=True):
-        _move(norm, mean, variance)
+        norm.move_statistics(mean, variance)
     return out
-
-
-@torch.no_grad()
-def _move(norm: BatchNorm2d, mean: Tensor, variance: Tensor) -> None:
-    """Move the running statistics on."""
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    assert norm.momentum is not None
-    norm.running_mean.lerp_(mean, norm.momentum)
-    norm.running_var.lerp_(variance, norm.momentum)
 
 
 class _NormalisedSum(torch.autograd.Function):

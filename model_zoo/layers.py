@@ -75,6 +75,15 @@ class BatchNorm2d(nn.BatchNorm2d):
         self.running_var.div_(larger)
         return out
 
+    @torch.no_grad()
+    def move_statistics(self, mean: Tensor, variance: Tensor) -> None:
+        """Move the running statistics on as training does, for a batch of this mean and biased variance, float (C,)."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.momentum is not None
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(variance, self.momentum)
+
     def _load_from_state_dict(self, *args: object) -> None:
         # BatchNorm's own version adds num_batches_tracked to state dicts that have none.
         nn.Module._load_from_state_dict(self, *args)

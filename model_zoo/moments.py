@@ -46,9 +46,6 @@ def normalised_sum(x: Tensor, branches: Sequence[Branch], scale: Tensor, shift: 
     kernels: list[Tensor] = []
     biases: list[Tensor] = []
     for weight, norm in branches:
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        assert norm.momentum is not None
         if weight is None:
             variance = covariance.diagonal()
             kernels.append(torch.diag(norm.weight * torch.rsqrt(variance + norm.eps)))
@@ -56,9 +53,7 @@ def normalised_sum(x: Tensor, branches: Sequence[Branch], scale: Tensor, shift: 
             variance = ((weight @ covariance) * weight).sum(1).clamp_min(0.0)
             kernels.append((norm.weight * torch.rsqrt(variance + norm.eps)).unsqueeze(1) * weight)
         biases.append(norm.bias)
-        with torch.no_grad():
-            norm.running_mean.lerp_(mean if weight is None else weight @ mean, norm.momentum)
-            norm.running_var.lerp_(variance, norm.momentum)
+        norm.move_statistics(mean if weight is None else weight.detach() @ mean, variance)
     kernel = scale * torch.stack(kernels).sum(0)
     bias = scale * torch.stack(biases).sum(0) + shift
     return torch.addmm(bias, rows, kernel.T).view(n, height, width, -1).permute(0, 3, 1, 2)

@@ -71,9 +71,6 @@ class SyncBatchNorm2d(BatchNorm2d):
         if not self.training or world_size() == 1:
             # Not super(): in a class with an activation that would apply the activation, too.
             return BatchNorm2d.forward(self, x)
-        assert self.running_mean is not None
-        assert self.running_var is not None
-        assert self.momentum is not None
         with torch.no_grad():
             count = x.new_full((1,), x.numel() / x.shape[1], dtype=torch.float32)
             mean = x.sum((0, 2, 3), dtype=torch.float32) / count
@@ -84,9 +81,7 @@ class SyncBatchNorm2d(BatchNorm2d):
         weights = counts / counts.sum()
         mean = (weights * means).sum(0)
         var = (weights * (variances + (means - mean) ** 2)).sum(0)
-        with torch.no_grad():
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(var, self.momentum)
+        self.move_statistics(mean, var)
         return _Normalise.apply(x, self.weight, self.bias, mean, var, counts.sum(), self.eps)
 
 
