@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from paddle2torch.atomic import land_file
 from paddle2torch.compiled.quiet import quiet
-from paddle2torch.compiled.serving import captured, compare, example_images, served
+from paddle2torch.compiled.serving import Served, captured, compare, example_images, served
 from paddle2torch.exporting.export import Exported, without_denormals
 from paddle2torch.model_zoo.config import CONFIG_NAME, ModelConfig
 from paddle2torch.model_zoo.errors import ConversionError, Paddle2TorchError
@@ -37,14 +37,31 @@ def export_onnx(network: Network, target: Path, *, force: bool = False) -> Expor
     check_installed()
     with land_file(target) as temporary:
         model = served(network)
-        metadata, notes = metadata_of(model.network.config)
-        notes += without_denormals(model)
-        graph = captured(model)
-        add_up_by_lines(graph)
-        temporary.write_bytes(onnx_bytes(graph, metadata, input_names=[INPUT], output_names=[OUTPUT]))
-        run, version = open_written(temporary, metadata)
-        checks = compare(model, run, example_images(model.network.config), "ONNX Runtime's output")
-    return Exported(target, "onnx", f"ONNX Runtime {version}", checks, notes)
+        written = write_served(model, temporary)
+        checks = compare(model, written.run, example_images(model.network.config), "ONNX Runtime's output")
+    return Exported(target, "onnx", written.checked_by, checks, written.notes)
+
+
+class Written(NamedTuple):
+    """An `.onnx` as it was read back: what runs it, what that is and its version, and what should be known."""
+
+    run: Callable[[Tensor], np.ndarray]
+    checked_by: str
+    notes: tuple[str, ...]
+
+
+def write_served(model: Served, path: Path) -> Written:
+    """Write `model` with its metadata to the file `path`, and load that as a user's program would.
+
+    Denormal numbers of `model` become 0. Raises `ConversionError` where it cannot be captured, or other metadata are
+    read back.
+    """
+    metadata, notes = metadata_of(model.network.config)
+    notes += without_denormals(model)
+    graph = captured(model)
+    add_up_by_lines(graph)
+    path.write_bytes(onnx_bytes(graph, metadata, input_names=[INPUT], output_names=[OUTPUT]))
+    return Written(*_open_written(path, metadata), notes)
 
 
 def check_installed() -> None:
@@ -122,11 +139,7 @@ def open_session(path: Path) -> Any:
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def open_written(path: Path, metadata: Mapping[str, str]) -> tuple[Callable[[Tensor], np.ndarray], str]:
-    """Load the file as a user's program would: what runs it, and ONNX Runtime's version.
-
-    Raises `ConversionError` where it has other metadata than were written.
-    """
+def _open_written(path: Path, metadata: Mapping[str, str]) -> tuple[Callable[[Tensor], np.ndarray], str]:
     import onnxruntime
 
     session = open_session(path)
@@ -138,4 +151,4 @@ def open_written(path: Path, metadata: Mapping[str, str]) -> tuple[Callable[[Ten
         (output,) = session.run([OUTPUT], {INPUT: image.numpy()})
         return np.asarray(output)
 
-    return run, str(onnxruntime.__version__)
+    return run, f"ONNX Runtime {onnxruntime.__version__}"

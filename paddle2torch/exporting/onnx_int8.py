@@ -10,6 +10,7 @@ as well, computes the same numbers in float32.
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import torch
@@ -17,17 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from paddle2torch.atomic import land_file
-from paddle2torch.compiled.serving import Served, captured, compare_rounded, example_images
-from paddle2torch.exporting.export import Exported, without_denormals
-from paddle2torch.exporting.onnx import (
-    INPUT,
-    OUTPUT,
-    add_up_by_lines,
-    check_installed,
-    metadata_of,
-    onnx_bytes,
-    open_written,
-)
+from paddle2torch.compiled.serving import Served, compare_rounded, example_images
+from paddle2torch.exporting.export import Exported
+from paddle2torch.exporting.onnx import check_installed, write_served
 from paddle2torch.model_zoo.forms.folded import FUNCTIONS
 from paddle2torch.model_zoo.forms.folding import fold
 from paddle2torch.model_zoo.forms.quantized import QuantizedConv2d
@@ -86,19 +79,16 @@ def export_onnx_int8(folder: Path, target: Path, *, force: bool = False) -> Expo
     """
     check_installed()
     quantized = load_quantized(folder)
-    written = Served(load_quantized(folder)).eval().requires_grad_(False)
+    model = Served(copy.deepcopy(quantized)).eval().requires_grad_(False)
     count = 0
-    for path, module in list(written.network.named_modules()):
+    for path, module in list(model.network.named_modules()):
         if isinstance(module, QuantizedConv2d):
-            replace_module(written.network, path, QDQConv2d(module))
+            replace_module(model.network, path, QDQConv2d(module))
             count += 1
     with land_file(target) as temporary:
-        metadata, notes = metadata_of(quantized.config)
-        notes += without_denormals(written)
-        graph = captured(written)
-        add_up_by_lines(graph)
-        temporary.write_bytes(onnx_bytes(graph, metadata, input_names=[INPUT], output_names=[OUTPUT]))
-        run, version = open_written(temporary, metadata)
+        written = write_served(model, temporary)
         images = example_images(quantized.config)
-        checks = compare_rounded(fold(load_model(folder)), Served(quantized), run, images, "ONNX Runtime's output")
-    return Exported(target, "onnx", f"ONNX Runtime {version}", checks, (*notes, f"{count} convolutions in int8"))
+        checks = compare_rounded(
+            fold(load_model(folder)), Served(quantized), written.run, images, "ONNX Runtime's output"
+        )
+    return Exported(target, "onnx", written.checked_by, checks, (*written.notes, f"{count} convolutions in int8"))
