@@ -16,7 +16,7 @@ from paddle2torch.model_zoo.forms.folding import fold
 from paddle2torch.model_zoo.forms.layouts import Layouts, lay_out, layout_of
 from paddle2torch.model_zoo.forms.packing import PackedConv2d, PackedQuantizedConv2d, pack
 from paddle2torch.model_zoo.forms.quantized import QuantizedConv2d, can_be_quantized, expected_tensors, quantize_network
-from paddle2torch.model_zoo.network import Network
+from paddle2torch.model_zoo.network import Network, channels_last
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="needs oneDNN")
 
@@ -48,8 +48,7 @@ def in_int8(network: Network) -> Network:
 
 
 def folded_conv(channels: int) -> FoldedConv2d:
-    conv = FoldedConv2d(channels, channels, 3, padding=1, tail=Tail()).eval().requires_grad_(False)
-    return conv.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]  # as in PyTorch
+    return channels_last(FoldedConv2d(channels, channels, 3, padding=1, tail=Tail()).eval().requires_grad_(False))
 
 
 def kinds(network: nn.Module) -> dict[str, type[nn.Module]]:
