@@ -21,8 +21,8 @@ Branch = tuple[Tensor | None, BatchNorm2d]
 """Weights (out, in) and their normalisation; None for the identity."""
 
 
-def has_moments(x: Tensor, norms: Sequence[nn.Module]) -> bool:
-    """Whether `normalised_sum` may replace the branches: on a CPU, in training, in full precision.
+def has_moments(x: Tensor, layer: nn.Module) -> bool:
+    """Whether `normalised_sum` may replace the branches of a layer: on a CPU, in training, in full precision.
 
     Normalisation that is frozen, or sees the batches of other processes too, needs the output of its own branch. So
     does bfloat16, in which a covariance would be too coarse.
@@ -31,7 +31,9 @@ def has_moments(x: Tensor, norms: Sequence[nn.Module]) -> bool:
         x.device.type == "cpu"
         and x.dtype in (torch.float32, torch.float64)
         and not torch.is_autocast_enabled("cpu")
-        and all(type(norm) is BatchNorm2d and norm.training for norm in norms)
+        and all(
+            type(norm) is BatchNorm2d and norm.training for norm in layer.modules() if isinstance(norm, nn.BatchNorm2d)
+        )
     )
 
 

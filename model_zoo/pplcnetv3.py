@@ -165,9 +165,9 @@ class LearnableRepLayer(Reparameterised):
         """x: float (N, in_channels, H, W); returns (N, out_channels, H', W')."""
         if self.fused:
             out = self.lab(self.reparam_conv(x))
-        elif self.pointwise and has_moments(x, self._norms()):
+        elif self.pointwise and has_moments(x, self):
             out = normalised_sum(x, self._matrices(), self.lab.scale, self.lab.bias)
-        elif self.depthwise and has_moments(x, self._norms()):
+        elif self.depthwise and has_moments(x, self):
             points, wider = self._kernels()
             out = normalised_depthwise_sum(x, points, wider, self.stride, self.lab.scale, self.lab.bias)
         else:
@@ -178,9 +178,6 @@ class LearnableRepLayer(Reparameterised):
                 out = out + branch(x)
             out = self.lab(out)
         return self.act(out) if self.use_act and self.act is not None else out
-
-    def _norms(self) -> list[nn.Module]:
-        return [module for module in self.modules() if isinstance(module, nn.BatchNorm2d)]
 
     def _identity(self) -> list[Branch]:
         return [] if self.identity is None else [(None, self.identity)]
