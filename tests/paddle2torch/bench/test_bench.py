@@ -127,8 +127,9 @@ def test_conversion_and_imports(one_turn: None, monkeypatch: pytest.MonkeyPatch)
     assert list(seconds) == ["paddle2torch --help", "import paddle2torch", "import torch", last, "convert"]
     assert max(memory["paddle2torch --help"], memory["import paddle2torch"]) < memory["import torch"] / 2
     assert document["file_size"] > 60 << 20
-    # The least by hand: of PyTorch for a GPU the import itself takes some tens of MB more for a moment.
-    assert 0.5 < document["memory_in_file_sizes"] < 3
+    # The import of a PyTorch for a GPU takes some tens of MB more for a moment, so that the conversion adds less to it.
+    least = 0.5 if torch.backends.cuda.is_built() else 1
+    assert least < document["memory_in_file_sizes"] < 3
 
 
 def test_verification(folder: Path, golden: Path, one_turn: None) -> None:
