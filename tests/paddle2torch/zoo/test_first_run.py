@@ -272,12 +272,10 @@ def test_proxies_are_asked_for_addresses_and_the_hub(monkeypatch: pytest.MonkeyP
             )
         )
         got = obtain(model, fused=True)
+    hub = "CONNECT hub.invalid:443"
+    asked = [hub, "CONNECT other.invalid:443", "GET http://host.invalid/tiny_infer.tar"]
     # At the first request of a process huggingface_hub also asks the Hub for a list of its own.
-    assert list(dict.fromkeys(proxy.asked)) == [
-        "CONNECT hub.invalid:443",
-        "CONNECT other.invalid:443",
-        "GET http://host.invalid/tiny_infer.tar",
-    ]
+    assert proxy.asked in (asked, [hub, *asked])
     assert got.origin == "http://host.invalid/tiny_infer.tar"
     assert len(got.tried) == 2
 
