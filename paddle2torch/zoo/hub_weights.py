@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from paddle2torch.cache import cache_dir
-from paddle2torch.converters.paddle_files.files import sha256_of
 from paddle2torch.converters.transformers import CONFIG, FILES, WEIGHTS
 from paddle2torch.model_zoo.config import CONFIG_NAME
 from paddle2torch.model_zoo.errors import ConfigError, FileFormatError, SourceError
@@ -82,10 +81,7 @@ def obtain_from_hub(address: HubAddress) -> Obtained:
     # `fetch_commit` has just held the files to these.
     known = {folder / name: digest for name, digest in read_json(folder / RECORD_NAME)["sha256"].items()}
     main = next(iter(known))
-    found = obtain_local(
-        main if main.suffix in (".onnx", ".pdparams") else main.parent,
-        lambda file: known.get(file) or sha256_of(file),
-    )
+    found = obtain_local(main if main.suffix in (".onnx", ".pdparams") else main.parent, known)
     return replace(found, origin=f"Hugging Face Hub {address.repo} at {folder.name}")
 
 

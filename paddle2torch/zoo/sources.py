@@ -45,8 +45,6 @@ from paddle2torch.zoo.hosts import UnreachableError, asking
 from paddle2torch.zoo.pip_process import fetch_wheel
 
 SourceForm = Literal["training", "inference"]
-DigestOf = Callable[[Path], str]
-"""The sha256 of a file: computed, or as somebody has found it a moment ago."""
 
 logger = logging.getLogger("paddle2torch")
 """Gets what each source answered, at INFO."""
@@ -97,6 +95,16 @@ class _Record:
     sha256: Mapping[str, str]
 
 
+@dataclass(frozen=True)
+class _Found:
+    """What the user points at, as in `Obtained`, before any of its files is read for its sha256."""
+
+    path: Path
+    form: SourceForm
+    origin: str
+    files: Mapping[str, Path]
+
+
 def obtain(card: Card | ProgramCard, *, fused: bool = False, progress: bool = True) -> Obtained:
     """The Paddle files of a model: from the cache, else from the card's sources in their order.
 
@@ -128,12 +136,13 @@ def obtain(card: Card | ProgramCard, *, fused: bool = False, progress: bool = Tr
     raise NoSourceError(card.name, tried, [how_to(source) for source in sorted(ways, key=surest)])
 
 
-def obtain_local(path: Path, digest_of: DigestOf = sha256_of) -> Obtained:
+def obtain_local(path: Path, known: Mapping[Path, str] | None = None) -> Obtained:
     """What the user points at: a `.pdparams`, a folder with a checkpoint or an export, or a tar of either.
 
     As with PaddleOCR's own settings, the suffix `.pdparams` may be left out; a file of an export means its
-    folder. A tar is unpacked into the cache. `digest_of` has the sha256 of its files. Raises `ConfigError` where there
-    is no such thing, `FileFormatError` where the folder or tar holds neither form, or more than one.
+    folder. A tar is unpacked into the cache. `known` has the sha256 of files that have been read for it a moment ago.
+    Raises `ConfigError` where there is no such thing, `FileFormatError` where the folder or tar holds neither form, or
+    more than one.
     """
     path = Path(path).expanduser()
     if not path.exists() and Path(f"{path}.pdparams").is_file():
@@ -141,18 +150,20 @@ def obtain_local(path: Path, digest_of: DigestOf = sha256_of) -> Obtained:
     if not path.exists():
         raise ConfigError(f"{path}: no such file or folder")
     try:
-        return _local(path, digest_of)
+        if path.name.endswith(_ARCHIVE_SUFFIXES) and not path.is_dir():
+            return _local_archive(path)
+        found = _local(path)
+        digests = {name: (known or {}).get(file) or sha256_of(file) for name, file in found.files.items()}
+        return Obtained(found.path, found.form, found.origin, None, digests)
     except PermissionError as error:
         raise ConfigError(f"{error.filename or path} cannot be read: permission denied") from error
 
 
-def _local(path: Path, digest_of: DigestOf) -> Obtained:
+def _local(path: Path) -> _Found:
     if path.is_dir():
-        return _local_folder(path, digest_of)
+        return _local_folder(path)
     if path.name in EXPORT_NAMES:
-        return _local_folder(path.parent, digest_of, form="inference")
-    if path.name.endswith(_ARCHIVE_SUFFIXES):
-        return _local_archive(path)
+        return _local_folder(path.parent, form="inference")
     if path.suffix == ".pdopt":
         raise ConfigError(
             f"{path} holds the optimiser's state; the weights are in {path.with_suffix('.pdparams').name}"
@@ -163,39 +174,38 @@ def _local(path: Path, digest_of: DigestOf) -> Obtained:
             f"weights are in {path.with_suffix('.pdparams').name}"
         )
     if path.suffix == ".onnx":
-        digests = {file.name: digest_of(file) for file in (path, *read_onnx(path).external_files)}
-        return Obtained(path, "inference", f"local file {path.name}", None, digests)
+        files = {file.name: file for file in (path, *read_onnx(path).external_files)}
+        return _Found(path, "inference", f"local file {path.name}", files)
     if path.suffix in (".pdmodel", ".pdiparams") or (
         path.suffix == ".json" and path.with_suffix(".pdiparams").exists()
     ):
-        return _renamed_export(path, digest_of)
+        return _renamed_export(path)
     if path.suffix != ".pdparams":
         raise ConfigError(
             f"{path} is neither a .pdparams, nor a .onnx, nor a .tar, nor a file of an export "
             f"({', '.join(EXPORT_NAMES)})"
         )
     # The user's own choice, wherever it links to.
-    return Obtained(path, "training", f"local file {path.name}", None, {path.name: digest_of(path)})
+    return _Found(path, "training", f"local file {path.name}", {path.name: path})
 
 
-def _renamed_export(path: Path, digest_of: DigestOf) -> Obtained:
+def _renamed_export(path: Path) -> _Found:
     """An export whose files are not called `inference.*`."""
     program, parameters = find_export(path)
-    digests = {file.name: digest_of(file) for file in (program, parameters)}
-    return Obtained(program, "inference", f"local file {program.name}", None, digests)
+    files = {file.name: file for file in (program, parameters)}
+    return _Found(program, "inference", f"local file {program.name}", files)
 
 
-def _local_folder(folder: Path, digest_of: DigestOf, form: SourceForm | None = None) -> Obtained:
+def _local_folder(folder: Path, form: SourceForm | None = None) -> _Found:
+    origin = f"local folder {folder.resolve().name}"
     names = [entry.name for entry in folder.iterdir() if entry.is_file()]
     if form is None and is_transformers(folder):
-        digests = {name: digest_of(folder / name) for name in FILES if name in names}
-        return Obtained(folder, "training", f"local folder {folder.resolve().name}", None, digests)
+        return _Found(folder, "training", origin, {name: folder / name for name in FILES if name in names})
     form = form or _form_of(names, str(folder))
     if form == "inference" and PARAMETERS_NAME not in names:
-        return _renamed_export(folder, digest_of)
-    chosen = _choose(names, form, str(folder))
-    digests = {name: digest_of(file_in(folder, path)) for name, path in chosen.items()}
-    return Obtained(_result_path(folder, form, digests), form, f"local folder {folder.resolve().name}", None, digests)
+        return _renamed_export(folder)
+    files = {name: file_in(folder, path) for name, path in _choose(names, form, str(folder)).items()}
+    return _Found(_result_path(folder, form, files), form, origin, files)
 
 
 def _local_archive(archive: Path) -> Obtained:

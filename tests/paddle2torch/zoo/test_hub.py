@@ -43,7 +43,7 @@ from paddle2torch.model_zoo.config import Origin
 from paddle2torch.model_zoo.errors import ConfigError, FileFormatError, Paddle2TorchError, SourceError
 from paddle2torch.model_zoo.names import is_hub_id
 from paddle2torch.model_zoo.network import Network, build_model
-from paddle2torch.zoo import hub_access, hub_weights, repositories, sources
+from paddle2torch.zoo import hub_access, repositories, sources
 from paddle2torch.zoo.conversion import convert
 from paddle2torch.zoo.folder import save_model
 from paddle2torch.zoo.hosts import UnreachableError
@@ -703,7 +703,7 @@ def test_weights_come_from_a_repository(
         hashed.append(path.name)
         return sha256_of(path)
 
-    for module in (repositories, sources, hub_weights):
+    for module in (repositories, sources):
         monkeypatch.setattr(module, "sha256_of", digest_of)
     convert("own", weights=f"hf://you/rec@{commit}", output=tmp_path / "again")
     assert server.calls == []
