@@ -6,7 +6,7 @@ Imports neither torch nor cv2, so that `paddle2torch list` is quick.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -243,12 +243,9 @@ def pipeline_of(lang: str, version: str | None = None) -> Pipeline:
     if version is not None and version not in VERSIONS:
         raise ConfigError(f"version is one of {', '.join(VERSIONS)}, not {show(version)}")
     older = [name for name in VERSIONS if version is None or name <= version]
-    rec, found = None, ""
-    for found in older:
-        if (rec := _recogniser(code, found, VERSIONS[found].tiers)) is not None:
-            break
+    found, rec = next(_readers(code, older), ("", None))
     if rec is None:
-        newer = [name for name in VERSIONS if name not in older and _recogniser(code, name, VERSIONS[name].tiers)]
+        newer = [name for name, _ in _readers(code, VERSIONS)]
         others = f"; of {', '.join(newer)} does: leave the version out" if newer else "; give one with rec=…"
         raise ConfigError(f"no recogniser of PP-OCR{version or ''} reads {lang!r}{others}")
     note = None
@@ -267,6 +264,13 @@ def generation_of(model: str) -> Generation:
     """The major version of PaddleOCR with the steps and settings of a model of this name: PaddleOCR 3's from v5 on."""
     card = find_card(model)
     return 3 if card is not None and card.version in ("v5", "v6") else 2
+
+
+def _readers(code: str, versions: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """The versions that read a language, each with its own recogniser of it; no further than they are asked for."""
+    for version in versions:
+        if (rec := _recogniser(code, version, VERSIONS[version].tiers)) is not None:
+            yield version, rec
 
 
 def _recogniser(code: str, version: str, tiers: Sequence[str]) -> str | None:
