@@ -115,13 +115,14 @@ def by_operation(folder: Path, converted: ConvertedProgram) -> dict[str, Any]:
 
 def import_all(ways: Sequence[str]) -> None:
     """Import what every network needs, before the first has a process of its own."""
-    needed = {
-        "torch": ("torch._dynamo", "torch.export._trace"),
-        "onnx": ("torch._dynamo", "torch.export._trace", "torch.onnx._internal.exporter._core", "onnxruntime"),
-        "compiled": ("torch._dynamo", "torch.export._trace", "torch._inductor.compile_fx"),
+    own = {
+        "torch": (),
+        "onnx": ("torch.onnx._internal.exporter._core", "onnxruntime"),
+        "compiled": ("torch._inductor.compile_fx",),
     }
-    for name in dict.fromkeys(name for way in ways for name in needed[way]):
-        importlib.import_module(name)
+    for way in ways:
+        for name in ("torch._dynamo", "torch.export._trace", *own[way]):
+            importlib.import_module(name)
 
 
 def leave(folder: Path, converted: ConvertedProgram, way: str, place: Path) -> dict[str, Any]:
