@@ -177,8 +177,9 @@ def usual_examples(program: Program) -> list[tuple[Tensor, ...]]:
     none of those that are tried run.
     """
     sizes = running_sizes(program)
-    found = {item: made_up(program, item) for item in (sizes, _larger(program, sizes))}
-    return [tuple(map(torch.from_numpy, inputs.values())) for inputs in found.values() if runs(program, inputs)]
+    if not runs(program, made_up(program, sizes)):
+        return []
+    return [example_of(program, item) for item in dict.fromkeys((sizes, _larger(program, sizes)))]
 
 
 def _free_axes(program: Program, free: Free) -> list[list[int]]:
