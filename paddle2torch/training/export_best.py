@@ -7,7 +7,8 @@ from typing import Literal
 
 from paddle2torch.exporting.export import FORMATS, Exported, export
 from paddle2torch.model_zoo.errors import Paddle2TorchError
-from paddle2torch.training.trainer import BEST, TrainingResult
+from paddle2torch.training.preparation import BEST
+from paddle2torch.training.trainer import TrainingResult
 
 
 def export_best(result: TrainingResult, to: Literal["onnx", "paddle"]) -> Exported | None:

@@ -19,10 +19,11 @@ from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.network import Network
 from paddle2torch.training.batches import MakeBatches, batches_of
 from paddle2torch.training.log import TrainingLog, write_figure
+from paddle2torch.training.preparation import prepare
 from paddle2torch.training.processes import make_accelerator
 from paddle2torch.training.settings import Settings, check_fit
 from paddle2torch.training.stopping import StopRequest
-from paddle2torch.training.trainer import TrainingError, prepare, windows
+from paddle2torch.training.trainer import TrainingError, windows
 from paddle2torch.training.trainer import step as make_step
 
 RATES_NAME, PICTURE_NAME = "learning_rates.json", "learning_rates.png"
