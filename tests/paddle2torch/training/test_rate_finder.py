@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,6 @@ from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.network import build_model
 from paddle2torch.training.initialisation import initialise
 from paddle2torch.training.rate_finder import FEWEST, LEAST, MOST, Sweep, find_rate, rates_tried
-
-
-@pytest.fixture(autouse=True)
-def fresh_accelerate() -> Iterator[None]:
-    AcceleratorState._reset_state(True)
-    yield
-    AcceleratorState._reset_state(True)
 
 
 def test_the_suggestion_is_where_the_loss_falls_but_far_from_where_it_breaks() -> None:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 from tiny_training import CHARSET, TinyBatches, tiny_config, tiny_settings
 
@@ -20,13 +19,6 @@ from paddle2torch.tasks.images import BGRImage
 from paddle2torch.training import tracking
 from paddle2torch.training.settings import Tracker
 from paddle2torch.training.trainer import train
-
-
-@pytest.fixture(autouse=True)
-def fresh_accelerate() -> Iterator[None]:
-    AcceleratorState._reset_state(True)
-    yield
-    AcceleratorState._reset_state(True)
 
 
 class Indexed(TinyBatches):
