@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
+from typing import Literal
 
 from bidi import get_display
 from bidi.mirror import MIRRORED
@@ -52,9 +53,12 @@ def is_right_to_left(text: str) -> bool:
     return any(unicodedata.bidirectional(character) in _RIGHT for character in text)
 
 
-def as_displayed(text: str) -> str:
-    """A word of a right-to-left line as it is seen from the left; other words stay as they are."""
-    return str(get_display(text, base_dir="R")) if is_right_to_left(text) else text
+def as_displayed(text: str, direction: Literal["R"] | None = "R") -> str:
+    """A word of a right-to-left line as it is seen from the left; other words stay as they are.
+
+    direction: None for a whole line, which goes the way of its first letter.
+    """
+    return str(get_display(text, base_dir=direction)) if is_right_to_left(text) else text
 
 
 def _order(characters: Sequence[str], seen: Sequence[str], classes: Sequence[str]) -> list[tuple[int, str]]:

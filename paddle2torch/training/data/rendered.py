@@ -14,7 +14,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from bidi import get_display
 from fontTools.ttLib import TTFont, TTLibError
 from PIL import Image, ImageDraw, ImageFont, features
 
@@ -23,7 +22,7 @@ from paddle2torch.model_zoo.files import read_bounded
 from paddle2torch.model_zoo.show import show_all, show_path
 from paddle2torch.model_zoo.strict_json import within
 from paddle2torch.tasks.images import BGRImage, ImageError, load_image
-from paddle2torch.tasks.right_to_left import is_right_to_left
+from paddle2torch.tasks.right_to_left import as_displayed
 from paddle2torch.training.data.drops import DataError
 from paddle2torch.training.data.labels import MOST_BYTES, Group, digest_of_lines
 from paddle2torch.training.settings import MOST_TEXT
@@ -124,8 +123,7 @@ class Rendered:
 
     def label(self, index: int) -> str:
         """The text of a line, as it is seen from the left: a recogniser's steps go that way."""
-        text = self._labels[index]
-        return str(get_display(text)) if is_right_to_left(text) else text
+        return as_displayed(self._labels[index], None)
 
     def where(self, index: int) -> str:
         """That it is rendered, and its number."""
