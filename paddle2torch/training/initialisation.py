@@ -141,12 +141,13 @@ def adopt(network: Network, source: Network) -> Adopted:
             f"pretrained model in model_config.json, or set pretrained to null"
         )
     own, others = _names(network.config), _names(source.config)
+    known = frozenset(own)
     taken = set(range(len(own))) if rows is None else {target for target, _ in rows}
     return Adopted(
         tuple(new),
         tuple(name for place, name in enumerate(own) if place in taken),
         tuple(name for place, name in enumerate(own) if place not in taken),
-        tuple(name for name in dict.fromkeys(others) if name not in own),
+        tuple(name for name in dict.fromkeys(others) if name not in known),
         "classes" if network.config.task == "cls" else "characters",
         made,
         bool(network.config.head.options.get("ctc", {}).get("use_guide")),
