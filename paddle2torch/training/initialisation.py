@@ -19,6 +19,7 @@ from paddle2torch.model_zoo.errors import ConfigError
 from paddle2torch.model_zoo.layers import BatchNorm2d, DrawsItsWeights
 from paddle2torch.model_zoo.network import Network, build_model, unfuse
 from paddle2torch.model_zoo.rec_heads import NRTR_EXTRA_SYMBOLS
+from paddle2torch.training.settings import is_guided
 
 # Rows of classes: the tensor, the row of the first character of the set in it, and how many rows there are behind the
 # characters.
@@ -150,7 +151,7 @@ def adopt(network: Network, source: Network) -> Adopted:
         tuple(name for name in dict.fromkeys(others) if name not in known),
         "classes" if network.config.task == "cls" else "characters",
         made,
-        bool(network.config.head.options.get("ctc", {}).get("use_guide")),
+        is_guided(network.config),
     )
 
 

@@ -623,11 +623,15 @@ def _check_labels(model: ModelConfig, labels: tuple[str, ...]) -> None:
         )
 
 
+def is_guided(model: ModelConfig) -> bool:
+    """Whether CTC takes no gradient to a recogniser's backbone, as another head does."""
+    return bool(model.head.options.get("ctc", {}).get("use_guide", False))
+
+
 def _check_guide(loss: RecLossSettings, model: ModelConfig) -> None:
     """CTC leaves a guided backbone without a gradient; then NRTR or SAR must be there to train it."""
-    guided = bool(model.head.options.get("ctc", {}).get("use_guide", False))
     heads = [name for name in ("nrtr", "sar") if model.head.options.get(name) is not None]
-    if guided and not (heads and loss.weight_2 > 0) and not model.freeze_backbone:
+    if is_guided(model) and not (heads and loss.weight_2 > 0) and not model.freeze_backbone:
         missing = "switched off (loss.weight_2)" if loss.weight_2 <= 0 else "not there (head.nrtr or head.sar)"
         raise ConfigError(
             f"{model.name}: nothing would train the backbone. head.ctc.use_guide is true, so that CTC leaves it to the "
